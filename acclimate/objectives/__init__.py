@@ -1,1 +1,6 @@
+"""Self-supervised objectives, one a file: a pure loss, and the module that applies it."""
 
+from acclimate.objectives.alignment import alignment_loss
+from acclimate.objectives.contrastive import Contrastive, contrastive_loss
+
+__all__ = ["Contrastive", "alignment_loss", "contrastive_loss"]

@@ -1,0 +1,111 @@
+"""Classifiers by name: our own, torchvision's and timm's, with weights from a file or none."""
+
+import difflib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torchvision
+from torch import nn
+
+from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
+from acclimate.backbones.weights import load_into, number_of_classes, read_weights
+from acclimate.errors import InputError, unknown_name
+
+Constructor = Callable[[int], nn.Module]  # from the number of classes
+
+OWN_NAME = re.compile(r"(resnet|preact)(\d{1,9})(?:-w(\d{1,9}))?(?:-(bn|gn))?")
+OWN_EXAMPLES = (
+    "acclimate:resnet14-w32",
+    "acclimate:resnet26",
+    "acclimate:resnet26-w16-gn",
+    "acclimate:preact26",
+    "acclimate:preact26-w32",
+    "acclimate:preact26-bn",
+    "acclimate:resnet50-cifar",
+    "acclimate:resnet50-imagenet",
+)
+IMAGENET_CLASSES = 1000
+
+
+def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.Module:
+    """Build a classifier by its name; nothing is ever downloaded.
+
+    Args:
+        name: ``acclimate:resnet26`` (depth 6n + 2, then optionally ``-w32`` for the width and
+            ``-gn`` or ``-bn`` for the norm), ``acclimate:preact26``, ``acclimate:resnet50-cifar``,
+            ``acclimate:resnet50-imagenet``, ``torchvision:NAME`` or ``timm:NAME``.
+        classes: Outputs of the head. None takes the number from ``weights``; without weights,
+            torchvision's and timm's models then have ImageNet's 1000.
+        weights: A .safetensors file with every parameter and buffer of this classifier. Without
+            it the weights are random.
+
+    Returns:
+        The classifier, in training mode; one of ours is a `Classifier`, `split` makes one of any.
+
+    Raises:
+        InputError: an unknown name, a depth, width or number of classes that cannot be built, or
+            weights that cannot be read or do not fit.
+    """
+    construct = _constructor(name)
+    if classes is None and weights is None and name.startswith("acclimate:"):
+        raise InputError(f"{name} needs a number of classes or a file with weights.")
+    if classes is not None and classes < 2:
+        raise InputError(f"a classifier needs at least 2 classes, not {classes}.")
+    if weights is None:
+        return construct(classes or IMAGENET_CLASSES)
+    tensors = read_weights(Path(weights))
+    model = construct(classes or IMAGENET_CLASSES)
+    if classes is None and (found := number_of_classes(tensors, model, IMAGENET_CLASSES)):
+        model = construct(found)
+    load_into(model, tensors, Path(weights))
+    return model
+
+
+def _constructor(name: str) -> Constructor:
+    source, _, model = name.partition(":")
+    if source == "acclimate" and (constructor := _own(model)):
+        return constructor
+    if source == "torchvision" and model in _torchvision_names():
+        return lambda classes: torchvision.models.get_model(
+            model, weights=None, num_classes=classes
+        )
+    if source == "timm" and model in {*timm.list_models(), *timm.list_pretrained()}:
+        return lambda classes: timm.create_model(model, pretrained=False, num_classes=classes)
+    known = [
+        *OWN_EXAMPLES,
+        *(f"torchvision:{model}" for model in _torchvision_names()),
+        *(f"timm:{model}" for model in timm.list_models()),
+    ]
+    # Over a thousand names: only the nearest help.
+    near = [full for full in known if full.endswith(f":{name}")]
+    near = near or difflib.get_close_matches(name, known, n=8, cutoff=0)
+    raise unknown_name("model", name, near)
+
+
+def _own(name: str) -> Constructor | None:
+    if name == "resnet50-cifar":
+        return lambda classes: resnet50(classes=classes, stem="cifar")
+    if name == "resnet50-imagenet":
+        return lambda classes: resnet50(classes=classes, stem="imagenet")
+    if name == "resnet50":  # 50 = 6n + 2 too: a narrow CIFAR ResNet, which few would expect
+        raise InputError(
+            "acclimate:resnet50 is ambiguous: say acclimate:resnet50-cifar or "
+            "acclimate:resnet50-imagenet (bottlenecks), or acclimate:resnet50-w16 (depth 6n + 2)."
+        )
+    match = OWN_NAME.fullmatch(name)
+    if not match:
+        return None
+    family, depth, width, norm = match.groups()
+    function, usual_norm = (resnet, "bn") if family == "resnet" else (preact_resnet, "gn")
+    return lambda classes: function(
+        int(depth),
+        classes=classes,
+        width=int(width or 16),
+        norm="batch" if (norm or usual_norm) == "bn" else "group",
+    )
+
+
+def _torchvision_names() -> list[str]:
+    return torchvision.models.list_models(module=torchvision.models)

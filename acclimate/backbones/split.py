@@ -1,0 +1,192 @@
+"""Split any network that ends in a linear layer into its encoder and that layer."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from acclimate.backbones.classifier import Classifier
+from acclimate.errors import InputError, unknown_name
+
+# Small first: it is cheap, and a network of fixed size refuses the others.
+SIZES = (32, 28, 64, 96, 128, 224, 299)
+
+
+def split(model: nn.Module, *, head: str | None = None) -> Classifier:
+    """Find the encoder and the linear head of a classifier.
+
+    One forward pass of two images shows which linear layer is called last, whatever the
+    network's family; a second one checks that head(encoder(images)) equals the model's output.
+
+    The model that is given keeps its head. The encoder is a copy only of the modules that contain
+    the head; every layer and every tensor is *shared*, so it costs no memory, and training the
+    classifier trains the model. Give ``copy.deepcopy(model)`` where that is not wanted.
+
+    Args:
+        model: Maps normalised images ``[batch, 3, height, width]`` to logits ``[batch, classes]``.
+            A `Classifier` is returned as it is.
+        head: The dotted name of the head, as in ``model.named_modules()``; found if None.
+
+    Raises:
+        InputError: no linear head, none of that name, something that follows it, or a model that
+            takes no images.
+    """
+    if isinstance(model, Classifier) and head in (None, "head"):
+        return model
+    if head is not None:
+        _check_name(model, head)
+    with _eval_mode(model):
+        images, logits, calls = _trace(model)
+    head = head or _last_linear(calls)
+    if head not in calls:
+        raise InputError(f"the forward pass never calls {head!r}; name the layer that it ends in.")
+    classifier = Classifier(_without(model, head), _linear(model, head))
+    classifier.training = model.training
+    with _eval_mode(classifier), torch.no_grad():
+        _check(classifier, head, images, logits, calls)
+    return classifier
+
+
+def _check_name(model: nn.Module, head: str) -> None:
+    modules = dict(model.named_modules())
+    if head not in modules:
+        linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+        raise unknown_name("layer", head, linear)
+    _linear(model, head)
+
+
+def _linear(model: nn.Module, head: str) -> nn.Linear:
+    module = model.get_submodule(head)
+    if not isinstance(module, nn.Linear):
+        raise InputError(
+            f"the head {head!r} is a {type(module).__name__}, not an nn.Linear; name the linear "
+            "layer that gives the logits."
+        )
+    return module
+
+
+def _trace(
+    model: nn.Module,
+) -> tuple[Float[Tensor, "2 3 size size"], Float[Tensor, "2 classes"], dict[str, nn.Module]]:
+    """Run the model at the first size it takes: images, logits, layers in order of their call."""
+    calls: dict[str, nn.Module] = {}
+
+    def record(name: str, module: nn.Module) -> None:
+        calls.pop(name, None)  # so that a layer stands where it was called last
+        calls[name] = module
+
+    hooks = [
+        module.register_forward_hook(lambda module, *_, name=name: record(name, module))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) or not any(module.children())
+    ]
+    try:
+        images, logits = _forward(model, calls)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(
+            f"the model's output for 2 images is {shape}, not [2, classes]; wrap it in a module "
+            "that returns the logits alone."
+        )
+    return images, logits, calls
+
+
+@torch.no_grad()
+def _forward(model: nn.Module, calls: dict[str, nn.Module]) -> tuple[Tensor, Any]:
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    reasons = {}
+    for height, width in _sizes(model):
+        images = torch.randn(2, 3, height, width, generator=generator).to(like)
+        calls.clear()
+        try:
+            return images, model(images)
+        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+            reasons[f"{height}x{width}"] = str(error).partition("\n")[0]
+    size, reason = next(iter(reasons.items()))
+    raise InputError(
+        f"the model takes no image of any size tried ({', '.join(reasons)}; at {size}: {reason}); "
+        "it must map [batch, 3, height, width] to [batch, classes]."
+    )
+
+
+def _sizes(model: nn.Module) -> Iterator[tuple[int, int]]:
+    """The size that the model declares (timm, torchvision's ViT), then the usual ones."""
+    declared = getattr(model, "default_cfg", None)
+    if isinstance(declared, dict) and declared.get("input_size"):
+        yield tuple(declared["input_size"][-2:])
+    if isinstance(size := getattr(model, "image_size", None), int):
+        yield size, size
+    yield from ((size, size) for size in SIZES)
+
+
+def _last_linear(calls: dict[str, nn.Module]) -> str:
+    linear = [name for name, module in calls.items() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise InputError(
+            "the model has no linear head: its forward pass calls no nn.Linear; "
+            "end it in pooling, nn.Flatten() and nn.Linear(features, classes)."
+        )
+    return linear[-1]
+
+
+def _without(model: nn.Module, name: str) -> nn.Module:
+    """The model with nn.Identity for one layer, by copying only the modules above that layer."""
+    child, _, rest = name.partition(".")
+    below = model.get_submodule(child)
+    clone = copy.copy(model)
+    clone._modules = dict(model._modules)
+    clone._modules[child] = _without(below, rest) if rest else nn.Identity().train(below.training)
+    return clone
+
+
+def _check(
+    classifier: Classifier,
+    head: str,
+    images: Float[Tensor, "2 3 size size"],
+    logits: Float[Tensor, "2 classes"],
+    calls: dict[str, nn.Module],
+) -> None:
+    names = list(calls)
+    after = names[names.index(head) + 1 :]
+    # In eval mode dropout is invisible; in training it would act on the features instead.
+    dropout = [name for name in after if isinstance(calls[name], nn.modules.dropout._DropoutNd)]
+    if not dropout and _is_equal(classifier, images, logits):
+        return
+    follower = (dropout or after or [None])[0]
+    what = "an operation" if follower is None else f"{type(calls[follower]).__name__} {follower!r}"
+    raise InputError(
+        f"the model does not end in the linear layer {head!r}: {what} follows it; let the model "
+        "return that layer's output (softmax, dropout and scaling belong outside), or name "
+        "another head."
+    )
+
+
+def _is_equal(
+    classifier: Classifier, images: Float[Tensor, "2 3 size size"], logits: Float[Tensor, "2 c"]
+) -> bool:
+    try:
+        features = classifier.encoder(images)
+    except (RuntimeError, ValueError):  # what follows the head takes logits, not features
+        return False
+    if not isinstance(features, Tensor) or features.shape != (len(images), classifier.feature_dim):
+        return False
+    return torch.allclose(classifier.head(features), logits, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,203 @@
+"""Decode every image once: a memory-mapped uint8 array on disk, keyed by content."""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import platformdirs
+from jaxtyping import UInt8
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from acclimate import files
+from acclimate.data import decode
+from acclimate.errors import InputError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Skipped(NamedTuple):
+    """An image that could not be used."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image that can be decoded when it is wanted."""
+
+    path: str
+    """Its name, relative to the folder or archive, with forward slashes."""
+    fingerprint: Callable[[], str]
+    """Changes whenever the content does; never raises."""
+    open: Callable[[], Image.Image]
+    """Gives the image as 8-bit RGB, or raises InputError with the reason."""
+
+
+class Decoded(NamedTuple):
+    """The images that could be used, in order, and those that could not."""
+
+    images: UInt8[np.ndarray, "n height width 3"]
+    """Read-only memory map."""
+    paths: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def folder(cache: Path | None) -> Path:
+    """Where cached arrays lie: the argument, else ``$ACCLIMATE_CACHE``, else the user's cache."""
+    chosen = cache or os.environ.get("ACCLIMATE_CACHE") or platformdirs.user_cache_dir("acclimate")
+    return Path(chosen).expanduser()
+
+
+def decoded(items: Sequence[Item], *, size: int | None, cache: Path | None) -> Decoded:
+    """The items' pixels, from the cache if their content was decoded before.
+
+    The array is written aside and renamed, its description after it, so processes that decode
+    the same images at the same time do no harm, and an array without description is rebuilt.
+
+    Args:
+        items: What to decode, in the order that is wanted; at least one.
+        size: Resize the shorter side to this and crop the centre square; None leaves the
+            images as they are, and they must all have one size.
+        cache: See :func:`folder`.
+
+    Raises:
+        InputError: no item could be decoded, sizes differ, or the cache cannot be written.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        array = folder(cache) / f"{_key(items, size, pool)}.uint8"
+        found = _read(array, items)
+        if found is None:
+            _write(array, items, size, pool)
+            found = _read(array, items)
+    if found is None:
+        raise InputError(f"{array} changed while it was read: choose another cache folder.")
+    return found
+
+
+def _key(items: Sequence[Item], size: int | None, pool: Executor) -> str:
+    blocks = [items[start : start + 256] for start in range(0, len(items), 256)]
+    read = pool.map(lambda block: [[item.path, item.fingerprint()] for item in block], blocks)
+    content = [pair for block in read for pair in block]
+    return hashlib.sha256(json.dumps([decode.VERSION, size, content]).encode()).hexdigest()
+
+
+def _read(array: Path, items: Sequence[Item]) -> Decoded | None:
+    """Open a cached array; None if it is absent, truncated or does not fit the items."""
+    try:
+        described = json.loads(array.with_suffix(".json").read_text(encoding="utf-8"))
+        shape = tuple(described["shape"])
+        skipped = tuple(Skipped(*each) for each in described["skipped"])
+        bad = {each.path for each in skipped}
+        paths = tuple(item.path for item in items if item.path not in bad)
+        if len(paths) != shape[0] or array.stat().st_size != math.prod(shape):
+            return None
+        return Decoded(np.memmap(array, np.uint8, mode="r", shape=shape), paths, skipped)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _write(array: Path, items: Sequence[Item], size: int | None, pool: Executor) -> None:
+    skipped: list[Skipped] = []
+    shape: tuple[int, ...] = ()
+
+    def write(aside: Path) -> None:
+        nonlocal shape
+        results = _ahead(pool, partial(_open, size=size), items)
+        with aside.open("wb") as file:
+            shape = _write_pixels(file.write, _with_progress(results, len(items)), skipped)
+
+    files.write_atomically(array, write)
+    files.write_text(
+        array.with_suffix(".json"), json.dumps({"shape": shape, "skipped": skipped}) + "\n"
+    )
+
+
+def _write_pixels(
+    write: Callable[[bytes], object],
+    results: Iterable[tuple[str, np.ndarray | str]],
+    skipped: list[Skipped],
+) -> tuple[int, ...]:
+    """Write one image behind another, note what cannot be used, and return the array's shape."""
+    count, first, shape = 0, "", ()
+    for path, result in results:
+        if isinstance(result, str):
+            skipped.append(Skipped(path, result))
+            continue
+        if not count:
+            first, shape = path, result.shape
+        if result.shape != shape:
+            raise InputError(
+                f"the images differ in size ({first} is {_width_by_height(shape)}, {path} is "
+                f"{_width_by_height(result.shape)}): pass --size to resize and crop them all."
+            )
+        write(result.tobytes())
+        count += 1
+    if not count:
+        raise InputError(
+            f"none of the {len(skipped)} images can be used; {skipped[0].path}: {skipped[0].reason}"
+        )
+    return (count, *shape)
+
+
+def _width_by_height(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]}"
+
+
+def _open(item: Item, size: int | None) -> tuple[str, np.ndarray | str]:
+    """An item's path with its pixels, or with the reason why it has none."""
+    try:
+        image = item.open()
+        if size is not None:
+            image = decode.resize_and_crop(image, size)
+    except InputError as error:
+        return item.path, str(error)
+    return item.path, np.asarray(image)
+
+
+def _ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Map in the pool, in order, only a little ahead of the reader: memory stays bounded."""
+    window = 8 * (os.cpu_count() or 1)
+    pending = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > window:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _with_progress(results: Iterable[T], total: int) -> Iterator[T]:
+    """Show a bar on a terminal once it has taken a second."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from results
+        return
+    progress = Progress(console=console, transient=True)
+    task = progress.add_task("decoding images", total=total)
+    begun = time.monotonic()
+    try:
+        for result in results:
+            yield result
+            progress.advance(task)
+            if time.monotonic() - begun > 1:
+                progress.start()
+    finally:
+        progress.stop()

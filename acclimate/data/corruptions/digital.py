@@ -1,0 +1,102 @@
+"""Corruptions by a camera's and a computer's processing: exposure, colour, resolution, codec."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torchvision import io
+
+from acclimate.data.corruptions.pixels import Draws, round_levels, to_levels, to_unit
+
+
+def brightness(
+    images: UInt8[Tensor, "n 3 h w"], constant: float, scale: float, draws: Draws
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Raise the value (V of HSV) by ``constant``; hue and saturation stay."""
+    fractions = to_unit(images)
+    value = fractions.amax(1, keepdim=True)
+    raised = (value + constant).clamp_(max=1)
+    # With hue and saturation kept, every channel grows as V does; black becomes grey.
+    return to_levels(torch.where(value > 0, fractions / value, 1).mul_(raised))
+
+
+def contrast(
+    images: UInt8[Tensor, "n 3 h w"], constant: float, scale: float, draws: Draws
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Shrink the distance to each channel's mean over the image by the factor ``constant``."""
+    height, width = images.shape[2:]
+    total = images.sum((2, 3), keepdim=True, dtype=torch.int64)  # exact, in whatever order
+    mean = (total.double() / (255 * height * width)).float()
+    return to_levels(to_unit(images).sub_(mean).mul_(constant).add_(mean))
+
+
+def saturate(
+    images: UInt8[Tensor, "n 3 h w"], constant: tuple[float, float], scale: float, draws: Draws
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Change the saturation (S of HSV) to ``factor * S + offset``; ``constant`` holds the two.
+
+    A channel is V (1 - S p), where p in 0..1 says how far it is from the largest channel to the
+    smallest; the hue fixes p. Grey pixels have hue 0, red, so that an offset tints them red.
+    """
+    factor, offset = constant
+    fractions = to_unit(images)
+    value = fractions.amax(1, keepdim=True)
+    chroma = value - fractions.amin(1, keepdim=True)
+    red = torch.tensor([0.0, 1.0, 1.0], device=images.device)[:, None, None]
+    position = torch.where(chroma > 0, (value - fractions) / chroma, red)
+    saturation = torch.where(chroma > 0, chroma / value, 0)
+    saturation = saturation.mul_(factor).add_(offset).clamp_(max=1)
+    return to_levels(position.mul_(saturation).neg_().add_(1).mul_(value))
+
+
+def pixelate(
+    images: UInt8[Tensor, "n 3 h w"], constant: float, scale: float, draws: Draws
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Resize to the fraction ``constant`` and back, both with Pillow's box filter."""
+    height, width = images.shape[2:]
+    small = max(1, int(height * constant)), max(1, int(width * constant))
+    return _resize_box(_resize_box(images, small), (height, width))
+
+
+def jpeg_compression(
+    images: UInt8[Tensor, "n 3 h w"], constant: int, scale: float, draws: Draws
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Encode as JPEG of quality ``constant``, chroma at half the resolution, and decode."""
+    threads = torch.get_num_threads()
+    shares = images.cpu().split(-(-len(images) // threads))
+    with ThreadPoolExecutor(threads) as pool:
+        decoded = pool.map(partial(_through_jpeg, quality=constant), shares)
+        return torch.cat(list(decoded)).to(images.device)
+
+
+def _through_jpeg(images: UInt8[Tensor, "n 3 h w"], quality: int) -> UInt8[Tensor, "n 3 h w"]:
+    # The codec (libjpeg, as Pillow's) takes one image at a time and frees the interpreter meanwhile.
+    decoded = [io.decode_jpeg(io.encode_jpeg(image, quality)) for image in images]
+    return torch.stack(decoded)  # pyright: ignore[reportArgumentType]  (a list only for a list)
+
+
+def _resize_box(
+    images: UInt8[Tensor, "n 3 h w"], size: tuple[int, int]
+) -> UInt8[Tensor, "n 3 height width"]:
+    """Pillow's BOX filter: columns first, then rows, rounded to bytes in between."""
+    for axis, length in ((3, size[1]), (2, size[0])):
+        first, last = _boxes(images.shape[axis], length, images.device)
+        zero = torch.zeros_like(images.narrow(axis, 0, 1), dtype=torch.float32)
+        # Whole numbers: sums are exact below 2^24, so a difference of running sums is exact too.
+        running = torch.cat([zero, images.float().cumsum(axis)], axis)
+        total = running.index_select(axis, last) - running.index_select(axis, first)
+        count = (last - first).float()
+        images = round_levels(total / (count if axis == 3 else count[:, None]))
+    return images
+
+
+def _boxes(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each new pixel, the half-open range of the old pixels whose centres it covers."""
+    ratio = old / new
+    centre = (torch.arange(new, device=device, dtype=torch.float64) + 0.5) * ratio
+    support = max(ratio, 1) / 2
+    first = (centre - support + 0.5).long().clamp_(min=0)
+    last = (centre + support + 0.5).long().clamp_(max=old)
+    return first, last

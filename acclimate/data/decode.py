@@ -1,0 +1,134 @@
+"""Any image file, whatever its mode, to 8-bit RGB."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from acclimate.errors import InputError
+
+VERSION = 1
+"""Goes into the cache's key: raise it whenever the same file would give other pixels."""
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+"""Files with other suffixes are not taken for images."""
+
+MAX_FILE_BYTES = 256 * 2**20
+MAX_PIXELS = 89_478_485
+"""Width × height: Pillow's own threshold, a quarter of a gigabyte in RGB, here an error."""
+
+# Without this list Pillow would also try formats that start other programs (EPS).
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BadZipFile,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    struct.error,
+    zlib.error,
+)
+"""What readers of damaged bytes raise; MemoryError is not the file's fault."""
+
+
+def decode(file: Path | bytes) -> Image.Image:
+    """Read an image as 8-bit RGB, turned upright as its EXIF orientation says.
+
+    Transparent pixels are laid over white. 16-bit grey is scaled from 0..65535 and float grey
+    from 0..1. Of an animation the first frame is taken. Colour profiles are ignored.
+
+    Args:
+        file: A path, or the bytes of the file.
+
+    Returns:
+        An image of mode ``RGB``.
+
+    Raises:
+        InputError: not an image, damaged, too large, or of a mode or range that has no
+            clear meaning as a picture; the message does not name the file.
+    """
+    try:
+        data = file if isinstance(file, bytes) else _read(file)
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_pixels(*image.size)
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except InputError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise InputError("it is not an image in a known format.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"it has more than {MAX_PIXELS:,} pixels.") from error
+    except BROKEN as error:
+        raise damaged(error) from error
+
+
+def damaged(error: Exception) -> InputError:
+    """The reason for not using a file whose bytes made a reader fail."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return InputError(f"it cannot be read ({reason}).")
+
+
+def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to ``size`` (bilinear, antialiased) and crop the centre square.
+
+    Raises:
+        InputError: the image is so long and narrow that it would grow beyond any reason.
+    """
+    shorter = min(image.size)
+    width, height = (int(size * side / shorter) for side in image.size)
+    _check_pixels(width, height)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def check_file_size(size: int) -> None:
+    """Refuse a file that is too large for an image before it is read into memory."""
+    if size > MAX_FILE_BYTES:
+        raise InputError(f"it is larger than {MAX_FILE_BYTES // 2**20} MiB.")
+
+
+def _read(path: Path) -> bytes:
+    check_file_size(path.stat().st_size)
+    return path.read_bytes()
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise InputError(f"at {width} x {height} it has more than {MAX_PIXELS:,} pixels.")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        return _grey(np.asarray(image), highest=1.0)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _grey(np.asarray(image), highest=65535)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey(values: np.ndarray, *, highest: float) -> Image.Image:
+    # Written so that NaN is refused as well.
+    if not (values.min() >= 0 and values.max() <= highest):
+        raise InputError(f"its grey values are not all in 0..{highest:g}.")
+    scaled = np.rint(values.astype(np.float64) * (255 / highest))
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")

@@ -1,0 +1,41 @@
+"""Both views of an image attract to the frozen encoder's features of it: CTA's Eq. 4."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from acclimate.objectives.contrastive import Reduction, check_features, cosine, unit
+
+
+def alignment_loss(
+    first: Float[Tensor, "batch dim"],
+    second: Float[Tensor, "batch dim"],
+    target: Float[Tensor, "batch dim"],
+    *,
+    temperature: float,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, ""]:
+    """Align a twin's features of two views with a frozen encoder's features of the image.
+
+    With ``reduction="sum"`` this is CTA's Eq. 4 to the letter: for each anchor a ∈ {ĥ_i, h̃_i},
+    −log [ e^{sim(a,w_i)/τ} / Σ_{s ∈ Ĥ∪H̃∪W, s≠a} e^{sim(a,s)/τ} ]. The image's other view stays
+    in the denominator.
+
+    Args:
+        first: The twin's features ĥ of one view of each image.
+        second: Its features h̃ of another view.
+        target: The frozen encoder's features w of the images.
+        temperature: τ, above zero. Similarities are computed in at least float32.
+        reduction: ``"mean"`` over the 2 batch anchors, or their ``"sum"``.
+
+    Raises:
+        ValueError: fewer than two images, shapes that differ, or τ not above zero.
+    """
+    check_features(first, second, target, temperature=temperature)
+    features = unit([first, second, target])  # [3 batch, dim]
+    batch = len(first)
+    similarity = cosine(features[: 2 * batch], features, temperature)  # [2 batch, 3 batch]
+    similarity.fill_diagonal_(-torch.inf)
+    positive = torch.arange(batch, device=features.device).repeat(2) + 2 * batch
+    return cross_entropy(similarity, positive, reduction=reduction)

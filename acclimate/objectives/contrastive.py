@@ -1,0 +1,105 @@
+"""Two views of an image attract, all other views repel: SimCLR's loss, CTA's Eq. 1."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from acclimate.backbones import Classifier
+from acclimate.views import SimCLRViews, simclr_views
+
+Reduction = Literal["mean", "sum"]
+
+
+def contrastive_loss(
+    first: Float[Tensor, "batch dim"],
+    second: Float[Tensor, "batch dim"],
+    *,
+    temperature: float,
+    both_directions: bool = True,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, ""]:
+    """NT-Xent between two views of each image.
+
+    With ``both_directions=False, reduction="sum"`` this is CTA's Eq. 1 to the letter:
+    −Σ_i log [ e^{sim(ĥ_i,h̃_i)/τ} / Σ_{h ∈ Ĥ∪H̃, h≠ĥ_i} e^{sim(ĥ_i,h)/τ} ], sim the cosine.
+
+    Args:
+        first: Features ĥ of one view of each image.
+        second: Features h̃ of another view of the same images, in the same order.
+        temperature: τ, above zero. Similarities are computed in at least float32, also under
+            autocast, so that τ = 0.01 is safe.
+        both_directions: Whether the second views are anchors too, as in SimCLR.
+        reduction: ``"mean"`` over anchors, or their ``"sum"``.
+
+    Raises:
+        ValueError: fewer than two images, shapes that differ, or τ not above zero.
+    """
+    check_features(first, second, temperature=temperature)
+    views = unit([first, second])  # [2 batch, dim]
+    anchors = views if both_directions else views[: len(first)]
+    similarity = cosine(anchors, views, temperature)  # [anchors, 2 batch]
+    similarity.fill_diagonal_(-torch.inf)
+    partner = torch.arange(len(views), device=views.device).roll(-len(first))[: len(anchors)]
+    return cross_entropy(similarity, partner, reduction=reduction)
+
+
+class Contrastive(nn.Module):
+    """The contrastive loss as a test-time objective: it needs no part of its own.
+
+    Args:
+        temperature: τ.
+        views: How the two views of each image are drawn.
+    """
+
+    fewest_images = 8
+    """Fewer images give too few negatives to learn from."""
+
+    def __init__(self, temperature: float, views: SimCLRViews):
+        super().__init__()
+        self.temperature = temperature
+        self.views = views
+
+    def draw(
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Tensor
+    ) -> Float[Tensor, "2*batch 3 h w"]:
+        """Both views of each image, 0..1: all first views, then all second views."""
+        return simclr_views(images, self.views, key=key, index=index, count=2)
+
+    def forward(
+        self, classifier: Classifier, views: Float[Tensor, "2*batch 3 h w"]
+    ) -> Float[Tensor, ""]:
+        """The loss of a classifier's encoder on drawn, normalised views."""
+        first, second = classifier.encoder(views).chunk(2)
+        return contrastive_loss(first, second, temperature=self.temperature)
+
+
+def unit(features: list[Tensor]) -> Float[Tensor, "total dim"]:
+    """Concatenate and scale to length one, in at least float32."""
+    stacked = torch.cat(features)
+    return normalize(stacked.to(torch.promote_types(stacked.dtype, torch.float32)), dim=1)
+
+
+def cosine(
+    anchors: Float[Tensor, "a dim"], others: Float[Tensor, "b dim"], temperature: float
+) -> Float[Tensor, "a b"]:
+    """Cosine similarities over τ. Autocast would round them to bf16: an error of e^0.4 at 0.01."""
+    with torch.autocast(anchors.device.type, enabled=False):
+        return anchors @ others.T / temperature
+
+
+def check_features(*features: Tensor, temperature: float) -> None:
+    """Refuse what the losses cannot mean.
+
+    Raises:
+        ValueError: fewer than two images, shapes that differ, or τ not above zero.
+    """
+    shapes = [tuple(f.shape) for f in features]
+    if any(shape != shapes[0] or len(shape) != 2 for shape in shapes):
+        raise ValueError(f"features must all be [batch, dim] of one shape, not {shapes}.")
+    if shapes[0][0] < 2:
+        raise ValueError("a contrastive loss needs at least two images: others are the negatives.")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, not {temperature}.")

@@ -1,0 +1,25 @@
+"""When half precision is the faster one."""
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
+    """Replace ``"auto"`` with bf16 where the device multiplies it natively, else with float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capability = torch.backends.cpu.get_cpu_capability()
+        native = capability.startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if native else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Autocast to bf16, or none, as `resolve` decides."""
+    half = resolve(precision, device) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)

@@ -1,0 +1,96 @@
+"""From the images that a caller has to the tensor that a network takes."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from acclimate.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre-crop and normalise; part of every bundle."""
+
+    size: int
+    """Side of the square images that the network sees, in pixels."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Of each channel, in units of 0..1."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Of each channel, in units of 0..1."""
+
+    def unit(
+        self, images: UInt8[Tensor, "batch 3 h w"] | Float[Tensor, "batch 3 h w"]
+    ) -> Float[Tensor, "batch 3 size size"]:
+        """Images as float32 in 0..1, at the network's size.
+
+        Other sizes have their shorter side resized (bilinear, antialiased) and are cropped to the
+        middle square.
+
+        Args:
+            images: uint8 0..255 or float 0..1.
+        """
+        if images.dtype == torch.uint8:
+            images = images.float().div_(255)
+        else:
+            images = images.float()
+        if images.shape[-2:] != (self.size, self.size):
+            images = center_crop(resize(images, [self.size], antialias=True), [self.size])
+        return images
+
+    def normalize(
+        self, images: Float[Tensor, "batch 3 size size"]
+    ) -> Float[Tensor, "batch 3 size size"]:
+        """Subtract the mean and divide by the standard deviation, in channels_last layout."""
+        mean = images.new_tensor(self.mean)[:, None, None]
+        std = images.new_tensor(self.std)[:, None, None]
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def __call__(self, images: Tensor) -> Float[Tensor, "batch 3 size size"]:
+        """`unit`, then `normalize`."""
+        return self.normalize(self.unit(images))
+
+    @classmethod
+    def fit(cls, images: UInt8[Tensor, "n 3 h w"], limit: int = 10_000) -> "Preprocessing":
+        """Take size, mean and standard deviation from square source images.
+
+        Args:
+            images: Square images.
+            limit: Images that are looked at, evenly spaced.
+        """
+        sample = images[:: max(1, len(images) // limit)][:limit].float().div_(255)
+        mean, std = sample.mean((0, 2, 3)).tolist(), sample.std((0, 2, 3)).tolist()
+        return cls(images.shape[-1], tuple(mean), tuple(max(s, 1e-3) for s in std))
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse what is no batch of images.
+
+    Raises:
+        InputError: not a ``[batch, 3, height, width]`` tensor of at least one image, not uint8 or
+            float, or float with NaN, infinity or values outside 0..1.
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(f"images must be a torch.Tensor, not {type(images).__name__}.")
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise InputError(
+            f"images must be [batch, 3, height, width] with at least one image, not "
+            f"{list(images.shape)}; repeat a grey channel three times."
+        )
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise InputError(f"images must be uint8 (0..255) or float (0..1), not {images.dtype}.")
+    low, high = (x.item() for x in images.aminmax())
+    if not (low == low and high == high and abs(low) + abs(high) < float("inf")):
+        raise InputError("images hold NaN or infinity; drop these images or mend their loading.")
+    if low < 0 or high > 1:
+        raise InputError(
+            f"float images must lie in 0..1, not {low:.3g}..{high:.3g}; pass them before "
+            f"normalisation, or as uint8."
+        )
