@@ -29,13 +29,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -
     text = json.dumps(record, sort_keys=True)
     metadata = {"record": text, "sha256": digest(contents, text)}
 
-    def write(aside: Path) -> None:
-        try:
-            save_file(contents, aside, metadata)
-        except SafetensorError as error:  # safetensors' own name for a failed write
-            raise OSError(str(error)) from error
-
-    write_atomically(path, write)
+    write_atomically(path, lambda aside: save_file(contents, aside, metadata))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,1 +1,5 @@
+"""At deployment: adapt to the images that arrive, then answer for them."""
 
+from acclimate.adapt.adapter import Adapter, Snapshot
+
+__all__ = ["Adapter", "Snapshot"]

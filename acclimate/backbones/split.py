@@ -28,13 +28,14 @@ def split(model: nn.Module, *, head: str | None = None) -> Classifier:
 
     Args:
         model: Maps normalised images ``[batch, 3, height, width]`` to logits ``[batch, classes]``.
-            A `Classifier` is returned as it is.
+            A `Classifier` is returned as it is; torch.compile and DataParallel are unwrapped.
         head: The dotted name of the head, as in ``model.named_modules()``; found if None.
 
     Raises:
         InputError: no linear head, none of that name, something that follows it, or a model that
             takes no images.
     """
+    model = _unwrap(model)
     if isinstance(model, Classifier) and head in (None, "head"):
         return model
     if head is not None:
@@ -49,6 +50,16 @@ def split(model: nn.Module, *, head: str | None = None) -> Classifier:
     with _eval_mode(classifier), torch.no_grad():
         _check(classifier, head, images, logits, calls)
     return classifier
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("a scripted model cannot be split; give the nn.Module it was made from.")
+    if isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile
+        return _unwrap(compiled)
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return _unwrap(model.module)
+    return model
 
 
 def _check_name(model: nn.Module, head: str) -> None:
@@ -142,8 +153,9 @@ def _without(model: nn.Module, name: str) -> nn.Module:
     child, _, rest = name.partition(".")
     below = model.get_submodule(child)
     clone = copy.copy(model)
-    clone._modules = dict(model._modules)
-    clone._modules[child] = _without(below, rest) if rest else nn.Identity().train(below.training)
+    # Through __dict__, because a wrapper may forward the assignment to the model that it wraps.
+    modules = clone.__dict__["_modules"] = dict(model._modules)
+    modules[child] = _without(below, rest) if rest else nn.Identity().train(below.training)
     return clone
 
 

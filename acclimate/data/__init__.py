@@ -1,6 +1,15 @@
-"""Images: named sets, folders, zips and arrays, as uint8 tensors."""
+"""Images: named sets, folders, zips and arrays as uint8 tensors, and their corruptions."""
 
 from acclimate.data.cache import Skipped
+from acclimate.data.corruptions import CORRUPTIONS, corrupt
 from acclimate.data.datasets import Images, LabelledImages, load, load_images
 
-__all__ = ["Images", "LabelledImages", "Skipped", "load", "load_images"]
+__all__ = [
+    "CORRUPTIONS",
+    "Images",
+    "LabelledImages",
+    "Skipped",
+    "corrupt",
+    "load",
+    "load_images",
+]

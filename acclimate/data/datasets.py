@@ -12,7 +12,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from acclimate.data import folders
+from acclimate.data import fashion_mnist_mini, folders
 from acclimate.data.cache import Item, Skipped, decoded
 from acclimate.data.folders import Split
 from acclimate.errors import InputError, unknown_name
@@ -134,7 +134,7 @@ def _existing(data: str | Path) -> Path:
     path = Path(data).expanduser()
     if str(data) and path.exists():
         return path
-    if path.name == str(data) and not path.suffix:
+    if path.name and path.name == str(data) and not path.suffix:
         raise unknown_name("data set, and no such folder,", str(data), NAMES)
     raise InputError(f"there is no folder or zip {str(data)!r}: check the path.")
 
@@ -143,8 +143,6 @@ def _read_named(
     name: str, split: Split, root: Path | None
 ) -> tuple[UInt8[np.ndarray, "n height width 3"], Int64[np.ndarray, " n"], tuple[str, ...]]:
     if name == "fashion-mnist-mini":
-        from acclimate.data import fashion_mnist_mini
-
         images, labels, classes = fashion_mnist_mini.read(split)
         images = np.asarray(images).transpose(0, 2, 3, 1)
         return images, np.asarray(labels, np.int64), tuple(classes)

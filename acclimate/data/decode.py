@@ -24,7 +24,7 @@ MAX_PIXELS = 89_478_485
 """Width × height: Pillow's own threshold, a quarter of a gigabyte in RGB, here an error."""
 
 # Without this list Pillow would also try formats that start other programs (EPS).
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 BROKEN = (
     ArithmeticError,

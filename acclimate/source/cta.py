@@ -3,9 +3,7 @@
 Barbeau et al., *CTA: Cross-Task Alignment for Better Test Time Training*.
 """
 
-import copy
 import hashlib
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from acclimate.backbones import Classifier, build, split
+from acclimate.bundle import copied_twin
 from acclimate.data.datasets import LabelledImages
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
@@ -92,8 +91,8 @@ def make_twin(
         preprocessing: Of the classifier.
         settings: The stages; ``supervised`` is not used.
         run: Seed, checkpoints, device, progress.
-        start: An encoder to begin the twin from, with the classifier's feature size; it is trained
-            in place. None begins from a copy of f.
+        start: An encoder to begin the twin from, with the classifier's feature size; a copy of it is
+            trained. None begins from a copy of f.
         identity: What determines classifier and images, for the checkpoints.
 
     Returns:
@@ -104,14 +103,13 @@ def make_twin(
         InputError: the twin's feature size is not the classifier's; and as
             `acclimate.source.loop.train`.
     """
-    g = copy.deepcopy(classifier.encoder) if start is None else start
-    twin = nn.Sequential(
-        OrderedDict(encoder=g, projector=identity_linear(classifier.feature_dim))
-    ).requires_grad_(True)
     classifier.requires_grad_(False).eval()
-    _check_dimension(twin, images, preprocessing, classifier.feature_dim)
+    begin = classifier.encoder if start is None else start
+    twin = copied_twin(begin, classifier.feature_dim, classifier.head)
+    branch = twin.encoder.requires_grad_(True)  # π∘g
+    _check_dimension(branch, images, preprocessing, classifier.feature_dim)
     contrastive(
-        twin,
+        branch,
         images,
         preprocessing,
         settings.contrastive,
@@ -120,9 +118,9 @@ def make_twin(
         views=settings.views,
         identity=identity,
     )
-    classifier.to(next(twin.parameters()).device)
+    classifier.to(next(branch.parameters()).device)
     align(
-        twin,
+        branch,
         classifier,
         images,
         preprocessing,
@@ -133,28 +131,19 @@ def make_twin(
         identity=[identity, vars(settings.contrastive), settings.contrastive_temperature],
     )
     sample = images[:: max(1, len(images) // 2048)]
-    head = copy.deepcopy(classifier.head)
-    own = features(twin, sample, preprocessing, run)
+    own = features(branch, sample, preprocessing, run)
     target = features(classifier.encoder, sample, preprocessing, run)
     with torch.no_grad():
-        head.weight.mul_(match_scale(head, own, target))
-    return Classifier(twin, head).eval()
-
-
-def identity_linear(dim: int) -> nn.Linear:
-    """π at its start: it changes nothing, so that a copied twin begins as f."""
-    linear = nn.Linear(dim, dim)
-    nn.init.eye_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
+        twin.head.weight.mul_(match_scale(twin.head, own, target))
+    return twin.requires_grad_(False).eval()
 
 
 @torch.no_grad()
 def _check_dimension(
-    twin: nn.Sequential, images: Tensor, preprocessing: Preprocessing, dim: int
+    branch: nn.Module, images: Tensor, preprocessing: Preprocessing, dim: int
 ) -> None:
-    device = next(twin.parameters()).device
-    found = twin.eval().encoder(preprocessing(images[:1].to(device)))
+    device = next(branch.parameters()).device
+    found = branch.eval().get_submodule("encoder")(preprocessing(images[:1].to(device)))
     if found.ndim != 2 or found.shape[1] != dim:
         raise InputError(
             f"the twin's encoder gives features {list(found.shape[1:])}, the classifier's [{dim}]; "

@@ -105,6 +105,21 @@ def test_a_classifier_passes_through():
     assert split(model, head="head") is model
 
 
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+def test_wrapped_models_are_unwrapped(wrap):
+    model = sequential(nn.Linear(4, 3))
+    assert split(wrap(model)).head is model[-1]
+    assert isinstance(model[-1], nn.Linear)
+    classifier = build("acclimate:resnet8-w8", classes=3)
+    assert split(wrap(classifier)) is classifier
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scripted_models_are_refused():
+    with pytest.raises(InputError, match="a scripted model cannot be split"):
+        split(torch.jit.script(sequential(nn.Linear(4, 3))))
+
+
 def test_training_the_classifier_trains_the_model():
     model = sequential(nn.Linear(4, 3))
     classifier = split(model)

@@ -4,6 +4,7 @@ import json
 import math
 import runpy
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,8 @@ def test_fog_is_a_grey_cloud_that_keeps_the_brightest_value():
     foggy = corrupt(grey, "fog", 5)
     assert torch.equal(foggy[:, 0], foggy[:, 2])
     assert foggy.amax((1, 2, 3)).tolist() == [200] * len(images)  # where the cloud is 1
-    assert foggy.amin((1, 2, 3)).tolist() == [66] * len(images)  # where it is 0: 200 / (1 + 2), cut
+    darkest = int(200 * (200 / 255) / (200 / 255 + 2))  # where it is 0
+    assert foggy.amin((1, 2, 3)).tolist() == [darkest] * len(images)
 
 
 # Properties.
@@ -233,8 +235,9 @@ def test_severities_grow_at_every_size(name, size):
         (corrupt(images, name, severity).float() - images.float()).square().mean().item()
         for severity in SEVERITIES
     ]
-    assert change == sorted(change)
-    assert change[0] > 0
+    # Two severities may have the same blur, at other random angles: hence the 5 %.
+    assert all(after > 0.95 * before for before, after in pairwise(change))
+    assert change[4] > 1.5 * change[0] > 0
 
 
 @pytest.mark.parametrize("name", STOCHASTIC)

@@ -177,7 +177,7 @@ def test_truncated(format):
     "data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"]
 )
 def test_not_an_image(data):
-    with pytest.raises(InputError, match="known format|cannot be read"):
+    with pytest.raises(InputError, match=r"known format|cannot be read"):
         decode(data)
 
 
@@ -232,3 +232,9 @@ def test_resize_and_crop_equals_torchvision(shape):
 def test_long_and_narrow_does_not_grow_without_bound():
     with pytest.raises(InputError, match="pixels"):
         resize_and_crop(Image.new("RGB", (1, 20_000)), 224)
+
+
+def test_photographs_of_phones_in_several_pictures():
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    np.testing.assert_allclose(pixels(data), np.full((16, 16, 3), [255, 0, 0]), atol=2)

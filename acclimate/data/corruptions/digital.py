@@ -1,12 +1,14 @@
 """Corruptions by a camera's and a computer's processing: exposure, colour, resolution, codec."""
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
-from torchvision import io
 
 from acclimate.data.corruptions.pixels import Draws, round_levels, to_levels, to_unit
 
@@ -63,18 +65,19 @@ def pixelate(
 def jpeg_compression(
     images: UInt8[Tensor, "n 3 h w"], constant: int, scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Encode as JPEG of quality ``constant``, chroma at half the resolution, and decode."""
-    threads = torch.get_num_threads()
-    shares = images.cpu().split(-(-len(images) // threads))
-    with ThreadPoolExecutor(threads) as pool:
-        decoded = pool.map(partial(_through_jpeg, quality=constant), shares)
-        return torch.cat(list(decoded)).to(images.device)
+    """Encode as JPEG of quality ``constant`` (Pillow's defaults: chroma halved) and decode."""
+    pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    decoded = np.empty_like(pixels)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for row, image in enumerate(threads.map(partial(_through_jpeg, quality=constant), pixels)):
+            decoded[row] = image
+    return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(images.device)
 
 
-def _through_jpeg(images: UInt8[Tensor, "n 3 h w"], quality: int) -> UInt8[Tensor, "n 3 h w"]:
-    # The codec (libjpeg, as Pillow's) takes one image at a time and frees the interpreter meanwhile.
-    decoded = [io.decode_jpeg(io.encode_jpeg(image, quality)) for image in images]
-    return torch.stack(decoded)  # pyright: ignore[reportArgumentType]  (a list only for a list)
+def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file, formats=("JPEG",)))
 
 
 def _resize_box(

@@ -1,0 +1,60 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test slow lint types layers wheel clean
+.DELETE_ON_ERROR:
+
+help:  ## Say what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+quickstart: $(VENV)/installed  ## Train, adapt and report on the embedded data, into quickstart/
+	$(BIN)/acclimate quickstart --out quickstart
+
+test: $(VENV)/installed-dev  ## Run the tests that take seconds
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/installed-dev  ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed-dev  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev  ## Check types
+	$(BIN)/basedpyright
+
+layers: $(VENV)/installed-dev  ## Check that each layer imports only from those below
+	$(BIN)/lint-imports
+
+wheel: $(VENV)/installed-dev  ## Build dist/*.whl
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:  ## Remove the environment and whatever was built, but no results
+	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find acclimate tests -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp is as old as the last install, so pip runs again only after a change of dependencies.
+$(VENV)/installed: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --editable .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $(VENV)/installed $@
+
+# Debian's python3 has no pip to put into an environment unless python3-venv is installed; the
+# machine's own pip can put one there. Half an environment would look like a whole one: remove it.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo 'acclimate needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+	@echo 'Making the environment $(VENV)'
+	@$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || \
+	{ $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+	  $(PYTHON) -m pip --python $(BIN)/python install pip; } || \
+	{ rm -rf $(VENV); \
+	  echo 'No virtual environment could be made: install venv (Debian, Ubuntu: apt install python3-venv).' >&2; \
+	  exit 1; }
