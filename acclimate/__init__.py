@@ -1,3 +1,43 @@
 """acclimate: image classifiers that go on learning, without labels, where they are deployed."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from acclimate.adapt import Adapter
+    from acclimate.backbones import build, split
+    from acclimate.bundle import Bundle
+    from acclimate.errors import InputError
+    from acclimate.methods import AdapterSettings
+    from acclimate.source.cta import align, train_cta
+
+__all__ = [
+    "Adapter",
+    "AdapterSettings",
+    "Bundle",
+    "InputError",
+    "align",
+    "build",
+    "split",
+    "train_cta",
+]
+
+_HOMES = {
+    "Adapter": "acclimate.adapt",
+    "AdapterSettings": "acclimate.methods",
+    "Bundle": "acclimate.bundle",
+    "InputError": "acclimate.errors",
+    "align": "acclimate.source.cta",
+    "build": "acclimate.backbones",
+    "split": "acclimate.backbones",
+    "train_cta": "acclimate.source.cta",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: torch alone takes seconds to import."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -71,10 +71,8 @@ class Bundle:
             shutil.rmtree(aside, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
-        modules = nn.ModuleDict({"classifier": self.classifier})
-        if self.twin is not None:
-            modules["twin"] = self.twin
-        tensors = {name: t.detach().cpu().contiguous() for name, t in modules.state_dict().items()}
+        state = _modules(self.classifier, self.twin).state_dict()
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         files.write_atomically(
             folder / "weights.safetensors", lambda aside: save_file(tensors, aside)
         )
@@ -119,14 +117,14 @@ class Bundle:
             tensors, _ = read_safetensors(weights)
             classes = tuple(record["classes"])
             classifier = _architecture(record["architecture"], len(classes), model, "model")
-            modules = nn.ModuleDict({"classifier": classifier})
+            aligned = None
             if record["twin_architecture"] is not None:
-                modules["twin"] = _twin(record, classifier, twin)
-            _fill(modules, tensors, path)
+                aligned = _twin(record, classifier, twin)
+            _fill(_modules(classifier, aligned), tensors, path)
         preprocessing = record["preprocessing"]
         return cls(
             classifier=classifier,
-            twin=modules["twin"] if "twin" in modules else None,
+            twin=aligned,
             preprocessing=Preprocessing(
                 preprocessing["size"], tuple(preprocessing["mean"]), tuple(preprocessing["std"])
             ),
@@ -179,6 +177,10 @@ def copied_twin(encoder: nn.Module, dim: int, head: nn.Linear) -> Classifier:
     nn.init.zeros_(projector.bias)
     encoder = nn.Sequential(OrderedDict(encoder=copy.deepcopy(encoder), projector=projector))
     return Classifier(encoder, copy.deepcopy(head))
+
+
+def _modules(classifier: Classifier, twin: Classifier | None) -> nn.ModuleDict:
+    return nn.ModuleDict({"classifier": classifier} | ({"twin": twin} if twin else {}))
 
 
 def _architecture(name: str, classes: int, given: nn.Module | None, argument: str) -> Classifier:

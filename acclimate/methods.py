@@ -96,9 +96,7 @@ METHODS: dict[str, Method] = {
         _CTA,
         "twin",
         _CTA_STAGES,
-        AdapterSettings(
-            steps=20, learning_rate=1e-6, temperature=0.01, normalisation="running"
-        ),
+        AdapterSettings(steps=20, learning_rate=1e-6, temperature=0.01, normalisation="running"),
         _contrastive,
     ),
 }

@@ -35,10 +35,7 @@ class Preprocessing:
         Args:
             images: uint8 0..255 or float 0..1.
         """
-        if images.dtype == torch.uint8:
-            images = images.float().div_(255)
-        else:
-            images = images.float()
+        images = images.float() / (255 if images.dtype == torch.uint8 else 1)
         if images.shape[-2:] != (self.size, self.size):
             images = center_crop(resize(images, [self.size], antialias=True), [self.size])
         return images

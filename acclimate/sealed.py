@@ -57,7 +57,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             # A copy: the file's map would keep it open and would see later changes to it.
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
         raise InputError(
             f"{path} is damaged or is no safetensors file ({error}); restore it from a good copy."

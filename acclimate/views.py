@@ -66,9 +66,7 @@ def simclr_views(
     batch, _, height, width = images.shape
     numbers = uniform(key, index, _NUMBERS * count)  # [batch, 31 count]
     numbers = numbers.view(batch, count, _NUMBERS).transpose(0, 1)  # [count, batch, 31]
-    views = torch.empty(
-        (count, batch, 3, height, width), dtype=images.dtype, device=images.device
-    )
+    views = torch.empty((count, batch, 3, height, width), dtype=images.dtype, device=images.device)
     chunk = max(1, _CHUNK_VALUES // (3 * height * width)) if images.device.type == "cpu" else batch
     for view, drawn in zip(views, numbers):
         for start in range(0, batch, chunk):
@@ -263,5 +261,6 @@ def shifted_crop(
     columns = columns.flip(1).where(numbers[:, 2:] < 0.5, columns)
     padded = pad(images.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
     which = torch.arange(batch, device=images.device)
-    cropped = padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]  # [batch, h, w, 3]
+    # [batch, h, w, 3]
+    cropped = padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2)

@@ -217,9 +217,7 @@ class Adapter:
     def _forward(self, normalized: Tensor) -> Tensor:
         statistics = nullcontext()
         if self.settings.normalisation == "batch":
-            statistics = batch_statistics(
-                self._norms, self._source_statistics, self.settings.prior
-            )
+            statistics = batch_statistics(self._norms, self._source_statistics, self.settings.prior)
         with statistics, autocast(self.device, self.settings.precision):
             return self.model(normalized).float()
 

@@ -13,9 +13,7 @@ _NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._Insta
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """All batch-norm layers that keep running statistics."""
-    return [
-        m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None
-    ]
+    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 def select_parameters(encoder: nn.Module, which: str) -> list[nn.Parameter]:

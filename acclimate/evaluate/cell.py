@@ -32,4 +32,4 @@ class Cell:
     predictions: tuple[int, ...]
     """The class answered for each image, in the data set's order."""
     curve: tuple[float, ...]
-    """Accuracy after 0, 1, ... steps a batch; the last equals ``accuracy``. Empty if not recorded."""
+    """Accuracy after 0, 1, ... steps a batch, the last is ``accuracy``; empty if unrecorded."""

@@ -219,7 +219,7 @@ def _plain(axes: Axes, *, ink: str) -> None:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(ink)
     axes.spines["bottom"].set_alpha(0.4)
-    axes.tick_params(colors=ink, labelsize=9)
+    axes.tick_params(colors=ink, labelsize=10)
     axes.xaxis.label.set_color(ink)
     axes.yaxis.label.set_color(ink)
 
@@ -234,9 +234,9 @@ def _legend(figure: Figure, methods: Sequence[str], methods_order: Sequence[str]
         ncols=4,
         frameon=False,
         labelcolor=_INK,
-        fontsize=9,
+        fontsize=10,
         handletextpad=0.2,
-        columnspacing=1.2,
+        columnspacing=1.0,
     )
 
 

@@ -1,161 +1,30 @@
-"""Cross-Task Alignment before deployment: the classifier, the twin, the alignment.
+"""Cross-Task Alignment before deployment, from labelled images or from a classifier you have.
 
 Barbeau et al., *CTA: Cross-Task Alignment for Better Test Time Training*.
 """
 
+import copy
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
+from acclimate import __version__, sealed
 from acclimate.backbones import Classifier, build, split
-from acclimate.bundle import copied_twin
+from acclimate.bundle import CUSTOM, Bundle
 from acclimate.data.datasets import LabelledImages
 from acclimate.errors import InputError
-from acclimate.preprocessing import Preprocessing
+from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.randomness import key
-from acclimate.source.align import align, features, match_scale
-from acclimate.source.contrastive import contrastive
-from acclimate.source.loop import Run, Training
+from acclimate.source.loop import Run
+from acclimate.source.presets import PRESETS, CTASettings
 from acclimate.source.supervised import supervised
-from acclimate.views import SimCLRViews
-
-
-@dataclass(frozen=True)
-class CTASettings:
-    """The three source stages of CTA. The defaults are the paper's."""
-
-    supervised: Training = Training()
-    """The classifier h∘f, by cross entropy."""
-    contrastive: Training = Training()
-    """The twin π∘g, by Eq. 1."""
-    align: Training = Training()
-    """The twin to the frozen f, by Eq. 4."""
-    contrastive_temperature: float = 0.01
-    """τ of Eq. 1."""
-    align_temperature: float = 0.5
-    """τ of Eq. 4; the paper's ablation finds higher better."""
-    views: SimCLRViews = SimCLRViews()
-    """How the twin's views are drawn."""
-    crop_padding: int = 4
-    """The largest shift of the supervised crop, in pixels."""
-    label_smoothing: float = 0.0
-    """Share of the supervised target that is spread over all classes."""
-
-
-PRESETS = {
-    "paper": CTASettings(),
-    "small": CTASettings(
-        supervised=Training(
-            epochs=15,
-            optimizer="sgd",
-            learning_rate=0.2,
-            final_learning_rate=1e-4,
-            weight_decay=5e-4,
-        ),
-        contrastive=Training(epochs=3, learning_rate=5e-4, warm_up=0.5),
-        align=Training(epochs=15, learning_rate=1e-3, warm_up=0.5),
-        contrastive_temperature=0.5,
-    ),
-}
-"""``paper``: the published settings. ``small``: what two cores can afford."""
-
-
-def with_epochs(settings: CTASettings, epochs: int) -> CTASettings:
-    """The same settings with every stage's length set."""
-    stages = {
-        name: replace(getattr(settings, name), epochs=epochs)
-        for name in ("supervised", "contrastive", "align")
-    }
-    return replace(settings, **stages)
-
-
-def make_twin(
-    classifier: Classifier,
-    images: UInt8[Tensor, "n 3 h w"],
-    preprocessing: Preprocessing,
-    settings: CTASettings,
-    run: Run,
-    *,
-    start: nn.Module | None = None,
-    identity: object = None,
-) -> Classifier:
-    """Train and align the twin of a frozen classifier, without labels.
-
-    Args:
-        classifier: h∘f; unchanged, on return on the run's device and in evaluation mode.
-        images: Unlabelled source images.
-        preprocessing: Of the classifier.
-        settings: The stages; ``supervised`` is not used.
-        run: Seed, checkpoints, device, progress.
-        start: An encoder to begin the twin from, with the classifier's feature size; a copy of it is
-            trained. None begins from a copy of f.
-        identity: What determines classifier and images, for the checkpoints.
-
-    Returns:
-        h'∘(π∘g), in evaluation mode: its encoder is g and then π, its head a copy of h with one
-        factor folded into the weight, so that logits have the classifier's scale.
-
-    Raises:
-        InputError: the twin's feature size is not the classifier's; and as
-            `acclimate.source.loop.train`.
-    """
-    classifier.requires_grad_(False).eval()
-    begin = classifier.encoder if start is None else start
-    twin = copied_twin(begin, classifier.feature_dim, classifier.head)
-    branch = twin.encoder.requires_grad_(True)  # π∘g
-    _check_dimension(branch, images, preprocessing, classifier.feature_dim)
-    contrastive(
-        branch,
-        images,
-        preprocessing,
-        settings.contrastive,
-        run,
-        temperature=settings.contrastive_temperature,
-        views=settings.views,
-        identity=identity,
-    )
-    classifier.to(next(branch.parameters()).device)
-    align(
-        branch,
-        classifier,
-        images,
-        preprocessing,
-        settings.align,
-        run,
-        temperature=settings.align_temperature,
-        views=settings.views,
-        identity=[identity, vars(settings.contrastive), settings.contrastive_temperature],
-    )
-    sample = images[:: max(1, len(images) // 2048)]
-    own = features(branch, sample, preprocessing, run)
-    target = features(classifier.encoder, sample, preprocessing, run)
-    with torch.no_grad():
-        twin.head.weight.mul_(match_scale(twin.head, own, target))
-    return twin.requires_grad_(False).eval()
-
-
-@torch.no_grad()
-def _check_dimension(
-    branch: nn.Module, images: Tensor, preprocessing: Preprocessing, dim: int
-) -> None:
-    device = next(branch.parameters()).device
-    found = branch.eval().get_submodule("encoder")(preprocessing(images[:1].to(device)))
-    if found.ndim != 2 or found.shape[1] != dim:
-        raise InputError(
-            f"the twin's encoder gives features {list(found.shape[1:])}, the classifier's [{dim}]; "
-            f"choose a twin of the same feature size."
-        )
-
-
-def fingerprint(images: UInt8[Tensor, "n 3 h w"], limit: int = 1024) -> str:
-    """A hash that tells image sets apart: their shape and up to ``limit`` images, evenly spaced."""
-    sample = images[:: max(1, len(images) // limit)].contiguous()
-    shape = repr(tuple(images.shape)).encode()
-    return hashlib.sha256(shape + sample.numpy().tobytes()).hexdigest()
+from acclimate.source.twin import make_twin
 
 
 def train_classifier(
@@ -196,3 +65,141 @@ def train_classifier(
         identity={"model": model, "images": fingerprint(data.images)},
     )
     return classifier, preprocessing
+
+
+def train_cta(model: str, data: LabelledImages, settings: CTASettings, run: Run) -> Bundle:
+    """All of CTA from labelled source images: the classifier, the twin, the alignment.
+
+    Args:
+        model: A name, as `acclimate.backbones.build` takes it.
+        data: Source images and their classes.
+        settings: The three stages.
+        run: Seed, checkpoints, device, progress.
+
+    Raises:
+        InputError: as `acclimate.backbones.build` and `acclimate.source.loop.train`.
+    """
+    classifier, preprocessing = train_classifier(model, data, settings, run)
+    identity = {
+        "model": model,
+        "images": fingerprint(data.images),
+        "supervised": asdict(settings.supervised),
+    }
+    twin = make_twin(classifier, data.images, preprocessing, settings, run, identity=identity)
+    return Bundle(
+        classifier=classifier,
+        twin=twin,
+        preprocessing=preprocessing,
+        classes=data.classes,
+        objective={"views": asdict(settings.views)},
+        architecture=model,
+        twin_architecture=model,
+        provenance=provenance(settings, run, source=data.name),
+    )
+
+
+def align(
+    model: nn.Module | str,
+    images: UInt8[Tensor, "n 3 h w"],
+    *,
+    weights: Path | None = None,
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    settings: CTASettings = PRESETS["small"],
+    run: Run | None = None,
+    twin: nn.Module | str | None = None,
+    head: str | None = None,
+) -> Bundle:
+    """CTA on a classifier that you already have, from unlabelled source images alone.
+
+    ```python
+    bundle = acclimate.align(model, images)
+    bundle.save("bundle")
+    ```
+
+    Args:
+        model: Any network that ends in a linear layer, or the name of a registered one. It is not
+            changed, apart from being put into evaluation mode.
+        images: Unlabelled source images, uint8, of one size.
+        weights: For a model given by name: its .safetensors file.
+        classes: A name for each output; None numbers them.
+        preprocessing: What the model expects; None takes the images' size and ImageNet's mean and
+            standard deviation.
+        settings: The contrastive and the alignment stage.
+        run: Seed, checkpoints, device, progress.
+        twin: A network to begin the twin from, whose features have the classifier's size; None
+            begins from a copy of the classifier's encoder.
+        head: The dotted name of the linear head, where it is not the last linear layer.
+
+    Returns:
+        The bundle. That of an unregistered network is loaded with
+        ``Bundle.load(path, model=net)``.
+
+    Raises:
+        InputError: no linear head, images that are none, features that do not fit, and as
+            `acclimate.backbones.build` and `acclimate.source.loop.train`.
+    """
+    run = run or Run()
+    check_images(images)
+    network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
+    classifier = split(network, head=head)
+    start = None
+    if twin is not None:
+        network = build(twin, classes=classifier.num_classes) if isinstance(twin, str) else twin
+        start = split(network).encoder
+    preprocessing = preprocessing or Preprocessing(images.shape[-1])
+    names = tuple(classes or map(str, range(classifier.num_classes)))
+    if len(names) != classifier.num_classes:
+        raise InputError(
+            f"{len(names)} class names were given for a head with {classifier.num_classes} outputs."
+        )
+    identity = {
+        "weights": sealed.digest(classifier.state_dict(), ""),
+        "start": None if start is None else sealed.digest(start.state_dict(), ""),
+        "images": fingerprint(images),
+    }
+    aligned = make_twin(
+        copy.deepcopy(classifier),
+        images,
+        preprocessing,
+        settings,
+        run,
+        start=start,
+        identity=identity,
+    )
+    architecture = model if isinstance(model, str) else CUSTOM
+    twin_architecture = architecture
+    if twin is not None:
+        twin_architecture = twin if isinstance(twin, str) else CUSTOM
+    return Bundle(
+        classifier=classifier.eval(),
+        twin=aligned,
+        preprocessing=preprocessing,
+        classes=names,
+        objective={"views": asdict(settings.views)},
+        architecture=architecture,
+        twin_architecture=twin_architecture,
+        provenance=provenance(settings, run, source=f"{len(images)} unlabelled images"),
+    )
+
+
+def provenance(settings: CTASettings, run: Run, *, source: str) -> dict[str, Any]:
+    """What a reader of a bundle wants to know of its making."""
+    return {
+        "source": source,
+        "seed": run.seed,
+        "settings": asdict(settings),
+        "seconds": {
+            stage: round(sum(epoch["seconds"] for epoch in epochs), 1)
+            for stage, epochs in run.history.items()
+        },
+        "acclimate": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def fingerprint(images: UInt8[Tensor, "n 3 h w"], limit: int = 1024) -> str:
+    """A hash that tells image sets apart: their shape and up to ``limit`` images, evenly spaced."""
+    sample = images[:: max(1, len(images) // limit)].contiguous()
+    shape = repr(tuple(images.shape)).encode()
+    return hashlib.sha256(shape + sample.numpy().tobytes()).hexdigest()

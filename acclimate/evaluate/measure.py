@@ -1,0 +1,107 @@
+"""Measure one method on one stream; the labels stay on this side."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from acclimate.adapt import Adapter
+from acclimate.bundle import Bundle
+from acclimate.data import LabelledImages, corrupt
+from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.metrics import expected_calibration_error
+from acclimate.methods import AdapterSettings, method
+from acclimate.randomness import key, permutation
+
+LR0 = "-lr0"
+"""``cta-lr0`` is ``cta`` with learning rate 0: what is left without the gradient steps."""
+
+
+def settings_of(name: str) -> AdapterSettings:
+    """The settings of a method, or of a method at learning rate 0."""
+    settings = method(name.removesuffix(LR0)).settings
+    return replace(settings, learning_rate=0.0) if name.endswith(LR0) else settings
+
+
+def measure(
+    bundle: Bundle,
+    name: str,
+    data: LabelledImages,
+    corruption: str,
+    severity: int,
+    *,
+    seed: int = 0,
+    batch: int = 128,
+    curve: bool = False,
+    settings: AdapterSettings | None = None,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Cell:
+    """Let a method answer for every image once, in a seeded random order, and score it.
+
+    Args:
+        bundle: What adapts.
+        name: A method, or ``METHOD-lr0``.
+        data: The images; the adapter sees these without labels.
+        corruption: Its name, or ``"none"``.
+        severity: 1..5, or 0 with ``"none"``.
+        seed: Of order, corruption and views.
+        batch: Images that arrive together.
+        curve: Also score the answers before and after each step; ``seconds`` then includes these
+            extra forward passes.
+        settings: Instead of the method's own.
+        advance: Called with the number of images done since the last call.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        InputError: an unknown method or corruption, or a bundle that lacks what the method needs.
+    """
+    settings = replace(settings or settings_of(name), seed=seed)
+    adapter = Adapter(bundle, name.removesuffix(LR0), settings)
+    order = permutation(key(seed, "stream"), len(data.images))
+    images = corrupted(data.images, corruption, severity, seed)
+    answers, seconds = [], 0.0
+    for numbers in order.split(batch):
+        part = images[numbers]
+        started = time.perf_counter()
+        logits = adapter.trace(part) if curve else adapter(part)[None]
+        seconds += time.perf_counter() - started
+        answers.append(logits.cpu())
+        advance(len(numbers))
+    logits = torch.empty(len(answers[0]), len(order), len(bundle.classes))
+    logits[:, order] = torch.cat(answers, dim=1)  # [steps + 1 or 1, n, classes]
+    correct = logits.argmax(2) == data.labels
+    accuracies = correct.double().mean(1).tolist()
+    return Cell(
+        method=name,
+        dataset=data.name,
+        corruption=corruption,
+        severity=severity,
+        order="shuffled",
+        seed=seed,
+        accuracy=accuracies[-1],
+        ece=expected_calibration_error(logits[-1].softmax(1).amax(1), correct[-1]),
+        n_images=len(order),
+        steps=settings.steps,
+        seconds=seconds,
+        images_per_second=len(order) / seconds,
+        refused_steps=adapter.refused,
+        predictions=tuple(logits[-1].argmax(1).tolist()),
+        curve=tuple(accuracies) if curve else (),
+    )
+
+
+def corrupted(images: Tensor, corruption: str, severity: int, seed: int) -> Tensor:
+    """Images under a corruption; ``"none"`` leaves them as they are."""
+    return images if corruption == "none" else corrupt(images, corruption, severity, seed=seed)
+
+
+def subset(data: LabelledImages, count: int | None) -> LabelledImages:
+    """``count`` images, evenly spaced, so that a set sorted by class stays balanced."""
+    if count is None or count >= len(data.images):
+        return data
+    chosen = torch.arange(count) * len(data.images) // count
+    return replace(data, images=data.images[chosen], labels=data.labels[chosen])

@@ -1,0 +1,92 @@
+"""The twin of a frozen classifier: trained, aligned, and given the classifier's scale."""
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from acclimate.backbones import Classifier
+from acclimate.bundle import copied_twin
+from acclimate.errors import InputError
+from acclimate.preprocessing import Preprocessing
+from acclimate.source.align import align, features, match_scale
+from acclimate.source.contrastive import contrastive
+from acclimate.source.loop import Run
+from acclimate.source.presets import CTASettings
+
+
+def make_twin(
+    classifier: Classifier,
+    images: UInt8[Tensor, "n 3 h w"],
+    preprocessing: Preprocessing,
+    settings: CTASettings,
+    run: Run,
+    *,
+    start: nn.Module | None = None,
+    identity: object = None,
+) -> Classifier:
+    """Train and align the twin of a frozen classifier, without labels.
+
+    Args:
+        classifier: h∘f; unchanged, on return on the run's device and in evaluation mode.
+        images: Unlabelled source images.
+        preprocessing: Of the classifier.
+        settings: The stages; ``supervised`` is not used.
+        run: Seed, checkpoints, device, progress.
+        start: An encoder to begin the twin from, with the classifier's feature size; a
+            copy of it is trained. None begins from a copy of f.
+        identity: What determines classifier and images, for the checkpoints.
+
+    Returns:
+        h'∘(π∘g), in evaluation mode: its encoder is g and then π, its head a copy of h with one
+        factor folded into the weight, so that logits have the classifier's scale.
+
+    Raises:
+        InputError: the twin's feature size is not the classifier's; and as
+            `acclimate.source.loop.train`.
+    """
+    classifier.requires_grad_(False).eval()
+    begin = classifier.encoder if start is None else start
+    twin = copied_twin(begin, classifier.feature_dim, classifier.head)
+    branch = twin.encoder.requires_grad_(True)  # π∘g
+    _check_dimension(branch, images, preprocessing, classifier.feature_dim)
+    contrastive(
+        branch,
+        images,
+        preprocessing,
+        settings.contrastive,
+        run,
+        temperature=settings.contrastive_temperature,
+        views=settings.views,
+        identity=identity,
+    )
+    classifier.to(next(branch.parameters()).device)
+    align(
+        branch,
+        classifier,
+        images,
+        preprocessing,
+        settings.align,
+        run,
+        temperature=settings.align_temperature,
+        views=settings.views,
+        identity=[identity, vars(settings.contrastive), settings.contrastive_temperature],
+    )
+    sample = images[:: max(1, len(images) // 2048)]
+    own = features(branch, sample, preprocessing, run)
+    target = features(classifier.encoder, sample, preprocessing, run)
+    with torch.no_grad():
+        twin.head.weight.mul_(match_scale(twin.head, own, target))
+    return twin.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _check_dimension(
+    branch: nn.Module, images: Tensor, preprocessing: Preprocessing, dim: int
+) -> None:
+    device = next(branch.parameters()).device
+    found = branch.eval().get_submodule("encoder")(preprocessing(images[:1].to(device)))
+    if found.ndim != 2 or found.shape[1] != dim:
+        raise InputError(
+            f"the twin's encoder gives features {list(found.shape[1:])}, the classifier's [{dim}]; "
+            f"choose a twin of the same feature size."
+        )
