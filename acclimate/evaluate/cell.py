@@ -31,5 +31,7 @@ class Cell:
     """Steps that were undone because a loss or gradient was not finite."""
     predictions: tuple[int, ...]
     """The class answered for each image, in the data set's order."""
+    confidences: tuple[float, ...]
+    """The softmax probability of each prediction, 0..1."""
     curve: tuple[float, ...]
     """Accuracy after 0, 1, ... steps a batch, the last is ``accuracy``; empty if unrecorded."""

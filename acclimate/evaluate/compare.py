@@ -91,7 +91,7 @@ def read_cell(path: Path) -> Cell | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        sequences = {name: tuple(record[name]) for name in ("predictions", "curve")}
+        sequences = {name: tuple(record[name]) for name in ("predictions", "confidences", "curve")}
         return Cell(**record | sequences)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged; delete it and rerun.") from error

@@ -74,6 +74,7 @@ def measure(
     logits = torch.empty(len(answers[0]), len(order), len(bundle.classes))
     logits[:, order] = torch.cat(answers, dim=1)  # [steps + 1 or 1, n, classes]
     correct = logits.argmax(2) == data.labels
+    confidence, predictions = logits[-1].softmax(1).max(1)
     accuracies = correct.double().mean(1).tolist()
     return Cell(
         method=name,
@@ -83,13 +84,14 @@ def measure(
         order="shuffled",
         seed=seed,
         accuracy=accuracies[-1],
-        ece=expected_calibration_error(logits[-1].softmax(1).amax(1), correct[-1]),
+        ece=expected_calibration_error(confidence, correct[-1]),
         n_images=len(order),
         steps=settings.steps,
         seconds=seconds,
         images_per_second=len(order) / seconds,
         refused_steps=adapter.refused,
-        predictions=tuple(logits[-1].argmax(1).tolist()),
+        predictions=tuple(predictions.tolist()),
+        confidences=tuple(round(value, 4) for value in confidence.tolist()),
         curve=tuple(accuracies) if curve else (),
     )
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
@@ -31,7 +30,7 @@ GLOSSARY = {
     "aligned": "the aligned twin, frozen",
     "aligned-bn": "the aligned twin with the statistics of each batch",
     "cta": "Cross-Task Alignment in our default settings: the twin takes gradient steps",
-    "cta-lr0": "the same run at learning rate 0: everything but the gradient steps",
+    "cta-lr0": "cta at learning rate 0: everything but the gradient steps",
     "cta-paper": "Cross-Task Alignment in the published settings",
 }
 
@@ -96,7 +95,6 @@ def write_page(
     )
     environment.filters |= {"png": _png, "spaced": lambda name: name.replace("_", " ")}
     shown = [cell for cell in cells if cell.method in summary.methods]
-    small = iterations_by_corruption(shown, methods_order, held_out)
     page = environment.get_template("page.html.jinja").render(
         title=title,
         headline=_headline(summary),
@@ -112,9 +110,9 @@ def write_page(
         held_out=[column.name for column in summary.columns if column.kind == "held out"],
         reported=[column.name for column in summary.columns if column.kind == "reported"],
         gains=gains,
-        iterations=Markup(iterations_figure(shown, methods_order, held_out)),
-        iterations_by_corruption={name: Markup(svg) for name, svg in small.items()},
-        accuracies=Markup(accuracy_figure(summary, methods_order)),
+        iterations=iterations_figure(shown, methods_order, held_out),
+        iterations_by_corruption=iterations_by_corruption(shown, methods_order, held_out),
+        accuracies=accuracy_figure(summary, methods_order),
         swatches=swatches(methods_order),
         samples=samples,
         glossary={name: GLOSSARY[name] for name in summary.methods if name in GLOSSARY},

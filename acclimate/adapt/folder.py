@@ -1,0 +1,137 @@
+"""Answers for a folder of images of any size and mode, adapting batch by batch."""
+
+import csv
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from acclimate import files
+from acclimate.adapt.adapter import Adapter
+from acclimate.bundle import Bundle
+from acclimate.data import decode, folders
+from acclimate.errors import InputError
+from acclimate.methods import AdapterSettings
+from acclimate.progress import Progress, silent
+
+COLUMNS = (
+    "path",
+    "prediction",
+    "confidence",
+    "frozen_prediction",
+    "frozen_confidence",
+    "skipped",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one image; without a prediction if it could not be read."""
+
+    path: str
+    prediction: str = ""
+    confidence: float | None = None
+    """Softmax probability of the prediction, 0..1."""
+    frozen_prediction: str = ""
+    """What the classifier says that does not adapt."""
+    frozen_confidence: float | None = None
+    skipped: str = ""
+    """Why there is no answer."""
+
+
+def adapt_folder(
+    bundle: Bundle,
+    images: Path,
+    *,
+    method: str | None = None,
+    settings: AdapterSettings | None = None,
+    batch: int = 128,
+    progress: Progress = silent,
+) -> Iterator[Answer]:
+    """Adapt to the images of a folder or zip and answer for each, in natural path order.
+
+    Args:
+        bundle: What adapts.
+        images: A folder, searched recursively, or a zip.
+        method: A name of `acclimate.methods.METHODS`; None takes the bundle's.
+        settings: Instead of the method's own.
+        batch: Images that are adapted to together.
+        progress: Told of images done.
+
+    Yields:
+        An answer an image; one that cannot be read is named with the reason.
+
+    Raises:
+        InputError: there is no image, or none that can be read; and as `Adapter`.
+    """
+    if batch < 1:
+        raise InputError(f"batch must be 1 or more, not {batch}.")
+    if not images.exists():
+        raise InputError(f"there is no folder or zip {images}; check the path.")
+    items = folders.items(images)
+    adapter = Adapter(bundle, method, settings)
+    frozen = Adapter(bundle, "source")
+    readable = False
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(items), batch):
+            part = items[start : start + batch]
+            opened = list(pool.map(partial(_open, size=bundle.preprocessing.size), part))
+            good = [pixels for pixels in opened if isinstance(pixels, Tensor)]
+            answered = iter(_answers(torch.stack(good), adapter, frozen) if good else ())
+            for item, pixels in zip(part, opened):
+                if isinstance(pixels, str):
+                    yield Answer(item.path, skipped=pixels)
+                else:
+                    readable = True
+                    yield Answer(item.path, *_named(next(answered), bundle.classes))
+            progress("adapt and answer", start + len(part), len(items), "")
+    if not readable:
+        raise InputError(f"none of the {len(items)} images in {images} could be read.")
+
+
+def write_predictions(answers: list[Answer], path: Path) -> None:
+    """Write answers as CSV, atomically.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for answer in answers:
+        row = [getattr(answer, column) for column in COLUMNS]
+        writer.writerow([f"{value:.4f}" if isinstance(value, float) else value for value in row])
+    files.write_text(path, text.getvalue())
+
+
+def _open(item: folders.Item, size: int) -> Tensor | str:
+    """The image as uint8 ``[3, size, size]``, or why it cannot be read."""
+    try:
+        image = decode.resize_and_crop(item.open(), size)
+    except InputError as error:
+        return str(error)
+    except decode.BROKEN as error:
+        return str(decode.damaged(error))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _answers(
+    images: Tensor, adapter: Adapter, frozen: Adapter
+) -> list[tuple[float, int, float, int]]:
+    """Confidence and class of each image, adapted and frozen."""
+    adapted, plain = (model(images).softmax(1).max(1) for model in (adapter, frozen))
+    columns = (adapted.values, adapted.indices, plain.values, plain.indices)
+    return list(zip(*(column.tolist() for column in columns)))
+
+
+def _named(
+    answer: tuple[float, int, float, int], classes: tuple[str, ...]
+) -> tuple[str, float, str, float]:
+    confidence, prediction, frozen_confidence, frozen_prediction = answer
+    return classes[prediction], confidence, classes[frozen_prediction], frozen_confidence

@@ -1,0 +1,193 @@
+"""A whole study in one folder: train, corrupt, compare, report; killed, it resumes."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from acclimate import files, machine
+from acclimate.bundle import Bundle
+from acclimate.data import LabelledImages
+from acclimate.errors import InputError
+from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.compare import compare
+from acclimate.evaluate.measure import LR0, corrupted
+from acclimate.methods import METHODS
+from acclimate.progress import live
+from acclimate.report.figures import result_picture
+from acclimate.report.page import Sample, write_page
+from acclimate.report.results import write_results
+from acclimate.report.summary import Gain, gains_of, summarise
+from acclimate.report.table import show_table
+from acclimate.source.cta import train_cta
+from acclimate.source.loop import Run
+from acclimate.source.presets import CTASettings
+
+ROWS = tuple(METHODS)
+"""The table's rows; ``cta-lr0`` is measured beside them, to tell steps from statistics."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is trained and what is measured."""
+
+    title: str
+    model: str
+    """Name of the classifier, as `acclimate.backbones.build` takes it."""
+    settings: CTASettings
+    reported: tuple[str, ...]
+    """Corruptions of the table."""
+    held_out: tuple[str, ...]
+    """Corruptions on which settings were chosen; shown apart and in no mean."""
+    severity: int = 5
+    batch: int = 128
+    """Test images that arrive together."""
+    seed: int = 0
+    """Of training, corruptions, order and views."""
+
+
+def run_study(
+    study: Study,
+    train: LabelledImages,
+    test: LabelledImages,
+    out: Path,
+    *,
+    command: str,
+    console: Console,
+) -> list[Cell]:
+    """Make everything of a study that is not there yet, and show its table.
+
+    Args:
+        study: What to do.
+        train: Source images.
+        test: Images to corrupt and answer for.
+        out: The folder: ``bundle/``, ``results.csv``, ``report.html``, ``picture.png``.
+        command: How to run it again, for the report.
+        console: Where the table is printed.
+
+    Returns:
+        All measurements.
+
+    Raises:
+        InputError: the folder holds another study, something in it is damaged, or it cannot be
+            written.
+    """
+    started = time.perf_counter()
+    _claim(out, study, train, test)
+    finished = (out / "report.html").exists()
+    with live() as progress:
+        bundle_path = out / "bundle"
+        if not bundle_path.exists():
+            run = Run(seed=study.seed, folder=out / "stages", progress=progress)
+            train_cta(study.model, train, study.settings, run).save(bundle_path)
+        cells = compare(
+            bundle_path,
+            test,
+            methods=(*ROWS, f"cta{LR0}"),
+            corruptions=[
+                ("none", 0),
+                *((name, study.severity) for name in study.reported + study.held_out),
+            ],
+            folder=out / "cells",
+            seed=study.seed,
+            batch=study.batch,
+            progress=progress,
+        )
+    gains = gains_of(cells, test.labels.tolist(), held_out=study.held_out)
+    if not finished:
+        seconds = time.perf_counter() - started
+        _write(out, study, test, cells, gains, command, seconds)
+    show_table(summarise(cells, ROWS, study.held_out), console)
+    for gain in gains:
+        console.print(
+            f"{gain.label}: {100 * gain.difference:+.2f} points "
+            f"[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+        )
+    state = "was done already" if finished else "is done"
+    console.print(f"{study.title} {state}: open {out / 'report.html'}")
+    return cells
+
+
+def _claim(out: Path, study: Study, train: LabelledImages, test: LabelledImages) -> None:
+    """Write what the folder is for, or check that it is for this."""
+    record = asdict(study) | {
+        "train": [train.name, len(train.images)],
+        "test": [test.name, len(test.images)],
+    }
+    text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+    path = out / "study.json"
+    if not path.exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out} holds something else; choose another --out.")
+        files.write_text(path, text)
+    elif path.read_text(encoding="utf-8", errors="replace") != text:
+        raise InputError(
+            f"{out} holds a study with other settings (see {path}); choose another --out."
+        )
+
+
+def _write(
+    out: Path,
+    study: Study,
+    test: LabelledImages,
+    cells: Sequence[Cell],
+    gains: Sequence[Gain],
+    command: str,
+    seconds: float,
+) -> None:
+    write_results([cell for cell in cells if cell.method in ROWS], out / "results.csv")
+    summary = summarise(cells, ROWS, study.held_out)
+    result_picture(out / "picture.png", summary, ROWS, title=study.title)
+    bundle = Bundle.load(out / "bundle")
+    write_page(
+        out / "report.html",
+        title=study.title,
+        cells=cells,
+        methods_order=ROWS,
+        held_out=study.held_out,
+        samples=_samples(bundle, study, test, cells),
+        gains=gains,
+        provenance={
+            "command": command,
+            "seed": study.seed,
+            "seconds of the last run": round(seconds, 1),
+            "machine": machine.describe(),
+            "adapter of cta": asdict(METHODS["cta"].settings),
+            "training": bundle.provenance["seconds"],
+            "settings": bundle.provenance["settings"],
+        },
+        classes=bundle.classes,
+    )
+
+
+def _samples(
+    bundle: Bundle, study: Study, test: LabelledImages, cells: Sequence[Cell]
+) -> list[Sample]:
+    """One image a corruption: where there is one, an answer that adaptation changed."""
+    found = {(cell.method, cell.corruption): cell for cell in cells}
+    samples = []
+    for position, name in enumerate(study.reported):
+        before, after = found["source", name], found["cta", name]
+        changed = [
+            i
+            for i, pair in enumerate(zip(before.predictions, after.predictions))
+            if pair[0] != pair[1]
+        ]
+        # Spread over the set, not picked for being right.
+        chosen = changed[position * 7 % len(changed)] if changed else position
+        samples.append(
+            Sample(
+                clean=test.images[chosen],
+                corrupted=corrupted(test.images, name, study.severity, study.seed)[chosen],
+                corruption=name,
+                truth=bundle.classes[int(test.labels[chosen])],
+                before=bundle.classes[before.predictions[chosen]],
+                before_confidence=before.confidences[chosen],
+                after=bundle.classes[after.predictions[chosen]],
+                after_confidence=after.confidences[chosen],
+            )
+        )
+    return samples
