@@ -85,7 +85,15 @@ def train_cta(model: str, data: LabelledImages, settings: CTASettings, run: Run)
         "images": fingerprint(data.images),
         "supervised": asdict(settings.supervised),
     }
-    twin = make_twin(classifier, data.images, preprocessing, settings, run, identity=identity)
+    twin = make_twin(
+        classifier,
+        data.images,
+        preprocessing,
+        settings,
+        run,
+        labels=data.labels,
+        identity=identity,
+    )
     return Bundle(
         classifier=classifier,
         twin=twin,

@@ -24,6 +24,8 @@ class CTASettings:
     """How the twin's views are drawn."""
     crop_padding: int = 4
     """The largest shift of the supervised crop, in pixels."""
+    trainable_classifier: bool = False
+    """Whether f moves while the twin is aligned, with cross entropy added; needs labels."""
     label_smoothing: float = 0.0
     """Share of the supervised target that is spread over all classes."""
 

@@ -1,7 +1,9 @@
 """The twin of a frozen classifier: trained, aligned, and given the classifier's scale."""
 
+from typing import Any
+
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
 from acclimate.backbones import Classifier
@@ -9,6 +11,7 @@ from acclimate.bundle import copied_twin
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
 from acclimate.source.align import align, features, match_scale
+from acclimate.source.align_trainable import align_trainable
 from acclimate.source.contrastive import contrastive
 from acclimate.source.loop import Run
 from acclimate.source.presets import CTASettings
@@ -22,18 +25,21 @@ def make_twin(
     run: Run,
     *,
     start: nn.Module | None = None,
+    labels: Int64[Tensor, "n"] | None = None,
     identity: object = None,
 ) -> Classifier:
     """Train and align the twin of a frozen classifier, without labels.
 
     Args:
-        classifier: h∘f; unchanged, on return on the run's device and in evaluation mode.
+        classifier: h∘f; unchanged unless ``settings.trainable_classifier``; on return on the run's
+            device and in evaluation mode.
         images: Unlabelled source images.
         preprocessing: Of the classifier.
         settings: The stages; ``supervised`` is not used.
         run: Seed, checkpoints, device, progress.
         start: An encoder to begin the twin from, with the classifier's feature size; a
             copy of it is trained. None begins from a copy of f.
+        labels: Classes of the images; only ``settings.trainable_classifier`` needs them.
         identity: What determines classifier and images, for the checkpoints.
 
     Returns:
@@ -41,7 +47,7 @@ def make_twin(
         factor folded into the weight, so that logits have the classifier's scale.
 
     Raises:
-        InputError: the twin's feature size is not the classifier's; and as
+        InputError: the twin's feature size is not the classifier's; labels are needed; and as
             `acclimate.source.loop.train`.
     """
     classifier.requires_grad_(False).eval()
@@ -60,17 +66,19 @@ def make_twin(
         identity=identity,
     )
     classifier.to(next(branch.parameters()).device)
-    align(
-        branch,
-        classifier,
-        images,
-        preprocessing,
-        settings.align,
-        run,
-        temperature=settings.align_temperature,
-        views=settings.views,
-        identity=[identity, vars(settings.contrastive), settings.contrastive_temperature],
-    )
+    common: dict[str, Any] = {
+        "temperature": settings.align_temperature,
+        "views": settings.views,
+        "identity": [identity, vars(settings.contrastive), settings.contrastive_temperature],
+    }
+    if not settings.trainable_classifier:
+        align(branch, classifier, images, preprocessing, settings.align, run, **common)
+    elif labels is None:
+        raise InputError("trainable_classifier needs labels; leave it off without them.")
+    else:
+        align_trainable(
+            branch, classifier, images, labels, preprocessing, settings.align, run, **common
+        )
     sample = images[:: max(1, len(images) // 2048)]
     own = features(branch, sample, preprocessing, run)
     target = features(classifier.encoder, sample, preprocessing, run)

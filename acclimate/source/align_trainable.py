@@ -1,0 +1,85 @@
+"""Alignment with a classifier that moves too: CTA § 3.4's variant, which needs labels."""
+
+from jaxtyping import Int64, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from acclimate.backbones import Classifier
+from acclimate.objectives import alignment_loss
+from acclimate.preprocessing import Preprocessing
+from acclimate.source.align import recalibrate
+from acclimate.source.loop import Run, Training, gather, train
+from acclimate.source.two_views import draw_two_views
+from acclimate.views import SimCLRViews
+
+
+class _Both(nn.Module):
+    """One module for the loop: the twin on views, the classifier on the images themselves."""
+
+    def __init__(self, twin: nn.Module, classifier: Classifier):
+        super().__init__()
+        self.twin = twin
+        self.classifier = classifier
+
+    def forward(self, views: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        target = self.classifier.encoder(images)
+        return self.twin(views), target, self.classifier.head(target)
+
+
+def align_trainable(
+    twin: nn.Module,
+    classifier: Classifier,
+    images: UInt8[Tensor, "n 3 h w"],
+    labels: Int64[Tensor, "n"],
+    preprocessing: Preprocessing,
+    settings: Training,
+    run: Run,
+    *,
+    temperature: float,
+    views: SimCLRViews,
+    identity: object = None,
+) -> None:
+    """Train π∘g and f together: Eq. 4 plus cross entropy on h(f(x)); h stays frozen.
+
+    The paper found freezing f more stable (CTA, § 3.4).
+
+    Args:
+        twin: Images to features; trained in place; on return in evaluation mode.
+        classifier: h∘f; f is trained in place; on return in evaluation mode.
+        images: Source images.
+        labels: Their classes.
+        preprocessing: Normalisation.
+        settings: Length and optimiser.
+        run: Seed, checkpoints, device, progress.
+        temperature: τ.
+        views: How views are drawn.
+        identity: What determines images, twin and classifier, for the checkpoint.
+
+    Raises:
+        InputError: as `acclimate.source.loop.train`.
+    """
+    both = _Both(twin, classifier)
+    classifier.encoder.requires_grad_(True)
+
+    def loss(module: nn.Module, numbers: Tensor, epoch_key: int) -> Tensor:
+        drawn = draw_two_views(module, images, numbers, preprocessing, views, epoch_key)
+        plain = preprocessing(images[numbers].to(drawn.device))
+        features, target, logits = module(drawn, plain)
+        first, second = features.chunk(2)
+        aligned = alignment_loss(
+            gather(first), gather(second), gather(target), temperature=temperature
+        )
+        return aligned + cross_entropy(logits.float(), labels[numbers].to(logits.device))
+
+    train(
+        "align-trainable",
+        both,
+        loss,
+        settings,
+        run,
+        count=len(images),
+        identity=[identity, temperature, vars(views)],
+    )
+    classifier.requires_grad_(False)
+    for encoder in (twin, classifier.encoder):
+        recalibrate(encoder, images, preprocessing, run.precision)
