@@ -62,7 +62,7 @@ class Preprocessing:
         """
         sample = images[:: max(1, len(images) // limit)][:limit].float().div_(255)
         mean, std = sample.mean((0, 2, 3)).tolist(), sample.std((0, 2, 3)).tolist()
-        return cls(images.shape[-1], tuple(mean), tuple(max(s, 1e-3) for s in std))
+        return cls(images.shape[-1], tuple(mean), tuple(max(s, 1e-3) for s in std))  # type: ignore
 
 
 def check_images(images: Tensor) -> None:

@@ -70,5 +70,5 @@ def digest(tensors: Mapping[str, Tensor], text: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        total.update(tensor.flatten().view(torch.uint8).numpy())
+        total.update(tensor.flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()

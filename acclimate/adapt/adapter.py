@@ -88,8 +88,8 @@ class Adapter:
         self.refused = 0
 
     def _allocate(self, model: Classifier, device: str | torch.device | None) -> None:
-        self.model = copy.deepcopy(model).to(device, memory_format=torch.channels_last).eval()
-        self.model.requires_grad_(False)
+        self.model = copy.deepcopy(model).to(device).to(memory_format=torch.channels_last)
+        self.model.requires_grad_(False).eval()
         self.device = self.model.head.weight.device
         self._norms = batch_norms(self.model.encoder)
         statistics = [buffer for norm in self._norms for buffer in norm.buffers()]
@@ -101,7 +101,8 @@ class Adapter:
         self._source = Backup([p.detach() for p in self._moving] + statistics)
         self._last_statistics = Backup(statistics)
         self._source_statistics = [
-            (norm.running_mean.clone(), norm.running_var.clone()) for norm in self._norms
+            (norm.get_buffer("running_mean").clone(), norm.get_buffer("running_var").clone())
+            for norm in self._norms
         ]
 
     def __call__(self, images: Tensor) -> Float[Tensor, "batch classes"]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.distributed.nn
 from accelerate import Accelerator
 from jaxtyping import Int64
 from torch import Tensor, nn
@@ -92,7 +93,7 @@ def train(
         InputError: a checkpoint is damaged or belongs to another run, or the loss is not finite.
     """
     accelerator = Accelerator(cpu=run.device == "cpu")
-    module.to(accelerator.device, memory_format=torch.channels_last)
+    module.to(accelerator.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)
     path = run.folder / f"{name}.safetensors" if run.folder else None
     stamp = _stamp(name, settings, run, count, identity)

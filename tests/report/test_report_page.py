@@ -30,7 +30,7 @@ def cells():
             measured = (0, accuracy, 0.1, 2000, 2, 1.0, 2000.0, 0)
             severity = 5 if c else 0
             rows.append(
-                Cell(method, "fashion", corruption, severity, "shuffled", *measured, (), curve)
+                Cell(method, "fashion", corruption, severity, "shuffled", *measured, (), (), curve)
             )
     return rows
 

@@ -8,8 +8,9 @@ from acclimate.evaluate.cell import Cell
 from acclimate.report.results import write_results
 
 CELL = Cell(
-    "cta", "my, set", "fog", 5, "shuffled", 3, 0.1 + 0.2, 1 / 3, 7, 20, 1.25, 5.6, 2, (1, 2), (0.5,)
-)
+    "cta", "my, set", "fog", 5, "shuffled", 3, 0.1 + 0.2, 1 / 3, 7, 20, 1.25, 5.6, 2,
+    predictions=(1, 2), confidences=(0.5, 0.6), curve=(0.3,),
+)  # fmt: skip
 
 
 def test_the_file_reads_back_as_the_cells(tmp_path):

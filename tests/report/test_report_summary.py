@@ -16,7 +16,7 @@ def cell(method, corruption, accuracy, *, seed=0, predictions=(), dataset="fashi
     severity = 0 if corruption == "none" else severity
     return Cell(
         method, dataset, corruption, severity, "shuffled", seed, accuracy, 0.1, 4, 0, 1.0, 4.0, 0,
-        tuple(predictions), (),
+        predictions=tuple(predictions), confidences=(), curve=(),
     )  # fmt: skip
 
 
