@@ -19,7 +19,7 @@ from acclimate import files
 from acclimate.backbones import Classifier, build, split
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
-from acclimate.sealed import read_safetensors
+from acclimate.sealed import plain, read_safetensors
 
 SCHEMA = 1
 CUSTOM = "custom"
@@ -72,7 +72,7 @@ class Bundle:
 
     def _write(self, folder: Path) -> None:
         state = _modules(self.classifier, self.twin).state_dict()
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        tensors = plain(state)
         files.write_atomically(
             folder / "weights.safetensors", lambda aside: save_file(tensors, aside)
         )

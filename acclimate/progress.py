@@ -1,5 +1,6 @@
 """How long work tells how far it is."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,6 @@ class _Lines:
 
     def __call__(self, task: str, done: int, total: int, remark: str) -> None:
         now = time.monotonic()
-        if done >= total or now - self.last.get(task, 0.0) > 30:
+        if done >= total or now - self.last.get(task, -math.inf) > 30:
             self.last[task] = now
             print(f"{task}: {done}/{total} {remark}", file=sys.stderr, flush=True)

@@ -25,7 +25,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -
     Raises:
         InputError: the file cannot be written.
     """
-    contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    contents = plain(tensors)
     text = json.dumps(record, sort_keys=True)
     metadata = {"record": text, "sha256": digest(contents, text)}
 
@@ -64,11 +64,19 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
+def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU: safetensors refuses tensors that share memory (tied layers)."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
 def digest(tensors: Mapping[str, Tensor], text: str) -> str:
     """SHA-256 over a text and every tensor's name, type, shape and bytes, in order of names."""
     total = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        total.update(tensor.flatten().view(torch.uint8).numpy().data)
+        total.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()

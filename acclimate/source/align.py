@@ -1,5 +1,7 @@
 """Alignment: the twin's space becomes the frozen classifier's, CTA's Eq. 4."""
 
+import math
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from acclimate.backbones import Classifier
 from acclimate.objectives import alignment_loss
 from acclimate.precision import Precision, autocast
-from acclimate.preprocessing import Preprocessing
+from acclimate.preprocessing import Preprocessing, evenly_spaced
 from acclimate.source.loop import Run, Training, gather, train
 from acclimate.source.two_views import draw_two_views
 from acclimate.views import SimCLRViews
@@ -115,10 +117,11 @@ def recalibrate(
         norm.momentum = None  # a cumulative average
         norm.train()
     device = next(module.parameters()).device
-    for part in images[:: max(1, len(images) // limit)].split(batch):
-        if norms and len(part) > 1:
-            with autocast(device, precision):
-                module(preprocessing(part.to(device)))
+    sample = evenly_spaced(images, limit)
+    # Batches of one size, to one image: each counts the same in the average.
+    for part in sample.tensor_split(math.ceil(len(sample) / batch)) if norms else ():
+        with autocast(device, precision):
+            module(preprocessing(part.to(device)))
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
         norm.eval()

@@ -210,4 +210,4 @@ def fingerprint(images: UInt8[Tensor, "n 3 h w"], limit: int = 1024) -> str:
     """A hash that tells image sets apart: their shape and up to ``limit`` images, evenly spaced."""
     sample = images[:: max(1, len(images) // limit)].contiguous()
     shape = repr(tuple(images.shape)).encode()
-    return hashlib.sha256(shape + sample.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(shape + sample.cpu().numpy().tobytes()).hexdigest()

@@ -97,7 +97,7 @@ def train(
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)
     path = run.folder / f"{name}.safetensors" if run.folder else None
     stamp = _stamp(name, settings, run, count, identity)
-    history = run.history.setdefault(name, [])
+    history = run.history[name] = []
     if path and path.exists():
         history[:] = _resume(path, module, optimizer, stamp)
     prepared = accelerator.prepare_model(module) if accelerator.num_processes > 1 else module

@@ -40,9 +40,10 @@ PRESETS = {
             final_learning_rate=1e-4,
             weight_decay=5e-4,
         ),
-        contrastive=Training(epochs=3, learning_rate=5e-4, warm_up=0.5),
-        align=Training(epochs=15, learning_rate=1e-3, warm_up=0.5),
+        contrastive=Training(epochs=2, warm_up=0.5),
+        align=Training(epochs=15, batch=128, learning_rate=1e-3, warm_up=0.5),
         contrastive_temperature=0.5,
+        views=SimCLRViews(smallest_crop=0.5),
     ),
 }
 """``paper``: the published settings. ``small``: what two cores can afford."""

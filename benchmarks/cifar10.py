@@ -1,0 +1,78 @@
+"""CTA on CIFAR-10, whole: train on two cores, then compare its parts on corrupted test images.
+
+    python benchmarks/cifar10.py --data cifar10.zip --out runs/cifar10 --results results/cifar10
+
+DATA is a folder or zip of ``train/class/image`` and ``test/class/image``. Killed, it resumes. The
+table, the settings and the machine are copied to RESULTS.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from acclimate import machine
+from acclimate.bundle import read_record
+from acclimate.data import load
+from acclimate.evaluate.measure import subset
+from acclimate.files import write_text
+from acclimate.quickstart import HELD_OUT, REPORTED
+from acclimate.source.presets import PRESETS
+from acclimate.study import Study, run_study
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to run on, and where to write."""
+
+    data: str
+    """CIFAR-10 as a folder or zip of split/class/image."""
+    out: Path
+    """The study's folder: checkpoints, bundle, measurements, report."""
+    results: Path | None = None
+    """Where the table, the picture and the settings are copied."""
+    model: str = "acclimate:resnet14-w32"
+    """The classifier."""
+    images: int = 1000
+    """Test images under each corruption."""
+    seed: int = 0
+    """Of everything."""
+
+
+def main(arguments: Arguments) -> None:
+    """Run the study and copy what is to be kept."""
+    study = Study(
+        title="CTA on CIFAR-10",
+        model=arguments.model,
+        settings=PRESETS["small"],
+        reported=REPORTED,
+        held_out=HELD_OUT,
+        seed=arguments.seed,
+    )
+    test = load(arguments.data, "test")
+    run_study(
+        study,
+        load(arguments.data, "train"),
+        subset(test, arguments.images),
+        arguments.out,
+        command="python benchmarks/cifar10.py --data cifar10.zip --out OUT",
+        console=Console(),
+    )
+    if arguments.results:
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        for name in ("results.csv", "picture.png", "report.html"):
+            shutil.copy(arguments.out / name, arguments.results / name)
+        record = {
+            "study": asdict(study),
+            "images": arguments.images,
+            "machine": machine.describe(),
+            "training": read_record(arguments.out / "bundle")["provenance"],
+        }
+        write_text(arguments.results / "settings.json", json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

@@ -1,0 +1,72 @@
+"""An adapter that remembers, over a stream whose shift changes, with a way back.
+
+Run: python examples/stream.py [--quick] [--bundle quickstart/bundle] [--learning-rate 1e-5]
+Without a bundle a small one is trained first. An absurd learning rate shows the fallback.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+import acclimate
+from acclimate.data import LabelledImages, corrupt, load
+from acclimate.evaluate.measure import subset
+from acclimate.methods import METHODS
+from acclimate.source.loop import Run
+from acclimate.source.presets import PRESETS, with_epochs
+
+SEGMENTS = (("none", 0), ("contrast", 5), ("gaussian_noise", 5), ("none", 0))
+
+
+def arriving(data: LabelledImages, batch: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """One shift after another; the labels are for the score alone."""
+    order = torch.randperm(len(data.images), generator=torch.Generator().manual_seed(0))
+    parts = order.chunk(len(SEGMENTS))
+    for (name, severity), part in zip(SEGMENTS, parts):
+        images = data.images[part]
+        images = corrupt(images, name, severity) if severity else images
+        for seen, labels in zip(images.split(batch), data.labels[part].split(batch)):
+            yield name, seen, labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="seconds, and poor accuracy")
+    parser.add_argument("--bundle", help="of fashion-mnist-mini, as acclimate quickstart makes it")
+    parser.add_argument("--learning-rate", type=float, default=1e-5)
+    given = parser.parse_args()
+
+    test = subset(load("fashion-mnist-mini", "test"), 256 if given.quick else 2000)
+    if given.bundle:
+        bundle = acclimate.Bundle.load(given.bundle)
+    else:
+        train = subset(load("fashion-mnist-mini", "train"), 256 if given.quick else 2500)
+        settings = with_epochs(PRESETS["small"], 1 if given.quick else 5)
+        bundle = acclimate.train_cta("acclimate:resnet8", train, settings, Run())
+
+    settings = replace(METHODS["cta"].settings, reset="never", learning_rate=given.learning_rate)
+    adapter = acclimate.Adapter(bundle, "cta", settings)
+    frozen = acclimate.Adapter(bundle, "source")
+    good = adapter.snapshot()
+    fallbacks, scores = 0, []
+    for shift, images, labels in arriving(test, batch=32 if given.quick else 64):
+        logits = adapter(images)
+        if adapter.refused > good.refused:
+            # Something was not finite: answer as without adapting, keep what was learned before.
+            logits = frozen(images)
+            adapter.restore(good)
+            fallbacks += 1
+        else:
+            good = adapter.snapshot()
+        right = (logits.argmax(1) == labels).float().mean().item()
+        scores.append(right)
+        changed = (logits.argmax(1) != frozen(images).argmax(1)).float().mean().item()
+        print(f"{shift:<16}{100 * right:5.1f} % right, {100 * changed:5.1f} % changed by adapting")
+    print(f"mean {100 * sum(scores) / len(scores):.1f} % right, {fallbacks} fallbacks")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Each example runs as a program and prints what it promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: str) -> str:
+    """What an example prints."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, "--quick", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def percents(text: str) -> list[float]:
+    """All numbers with one decimal, which must be percentages."""
+    found = [float(number) for number in re.findall(r"\b\d+\.\d\b", text)]
+    assert all(0 <= number <= 100 for number in found)
+    return found
+
+
+def test_every_example_is_tested():
+    tested = {"adapt_your_model.py", "plain_loop.py", "stream.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_adapt_your_model_compares_with_the_frozen_network():
+    lines = run("adapt_your_model.py").splitlines()
+    assert [line.split()[0] for line in lines] == ["shift", "none", "gaussian_noise", "contrast"]
+    assert len(percents("\n".join(lines))) == 6
+    # It has seen the training set once: far more than the 10 % of guessing, without a shift.
+    assert percents(lines[1])[0] > 50
+
+
+def test_plain_loop_trains_both_losses_and_answers():
+    text = run("plain_loop.py")
+    # Chance is log(2n − 1) for Eq. 1 and log(3n − 1) for Eq. 4, with n = 122 in the last batch.
+    contrastive, alignment = (float(x) for x in re.findall(r"loss (\d+\.\d{3})", text))
+    assert 0 < contrastive < 5.5
+    assert 0 < alignment < 5.9
+    assert len(percents("\n".join(text.splitlines()[-2:]))) == 2
+
+
+def test_stream_prints_a_line_a_batch():
+    lines = run("stream.py").splitlines()
+    assert len(lines) == 256 // 32 + 1
+    assert lines[-1].endswith("0 fallbacks")
+
+
+def test_stream_falls_back_when_steps_blow_up():
+    lines = run("stream.py", "--learning-rate", "1e38").splitlines()
+    assert lines[-1].endswith("8 fallbacks")
+    assert all(line.endswith("  0.0 % changed by adapting") for line in lines[:-1])
