@@ -184,6 +184,9 @@ class Adapt:
         from acclimate.bundle import Bundle
         from acclimate.progress import live
 
+        if self.out.is_dir():
+            raise InputError(f"{self.out} is a folder; give the CSV file to write as --out.")
+        _check_parent(self.out)
         bundle = Bundle.load(self.bundle)
         with live() as progress:
             answers = list(
@@ -261,6 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         errors.print(f"acclimate: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
+    except OSError as error:  # of a path that a library could not open
+        reason = f"{error.strerror or error}: {error.filename}"
+        errors.print(f"acclimate: {reason}.", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         errors.print("acclimate: interrupted; run the same command again to resume.")
         raise SystemExit(130) from None
@@ -273,7 +280,7 @@ def _parse(given: list[str]) -> Quickstart | Train | Align | Adapt | Info | Meth
         raise unknown_name("command", verb, VERBS)
     stages = PRESETS.get(_value(given, "--preset") or "small", PRESETS["small"])
     epochs = _value(given, "--epochs")
-    if epochs is not None and epochs.isdecimal():
+    if epochs is not None and epochs.removeprefix("-").isdecimal():
         stages = with_epochs(stages, int(epochs))
     method = _value(given, "--method") or "cta"
     if method not in METHODS:
@@ -315,6 +322,14 @@ def _value(given: Sequence[str], flag: str) -> str | None:
 def _check_absent(out: Path) -> None:
     if out.exists():
         raise InputError(f"{out} exists already; choose another --out or remove it first.")
+    _check_parent(out)
+
+
+def _check_parent(out: Path) -> None:
+    """Say at once, not after the work, that nothing can be written there."""
+    parent = next(parent for parent in out.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise InputError(f"{out} cannot be made: {parent} is no folder; choose another --out.")
 
 
 def _make_bundle(out, seed, make, console) -> None:

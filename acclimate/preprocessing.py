@@ -1,5 +1,6 @@
 """From the images that a caller has to the tensor that a network takes."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,14 @@ class Preprocessing:
     """Of each channel, in units of 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
     """Of each channel, in units of 0..1."""
+
+    def __post_init__(self):
+        numbers = (*self.mean, *self.std)
+        if self.size < 1 or min(self.std) <= 0 or not all(map(math.isfinite, numbers)):
+            raise InputError(
+                f"preprocessing needs a size of at least 1 pixel, finite means and standard "
+                f"deviations above 0, not {self.size}, {self.mean} and {self.std}."
+            )
 
     def unit(
         self, images: UInt8[Tensor, "batch 3 h w"] | Float[Tensor, "batch 3 h w"]

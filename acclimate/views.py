@@ -17,10 +17,13 @@ from acclimate.randomness import uniform
 
 # Luma weights of ITU-R BT.601, as torchvision rounds them.
 _GREY = (0.2989, 0.587, 0.114)
-# A chunk of this many values stays in a core's cache through a whole chain of operations.
+# A chunk of this many values stays in a core's cache through a whole chain of operations, and is
+# large enough for these to cost more than their calls.
 _CHUNK_VALUES = 2**18
 # Numbers that one view takes: 20 for the crop, 1 flip, 9 for the jitter, 1 grey.
 _NUMBERS = 31
+# The turn at which hues change where colours do not change at all.
+_NEVER = 4
 
 
 @dataclass(frozen=True)
@@ -65,26 +68,29 @@ def simclr_views(
     """
     batch, _, height, width = images.shape
     numbers = uniform(key, index, _NUMBERS * count)  # [batch, 31 count]
-    numbers = numbers.view(batch, count, _NUMBERS).transpose(0, 1)  # [count, batch, 31]
-    views = torch.empty((count, batch, 3, height, width), dtype=images.dtype, device=images.device)
-    chunk = max(1, _CHUNK_VALUES // (3 * height * width)) if images.device.type == "cpu" else batch
-    for view, drawn in zip(views, numbers):
-        for start in range(0, batch, chunk):
-            part = slice(start, start + chunk)
-            view[part] = _simclr_view(images[part], drawn[part], settings)
-    return views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-
-
-def _simclr_view(images: Tensor, numbers: Tensor, settings: SimCLRViews) -> Tensor:
-    height, width = images.shape[-2:]
+    numbers = numbers.view(batch, count, _NUMBERS).transpose(0, 1).flatten(0, 1)
     boxes = draw_boxes(numbers[:, :20], height, width, settings.smallest_crop)
-    images = resized_crop(images, boxes, flip=numbers[:, 20] < 0.5)
-    jittered = (numbers[:, 29] < settings.jitter_probability).nonzero().squeeze(1)
-    factors, order = draw_jitter(numbers[jittered, 21:29], settings)
-    images[jittered] = jitter(images[jittered], factors, order)
-    grey = (numbers[:, 30] < settings.grey_probability).nonzero().squeeze(1)
-    images[grey] = luma(images[grey]).expand(-1, 3, -1, -1)
-    return images
+    x, y = _source_positions(boxes, numbers[:, 20] < 0.5, height, width)
+    factors, order = draw_jitter(numbers[:, 21:29], settings)
+    turns = _hue_turn(order).masked_fill_(numbers[:, 29] >= settings.jitter_probability, _NEVER)
+    grey = numbers[:, 30] < settings.grey_probability
+
+    views = images.new_empty((len(numbers), height, width, 3))
+    chunk = len(views) if images.is_cuda else max(1, _CHUNK_VALUES // (3 * height * width))
+    for turn in (*range(4), _NEVER):
+        for part in _where(turns == turn).split(chunk):
+            drawn = _sample(images.index_select(0, part % batch), x[part], y[part])
+            if turn != _NEVER:
+                _jitter(drawn, factors[part], order[part], turn)
+            colourless = _where(grey[part])
+            drawn[colourless] = luma(drawn[colourless])
+            for channel, plane in enumerate(drawn.unbind(1)):
+                views[..., channel].index_copy_(0, part, plane)
+    return views.permute(0, 3, 1, 2)
+
+
+def _where(condition: Bool[Tensor, "batch"]) -> Int64[Tensor, "chosen"]:
+    return condition.nonzero().squeeze(1)
 
 
 def draw_boxes(
@@ -130,28 +136,34 @@ def resized_crop(
         boxes: Top, left, height, width in pixels.
         flip: Which results to mirror left to right.
     """
-    height, width = images.shape[-2:]
-    top, left, crop_height, crop_width = boxes.to(images.dtype).unsqueeze(2).unbind(1)  # [batch, 1]
-    y = _source_positions(height, top, crop_height)  # [batch, h]
-    x = _source_positions(width, left, crop_width)
-    x = x.flip(1).where(flip[:, None], x)
-    # grid_sample counts from -1 to 1 between the image's outer edges.
-    grid = torch.stack(
-        torch.broadcast_tensors(
-            ((2 * x + 1) / width - 1)[:, None, :], ((2 * y + 1) / height - 1)[:, :, None]
-        ),
-        dim=-1,
-    )  # [batch, h, w, 2]
+    x, y = _source_positions(boxes, flip, *images.shape[-2:])
+    return _sample(images, x.to(images.dtype), y.to(images.dtype))
+
+
+def _source_positions(
+    boxes: Tensor, flip: Tensor, height: int, width: int
+) -> tuple[Float[Tensor, "batch w"], Float[Tensor, "batch h"]]:
+    """Where each output column's and row's centre falls in the source, held inside the box.
+
+    In the units of `grid_sample`: -1 to 1 between the image's outer edges.
+    """
+    top, left, crop_height, crop_width = boxes.float().unsqueeze(2).unbind(1)  # [batch, 1]
+    x = _along(width, left, crop_width)
+    return x.flip(1).where(flip[:, None], x), _along(height, top, crop_height)
+
+
+def _along(size: int, start: Tensor, length: Tensor) -> Float[Tensor, "batch size"]:
+    centres = torch.arange(size, device=start.device) + 0.5
+    inside = (centres * (length / size) - 0.5).clamp_min(0)
+    return (2 * (start + torch.minimum(inside, length - 1)) + 1) / size - 1
+
+
+def _sample(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    # A complex number is a pair of neighbours in memory, as grid_sample wants its coordinates.
+    grid = torch.view_as_real(torch.complex(x[:, None, :], y[:, :, None]))  # [batch, h, w, 2]
     return grid_sample(
         images.contiguous(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
-
-
-def _source_positions(size: int, start: Tensor, length: Tensor) -> Float[Tensor, "batch size"]:
-    """Where each output pixel's centre falls in the source, held inside the box."""
-    centres = torch.arange(size, device=start.device, dtype=start.dtype) + 0.5
-    inside = (centres * (length / size) - 0.5).clamp_min(0)
-    return start + torch.minimum(inside, length - 1)
 
 
 def draw_jitter(
@@ -180,12 +192,31 @@ def jitter(
         order: Permutations of 0..3: which of these comes first, second, third, fourth.
     """
     images = images.clone()
-    operations = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
-    for turn in order.unbind(1):
-        for number, operation in enumerate(operations):
-            chosen = (turn == number).nonzero().squeeze(1)
-            if len(chosen):
-                images[chosen] = operation(images[chosen], factors[chosen, number])
+    turns = _hue_turn(order)
+    for turn in range(4):
+        part = _where(turns == turn)
+        images[part] = _jitter(images[part], factors[part], order[part], turn)
+    return images
+
+
+def _hue_turn(order: Int64[Tensor, "batch 4"]) -> Int64[Tensor, "batch"]:
+    return (order == 3).int().argmax(1)
+
+
+def _jitter(images: Tensor, factors: Tensor, order: Tensor, hue_turn: int) -> Tensor:
+    """`jitter` in place, of images whose hues all turn at the same turn.
+
+    Brightness, contrast and saturation are one blend with different weights, so that whole batches
+    take it together; to pick the images of each operation and to put them back costs more.
+    """
+    own = factors.gather(1, order)  # [batch, turn]
+    mean = (1 - own) * (order == 1)
+    grey = (1 - own) * (order == 2)
+    for turn in range(4):
+        if turn == hue_turn:
+            adjust_hue(images, factors[:, 3], out=images)
+        else:
+            _blend(images, own[:, turn], grey[:, turn], mean[:, turn], out=images)
     return images
 
 
@@ -196,43 +227,58 @@ def adjust_brightness(images: Tensor, factor: Float[Tensor, "batch"]) -> Tensor:
 
 def adjust_contrast(images: Tensor, factor: Float[Tensor, "batch"]) -> Tensor:
     """Blend each image with the mean of its grey version, clipped to 0..1."""
-    return _blend(images, luma(images).mean((1, 2, 3), keepdim=True), factor)
+    return _blend(images, factor, torch.zeros_like(factor), 1 - factor)
 
 
 def adjust_saturation(images: Tensor, factor: Float[Tensor, "batch"]) -> Tensor:
     """Blend each image with its grey version, clipped to 0..1."""
-    return _blend(images, luma(images), factor)
+    return _blend(images, factor, 1 - factor, torch.zeros_like(factor))
 
 
-def adjust_hue(images: Tensor, shift: Float[Tensor, "batch"]) -> Tensor:
+def _blend(
+    images: Tensor, own: Tensor, grey: Tensor, mean: Tensor, *, out: Tensor | None = None
+) -> Tensor:
+    """Weigh each image, its grey version and that one's mean, clipped to 0..1."""
+    other = luma(images)
+    average = other.mean((1, 2, 3), keepdim=True)
+    other.mul_(_column(grey)).add_(average * _column(mean))
+    return torch.addcmul(other, images, _column(own), out=out).clamp_(0, 1)
+
+
+def adjust_hue(
+    images: Tensor, shift: Float[Tensor, "batch"], *, out: Tensor | None = None
+) -> Tensor:
     """Turn each image's hues in HSV space by a share of the colour circle.
 
-    Value and chroma stay, so RGB follows from the turned hue H' (in sixths of a turn) directly:
-    channel = V − C·max(0, min(k, 4 − k, 1)) with k = (n + H') mod 6 and n = 5, 3, 1 for R, G, B.
+    Value V and chroma C stay, so RGB follows from the turned hue H, in sixths of a turn: with
+    k(c) = max(0, min(1, |H − c| − 1)), red is m + C·k(3), green V − C·k(2) and blue V − C·k(4),
+    m = V − C. The hue itself needs no case for each largest channel: its angle to red is
+    1 + (G + B − R − m)/C, towards green where G ≥ B.
     """
     red, green, blue = images.unbind(1)  # [batch, h, w]
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    scale = 1 / chroma.clamp_min(1e-12)
-    sixths = torch.where(
-        value == red,
-        (green - blue) * scale,
-        torch.where(value == green, (blue - red) * scale + 2, (red - green) * scale + 4),
-    )
-    sixths += 6 * shift[:, None, None]
-    k = torch.stack([sixths + 5, sixths + 3, sixths + 1], dim=1).remainder_(6)
-    k = torch.minimum(k, 4 - k).clamp_(0, 1)  # [batch, 3, h, w]
-    return value[:, None] - chroma[:, None] * k
+    least = torch.minimum(red, green)
+    value = torch.maximum(red, green)
+    torch.minimum(least, blue, out=least)
+    torch.maximum(value, blue, out=value)
+    chroma = value - least
+    angle = (green - red).add_(blue - least).add_(chroma)
+    angle.copysign_(green - blue)
+    hue = torch.addcdiv(shift[:, None, None], angle, chroma.clamp_min(1e-12), value=1 / 6)
+    hue.sub_(hue.floor()).mul_(6)
+    if out is None:
+        out = torch.empty_like(images)
+    for channel, (start, centre, sign) in enumerate(
+        ((least, 3, 1), (value, 2, -1), (value, 4, -1))
+    ):
+        k = (hue - centre).abs_().sub_(1).clamp_(0, 1)
+        torch.addcmul(start, chroma, k, value=sign, out=out[:, channel])
+    return out
 
 
 def luma(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 1 h w"]:
     """Grey values of RGB images."""
     red, green, blue = images.split(1, dim=1)
-    return _GREY[0] * red + _GREY[1] * green + _GREY[2] * blue
-
-
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(other.expand_as(images), images, _column(factor)).clamp_(0, 1)
+    return (_GREY[0] * red).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
 
 
 def _column(factor: Tensor) -> Tensor:

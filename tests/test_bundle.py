@@ -189,7 +189,7 @@ def test_future_schema(path, bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SCHEMA", 2)
     bundle.save(tmp_path / "future")
     monkeypatch.setattr(module, "SCHEMA", 1)
-    with pytest.raises(InputError, match="newer acclimate .*schema 2.*upgrade"):
+    with pytest.raises(InputError, match=r"newer acclimate .*schema 2.*upgrade"):
         Bundle.load(tmp_path / "future")
     with pytest.raises(InputError, match="newer acclimate"):
         read_record(tmp_path / "future")
@@ -231,7 +231,7 @@ def test_no_space_leaves_nothing(bundle, tmp_path, monkeypatch, broken):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module if broken == "save_file" else files, broken, full)
-    with pytest.raises(InputError, match="cannot write .*No space left"):
+    with pytest.raises(InputError, match=r"cannot write .*No space left"):
         bundle.save(tmp_path / "bundle")
     assert not list(tmp_path.iterdir())
 

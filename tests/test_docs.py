@@ -29,7 +29,9 @@ from acclimate.source.presets import PRESETS, CTASettings, with_epochs
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference-settings.md"
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *ROOT.glob("README.md")]
-BLOCK = re.compile(r"^(?:<!-- not run: (.+) -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^(?:<!-- not run: ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 SHELL = ("bash", "console", "sh", "shell")
 PROSE = ("text", "csv", "")
 CANNOT_RUN = re.compile(
@@ -208,7 +210,7 @@ def flat(settings, prefix: str = "") -> dict[str, object]:
 
 def meanings(kind: type, prefix: str = "") -> dict[str, str]:
     """What the code says below each field, by dotted name."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr]
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
     texts = {
         field.target.id: " ".join(after.value.value.split()).replace("``", "`")
         for field, after in itertools.pairwise(body)

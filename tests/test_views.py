@@ -165,7 +165,9 @@ def test_a_view_depends_on_key_and_index_alone(monkeypatch):
     assert torch.equal(simclr_views(images, SimCLRViews(), key=7, index=index), first)
     order = torch.randperm(BATCH)
     found = simclr_views(images[order], SimCLRViews(), key=7, index=index[order], count=2)
-    torch.testing.assert_close(found, whole.view(2, BATCH, *whole.shape[1:])[:, order].flatten(0, 1))
+    torch.testing.assert_close(
+        found, whole.view(2, BATCH, *whole.shape[1:])[:, order].flatten(0, 1)
+    )
     for start, stop in ((0, 1), (1, 8), (8, BATCH)):
         part = simclr_views(
             images[start:stop], SimCLRViews(), key=7, index=index[start:stop], count=2

@@ -104,6 +104,13 @@ class Adapter:
             (norm.get_buffer("running_mean").clone(), norm.get_buffer("running_var").clone())
             for norm in self._norms
         ]
+        if self._optimizer:
+            # A step on zero gradients allocates the optimiser's state: snapshots have one form.
+            for parameter in self._moving:
+                parameter.grad = torch.zeros_like(parameter)
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+            self._back_to_source()
 
     def __call__(self, images: Tensor) -> Float[Tensor, "batch classes"]:
         """Adapt to a batch, then answer for it.
@@ -149,11 +156,11 @@ class Adapter:
 
     @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a snapshot of this adapter: the same future follows."""
+        """Go back to a snapshot of this adapter, or of one made alike: the same future follows."""
         self._back_to_source()
         for tensor, value in zip(self._source.tensors, snapshot.state, strict=True):
             tensor.copy_(value)
-        for tensor, value in zip(self._optimizer_state(), snapshot.optimizer):
+        for tensor, value in zip(self._optimizer_state(), snapshot.optimizer, strict=True):
             tensor.copy_(value)
         self._recent = None if snapshot.recent is None else snapshot.recent.clone()
         self._seen, self.refused = snapshot.seen, snapshot.refused
@@ -252,6 +259,8 @@ def check_settings(settings: AdapterSettings) -> None:
     Raises:
         InputError: a negative or non-finite number, or an unknown choice.
     """
+    if not isinstance(settings.steps, int):
+        raise InputError(f"steps must be a whole number, not {settings.steps!r}.")
     for name in ("steps", "learning_rate", "prior"):
         value = getattr(settings, name)
         if not (math.isfinite(value) and value >= 0):

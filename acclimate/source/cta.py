@@ -22,7 +22,7 @@ from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.randomness import key
 from acclimate.source.loop import Run
-from acclimate.source.presets import PRESETS, CTASettings
+from acclimate.source.presets import PRESETS, CTASettings, check_settings
 from acclimate.source.supervised import supervised
 from acclimate.source.twin import make_twin
 
@@ -79,6 +79,7 @@ def train_cta(model: str, data: LabelledImages, settings: CTASettings, run: Run)
     Raises:
         InputError: as `acclimate.backbones.build` and `acclimate.source.loop.train`.
     """
+    check_settings(settings)
     classifier, preprocessing = train_classifier(model, data, settings, run)
     identity = {
         "model": model,
@@ -148,8 +149,10 @@ def align(
             `acclimate.backbones.build` and `acclimate.source.loop.train`.
     """
     run = run or Run()
+    check_settings(settings)
     check_images(images)
     network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
+    network.eval()
     classifier = split(network, head=head)
     start = None
     if twin is not None:

@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from acclimate import sealed
-from acclimate.errors import InputError
+from acclimate.errors import InputError, unknown_name
 from acclimate.precision import Precision, autocast
 from acclimate.progress import Progress, silent
 from acclimate.randomness import key, permutation
@@ -60,6 +60,24 @@ class Run:
     """Filled by each stage: loss, learning rate and seconds of each epoch."""
 
 
+def check_training(stage: str, settings: Training) -> None:
+    """Refuse settings that cannot be meant.
+
+    Raises:
+        InputError: a number that is negative, not finite or not whole, or an unknown optimiser.
+    """
+    for name, least in (("epochs", 0), ("batch", 1)):
+        value = getattr(settings, name)
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{stage}.{name} must be a whole number from {least}, not {value}.")
+    for name in ("learning_rate", "final_learning_rate", "warm_up", "weight_decay"):
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise InputError(f"{stage}.{name} must be a finite number, 0 or more, not {value}.")
+    if settings.optimizer not in ("adam", "sgd"):
+        raise unknown_name(f"{stage}.optimizer", settings.optimizer, ("adam", "sgd"))
+
+
 Loss = Callable[[nn.Module, Int64[Tensor, "batch"], int], Tensor]
 """(module as prepared for its device, image numbers, key of this epoch) -> mean loss."""
 
@@ -90,8 +108,10 @@ def train(
             identity, seed or settings is refused.
 
     Raises:
-        InputError: a checkpoint is damaged or belongs to another run, or the loss is not finite.
+        InputError: impossible settings, a checkpoint that is damaged or belongs to another run, or
+            a loss that is not finite.
     """
+    check_training(name, settings)
     accelerator = Accelerator(cpu=run.device == "cpu")
     module.to(accelerator.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)

@@ -1,8 +1,10 @@
 """CTA's settings before deployment: the paper's, and what two cores can afford."""
 
+import math
 from dataclasses import dataclass, replace
 
-from acclimate.source.loop import Training
+from acclimate.errors import InputError
+from acclimate.source.loop import Training, check_training
 from acclimate.views import SimCLRViews
 
 
@@ -30,6 +32,8 @@ class CTASettings:
     """Share of the supervised target that is spread over all classes."""
 
 
+_COLOURS = ("brightness", "contrast", "saturation", "hue")
+
 PRESETS = {
     "paper": CTASettings(),
     "small": CTASettings(
@@ -56,3 +60,26 @@ def with_epochs(settings: CTASettings, epochs: int) -> CTASettings:
         for name in ("supervised", "contrastive", "align")
     }
     return replace(settings, **stages)
+
+
+def check_settings(settings: CTASettings) -> None:
+    """Refuse what a later stage could not use, before the first one has taken its hours.
+
+    Raises:
+        InputError: a number out of range, or an unknown optimiser.
+    """
+    for stage in ("supervised", "contrastive", "align"):
+        check_training(stage, getattr(settings, stage))
+    views = vars(settings.views)
+    for name, value, low, high in (
+        ("contrastive_temperature", settings.contrastive_temperature, 1e-6, math.inf),
+        ("align_temperature", settings.align_temperature, 1e-6, math.inf),
+        ("crop_padding", settings.crop_padding, 0, math.inf),
+        ("label_smoothing", settings.label_smoothing, 0, 1),
+        ("views.smallest_crop", views["smallest_crop"], 1e-6, 1),
+        *((f"views.{name}", views[name], 0, 1) for name in views if name.endswith("probability")),
+        *((f"views.{name}", views[name], 0, math.inf) for name in _COLOURS),
+    ):
+        if not (math.isfinite(value) and low <= value <= high):
+            limits = f"from {low:g} to {high:g}" if high < math.inf else f"from {low:g}"
+            raise InputError(f"{name} must be a finite number {limits}, not {value}.")

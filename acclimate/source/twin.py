@@ -47,9 +47,11 @@ def make_twin(
         factor folded into the weight, so that logits have the classifier's scale.
 
     Raises:
-        InputError: the twin's feature size is not the classifier's; labels are needed; and as
-            `acclimate.source.loop.train`.
+        InputError: fewer than two images; the twin's feature size is not the classifier's; labels
+            are needed; and as `acclimate.source.loop.train`.
     """
+    if min(len(images), settings.contrastive.batch, settings.align.batch) < 2:
+        raise InputError("a twin needs at least two images, and two a batch; give more of them.")
     classifier.requires_grad_(False).eval()
     begin = classifier.encoder if start is None else start
     twin = copied_twin(begin, classifier.feature_dim, classifier.head)
@@ -92,7 +94,13 @@ def _check_dimension(
     branch: nn.Module, images: Tensor, preprocessing: Preprocessing, dim: int
 ) -> None:
     device = next(branch.parameters()).device
-    found = branch.eval().get_submodule("encoder")(preprocessing(images[:1].to(device)))
+    try:
+        found = branch.eval().get_submodule("encoder")(preprocessing(images[:1].to(device)))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(
+            f"the model takes no images of {preprocessing.size} pixels a side ({error}); choose "
+            f"another size or model."
+        ) from error
     if found.ndim != 2 or found.shape[1] != dim:
         raise InputError(
             f"the twin's encoder gives features {list(found.shape[1:])}, the classifier's [{dim}]; "

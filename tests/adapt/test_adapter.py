@@ -390,6 +390,7 @@ def test_gradients_that_are_not_finite_are_refused_too(bundle, images):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_that_a_batch_allocates_stays(bundle, images, name):
+    gc.freeze()  # what was there before need not be looked at
     adapter = Adapter(bundle, name, replace(short(name), reset="never"))
 
     def tensors():
@@ -403,6 +404,7 @@ def test_nothing_that_a_batch_allocates_stays(bundle, images, name):
     for batch in images[60:].split(20):
         adapter(batch)
     assert tensors() == before
+    gc.unfreeze()
     assert all(parameter.grad is None for parameter in adapter.model.parameters())
 
 
@@ -472,13 +474,15 @@ def test_bf16_is_near_fp32(bundle, images):
 )
 def test_impossible_settings_are_refused(bundle, bad):
     (name,) = bad
-    with pytest.raises(InputError, match=name if name != "parameters" else "encoder|parameters") as error:
+    with pytest.raises(
+        InputError, match=name if name != "parameters" else "encoder|parameters"
+    ) as error:
         Adapter(bundle, "cta", replace(METHODS["cta"].settings, **bad))
-    assert str(error.value).endswith(".")
+    assert str(error.value)[-1] in ".?"
 
 
 def test_methods_that_do_not_fit_are_refused(bundle):
-    with pytest.raises(InputError, match="did you mean .*cta"):
+    with pytest.raises(InputError, match=r"did you mean .*cta"):
         Adapter(bundle, "ctaa")
     with pytest.raises(InputError, match="steps to 0"):
         Adapter(bundle, "aligned", AdapterSettings(steps=1))

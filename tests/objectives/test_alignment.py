@@ -87,9 +87,7 @@ def test_neither_order_of_the_batch_nor_of_the_views_matters(seed, batch, dim, t
     torch.testing.assert_close(
         alignment_loss(first[order], second[order], target[order], temperature=temperature), loss
     )
-    torch.testing.assert_close(
-        alignment_loss(second, first, target, temperature=temperature), loss
-    )
+    torch.testing.assert_close(alignment_loss(second, first, target, temperature=temperature), loss)
 
 
 @settings(deadline=None, max_examples=30)

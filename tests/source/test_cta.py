@@ -84,7 +84,9 @@ def test_twin_logits_spread_as_the_classifiers(trained, data):
         return (logits - logits.mean(1, keepdim=True)).square().mean().sqrt()
 
     with torch.no_grad():
-        assert spread(trained.twin).item() == pytest.approx(spread(trained.classifier), rel=1e-3)
+        assert spread(trained.twin).item() == pytest.approx(
+            spread(trained.classifier).item(), rel=1e-3
+        )
     ours, theirs = trained.twin.head, trained.classifier.head
     torch.testing.assert_close(
         ours.weight / ours.weight.norm(), theirs.weight / theirs.weight.norm()
@@ -131,14 +133,16 @@ def test_what_align_refuses(data):
     short = with_epochs(SETTINGS, 0)
     with pytest.raises(InputError, match=r"features \[32\].*classifier's \[12\]"):
         align(network(), data.images, twin=NAME, settings=short, run=run_in())
-    with pytest.raises(InputError, match="3 class names .* 4 outputs"):
+    with pytest.raises(InputError, match=r"3 class names .* 4 outputs"):
         align(network(), data.images, classes=["a", "b", "c"], settings=short, run=run_in())
     with pytest.raises(InputError, match="batch, 3"):
         align(network(), data.images[0], settings=short, run=run_in())
     with pytest.raises(InputError, match="no linear head"):
         align(network()[:-1], data.images, settings=short, run=run_in())
-    with pytest.raises(InputError, match="two images"):
-        align(network(), data.images[:1], settings=SETTINGS, run=run_in())
+    single = replace(SETTINGS, align=replace(SETTINGS.align, batch=1))
+    for images, settings in ((data.images[:1], SETTINGS), (data.images, single)):
+        with pytest.raises(InputError, match="two images"):
+            align(network(), images, settings=settings, run=run_in())
 
 
 def test_stages_of_no_epochs_leave_a_twin_that_answers_as_the_classifier(data):
@@ -151,13 +155,14 @@ def test_stages_of_no_epochs_leave_a_twin_that_answers_as_the_classifier(data):
 
 
 def test_classifier_learns(data):
-    settings = replace(SETTINGS, supervised=replace(SETTINGS.supervised, epochs=6))
+    longer = replace(SETTINGS.supervised, epochs=15, learning_rate=0.2)
+    settings = replace(SETTINGS, supervised=longer)
     classifier, preprocessing = train_classifier(NAME, data, settings, run := run_in())
     losses = [epoch["loss"] for epoch in run.history["supervised"]]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < losses[0] - 0.3
     with torch.no_grad():
         found = classifier(preprocessing(data.images)).argmax(1)
-    assert (found == data.labels).double().mean() > 0.4
+    assert (found == data.labels).double().mean() > 0.3  # chance: 0.1
     assert not classifier.training
 
 
@@ -208,9 +213,7 @@ def test_recalibrated_statistics_are_those_of_the_images(data, count):
     deviation = expected.std((0, 2, 3))
     error = (module[0].running_mean - expected.mean((0, 2, 3))) / deviation
     assert error.abs().max() < 0.01
-    torch.testing.assert_close(
-        module[0].running_var, expected.var((0, 2, 3)), rtol=0.03, atol=0
-    )
+    torch.testing.assert_close(module[0].running_var, expected.var((0, 2, 3)), rtol=0.03, atol=0)
     assert module[0].momentum == 0.3 and not module[0].training and not module.training
 
 
@@ -220,8 +223,8 @@ def test_recalibration_of_one_batch_is_exact(data):
     recalibrate(module, data.images, Preprocessing(28), "fp32", batch=128)
     with torch.no_grad():
         found = module[0](Preprocessing(28)(data.images))
-    torch.testing.assert_close(module[1].running_mean, found.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(module[1].running_var, found.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module[1].running_mean, found.mean((0, 2, 3)), rtol=1e-3, atol=2e-4)
+    torch.testing.assert_close(module[1].running_var, found.var((0, 2, 3)), rtol=1e-3, atol=2e-4)
     assert all(torch.equal(value, weights[name]) for name, value in module[0].state_dict().items())
 
 

@@ -46,9 +46,7 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("warm_up", [0.0, 2.0, 2.5])
 def test_learning_rate_warms_up_linearly_and_falls_as_a_cosine(warm_up):
-    settings = Training(
-        epochs=10, learning_rate=0.1, final_learning_rate=0.001, warm_up=warm_up
-    )
+    settings = Training(epochs=10, learning_rate=0.1, final_learning_rate=0.001, warm_up=warm_up)
     steps = 8
     rates = torch.tensor([learning_rate(settings, i / steps, 1 / steps) for i in range(80)])
     rising, falling = rates[: int(warm_up * steps)], rates[int(warm_up * steps) :]
@@ -94,14 +92,14 @@ def test_training_equals_a_plain_loop(optimizer):
     assert module.training
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
 def stopping(at):
     def progress(task, done, total, remark):
         if done == at:
-            raise Stop
+            raise StopError
 
     return progress
 
@@ -117,7 +115,7 @@ def test_resumed_training_ends_in_the_same_bits(tmp_path, optimizer):
     assert_same(whole.state_dict(), without_folder.state_dict())
     folder = tmp_path / "stopped"
     for at, seed in ((8, 0), (13, 1)):  # in the second epoch, then in the third
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             stopped = run_in(folder, progress=stopping(at))
             train("stage", network(seed), loss, settings, stopped, count=COUNT)
     resumed, run = network(2), run_in(folder)
@@ -193,7 +191,7 @@ def test_loss_that_is_not_finite(tmp_path, value):
         calls.append(numbers)
         return loss(module, numbers, epoch_key) * (value if len(calls) == 7 else 1)
 
-    with pytest.raises(InputError, match="stage loss became .* in epoch 2; lower the learning"):
+    with pytest.raises(InputError, match=r"stage loss became .* in epoch 2; lower the learning"):
         train("stage", network(), exploding, SETTINGS, run_in(tmp_path), count=COUNT)
     resumed, whole = network(1), network()
     train("stage", resumed, loss, SETTINGS, run_in(tmp_path), count=COUNT)

@@ -1,0 +1,148 @@
+"""Throughput and memory of CTA's adapter against torch-ttt's TTT++ engine.
+
+Needs ``pip install torch-ttt einops`` (the extra ``benchmarks``).
+"""
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import torch
+import tyro
+from common import alternate, describe, finish, ratio
+from hot_path import CLASSES, adapter
+from torch import Tensor, nn
+
+from acclimate.backbones import build, split
+from acclimate.bundle import copied_twin
+from acclimate.preprocessing import Preprocessing
+
+FASTER, MEMORY = 3, 0.5
+
+
+@dataclass
+class Options:
+    """Time both on the same model, images, batch and steps; weigh each in processes of its own."""
+
+    model: str = "acclimate:resnet14-w32"
+    batch: int = 128
+    steps: int = 20
+    size: int = 32
+    """Side of the images, in pixels."""
+    pairs: int = 3
+    """Rounds of A B."""
+    threads: int | None = None
+    """None takes torch's default."""
+    seed: int = 0
+    weigh: Literal["acclimate", "torch-ttt"] | None = None
+    """Used by the benchmark itself: print the memory of one, and nothing else."""
+    infer: bool = False
+    """With ``weigh``: only answer, without adapting."""
+    out: Path | None = None
+    """A JSON file."""
+
+
+def engine(model: nn.Module, images: Tensor, options: Options) -> Callable[[Tensor], Tensor]:
+    """torch-ttt's engine as its documentation sets it up, with our steps and learning rate."""
+    from torch_ttt.engine.ttt_pp_engine import TTTPPEngine
+
+    settings = {"num_steps": options.steps, "lr": 1e-4, "optimizer_name": "adam"}
+    engine = TTTPPEngine(model, "head", optimization_parameters=settings)
+    normalize = Preprocessing(options.size)
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(normalize(images).contiguous()), batch_size=len(images)
+    )
+    engine.compute_statistics(loader)
+    engine.eval()
+    return lambda images: engine(normalize(images).contiguous())[0]
+
+
+def runs(options: Options) -> tuple[dict[str, Callable[[Tensor], Tensor]], nn.Module, Tensor]:
+    """Both adapters of the same untrained model, the model, and images."""
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    shape = (options.batch, 3, options.size, options.size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    classifier = split(build(options.model, classes=CLASSES)).eval()
+    twin = copied_twin(classifier.encoder, classifier.feature_dim, classifier.head).eval()
+    wanted = ("torch-ttt", "acclimate") if options.weigh is None else (options.weigh,)
+    makers = {
+        "torch-ttt": lambda: engine(copy.deepcopy(twin), images, options),
+        "acclimate": lambda: adapter(classifier, twin, options),
+    }
+    return {name: makers[name]() for name in wanted}, twin, images
+
+
+def weigh(options: Options) -> None:
+    """Print the process' peak resident memory, in bytes, after one batch."""
+    found, twin, images = runs(options)
+    if options.infer:
+        # The same plain float32 forward pass for both, after the same set-up.
+        with torch.inference_mode():
+            twin(Preprocessing(options.size)(images).contiguous())
+    else:
+        for run in found.values():
+            run(images)
+    print(json.dumps({"peak": _peak()}))
+
+
+def _peak() -> int:
+    # VmHWM belongs to this program; getrusage's ru_maxrss would include what started it.
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+
+def memory_above_inference(name: str, options: Options) -> dict[str, int]:
+    """Peak resident bytes of adapting, of inference alone, and the difference."""
+    peaks = {}
+    for task, flag in (("adapting", "--no-infer"), ("inference", "--infer")):
+        command = [sys.executable, __file__, "--weigh", name, flag]
+        for option in ("model", "batch", "steps", "size", "seed"):
+            command += [f"--{option}", str(getattr(options, option))]
+        if options.threads:
+            command += ["--threads", str(options.threads)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        peaks[task] = json.loads(printed.splitlines()[-1])["peak"]
+    return peaks | {"above": peaks["adapting"] - peaks["inference"]}
+
+
+def main(options: Options) -> None:
+    """Time both, then weigh both."""
+    if options.weigh:
+        return weigh(options)
+    found, _, images = runs(options)
+    seconds = alternate(
+        {name: lambda number, run=run: run(images) for name, run in found.items()}, options.pairs
+    )
+    memory = {name: memory_above_inference(name, options) for name in found}
+    faster = ratio(seconds, "torch-ttt", "acclimate")
+    lighter = memory["acclimate"]["above"] / max(1, memory["torch-ttt"]["above"])
+    print(f"{options.model}, batch {options.batch}, {options.steps} steps, {options.size} pixels")
+    print(f"{'':10} {'images/s':>9} {'peak MB':>8} {'above inference':>16}")
+    for name, times in seconds.items():
+        peak, above = (memory[name][task] / 1e6 for task in ("adapting", "above"))
+        print(f"{name:10} {options.batch / median(times):9.1f} {peak:8.0f} {above:16.0f}")
+    print(f"throughput over torch-ttt: {describe(faster)} (target >= {FASTER})")
+    print(f"memory above inference over torch-ttt: {lighter:.2f} (target <= {MEMORY})")
+    result = {
+        "benchmark": "against_torch_ttt",
+        "targets": {"throughput": FASTER, "memory": MEMORY},
+        "settings": {
+            name: getattr(options, name) for name in ("model", "batch", "steps", "size", "pairs")
+        },
+        "seconds": seconds,
+        "throughput_ratio": faster,
+        "memory_bytes": memory,
+        "memory_ratio": lighter,
+    }
+    return finish(result, options.seed, options.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,82 @@
+"""What every benchmark shares: alternated timing, the machine's description, the result file."""
+
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from acclimate.files import write_text
+
+
+def alternate(
+    runs: dict[str, Callable[[int], Any]],
+    pairs: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each run, taken in turns (A B A B ...) so that a change of load hits all alike.
+
+    Args:
+        runs: Called with the number of the round; one round before the first is not timed.
+        pairs: Rounds.
+        clock: ``time.process_time`` for work on one core does not count waiting for that core.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(-1, pairs):
+        for name, run in runs.items():
+            started = clock()
+            run(number)
+            if number >= 0:
+                seconds[name].append(clock() - started)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], above: str, below: str) -> dict[str, float]:
+    """Median, least and greatest of the ratios round by round."""
+    ratios = [a / b for a, b in zip(seconds[above], seconds[below])]
+    return {"median": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)}
+
+
+def describe(values: dict[str, float]) -> str:
+    """A ratio as text."""
+    return f"{values['median']:.2f} ({values['least']:.2f} to {values['greatest']:.2f})"
+
+
+def environment(seed: int) -> dict[str, Any]:
+    """Machine, versions, commit and seed: what a result means nothing without."""
+    return {
+        "cpu": _cpu(),
+        "cores": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "seed": seed,
+    }
+
+
+def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
+    """Print where this ran, and write the result if a file is named."""
+    where = environment(seed)
+    print(", ".join(f"{name} {value}" for name, value in where.items()))
+    if out:
+        write_text(out, json.dumps({**result, "environment": where}, indent=2) + "\n")
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,125 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from acclimate.data import LabelledImages, corrupt
+from acclimate.errors import InputError
+from acclimate.evaluate import measure as module
+from acclimate.evaluate.measure import measure, settings_of, subset
+from acclimate.methods import METHODS
+
+
+@pytest.fixture
+def data(images):
+    labels = torch.randint(4, (60,), generator=torch.Generator().manual_seed(0))
+    return LabelledImages(images[:60], labels, ("ant", "bee", "cat", "dog"), "tiny")
+
+
+def fp32(name):
+    return replace(settings_of(name), precision="fp32")
+
+
+@pytest.mark.parametrize(("corruption", "severity"), [("none", 0), ("contrast", 3)])
+def test_source_is_a_direct_evaluation(bundle, data, corruption, severity):
+    cell = measure(bundle, "source", data, corruption, severity, batch=16, settings=fp32("source"))
+    images = data.images
+    if severity:
+        images = corrupt(images, corruption, severity, seed=0)
+    mean = torch.tensor(bundle.preprocessing.mean).view(1, 3, 1, 1)
+    std = torch.tensor(bundle.preprocessing.std).view(1, 3, 1, 1)
+    with torch.no_grad():
+        likely = bundle.classifier((images.float() / 255 - mean) / std).softmax(1)
+    assert cell.predictions == tuple(likely.argmax(1).tolist())
+    assert cell.accuracy == (likely.argmax(1) == data.labels).double().mean()
+    assert cell.confidences == pytest.approx(likely.max(1).values.tolist(), abs=1e-4)
+    assert (cell.method, cell.dataset, cell.corruption) == ("source", "tiny", corruption)
+    assert (cell.severity, cell.n_images, cell.steps, cell.curve) == (severity, 60, 0, ())
+    assert cell.images_per_second == pytest.approx(60 / cell.seconds)
+
+
+@pytest.mark.parametrize("name", ["source", "aligned"])
+def test_frozen_answers_depend_on_neither_order_nor_batch(bundle, data, name):
+    def answers(seed, batch):
+        return measure(
+            bundle, name, data, "none", 0, seed=seed, batch=batch, settings=fp32(name)
+        ).predictions
+
+    assert answers(0, 60) == answers(1, 7) == answers(2, 1)
+
+
+def test_a_seed_fixes_everything(bundle, data):
+    def cell(seed):
+        found = measure(bundle, "cta", data, "gaussian_noise", 5, seed=seed, batch=20)
+        return found.predictions, found.confidences, found.ece
+
+    assert cell(3) == cell(3)
+    assert cell(3) != cell(4)
+
+
+def test_the_curve_runs_from_aligned_bn_to_the_answer(bundle, data):
+    cell = measure(bundle, "cta", data, "none", 0, batch=20, curve=True, settings=fp32("cta"))
+    plain = measure(bundle, "cta", data, "none", 0, batch=20, settings=fp32("cta"))
+    still = measure(bundle, "aligned-bn", data, "none", 0, batch=20, settings=fp32("aligned-bn"))
+    assert len(cell.curve) == METHODS["cta"].settings.steps + 1
+    assert cell.curve[0] == still.accuracy
+    assert cell.curve[-1] == cell.accuracy == plain.accuracy
+    assert cell.predictions == plain.predictions
+
+
+def test_learning_rate_zero_by_name(bundle, data):
+    assert settings_of("cta-lr0") == replace(METHODS["cta"].settings, learning_rate=0.0)
+    still = measure(bundle, "cta-lr0", data, "none", 0, batch=20)
+    frozen = measure(bundle, "aligned-bn", data, "none", 0, batch=20)
+    assert still.method == "cta-lr0"
+    assert still.steps == METHODS["cta"].settings.steps
+    assert still.predictions == frozen.predictions
+
+
+def test_labels_never_reach_the_adapter(bundle, data, monkeypatch):
+    """Other labels, the same answers; and an adapter is given one uint8 tensor of images alone."""
+    seen = []
+
+    class Spy(module.Adapter):
+        def __call__(self, *arguments, **named):
+            seen.append((arguments, named))
+            return super().__call__(*arguments, **named)
+
+        trace = None
+
+    monkeypatch.setattr(module, "Adapter", Spy)
+    cell = measure(bundle, "cta", data, "none", 0, batch=25)
+    for arguments, named in seen:
+        assert named == {}
+        assert [(type(x), x.dtype, x.ndim) for x in arguments] == [(torch.Tensor, torch.uint8, 4)]
+    assert sorted(len(arguments[0]) for arguments, _ in seen) == [10, 25, 25]
+    given = torch.cat([arguments[0] for arguments, _ in seen])
+    assert not torch.equal(given, data.images)  # shuffled
+    assert torch.equal(given.flatten(1).sum(1).sort()[0], data.images.flatten(1).sum(1).sort()[0])
+    other = measure(bundle, "cta", replace(data, labels=data.labels.flip(0)), "none", 0, batch=25)
+    assert other.predictions == cell.predictions
+    assert other.confidences == cell.confidences
+
+
+def test_progress_adds_up(bundle, data):
+    told = []
+    measure(bundle, "source", data, "none", 0, batch=25, advance=told.append)
+    assert told == [25, 25, 10]
+
+
+def test_unknown_names_are_refused(bundle, data):
+    with pytest.raises(InputError, match="unknown method 'ctaa'"):
+        measure(bundle, "ctaa", data, "none", 0)
+    with pytest.raises(InputError, match="unknown corruption 'fogg': did you mean fog"):
+        measure(bundle, "source", data, "fogg", 1)
+    with pytest.raises(InputError, match="severity"):
+        measure(bundle, "source", data, "fog", 6)
+
+
+def test_subset_is_spread_evenly(data):
+    chosen = subset(data, 6)
+    assert torch.equal(chosen.images, data.images[::10])
+    assert torch.equal(chosen.labels, data.labels[::10])
+    assert subset(data, None) is data
+    assert subset(data, 60) is data
+    assert len(subset(data, 59).images) == 59

@@ -1,0 +1,192 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+import acclimate.source.cta
+from acclimate.bundle import Bundle, read_record
+from acclimate.cli import VERBS, main
+from acclimate.methods import METHODS
+from acclimate.source.presets import PRESETS
+
+SMALL = ["--model", "acclimate:resnet8-w4"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """``train/class/image``: 40 pictures of 16 pixels, dark ones and bright ones."""
+    folder = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 128)):
+        (folder / "train" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = generator.integers(low, low + 128, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "train" / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "bundle"
+    stages = ["--epochs", "1", "--align.epochs", "2", "--supervised.batch", "20"]
+    main(["train", "--data", str(data), "--out", str(out), *SMALL, *stages, "--seed", "5"])
+    return out
+
+
+def test_train_makes_a_bundle_and_leaves_nothing_else(trained):
+    bundle = Bundle.load(trained)
+    assert bundle.classes == ("dark", "light")
+    assert bundle.architecture == bundle.twin_architecture == "acclimate:resnet8-w4"
+    assert [path.name for path in trained.parent.iterdir()] == ["bundle"]
+    assert bundle.provenance["seed"] == 5
+    settings = bundle.provenance["settings"]
+    epochs = {stage: settings[stage]["epochs"] for stage in ("supervised", "contrastive", "align")}
+    assert epochs == {"supervised": 1, "contrastive": 1, "align": 2}
+    assert settings["supervised"]["batch"] == 20
+    assert settings["align"]["learning_rate"] == PRESETS["small"].align.learning_rate
+
+
+def test_adapt_writes_an_answer_for_each_image(trained, data, tmp_path, capsys):
+    out = tmp_path / "predictions.csv"
+    main(["adapt", str(trained), str(data), "--out", str(out), "--batch", "16"])
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows[:2]] == ["train/dark/0.png", "train/dark/1.png"]
+    assert len(rows) == 40
+    assert {row["prediction"] for row in rows} <= {"dark", "light"}
+    changed = sum(row["prediction"] != row["frozen_prediction"] for row in rows)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"40 answers, {changed} of them changed by adapting, 0 images skipped" in said
+
+
+def test_adapt_takes_settings_from_the_method_and_the_command(trained, data, tmp_path, monkeypatch):
+    given = {}
+
+    def spy(bundle, images, **named):
+        given.update(named)
+        return iter(())
+
+    monkeypatch.setattr("acclimate.adapt.folder.adapt_folder", spy)
+    command = ["adapt", str(trained), str(data), "--out", str(tmp_path / "x.csv")]
+    main(command)
+    assert (given["method"], given["settings"]) == ("cta", METHODS["cta"].settings)
+    main([*command, "--method", "cta-paper", "--steps", "3", "--reset", "never"])
+    expected = replace(METHODS["cta-paper"].settings, steps=3, reset="never")
+    assert (given["method"], given["settings"]) == ("cta-paper", expected)
+    main([*command, "--method=aligned-bn", "--prior", "16"])
+    assert given["settings"] == replace(METHODS["aligned-bn"].settings, prior=16.0)
+
+
+def test_adapt_names_what_it_skips(trained, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
+    Image.new("RGB", (20, 30), "red").save(tmp_path / "good [brackets].png")
+    main(["adapt", str(trained), str(tmp_path), "--out", str(tmp_path / "x.csv")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "skipped bad.png: it " in said
+    assert "1 answers" in said
+    assert "1 images skipped" in said
+
+
+def test_info_prints_the_record(trained, capsys):
+    main(["info", str(trained)])
+    record = json.loads(capsys.readouterr().out)
+    assert record == read_record(trained)
+    assert record["architecture"] == "acclimate:resnet8-w4"
+
+
+def test_methods_are_listed(capsys):
+    main(["methods"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in METHODS)
+
+
+@pytest.fixture
+def stages(monkeypatch, data, tmp_path):
+    """The settings that a ``train`` command hands to the library."""
+
+    class EnoughError(Exception):
+        pass
+
+    def settings_of(*arguments):
+        given = []
+
+        def spy(model, data, settings, run):
+            given.append(settings)
+            raise EnoughError
+
+        monkeypatch.setattr(acclimate.source.cta, "train_cta", spy)
+        with pytest.raises(EnoughError):
+            main(["train", "--data", str(data), "--out", str(tmp_path / "b"), *SMALL, *arguments])
+        return given[0]
+
+    return settings_of
+
+
+def test_presets_and_epochs(stages):
+    assert stages() == PRESETS["small"]
+    paper = PRESETS["paper"]
+    assert stages("--preset", "paper") == paper
+    assert paper.align.epochs == 50
+    changed = stages("--preset=paper", "--epochs=4", "--contrastive.epochs", "0")
+    assert changed == replace(
+        paper,
+        supervised=replace(paper.supervised, epochs=4),
+        contrastive=replace(paper.contrastive, epochs=0),
+        align=replace(paper.align, epochs=4),
+    )
+    views = stages("--views.smallest-crop", "0.7", "--align-temperature", "0.2")
+    assert (views.views.smallest_crop, views.align_temperature) == (0.7, 0.2)
+    assert views.align == PRESETS["small"].align
+
+
+def test_align_takes_weights_and_no_labels(trained, data, tmp_path):
+    """The classifier of one bundle, as a file of weights, becomes that of another."""
+    classifier = Bundle.load(trained).classifier
+    save_file(classifier.state_dict(), tmp_path / "mine.safetensors")
+    (tmp_path / "names.txt").write_text("night\n\nday\n")
+    command = [
+        "align",
+        *SMALL,
+        "--images",
+        str(data),
+        "--weights",
+        str(tmp_path / "mine.safetensors"),
+    ]
+    command += ["--epochs", "1", "--class-names", str(tmp_path / "names.txt")]
+    command += ["--mean", "0.5", "0.4", "0.3", "--std", "0.2", "0.2", "0.1"]
+    main([*command, "--out", str(tmp_path / "bundle")])
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.classes == ("night", "day")
+    assert bundle.preprocessing.mean == (0.5, 0.4, 0.3)
+    assert bundle.preprocessing.std == (0.2, 0.2, 0.1)
+    before = classifier.state_dict()
+    after = bundle.classifier.state_dict()
+    assert all(before[name].equal(after[name]) for name in before)
+    # Batch norm is estimated anew, and a step taken, so the twin is no copy.
+    assert not bundle.twin.head.weight.equal(bundle.classifier.head.weight)
+
+
+def test_an_interrupted_training_says_how_to_go_on(data, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(acclimate.source.cta, "train_cta", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--data", str(data), "--out", str(tmp_path / "b"), *SMALL])
+    assert stop.value.code == 130
+    assert "run the same command again" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"] if verb else ["--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "usage" in said.lower()
+    expected = list(VERBS) if verb is None else {"adapt": ["--steps", "--method"]}.get(verb, [])
+    assert all(name in said for name in expected)

@@ -1,0 +1,197 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from acclimate import study as module
+from acclimate.bundle import Bundle
+from acclimate.data import LabelledImages
+from acclimate.errors import InputError
+from acclimate.evaluate import compare
+from acclimate.methods import METHODS
+from acclimate.quickstart import HELD_OUT, REPORTED, STUDY
+from acclimate.source.loop import Training
+from acclimate.source.presets import PRESETS
+from acclimate.study import Study, run_study
+
+SHORT = Training(epochs=1, batch=32, warm_up=0.0)
+STUDY_OF_TWO = Study(
+    title="a small study",
+    model="acclimate:resnet8-w4",
+    settings=replace(PRESETS["small"], supervised=SHORT, contrastive=SHORT, align=SHORT),
+    reported=("contrast",),
+    held_out=("saturate",),
+    batch=32,
+)
+
+
+@pytest.fixture(scope="module")
+def data(images):
+    def named(name, part):
+        labels = (part.float().mean((1, 2, 3)) > 127).long()
+        return LabelledImages(part, labels, ("dark", "light"), name)
+
+    return named("tiny", images[:96]), named("tiny", images[96:])
+
+
+@pytest.fixture(scope="module")
+def run(data):
+    def run(out, study=STUDY_OF_TWO, data=data):
+        said = io.StringIO()
+        console = Console(file=said, width=200)
+        cells = run_study(study, *data, out, command="acclimate study", console=console)
+        return cells, said.getvalue()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def done(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "out"
+    return out, *run(out)
+
+
+def never(*arguments, **named):
+    raise AssertionError("done again")
+
+
+def test_a_study_leaves_all_that_it_should(done):
+    out, cells, said = done
+    assert json.loads((out / "study.json").read_text())["title"] == "a small study"
+    assert Bundle.load(out / "bundle").classes == ("dark", "light")
+    with Image.open(out / "picture.png") as picture:
+        assert min(picture.size) > 200
+    page = (out / "report.html").read_text()
+    assert "a small study" in page
+    assert "acclimate study" in page
+    assert "is done: open" in " ".join(said.split())
+    assert all(name in said for name in METHODS)
+    assert len(cells) == 7 * 3
+
+
+def test_results_are_the_cells_of_the_table_s_rows(done):
+    out, cells, _ = done
+    with (out / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    places = {(row["method"], row["corruption"], row["severity"]): row for row in rows}
+    corruptions = (("none", "0"), ("contrast", "5"), ("saturate", "5"))
+    assert set(places) == {(m, *c) for m in METHODS for c in corruptions}
+    for cell in cells:
+        if cell.method in METHODS:
+            row = places[cell.method, cell.corruption, str(cell.severity)]
+            assert float(row["accuracy"]) == cell.accuracy
+            assert int(row["n_images"]) == 64
+
+
+def test_what_the_steps_add_is_told_apart_from_statistics(done):
+    _, cells, said = done
+    accuracy = {c.method: c.accuracy for c in cells if c.corruption == "contrast"}
+    assert accuracy["cta-lr0"] == accuracy["aligned-bn"]
+    steps = 100 * (accuracy["cta"] - accuracy["cta-lr0"])
+    assert f"gradient steps: {steps:+.2f} points" in said
+
+
+def test_a_second_run_says_done_and_does_nothing(done, run, monkeypatch):
+    out, cells, _ = done
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    monkeypatch.setattr(module, "train_cta", never)
+    monkeypatch.setattr(compare, "measure", never)
+    again, said = run(out)
+    assert again == cells
+    assert "was done already" in said
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_killed_study_goes_on_where_it_was(done, run, monkeypatch):
+    out, cells, _ = done
+    (out / "report.html").rename(out / "old.html")
+    kept = next((out / "cells").glob("ptbn-contrast*"))
+    kept.unlink()
+    measured, original = [], compare.measure
+    monkeypatch.setattr(module, "train_cta", never)
+    monkeypatch.setattr(
+        compare, "measure", lambda *a, **n: measured.append(a[1]) or original(*a, **n)
+    )
+    again, _ = run(out)
+    assert measured == ["ptbn"]
+    assert [c.predictions for c in again] == [c.predictions for c in cells]
+    assert (out / "report.html").exists()
+    (out / "old.html").unlink()
+    done[1][:] = again
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"severity": 4}, {"batch": 16}, {"model": "acclimate:resnet8-w8"}, "fewer"],
+    ids=str,
+)
+def test_a_folder_of_another_study_is_refused(done, run, data, changes):
+    out = done[0]
+    study = STUDY_OF_TWO
+    if changes == "fewer":
+        train, test = data
+        data = train, replace(test, images=test.images[:32], labels=test.labels[:32])
+    else:
+        study = replace(study, **changes)
+    with pytest.raises(InputError, match="other settings"):
+        run(out, study, data)
+
+
+def test_folders_with_something_else_are_refused(run, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="something else"):
+        run(tmp_path)
+    with pytest.raises(InputError, match="something else"):
+        run(tmp_path / "letter.txt")
+    with pytest.raises(InputError, match="cannot write"):
+        run(tmp_path / "letter.txt" / "below")
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_an_empty_folder_may_be_used(data, tmp_path, monkeypatch):
+    class EnoughError(Exception):
+        pass
+
+    def stop(*arguments):
+        raise EnoughError
+
+    monkeypatch.setattr(module, "train_cta", stop)
+    with pytest.raises(EnoughError):
+        run_study(STUDY_OF_TWO, *data, tmp_path, command="", console=Console(file=io.StringIO()))
+    assert (tmp_path / "study.json").exists()
+
+
+def test_settings_are_never_chosen_on_what_is_reported():
+    assert not set(REPORTED) & set(HELD_OUT)
+    assert set(HELD_OUT) == {"speckle_noise", "saturate"}
+    assert STUDY.severity == 5
+
+
+@pytest.mark.slow
+def test_the_real_quickstart(tmp_path):
+    """Whatever machine: CTA must be worth having, and cost nothing on clean images."""
+    command = [sys.executable, "-c", "from acclimate.cli import main; main()", "quickstart"]
+    out = tmp_path / "quickstart"
+    done = subprocess.run(
+        [*command, "--out", str(out)], capture_output=True, text=True, env=os.environ, timeout=3600
+    )
+    assert done.returncode == 0, done.stderr
+    accuracy = {}
+    with (out / "results.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            accuracy[row["method"], row["corruption"]] = float(row["accuracy"])
+    mean = {
+        name: torch.tensor([accuracy[name, corruption] for corruption in REPORTED]).mean().item()
+        for name in METHODS
+    }
+    assert mean["cta"] >= mean["source"] + 0.10
+    assert mean["cta"] >= max(mean.values()) - 0.003
+    assert accuracy["cta", "none"] >= accuracy["source", "none"] - 0.01
