@@ -55,6 +55,8 @@ class Train:
     """Folder of the bundle to make; checkpoints lie beside it until it is done."""
     model: str = "acclimate:resnet14-w32"
     """acclimate:NAME, torchvision:NAME or timm:NAME."""
+    weights: Path | None = None
+    """A .safetensors file to begin from."""
     preset: Literal["small", "paper"] = "small"
     """Where the settings below start from: what two cores can afford, or the published ones."""
     epochs: int | None = None
@@ -79,7 +81,7 @@ class Train:
         _make_bundle(
             self.out,
             self.seed,
-            lambda run: train_cta(self.model, data, self.settings, run),
+            lambda run: train_cta(self.model, data, self.settings, run, weights=self.weights),
             console,
         )
 
@@ -98,15 +100,14 @@ class Align:
     model: str
     """torchvision:NAME, timm:NAME or acclimate:NAME."""
     images: str
-    """Unlabelled source images: a folder, a zip, an .npy array, or a data set's name."""
+    """Unlabelled source images: a folder, a zip, an .npy array, or a data set's name. Only
+    --trainable-classifier wants labels: train/CLASS/image."""
     out: Path
     """Folder of the bundle to make; checkpoints lie beside it until it is done."""
     weights: Path | None = None
     """The classifier's weights, a .safetensors file."""
     twin: str | None = None
-    """Another architecture for the twin, with the same feature size; default: a copy."""
-    separate: bool = False
-    """Start the twin from random weights of the same architecture instead of from a copy."""
+    """Another architecture for the twin, with the same feature size; default: as --start says."""
     preset: Literal["small", "paper"] = "small"
     """Where the settings below start from: what two cores can afford, or the published ones."""
     epochs: int | None = None
@@ -128,14 +129,17 @@ class Align:
 
     def run(self, console: Console) -> None:
         """Do it."""
-        from acclimate.data import load_images
+        from acclimate.data import load, load_images
         from acclimate.preprocessing import Preprocessing
         from acclimate.source.cta import align
 
         _check_absent(self.out)
-        if self.twin and self.separate:
-            raise InputError("--twin and --separate exclude each other; give one of them.")
-        found = load_images(self.images, root=self.root, size=self.size)
+        labels = None
+        if self.settings.trainable_classifier:
+            found = load(self.images, "train", root=self.root, size=self.size)
+            labels = found.labels
+        else:
+            found = load_images(self.images, root=self.root, size=self.size)
         _report_skipped(found.skipped, console)
         if found.images.shape[-1] != found.images.shape[-2]:
             raise InputError("the images are not square; pass --size to resize and crop them.")
@@ -150,7 +154,8 @@ class Align:
                 preprocessing=Preprocessing(found.images.shape[-1], self.mean, self.std),
                 settings=self.settings,
                 run=run,
-                twin=self.model if self.separate else self.twin,
+                twin=self.twin,
+                labels=labels,
             ),
             console,
         )
@@ -173,6 +178,8 @@ class Adapt:
     """The CSV file to write."""
     method: str = "cta"
     """A name that acclimate methods lists."""
+    device: str | None = None
+    """cpu or cuda; default: a GPU if there is one."""
     batch: int = 128
     """Images that are adapted to together; larger ones estimate the shift better."""
     settings: Settings = METHODS["cta"].settings
@@ -196,6 +203,7 @@ class Adapt:
                     method=self.method,
                     settings=self.settings,
                     batch=self.batch,
+                    device=self.device,
                     progress=progress,
                 )
             )

@@ -92,7 +92,7 @@ METHODS: dict[str, Method] = {
         _contrastive,
     ),
     "cta-paper": Method(
-        "Cross-Task Alignment, the published settings",
+        "Cross-Task Alignment, adapted with the published settings",
         _CTA,
         "twin",
         _CTA_STAGES,

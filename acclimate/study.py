@@ -1,6 +1,7 @@
 """A whole study in one folder: train, corrupt, compare, report; killed, it resumes."""
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -83,6 +84,7 @@ def run_study(
         if not bundle_path.exists():
             run = Run(seed=study.seed, folder=out / "stages", progress=progress)
             train_cta(study.model, train, study.settings, run).save(bundle_path)
+            shutil.rmtree(out / "stages")
         cells = compare(
             bundle_path,
             test,

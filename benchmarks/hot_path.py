@@ -45,7 +45,9 @@ class Options:
     """A JSON file."""
 
 
-def bare(model: nn.Module, options: Options, *, bf16: bool, layout: torch.memory_format) -> Callable:
+def bare(
+    model: nn.Module, options: Options, *, bf16: bool, layout: torch.memory_format
+) -> Callable:
     """Adapt to a batch and answer as one would write it by hand: no checks, no choices."""
     model = copy.deepcopy(model).to(memory_format=layout).train().requires_grad_(False)
     encoder = model.encoder.requires_grad_(True)

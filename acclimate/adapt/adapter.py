@@ -4,8 +4,8 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import get_args, get_type_hints
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_args, get_type_hints
 
 import torch
 from jaxtyping import Float
@@ -47,7 +47,9 @@ class Adapter:
         bundle: From `acclimate.align` or `Bundle.load`.
         name: A name of `acclimate.methods.METHODS`; None takes the bundle's method.
         settings: Used instead of the method's own.
-        device: Where to run; None takes the bundle's.
+        device: Where to run; None takes a GPU if there is one.
+        changes: Single settings to change, e.g. ``steps=1, reset="never"``; see
+            `acclimate.AdapterSettings`.
 
     Attributes:
         settings: As used.
@@ -64,6 +66,7 @@ class Adapter:
         settings: AdapterSettings | None = None,
         *,
         device: str | torch.device | None = None,
+        **changes: Any,
     ):
         name = name or bundle.method
         row = method(name)
@@ -73,7 +76,7 @@ class Adapter:
                 f"this bundle has no aligned twin, which {name} needs; make one with acclimate "
                 f"align."
             )
-        self.settings = settings or row.settings
+        self.settings = _changed(settings or row.settings, changes)
         check_settings(self.settings)
         if self.settings.steps and row.objective is None:
             raise InputError(f"{name} takes no gradient steps; set steps to 0.")
@@ -81,16 +84,16 @@ class Adapter:
         self.objective = None
         if self.settings.steps and row.objective is not None:
             self.objective = row.objective(self.settings, bundle.objective)
+        self.device = _device(device)
         with torch.inference_mode(False):
-            self._allocate(model, device)
+            self._allocate(model)
         self._recent: Tensor | None = None
         self._seen = 0
         self.refused = 0
 
-    def _allocate(self, model: Classifier, device: str | torch.device | None) -> None:
-        self.model = copy.deepcopy(model).to(device).to(memory_format=torch.channels_last)
+    def _allocate(self, model: Classifier) -> None:
+        self.model = copy.deepcopy(model).to(self.device).to(memory_format=torch.channels_last)
         self.model.requires_grad_(False).eval()
-        self.device = self.model.head.weight.device
         self._norms = batch_norms(self.model.encoder)
         statistics = [buffer for norm in self._norms for buffer in norm.buffers()]
         self._moving: list[Tensor] = []
@@ -272,6 +275,25 @@ def check_settings(settings: AdapterSettings) -> None:
         choices = get_args(hints[name])
         if getattr(settings, name) not in choices:
             raise unknown_name(name, getattr(settings, name), choices)
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"there is no device {name!r} here ({reason}); use cpu.") from error
+    return torch.device(name)
+
+
+def _changed(settings: AdapterSettings, changes: dict[str, Any]) -> AdapterSettings:
+    known = [field.name for field in fields(settings)]
+    for name in changes:
+        if name not in known:
+            raise unknown_name("setting", name, known)
+    return replace(settings, **changes)
 
 
 def _make_optimizer(parameters: list[Tensor], settings: AdapterSettings) -> torch.optim.Optimizer:

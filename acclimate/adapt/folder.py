@@ -52,6 +52,7 @@ def adapt_folder(
     method: str | None = None,
     settings: AdapterSettings | None = None,
     batch: int = 128,
+    device: str | None = None,
     progress: Progress = silent,
 ) -> Iterator[Answer]:
     """Adapt to the images of a folder or zip and answer for each, in natural path order.
@@ -62,6 +63,7 @@ def adapt_folder(
         method: A name of `acclimate.methods.METHODS`; None takes the bundle's.
         settings: Instead of the method's own.
         batch: Images that are adapted to together.
+        device: Where to run; None takes a GPU if there is one.
         progress: Told of images done.
 
     Yields:
@@ -75,8 +77,8 @@ def adapt_folder(
     if not images.exists():
         raise InputError(f"there is no folder or zip {images}; check the path.")
     items = folders.items(images)
-    adapter = Adapter(bundle, method, settings)
-    frozen = Adapter(bundle, "source")
+    adapter = Adapter(bundle, method, settings, device=device)
+    frozen = Adapter(bundle, "source", device=device)
     readable = False
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(items), batch):

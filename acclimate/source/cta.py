@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
 from acclimate import __version__, sealed
-from acclimate.backbones import Classifier, build, split
+from acclimate.backbones import build, split
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.data.datasets import LabelledImages
 from acclimate.errors import InputError
@@ -27,32 +27,35 @@ from acclimate.source.supervised import supervised
 from acclimate.source.twin import make_twin
 
 
-def train_classifier(
+def train_cta(
     model: str,
     data: LabelledImages,
-    settings: CTASettings,
-    run: Run,
+    settings: CTASettings = PRESETS["small"],
+    run: Run | None = None,
     *,
     weights: Path | None = None,
-) -> tuple[Classifier, Preprocessing]:
-    """Build a classifier and train it on labelled source images.
+) -> Bundle:
+    """All of CTA from labelled source images: the classifier, the twin, the alignment.
 
     Args:
-        model: Its name, as `acclimate.backbones.build` takes it.
+        model: A name, as `acclimate.build` takes it.
         data: Source images and their classes.
-        settings: ``supervised``, ``crop_padding`` and ``label_smoothing`` are used.
+        settings: The three stages.
         run: Seed, checkpoints, device, progress.
-        weights: A .safetensors file to begin from.
-
-    Returns:
-        The classifier, in evaluation mode, and the preprocessing fitted to the images.
+        weights: A .safetensors file that the classifier, and a separate twin, begin from.
 
     Raises:
-        InputError: as `acclimate.backbones.build` and `acclimate.source.loop.train`.
+        InputError: as `acclimate.build` and `acclimate.source.loop.train`.
     """
-    torch.manual_seed(key(run.seed, "initial weights") & (2**63 - 1))
-    classifier = split(build(model, classes=len(data.classes), weights=weights))
+    run = run or Run()
+    check_settings(settings)
+    classifier = split(_initial(model, len(data.classes), run, "classifier", weights))
     preprocessing = Preprocessing.fit(data.images)
+    identity = {
+        "begin": sealed.digest(classifier.state_dict(), ""),
+        "images": fingerprint(data.images),
+        "labels": hashlib.sha256(data.labels.numpy().tobytes()).hexdigest(),
+    }
     supervised(
         classifier,
         data.images,
@@ -62,42 +65,24 @@ def train_classifier(
         run,
         padding=settings.crop_padding,
         label_smoothing=settings.label_smoothing,
-        identity={"model": model, "images": fingerprint(data.images)},
+        identity=identity,
     )
-    return classifier, preprocessing
-
-
-def train_cta(model: str, data: LabelledImages, settings: CTASettings, run: Run) -> Bundle:
-    """All of CTA from labelled source images: the classifier, the twin, the alignment.
-
-    Args:
-        model: A name, as `acclimate.backbones.build` takes it.
-        data: Source images and their classes.
-        settings: The three stages.
-        run: Seed, checkpoints, device, progress.
-
-    Raises:
-        InputError: as `acclimate.backbones.build` and `acclimate.source.loop.train`.
-    """
-    check_settings(settings)
-    classifier, preprocessing = train_classifier(model, data, settings, run)
-    identity = {
-        "model": model,
-        "images": fingerprint(data.images),
-        "supervised": asdict(settings.supervised),
-    }
+    start = None
+    if settings.start == "separate":
+        start = split(_initial(model, len(data.classes), run, "twin", weights)).encoder
     twin = make_twin(
         classifier,
         data.images,
         preprocessing,
         settings,
         run,
+        start=start,
         labels=data.labels,
-        identity=identity,
+        identity=identity | {"supervised": asdict(settings.supervised)},
     )
     return Bundle(
-        classifier=classifier,
-        twin=twin,
+        classifier=classifier.cpu(),
+        twin=twin.cpu(),
         preprocessing=preprocessing,
         classes=data.classes,
         objective={"views": asdict(settings.views)},
@@ -117,6 +102,7 @@ def align(
     settings: CTASettings = PRESETS["small"],
     run: Run | None = None,
     twin: nn.Module | str | None = None,
+    labels: Int64[Tensor, "n"] | None = None,
     head: str | None = None,
 ) -> Bundle:
     """CTA on a classifier that you already have, from unlabelled source images alone.
@@ -136,8 +122,9 @@ def align(
             standard deviation.
         settings: The contrastive and the alignment stage.
         run: Seed, checkpoints, device, progress.
-        twin: A network to begin the twin from, whose features have the classifier's size; None
-            begins from a copy of the classifier's encoder.
+        twin: A network, or the name of one, to begin the twin from, whose features have the
+            classifier's size; None begins as ``settings.start`` says.
+        labels: Classes of the images; only ``settings.trainable_classifier`` needs them.
         head: The dotted name of the linear head, where it is not the last linear layer.
 
     Returns:
@@ -146,36 +133,42 @@ def align(
 
     Raises:
         InputError: no linear head, images that are none, features that do not fit, and as
-            `acclimate.backbones.build` and `acclimate.source.loop.train`.
+            `acclimate.build` and `acclimate.source.loop.train`.
     """
     run = run or Run()
     check_settings(settings)
     check_images(images)
     network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
-    network.eval()
-    classifier = split(network, head=head)
-    start = None
-    if twin is not None:
-        network = build(twin, classes=classifier.num_classes) if isinstance(twin, str) else twin
-        start = split(network).encoder
-    preprocessing = preprocessing or Preprocessing(images.shape[-1])
+    classifier = copy.deepcopy(split(network.eval(), head=head))
     names = tuple(classes or map(str, range(classifier.num_classes)))
     if len(names) != classifier.num_classes:
         raise InputError(
             f"{len(names)} class names were given for a head with {classifier.num_classes} outputs."
         )
+    if twin is None and settings.start == "separate":
+        twin = model
+    if isinstance(twin, str):
+        start = split(_initial(twin, len(names), run, "twin")).encoder
+    elif twin is not None and twin is not model:
+        start = split(twin).encoder
+    elif twin is None:
+        start = None
+    else:
+        raise InputError("give twin=NETWORK to start it separately, or set start to 'copy'.")
+    preprocessing = preprocessing or Preprocessing(images.shape[-1])
     identity = {
         "weights": sealed.digest(classifier.state_dict(), ""),
         "start": None if start is None else sealed.digest(start.state_dict(), ""),
         "images": fingerprint(images),
     }
     aligned = make_twin(
-        copy.deepcopy(classifier),
+        classifier,
         images,
         preprocessing,
         settings,
         run,
         start=start,
+        labels=labels,
         identity=identity,
     )
     architecture = model if isinstance(model, str) else CUSTOM
@@ -183,8 +176,8 @@ def align(
     if twin is not None:
         twin_architecture = twin if isinstance(twin, str) else CUSTOM
     return Bundle(
-        classifier=classifier.eval(),
-        twin=aligned,
+        classifier=classifier.cpu(),
+        twin=aligned.cpu(),
         preprocessing=preprocessing,
         classes=names,
         objective={"views": asdict(settings.views)},
@@ -192,6 +185,15 @@ def align(
         twin_architecture=twin_architecture,
         provenance=provenance(settings, run, source=f"{len(images)} unlabelled images"),
     )
+
+
+def _initial(
+    name: str, classes: int, run: Run, purpose: str, weights: Path | None = None
+) -> nn.Module:
+    """A network as it is before training: from a file, or seeded random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(run.seed, "initial weights", purpose) & (2**63 - 1))
+        return build(name, classes=classes, weights=weights)
 
 
 def provenance(settings: CTASettings, run: Run, *, source: str) -> dict[str, Any]:

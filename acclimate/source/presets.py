@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from acclimate.errors import InputError
 from acclimate.source.loop import Training, check_training
@@ -24,6 +25,9 @@ class CTASettings:
     """τ of Eq. 4; the paper's ablation finds higher better."""
     views: SimCLRViews = SimCLRViews()
     """How the twin's views are drawn."""
+    start: Literal["copy", "separate"] = "separate"
+    """What the twin begins from: a copy of the trained f, or, as in the paper's experiments, what f
+    itself began from (weights from a file, or random ones)."""
     crop_padding: int = 4
     """The largest shift of the supervised crop, in pixels."""
     trainable_classifier: bool = False
@@ -47,6 +51,7 @@ PRESETS = {
         contrastive=Training(epochs=2, warm_up=0.5),
         align=Training(epochs=15, batch=128, learning_rate=1e-3, warm_up=0.5),
         contrastive_temperature=0.5,
+        start="copy",
         views=SimCLRViews(smallest_crop=0.5),
     ),
 }
