@@ -53,9 +53,13 @@ class Preprocessing:
         self, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch 3 size size"]:
         """Subtract the mean and divide by the standard deviation, in channels_last layout."""
-        mean = images.new_tensor(self.mean)[:, None, None]
-        std = images.new_tensor(self.std)[:, None, None]
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        batch, _, height, width = images.shape
+        # Broadcasting over an innermost axis of 3 is slow, over rows of pixels it is not.
+        rows = images.permute(0, 2, 3, 1).reshape(batch, height, width * 3)
+        mean = images.new_tensor(self.mean).repeat(width)
+        std = images.new_tensor(self.std).repeat(width)
+        normalized = (rows - mean) / std
+        return normalized.view(batch, height, width, 3).permute(0, 3, 1, 2)
 
     def __call__(self, images: Tensor) -> Float[Tensor, "batch 3 size size"]:
         """`unit`, then `normalize`."""
