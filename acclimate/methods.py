@@ -88,7 +88,7 @@ METHODS: dict[str, Method] = {
         _CTA,
         "twin",
         _CTA_STAGES,
-        AdapterSettings(steps=2, learning_rate=1e-4, normalisation="batch"),
+        AdapterSettings(steps=1, learning_rate=1e-4, normalisation="batch", prior=16),
         _contrastive,
     ),
     "cta-paper": Method(
