@@ -11,6 +11,7 @@ from acclimate.evaluate.measure import subset
 from acclimate.source.loop import Training
 from acclimate.source.presets import PRESETS
 from acclimate.study import Study, run_study
+from acclimate.views import SimCLRViews
 
 REPORTED = (
     "gaussian_noise",
@@ -32,15 +33,18 @@ STUDY = Study(
     settings=replace(
         PRESETS["small"],
         supervised=Training(
-            epochs=10,
-            batch=128,
+            epochs=14,
+            batch=64,
             optimizer="sgd",
             learning_rate=0.1,
             final_learning_rate=1e-4,
             weight_decay=5e-4,
         ),
-        contrastive=replace(PRESETS["small"].contrastive, epochs=1),
-        align=replace(PRESETS["small"].align, epochs=8),
+        contrastive=Training(epochs=1, batch=64, warm_up=0.5),
+        align=Training(epochs=10, batch=64, learning_rate=1e-3, warm_up=0.5),
+        crop_padding=2,
+        # Garments fill their pictures: crops far smaller than these are nothing that will be met.
+        views=SimCLRViews(smallest_crop=0.9, brightness=0.6, contrast=0.6),
     ),
     reported=REPORTED,
     held_out=HELD_OUT,

@@ -1,16 +1,13 @@
 """What every benchmark shares: alternated timing, the machine's description, the result file."""
 
 import json
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from acclimate import machine
 from acclimate.files import write_text
 
 
@@ -47,36 +44,9 @@ def describe(values: dict[str, float]) -> str:
     return f"{values['median']:.2f} ({values['least']:.2f} to {values['greatest']:.2f})"
 
 
-def environment(seed: int) -> dict[str, Any]:
-    """Machine, versions, commit and seed: what a result means nothing without."""
-    return {
-        "cpu": _cpu(),
-        "cores": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": _commit(),
-        "seed": seed,
-    }
-
-
 def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
     """Print where this ran, and write the result if a file is named."""
-    where = environment(seed)
+    where = machine.describe() | {"seed": str(seed)}
     print(", ".join(f"{name} {value}" for name, value in where.items()))
     if out:
         write_text(out, json.dumps({**result, "environment": where}, indent=2) + "\n")
-
-
-def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
