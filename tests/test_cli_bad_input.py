@@ -207,7 +207,7 @@ BAD = {
         align(*ONE, "--twin", "acclimate:resnet8-w4"),
         "same feature size",
     ),
-    "twin and separate": (align("--twin", "acclimate:resnet8-w8", "--separate"), "exclude"),
+    "interpolation above 1": (align("--interpolation", "1.5"), "interpolation must be"),
     "mean NaN": (align("--mean", "nan", "0", "0"), "preprocessing"),
     "standard deviation 0": (align("--std", "0", "1", "1"), "preprocessing"),
     "a network of another image size": (

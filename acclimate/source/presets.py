@@ -28,6 +28,9 @@ class CTASettings:
     start: Literal["copy", "separate"] = "separate"
     """What the twin begins from: a copy of the trained f, or, as in the paper's experiments, what f
     itself began from (weights from a file, or random ones)."""
+    interpolation: float = 1.0
+    """Share of the aligned weights in the twin that is deployed, where it began as a copy of f; the
+    rest is that copy (Wortsman et al. 2022, *Robust fine-tuning of zero-shot models*). 1 is CTA."""
     crop_padding: int = 4
     """The largest shift of the supervised crop, in pixels."""
     trainable_classifier: bool = False
@@ -52,6 +55,7 @@ PRESETS = {
         align=Training(epochs=15, batch=128, learning_rate=1e-3, warm_up=0.5),
         contrastive_temperature=0.5,
         start="copy",
+        interpolation=0.5,
         views=SimCLRViews(smallest_crop=0.5),
     ),
 }
@@ -80,6 +84,7 @@ def check_settings(settings: CTASettings) -> None:
         ("contrastive_temperature", settings.contrastive_temperature, 1e-6, math.inf),
         ("align_temperature", settings.align_temperature, 1e-6, math.inf),
         ("crop_padding", settings.crop_padding, 0, math.inf),
+        ("interpolation", settings.interpolation, 0, 1),
         ("label_smoothing", settings.label_smoothing, 0, 1),
         ("views.smallest_crop", views["smallest_crop"], 1e-6, 1),
         *((f"views.{name}", views[name], 0, 1) for name in views if name.endswith("probability")),

@@ -10,7 +10,7 @@ from acclimate.backbones import Classifier
 from acclimate.bundle import copied_twin
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
-from acclimate.source.align import align, features, match_scale
+from acclimate.source.align import align, features, match_scale, recalibrate
 from acclimate.source.align_trainable import align_trainable
 from acclimate.source.contrastive import contrastive
 from acclimate.source.loop import Run
@@ -56,6 +56,7 @@ def make_twin(
     begin = classifier.encoder if start is None else start
     twin = copied_twin(begin, classifier.feature_dim, classifier.head)
     branch = twin.encoder.requires_grad_(True)  # π∘g
+    copied = [parameter.detach().clone() for parameter in branch.parameters()]
     _check_dimension(branch, images, preprocessing, classifier.feature_dim)
     contrastive(
         branch,
@@ -81,12 +82,21 @@ def make_twin(
         align_trainable(
             branch, classifier, images, labels, preprocessing, settings.align, run, **common
         )
+    if start is None and settings.interpolation < 1:
+        _interpolate(branch, copied, settings.interpolation)
+        recalibrate(branch, images, preprocessing, run.precision)
     sample = images[:: max(1, len(images) // 2048)]
     own = features(branch, sample, preprocessing, run)
     target = features(classifier.encoder, sample, preprocessing, run)
     with torch.no_grad():
         twin.head.weight.mul_(match_scale(twin.head, own, target))
     return twin.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _interpolate(branch: nn.Module, copied: list[Tensor], share: float) -> None:
+    for parameter, before in zip(branch.parameters(), copied, strict=True):
+        parameter.lerp_(before.to(parameter.device), 1 - share)
 
 
 @torch.no_grad()
