@@ -9,6 +9,7 @@ from rich.console import Console
 
 from acclimate.commands import VERBS, Adapt, Align, Train
 from acclimate.errors import InputError, unknown_name
+from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS
 from acclimate.source.presets import PRESETS, with_epochs
 
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     errors = Console(stderr=True)
     try:
         command = _parse(given)
+        keep_freed_memory()
         command.run(Console())
     except InputError as error:
         errors.print(f"acclimate: {error}", markup=False, highlight=False, soft_wrap=True)

@@ -51,7 +51,7 @@ STUDY = Study(
 )
 
 
-def quickstart(out: Path, console: Console, *, seed: int = 0, images: int = 1000) -> list[Cell]:
+def quickstart(out: Path, console: Console, *, seed: int = 0, images: int = 750) -> list[Cell]:
     """Train, align, corrupt, compare and report on Fashion-MNIST mini.
 
     Args:

@@ -19,6 +19,7 @@ from acclimate.bundle import read_record
 from acclimate.data import load
 from acclimate.evaluate.measure import subset
 from acclimate.files import write_text
+from acclimate.memory import keep_freed_memory
 from acclimate.quickstart import HELD_OUT, REPORTED
 from acclimate.source.presets import PRESETS
 from acclimate.study import Study, run_study
@@ -44,6 +45,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Run the study and copy what is to be kept."""
+    keep_freed_memory()
     study = Study(
         title="CTA on CIFAR-10",
         model=arguments.model,
