@@ -29,7 +29,7 @@ class Quickstart:
     """Folder for everything that is made."""
     seed: int = 0
     """Of training, corruptions, order and views."""
-    images: int = 750
+    images: int = 600
     """Test images under each corruption, up to 2000."""
 
     def run(self, console: Console) -> None:

@@ -47,11 +47,12 @@ STUDY = Study(
         views=SimCLRViews(smallest_crop=0.9, brightness=0.6, contrast=0.6),
     ),
     reported=REPORTED,
+    batch=200,
     held_out=HELD_OUT,
 )
 
 
-def quickstart(out: Path, console: Console, *, seed: int = 0, images: int = 750) -> list[Cell]:
+def quickstart(out: Path, console: Console, *, seed: int = 0, images: int = 600) -> list[Cell]:
     """Train, align, corrupt, compare and report on Fashion-MNIST mini.
 
     Args:

@@ -55,7 +55,7 @@ PRESETS = {
         align=Training(epochs=15, batch=128, learning_rate=1e-3, warm_up=0.5),
         contrastive_temperature=0.5,
         start="copy",
-        interpolation=0.5,
+        interpolation=0.35,
         views=SimCLRViews(smallest_crop=0.5),
     ),
 }
