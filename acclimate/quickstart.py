@@ -7,7 +7,6 @@ from rich.console import Console
 
 from acclimate.data import load
 from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.measure import subset
 from acclimate.source.loop import Training
 from acclimate.source.presets import PRESETS
 from acclimate.study import Study, run_study
@@ -52,7 +51,7 @@ STUDY = Study(
 )
 
 
-def quickstart(out: Path, console: Console, *, seed: int = 0, images: int = 600) -> list[Cell]:
+def quickstart(out: Path, console: Console, *, seed: int = 0, images: int = 500) -> list[Cell]:
     """Train, align, corrupt, compare and report on Fashion-MNIST mini.
 
     Args:
@@ -65,9 +64,9 @@ def quickstart(out: Path, console: Console, *, seed: int = 0, images: int = 600)
         InputError: as `acclimate.study.run_study`.
     """
     return run_study(
-        replace(STUDY, seed=seed),
+        replace(STUDY, seed=seed, images=images),
         load("fashion-mnist-mini", "train"),
-        subset(load("fashion-mnist-mini", "test"), images),
+        load("fashion-mnist-mini", "test"),
         out,
         command=f"acclimate quickstart --seed {seed} --images {images}",
         console=console,

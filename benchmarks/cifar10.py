@@ -17,7 +17,6 @@ from rich.console import Console
 from acclimate import machine
 from acclimate.bundle import read_record
 from acclimate.data import load
-from acclimate.evaluate.measure import subset
 from acclimate.files import write_text
 from acclimate.memory import keep_freed_memory
 from acclimate.quickstart import HELD_OUT, REPORTED
@@ -52,13 +51,13 @@ def main(arguments: Arguments) -> None:
         settings=PRESETS["small"],
         reported=REPORTED,
         held_out=HELD_OUT,
+        images=arguments.images,
         seed=arguments.seed,
     )
-    test = load(arguments.data, "test")
     run_study(
         study,
         load(arguments.data, "train"),
-        subset(test, arguments.images),
+        load(arguments.data, "test"),
         arguments.out,
         command="python benchmarks/cifar10.py --data cifar10.zip --out OUT",
         console=Console(),
@@ -69,7 +68,6 @@ def main(arguments: Arguments) -> None:
             shutil.copy(arguments.out / name, arguments.results / name)
         record = {
             "study": asdict(study),
-            "images": arguments.images,
             "machine": machine.describe(),
             "training": read_record(arguments.out / "bundle")["provenance"],
         }

@@ -25,5 +25,5 @@ def faults(keep: bool) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_a_block_that_was_freed_is_not_faulted_in_again():
-    # 20 blocks of 11,719 pages each; the kept process faults in one.
-    assert faults(keep=False) - faults(keep=True) > 15 * 11719
+    # 20 blocks of 11,719 pages each.
+    assert faults(keep=True) < faults(keep=False) / 2
