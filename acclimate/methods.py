@@ -77,11 +77,11 @@ METHODS: dict[str, Method] = {
     ),
     "aligned": Method("the aligned twin, frozen", _CTA, "twin", _CTA_STAGES, AdapterSettings()),
     "aligned-bn": Method(
-        "the aligned twin with the batch's own batch-norm statistics",
+        "the aligned twin with the batch's batch-norm statistics: cta without its steps",
         _CTA,
         "twin",
         _CTA_STAGES,
-        AdapterSettings(normalisation="batch"),
+        AdapterSettings(normalisation="batch", prior=16),
     ),
     "cta": Method(
         "Cross-Task Alignment, our default settings",
