@@ -114,7 +114,7 @@ def stages(monkeypatch, data, tmp_path):
     def settings_of(*arguments):
         given = []
 
-        def spy(model, data, settings, run):
+        def spy(model, data, settings, run, **named):
             given.append(settings)
             raise EnoughError
 

@@ -50,6 +50,28 @@ def norms_train(model, on):
             module.train(on)
 
 
+class PlainBlend(nn.Module):
+    """Batch norm by n : prior parts of the batch's and the source's statistics."""
+
+    def __init__(self, norm, source, prior):
+        super().__init__()
+        self.norm, self.source, self.prior = norm, source, prior
+
+    def forward(self, x):
+        own = len(x) / (len(x) + self.prior)
+        mean = x.mean((0, 2, 3)) * own + self.source.running_mean * (1 - own)
+        variance = x.var((0, 2, 3), unbiased=False) * own + self.source.running_var * (1 - own)
+        scale = self.norm.weight / (variance + self.norm.eps).sqrt()
+        shift = self.norm.bias - mean * scale
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+def blend_norms(model, source, prior):
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            model.set_submodule(name, PlainBlend(module, source.get_submodule(name), prior))
+
+
 def plain_adapt(bundle, settings, batches, *, skip=()):
     """Answers for each batch; steps whose number over all batches is in ``skip`` are not taken."""
     mean = torch.tensor(bundle.preprocessing.mean).view(1, 3, 1, 1)
@@ -79,7 +101,9 @@ def plain_adapt(bundle, settings, batches, *, skip=()):
                 optimizer.step()
             taken += 1
         answerer = copy.deepcopy(model)
-        norms_train(answerer, settings.normalisation == "batch")
+        norms_train(answerer, False)
+        if settings.normalisation == "batch":
+            blend_norms(answerer, bundle.twin, settings.prior)
         with torch.no_grad():
             answers.append(answerer((context - mean) / std)[-len(fresh) :])
     return answers

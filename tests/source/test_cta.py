@@ -13,7 +13,7 @@ from acclimate.objectives import alignment_loss
 from acclimate.preprocessing import Preprocessing
 from acclimate.source import align as align_module
 from acclimate.source.align import recalibrate
-from acclimate.source.cta import align, fingerprint, train_classifier, train_cta
+from acclimate.source.cta import align, fingerprint, train_cta
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS, CTASettings, with_epochs
 from acclimate.source.twin import make_twin
@@ -25,6 +25,7 @@ SETTINGS = CTASettings(
     contrastive=Training(epochs=1, batch=32, learning_rate=1e-3, warm_up=0.5),
     align=Training(epochs=1, batch=32, learning_rate=1e-3, warm_up=0.5),
     contrastive_temperature=0.5,
+    start="copy",
 )
 
 
@@ -156,8 +157,9 @@ def test_stages_of_no_epochs_leave_a_twin_that_answers_as_the_classifier(data):
 
 def test_classifier_learns(data):
     longer = replace(SETTINGS.supervised, epochs=15, learning_rate=0.2)
-    settings = replace(SETTINGS, supervised=longer)
-    classifier, preprocessing = train_classifier(NAME, data, settings, run := run_in())
+    settings = replace(with_epochs(SETTINGS, 0), supervised=longer)
+    bundle = train_cta(NAME, data, settings, run := run_in())
+    classifier, preprocessing = bundle.classifier, bundle.preprocessing
     losses = [epoch["loss"] for epoch in run.history["supervised"]]
     assert losses[-1] < losses[0] - 0.3
     with torch.no_grad():
