@@ -10,9 +10,12 @@ import resource, torch
 from acclimate.memory import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
 for _ in range(20):
     torch.ones(12_000_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults() - before)
 """
 
 

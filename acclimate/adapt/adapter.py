@@ -94,6 +94,8 @@ class Adapter:
     def _allocate(self, model: Classifier) -> None:
         self.model = copy.deepcopy(model).to(self.device).to(memory_format=torch.channels_last)
         self.model.requires_grad_(False).eval()
+        if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
+            raise InputError("the bundle's weights hold NaN or infinity; make the bundle anew.")
         self._norms = batch_norms(self.model.encoder)
         statistics = [buffer for norm in self._norms for buffer in norm.buffers()]
         self._moving: list[Tensor] = []

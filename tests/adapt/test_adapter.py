@@ -515,3 +515,11 @@ def test_methods_that_do_not_fit_are_refused(bundle):
         Adapter(alone, "cta")
     assert Adapter(alone, "ptbn").settings == METHODS["ptbn"].settings
     assert Adapter(replace(bundle, method="aligned-bn")).settings.steps == 0
+
+
+def test_a_bundle_with_a_nan_weight_is_refused(bundle):
+    spoiled = copy.deepcopy(bundle)
+    with torch.no_grad():
+        spoiled.twin.head.weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match="NaN"):
+        Adapter(spoiled, "cta")
