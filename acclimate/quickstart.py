@@ -24,7 +24,7 @@ REPORTED = (
     "jpeg_compression",
 )
 HELD_OUT = ("speckle_noise", "saturate")
-"""Settings were chosen on these and on held-out source images alone."""
+"""Kept apart for choosing settings, with held-out source images; in no mean."""
 
 STUDY = Study(
     title="acclimate quickstart",
