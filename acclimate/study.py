@@ -43,7 +43,7 @@ class Study:
     reported: tuple[str, ...]
     """Corruptions of the table."""
     held_out: tuple[str, ...]
-    """Corruptions on which settings were chosen; shown apart and in no mean."""
+    """Corruptions kept apart for choosing settings; shown apart and in no mean."""
     severity: int = 5
     images: int = 1000
     """Test images under each corruption, evenly spaced; clean ones are all answered for."""

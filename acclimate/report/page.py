@@ -75,7 +75,7 @@ def write_page(
         title: Its heading.
         cells: What was measured, on one data set.
         methods_order: The rows of the table.
-        held_out: Corruptions that settings were chosen on.
+        held_out: Corruptions kept apart for choosing settings.
         samples: Images to show.
         gains: What each part adds, see `gains_of`.
         provenance: What is needed to run it again: seed, commit, machine, versions, settings,

@@ -31,7 +31,7 @@ class Column:
     name: str
     """As it is shown: ``"clean"``, ``"mean"``, or the corruption's name."""
     kind: Literal["clean", "mean", "reported", "held out"]
-    """Held out: a corruption that settings were chosen on; no part of the mean."""
+    """Held out: a corruption kept apart for choosing settings; no part of the mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def summarise(
     Args:
         cells: What was measured, all on one data set and in one order of arrival.
         methods_order: The rows; methods without cells are left out.
-        held_out: Corruptions that settings were chosen on.
+        held_out: Corruptions kept apart for choosing settings.
 
     Raises:
         InputError: none of the methods has cells, or the cells are of several data sets or orders.
@@ -115,7 +115,7 @@ def gains_of(
     Args:
         cells: What was measured.
         labels: The right class of each image, in the data set's order.
-        held_out: Corruptions that settings were chosen on; they do not count here.
+        held_out: Corruptions kept apart for choosing settings; they do not count here.
 
     Raises:
         ValueError: a cell does not have one prediction a label.

@@ -28,7 +28,7 @@ def show_table(summary: Summary, console: Console) -> None:
         table = _table("corruption", corruptions, methods, texts.T, best.T)
     table.title = "Accuracy, %"
     if any(column.kind == "held out" for column in summary.columns):
-        table.caption = "dim: used to choose settings, not in the mean"
+        table.caption = "dim: kept apart for choosing settings, not in the mean"
     console.print(table)
 
 
