@@ -61,6 +61,7 @@ def run_study(
     *,
     command: str,
     console: Console,
+    stages: Path | None = None,
 ) -> list[Cell]:
     """Make everything of a study that is not there yet, and show its table.
 
@@ -71,6 +72,8 @@ def run_study(
         out: The folder: ``bundle/``, ``results.csv``, ``report.html``, ``picture.png``.
         command: How to run it again, for the report.
         console: Where the table is printed.
+        stages: A folder of the training's checkpoints that is kept; without it they are in ``out``
+            until the bundle is written.
 
     Returns:
         All measurements.
@@ -85,9 +88,10 @@ def run_study(
     with live() as progress:
         bundle_path = out / "bundle"
         if not bundle_path.exists():
-            run = Run(seed=study.seed, folder=out / "stages", progress=progress)
+            run = Run(seed=study.seed, folder=stages or out / "stages", progress=progress)
             train_cta(study.model, train, study.settings, run).save(bundle_path)
-            shutil.rmtree(out / "stages")
+            if not stages:
+                shutil.rmtree(out / "stages")
         measured = partial(
             compare,
             bundle_path,

@@ -1,4 +1,4 @@
-"""Random views of whole batches: SimCLR's, and the shifted crop of supervised training.
+"""SimCLR's random views of whole batches.
 
 Each transformation is a pair: a function that draws every image's parameters, and one that applies
 given parameters. The arithmetic is torchvision's on float images; the parameters are counter-based,
@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn.functional import grid_sample, pad
+from torch.nn.functional import grid_sample
 
 from acclimate.randomness import uniform
 
@@ -283,30 +283,3 @@ def luma(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 1 h w"]:
 
 def _column(factor: Tensor) -> Tensor:
     return factor[:, None, None, None]
-
-
-def shifted_crop(
-    images: UInt8[Tensor, "batch 3 h w"], padding: int, *, key: int, index: Int64[Tensor, "batch"]
-) -> UInt8[Tensor, "batch 3 h w"]:
-    """Random crop of the zero-padded image, and a random flip: the supervised augmentation.
-
-    Args:
-        images: Any dtype.
-        padding: Pixels of black on each side, and so the largest shift.
-        key: From `acclimate.randomness.key`.
-        index: Each image's number in its data set.
-
-    Returns:
-        Images of the same size and dtype, in channels_last layout.
-    """
-    batch, _, height, width = images.shape
-    numbers = uniform(key, index, 3)  # [batch, 3]
-    shift = (numbers[:, :2] * (2 * padding + 1)).long()
-    rows = torch.arange(height, device=images.device) + shift[:, :1]  # [batch, h]
-    columns = torch.arange(width, device=images.device) + shift[:, 1:]
-    columns = columns.flip(1).where(numbers[:, 2:] < 0.5, columns)
-    padded = pad(images.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
-    which = torch.arange(batch, device=images.device)
-    # [batch, h, w, 3]
-    cropped = padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return cropped.permute(0, 3, 1, 2)

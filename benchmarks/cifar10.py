@@ -16,7 +16,7 @@ from rich.console import Console
 
 from acclimate import machine
 from acclimate.bundle import read_record
-from acclimate.data import load
+from acclimate.data import hold_out, load
 from acclimate.files import write_text
 from acclimate.memory import keep_freed_memory
 from acclimate.quickstart import HELD_OUT, REPORTED
@@ -54,22 +54,24 @@ def main(arguments: Arguments) -> None:
         images=arguments.images,
         seed=arguments.seed,
     )
+    train, _ = hold_out(load(arguments.data, "train"))
     run_study(
         study,
-        load(arguments.data, "train"),
+        train,
         load(arguments.data, "test"),
-        arguments.out,
+        arguments.out / "study",
         command="python benchmarks/cifar10.py --data cifar10.zip --out OUT",
         console=Console(),
+        stages=arguments.out / "stages",
     )
     if arguments.results:
         arguments.results.mkdir(parents=True, exist_ok=True)
         for name in ("results.csv", "picture.png", "report.html"):
-            shutil.copy(arguments.out / name, arguments.results / name)
+            shutil.copy(arguments.out / "study" / name, arguments.results / name)
         record = {
             "study": asdict(study),
             "machine": machine.describe(),
-            "training": read_record(arguments.out / "bundle")["provenance"],
+            "training": read_record(arguments.out / "study" / "bundle")["provenance"],
         }
         write_text(arguments.results / "settings.json", json.dumps(record, indent=2) + "\n")
 

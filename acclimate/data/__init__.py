@@ -2,7 +2,7 @@
 
 from acclimate.data.cache import Skipped
 from acclimate.data.corruptions import CORRUPTIONS, corrupt
-from acclimate.data.datasets import Images, LabelledImages, load, load_images
+from acclimate.data.datasets import Images, LabelledImages, hold_out, load, load_images
 
 __all__ = [
     "CORRUPTIONS",
@@ -10,6 +10,7 @@ __all__ = [
     "LabelledImages",
     "Skipped",
     "corrupt",
+    "hold_out",
     "load",
     "load_images",
 ]

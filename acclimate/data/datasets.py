@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -198,3 +198,16 @@ def _tensor(array: UInt8[np.ndarray, "n height width 3"]) -> UInt8[Tensor, "n 3 
         # of memory, and a shared one would let a slip change the cache.
         warnings.filterwarnings("ignore", message=".*not writable", category=UserWarning)
         return torch.from_numpy(np.ascontiguousarray(array)).permute(0, 3, 1, 2)
+
+
+def hold_out(data: LabelledImages, every: int = 20) -> tuple[LabelledImages, LabelledImages]:
+    """Split off every so many-th image, to choose settings on: (the rest, those).
+
+    Evenly spaced, so that a set sorted by class stays balanced.
+    """
+    chosen = torch.arange(len(data.images)) % every == every - 1
+    rest, held = (
+        replace(data, images=data.images[where], labels=data.labels[where])
+        for where in (~chosen, chosen)
+    )
+    return rest, held

@@ -64,6 +64,7 @@ def train_cta(
         settings.supervised,
         run,
         padding=settings.crop_padding,
+        hidden=settings.cutout,
         label_smoothing=settings.label_smoothing,
         identity=identity,
     )

@@ -33,6 +33,8 @@ class CTASettings:
     rest is that copy (Wortsman et al. 2022, *Robust fine-tuning of zero-shot models*). 1 is CTA."""
     crop_padding: int = 4
     """The largest shift of the supervised crop, in pixels."""
+    cutout: int = 0
+    """Side of the square that supervised training hides in each image, in pixels."""
     trainable_classifier: bool = False
     """Whether f moves while the twin is aligned, with cross entropy added; needs labels."""
     label_smoothing: float = 0.0
@@ -45,18 +47,19 @@ PRESETS = {
     "paper": CTASettings(),
     "small": CTASettings(
         supervised=Training(
-            epochs=15,
+            epochs=42,
             optimizer="sgd",
             learning_rate=0.2,
             final_learning_rate=1e-4,
             weight_decay=5e-4,
         ),
-        contrastive=Training(epochs=2, warm_up=0.5),
-        align=Training(epochs=15, batch=128, learning_rate=1e-3, warm_up=0.5),
+        contrastive=Training(epochs=1, warm_up=0.5),
+        align=Training(epochs=12, learning_rate=1e-3, warm_up=0.5),
         contrastive_temperature=0.5,
         start="copy",
         interpolation=0.35,
         views=SimCLRViews(smallest_crop=0.5),
+        cutout=8,
     ),
 }
 """``paper``: the published settings. ``small``: what two cores can afford."""
@@ -83,6 +86,7 @@ def check_settings(settings: CTASettings) -> None:
     for name, value, low, high in (
         ("contrastive_temperature", settings.contrastive_temperature, 1e-6, math.inf),
         ("align_temperature", settings.align_temperature, 1e-6, math.inf),
+        ("cutout", settings.cutout, 0, math.inf),
         ("crop_padding", settings.crop_padding, 0, math.inf),
         ("interpolation", settings.interpolation, 0, 1),
         ("label_smoothing", settings.label_smoothing, 0, 1),

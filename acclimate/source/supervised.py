@@ -1,4 +1,4 @@
-"""The classifier: cross entropy on shifted and flipped images."""
+"""The classifier: cross entropy on shifted, flipped and partly hidden images."""
 
 from jaxtyping import Int64, UInt8
 from torch import Tensor
@@ -7,8 +7,8 @@ from torch.nn.functional import cross_entropy
 from acclimate.backbones import Classifier
 from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import key
+from acclimate.source.augment import cutout, shifted_crop
 from acclimate.source.loop import Run, Training, train
-from acclimate.views import shifted_crop
 
 
 def supervised(
@@ -20,6 +20,7 @@ def supervised(
     run: Run,
     *,
     padding: int = 4,
+    hidden: int = 0,
     label_smoothing: float = 0.0,
     identity: object = None,
 ) -> None:
@@ -33,6 +34,7 @@ def supervised(
         settings: Length and optimiser.
         run: Seed, checkpoints, device, progress.
         padding: The largest shift, in pixels.
+        hidden: Side of the square that cutout hides, in pixels.
         label_smoothing: Share of the target spread over all classes.
         identity: What determines images and classifier, for the checkpoint.
 
@@ -44,6 +46,8 @@ def supervised(
         batch = shifted_crop(
             images[numbers], padding, key=key(epoch_key, "shifted crop"), index=numbers
         )
+        if hidden:
+            batch = cutout(batch, hidden, key=key(epoch_key, "cutout"), index=numbers)
         device = next(module.parameters()).device
         logits = module(preprocessing(batch.to(device)))
         return cross_entropy(
@@ -57,6 +61,6 @@ def supervised(
         settings,
         run,
         count=len(images),
-        identity=[identity, padding, label_smoothing],
+        identity=[identity, padding, hidden, label_smoothing],
     )
     classifier.eval()

@@ -1,0 +1,59 @@
+"""The augmentations of supervised training, on whole batches: shifted crop, flip, cutout."""
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.nn.functional import pad
+
+from acclimate.randomness import uniform
+
+
+def shifted_crop(
+    images: UInt8[Tensor, "batch 3 h w"], padding: int, *, key: int, index: Int64[Tensor, "batch"]
+) -> UInt8[Tensor, "batch 3 h w"]:
+    """Random crop of the zero-padded image, and a random flip: the supervised augmentation.
+
+    Args:
+        images: Any dtype.
+        padding: Pixels of black on each side, and so the largest shift.
+        key: From `acclimate.randomness.key`.
+        index: Each image's number in its data set.
+
+    Returns:
+        Images of the same size and dtype, in channels_last layout.
+    """
+    batch, _, height, width = images.shape
+    numbers = uniform(key, index, 3)  # [batch, 3]
+    shift = (numbers[:, :2] * (2 * padding + 1)).long()
+    rows = torch.arange(height, device=images.device) + shift[:, :1]  # [batch, h]
+    columns = torch.arange(width, device=images.device) + shift[:, 1:]
+    columns = columns.flip(1).where(numbers[:, 2:] < 0.5, columns)
+    padded = pad(images.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
+    which = torch.arange(batch, device=images.device)
+    # [batch, h, w, 3]
+    cropped = padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)
+
+
+def cutout(
+    images: UInt8[Tensor, "batch 3 h w"], size: int, *, key: int, index: Int64[Tensor, "batch"]
+) -> UInt8[Tensor, "batch 3 h w"]:
+    """Blacken a square of each image (DeVries & Taylor 2017, § 3).
+
+    The centre is any pixel, so that a square may reach over the border.
+
+    Args:
+        images: Any dtype.
+        size: The square's side, in pixels; 0 leaves the images alone.
+        key: From `acclimate.randomness.key`.
+        index: Each image's number in its data set.
+    """
+    height, width = images.shape[-2:]
+    extent = torch.tensor([height, width], device=images.device)
+    first = (uniform(key, index, 2) * extent).long() - size // 2  # [batch, 2]
+    rows = torch.arange(height, device=images.device) - first[:, :1]  # [batch, h]
+    columns = torch.arange(width, device=images.device) - first[:, 1:]
+    hidden = ((rows >= 0) & (rows < size))[:, :, None] & ((columns >= 0) & (columns < size))[
+        :, None
+    ]
+    return images.masked_fill(hidden[:, None], 0)
