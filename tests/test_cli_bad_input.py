@@ -188,6 +188,7 @@ BAD = {
     "crop of nothing": (train("--views.smallest-crop", "0"), "smallest_crop"),
     "probability 2": (train("--views.grey-probability", "2"), "grey_probability"),
     "padding -1": (train("--crop-padding", "-1"), "crop_padding"),
+    "cutout -1": (train("--cutout", "-1"), "cutout"),
     "label smoothing 2": (train("--label-smoothing", "2"), "label_smoothing"),
     # Aligning
     "weights missing": (align(weights="nowhere.safetensors"), "no file with weights"),

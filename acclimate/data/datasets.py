@@ -204,7 +204,15 @@ def hold_out(data: LabelledImages, every: int = 20) -> tuple[LabelledImages, Lab
     """Split off every so many-th image, to choose settings on: (the rest, those).
 
     Evenly spaced, so that a set sorted by class stays balanced.
+
+    Raises:
+        InputError: one of the two would be empty.
     """
+    if not 2 <= every <= len(data.images):
+        raise InputError(
+            f"every must lie in 2..{len(data.images)} to hold out some images and keep others, "
+            f"not {every}."
+        )
     chosen = torch.arange(len(data.images)) % every == every - 1
     rest, held = (
         replace(data, images=data.images[where], labels=data.labels[where])

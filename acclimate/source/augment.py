@@ -56,4 +56,4 @@ def cutout(
     hidden = ((rows >= 0) & (rows < size))[:, :, None] & ((columns >= 0) & (columns < size))[
         :, None
     ]
-    return images.masked_fill(hidden[:, None], 0)
+    return images.clone().masked_fill_(hidden[:, None], 0)  # a clone keeps the memory layout

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 
-from acclimate.data import fashion_mnist_mini, load, load_images
+from acclimate.data import LabelledImages, fashion_mnist_mini, hold_out, load, load_images
 from acclimate.errors import InputError
 
 RNG = np.random.default_rng(1)
@@ -347,3 +347,22 @@ def test_bad_size(folder, size):
 def test_bad_split(folder):
     with pytest.raises(InputError, match="unknown split 'tset': did you mean test"):
         load(folder, "tset")
+
+
+@pytest.mark.parametrize("every", [2, 3, 7])
+def test_held_out_images_are_the_others(every):
+    images = torch.arange(7, dtype=torch.uint8)[:, None, None, None].expand(7, 3, 2, 2)
+    data = LabelledImages(images, torch.arange(7), tuple("abcdefg"), "letters")
+    rest, held = hold_out(data, every)
+    assert held.labels.tolist() == list(range(every - 1, 7, every))
+    assert sorted(held.labels.tolist() + rest.labels.tolist()) == list(range(7))
+    for part in (rest, held):
+        assert torch.equal(part.images[:, 0, 0, 0].long(), part.labels)
+        assert part.classes == data.classes
+
+
+@pytest.mark.parametrize("every", [-1, 0, 1, 8])
+def test_nothing_to_hold_out(every):
+    data = LabelledImages(torch.zeros(7, 3, 2, 2).byte(), torch.arange(7), tuple("abcdefg"), "x")
+    with pytest.raises(InputError, match=r"every must lie in 2\.\.7"):
+        hold_out(data, every)
