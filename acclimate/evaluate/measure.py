@@ -1,10 +1,11 @@
 """Measure one method on one stream; the labels stay on this side."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from acclimate.adapt import Adapter
@@ -63,16 +64,7 @@ def measure(
     adapter = Adapter(bundle, name.removesuffix(LR0), settings)
     order = permutation(key(seed, "stream"), len(data.images))
     images = corrupted(data.images, corruption, severity, seed)
-    answers, seconds = [], 0.0
-    for numbers in order.split(batch):
-        part = images[numbers]
-        started = time.perf_counter()
-        logits = adapter.trace(part) if curve else adapter(part)[None]
-        seconds += time.perf_counter() - started
-        answers.append(logits.cpu())
-        advance(len(numbers))
-    logits = torch.empty(len(answers[0]), len(order), len(bundle.classes))
-    logits[:, order] = torch.cat(answers, dim=1)  # [steps + 1 or 1, n, classes]
+    logits, seconds = _answers(adapter, images, order.split(batch), curve, advance)
     correct = logits.argmax(2) == data.labels
     confidence, predictions = logits[-1].softmax(1).max(1)
     accuracies = correct.double().mean(1).tolist()
@@ -94,6 +86,28 @@ def measure(
         confidences=tuple(round(value, 4) for value in confidence.tolist()),
         curve=tuple(accuracies) if curve else (),
     )
+
+
+def _answers(
+    adapter: Adapter,
+    images: Tensor,
+    batches: Sequence[Tensor],
+    curve: bool,
+    advance: Callable[[int], None],
+) -> tuple[Float[Tensor, "steps images classes"], float]:
+    """Logits in the images' own order, before and after each step with ``curve``; and seconds."""
+    answers, seconds = [], 0.0
+    for numbers in batches:
+        part = images[numbers]
+        started = time.perf_counter()
+        logits = adapter.trace(part) if curve else adapter(part)[None]
+        seconds += time.perf_counter() - started
+        answers.append(logits.cpu())
+        advance(len(numbers))
+    arrived = torch.cat(answers, dim=1)
+    logits = torch.empty_like(arrived)
+    logits[:, torch.cat(tuple(batches))] = arrived
+    return logits, seconds
 
 
 def corrupted(images: Tensor, corruption: str, severity: int, seed: int) -> Tensor:

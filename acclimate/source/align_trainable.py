@@ -1,13 +1,13 @@
 """Alignment with a classifier that moves too: CTA § 3.4's variant, which needs labels."""
 
-from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from acclimate.backbones import Classifier
+from acclimate.errors import InputError
 from acclimate.objectives import alignment_loss
-from acclimate.preprocessing import Preprocessing
-from acclimate.source.align import recalibrate
+from acclimate.source.calibration import recalibrate
+from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training, gather, train
 from acclimate.source.two_views import draw_two_views
 from acclimate.views import SimCLRViews
@@ -29,15 +29,12 @@ class _Both(nn.Module):
 def align_trainable(
     twin: nn.Module,
     classifier: Classifier,
-    images: UInt8[Tensor, "n 3 h w"],
-    labels: Int64[Tensor, "n"],
-    preprocessing: Preprocessing,
+    source: SourceImages,
     settings: Training,
     run: Run,
     *,
     temperature: float,
     views: SimCLRViews,
-    identity: object = None,
 ) -> None:
     """Train π∘g and f together: Eq. 4 plus cross entropy on h(f(x)); h stays frozen.
 
@@ -46,24 +43,24 @@ def align_trainable(
     Args:
         twin: Images to features; trained in place; on return in evaluation mode.
         classifier: h∘f; f is trained in place; on return in evaluation mode.
-        images: Source images.
-        labels: Their classes.
-        preprocessing: Normalisation.
+        source: Images and their classes.
         settings: Length and optimiser.
         run: Seed, checkpoints, device, progress.
         temperature: τ.
         views: How views are drawn.
-        identity: What determines images, twin and classifier, for the checkpoint.
 
     Raises:
-        InputError: as `acclimate.source.loop.train`.
+        InputError: there are no labels; and as `acclimate.source.loop.train`.
     """
+    if source.labels is None:
+        raise InputError("trainable_classifier needs labels; leave it off without them.")
+    images, labels = source.images, source.labels
     both = _Both(twin, classifier)
     classifier.encoder.requires_grad_(True)
 
     def loss(module: nn.Module, numbers: Tensor, epoch_key: int) -> Tensor:
-        drawn = draw_two_views(module, images, numbers, preprocessing, views, epoch_key)
-        plain = preprocessing(images[numbers].to(drawn.device))
+        drawn = draw_two_views(module, source, numbers, views, epoch_key)
+        plain = source.preprocessing(images[numbers].to(drawn.device))
         features, target, logits = module(drawn, plain)
         first, second = features.chunk(2)
         aligned = alignment_loss(
@@ -78,8 +75,8 @@ def align_trainable(
         settings,
         run,
         count=len(images),
-        identity=[identity, temperature, vars(views)],
+        identity=[source.identity(labelled=True), temperature, vars(views)],
     )
     classifier.requires_grad_(False)
     for encoder in (twin, classifier.encoder):
-        recalibrate(encoder, images, preprocessing, run.precision)
+        recalibrate(encoder, source, run.precision)

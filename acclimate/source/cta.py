@@ -4,7 +4,6 @@ Barbeau et al., *CTA: Cross-Task Alignment for Better Test Time Training*.
 """
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +13,14 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from acclimate import __version__, sealed
+from acclimate import __version__
 from acclimate.backbones import build, split
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.data.datasets import LabelledImages
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.randomness import key
+from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, CTASettings, check_settings
 from acclimate.source.supervised import supervised
@@ -49,42 +49,25 @@ def train_cta(
     """
     run = run or Run()
     check_settings(settings)
-    classifier = split(_initial(model, len(data.classes), run, "classifier", weights))
-    preprocessing = Preprocessing.fit(data.images)
-    identity = {
-        "begin": sealed.digest(classifier.state_dict(), ""),
-        "images": fingerprint(data.images),
-        "labels": hashlib.sha256(data.labels.numpy().tobytes()).hexdigest(),
-    }
+    classes = len(data.classes)
+    classifier = split(_initial(model, classes, run, "classifier", weights))
+    source = SourceImages(data.images, Preprocessing.fit(data.images), data.labels)
     supervised(
         classifier,
-        data.images,
-        data.labels,
-        preprocessing,
+        source,
         settings.supervised,
         run,
         padding=settings.crop_padding,
         hidden=settings.cutout,
         label_smoothing=settings.label_smoothing,
-        identity=identity,
     )
     start = None
     if settings.start == "separate":
-        start = split(_initial(model, len(data.classes), run, "twin", weights)).encoder
-    twin = make_twin(
-        classifier,
-        data.images,
-        preprocessing,
-        settings,
-        run,
-        start=start,
-        labels=data.labels,
-        identity=identity | {"supervised": asdict(settings.supervised)},
-    )
+        start = split(_initial(model, classes, run, "twin", weights)).encoder
     return Bundle(
+        twin=make_twin(classifier, source, settings, run, start=start).cpu(),
         classifier=classifier.cpu(),
-        twin=twin.cpu(),
-        preprocessing=preprocessing,
+        preprocessing=source.preprocessing,
         classes=data.classes,
         objective={"views": asdict(settings.views)},
         architecture=model,
@@ -146,40 +129,21 @@ def align(
         raise InputError(
             f"{len(names)} class names were given for a head with {classifier.num_classes} outputs."
         )
-    if twin is None and settings.start == "separate":
-        twin = model
-    if isinstance(twin, str):
-        start = split(_initial(twin, len(names), run, "twin")).encoder
-    elif twin is not None and twin is not model:
-        start = split(twin).encoder
-    elif twin is None:
-        start = None
-    else:
-        raise InputError("give twin=NETWORK to start it separately, or set start to 'copy'.")
-    preprocessing = preprocessing or Preprocessing(images.shape[-1])
-    identity = {
-        "weights": sealed.digest(classifier.state_dict(), ""),
-        "start": None if start is None else sealed.digest(start.state_dict(), ""),
-        "images": fingerprint(images),
-    }
-    aligned = make_twin(
-        classifier,
-        images,
-        preprocessing,
-        settings,
-        run,
-        start=start,
-        labels=labels,
-        identity=identity,
-    )
     architecture = model if isinstance(model, str) else CUSTOM
-    twin_architecture = architecture
-    if twin is not None:
-        twin_architecture = twin if isinstance(twin, str) else CUSTOM
+    if twin is None and settings.start == "separate":
+        if not isinstance(model, str):
+            raise InputError("give twin=NETWORK to start it separately, or set start to 'copy'.")
+        twin = model
+    start, twin_architecture = None, architecture
+    if isinstance(twin, str):
+        start, twin_architecture = split(_initial(twin, len(names), run, "twin")).encoder, twin
+    elif twin is not None:
+        start, twin_architecture = split(twin).encoder, CUSTOM
+    source = SourceImages(images, preprocessing or Preprocessing(images.shape[-1]), labels)
     return Bundle(
+        twin=make_twin(classifier, source, settings, run, start=start).cpu(),
         classifier=classifier.cpu(),
-        twin=aligned.cpu(),
-        preprocessing=preprocessing,
+        preprocessing=source.preprocessing,
         classes=names,
         objective={"views": asdict(settings.views)},
         architecture=architecture,
@@ -210,10 +174,3 @@ def provenance(settings: CTASettings, run: Run, *, source: str) -> dict[str, Any
         "acclimate": __version__,
         "torch": torch.__version__,
     }
-
-
-def fingerprint(images: UInt8[Tensor, "n 3 h w"], limit: int = 1024) -> str:
-    """A hash that tells image sets apart: their shape and up to ``limit`` images, evenly spaced."""
-    sample = images[:: max(1, len(images) // limit)].contiguous()
-    shape = repr(tuple(images.shape)).encode()
-    return hashlib.sha256(shape + sample.cpu().numpy().tobytes()).hexdigest()

@@ -104,8 +104,9 @@ def train(
         settings: Length and optimiser.
         run: Seed, checkpoints, device, progress.
         count: How many images there are.
-        identity: Whatever else determines the result (JSON-able); a checkpoint made with another
-            identity, seed or settings is refused.
+        identity: Whatever else the loss depends on (JSON-able): images, frozen networks, its own
+            settings. A checkpoint made with another identity, seed, settings or initial weights is
+            refused.
 
     Raises:
         InputError: impossible settings, a checkpoint that is damaged or belongs to another run, or
@@ -116,7 +117,7 @@ def train(
     module.to(accelerator.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)
     path = run.folder / f"{name}.safetensors" if run.folder else None
-    stamp = _stamp(name, settings, run, count, identity)
+    stamp = _stamp(name, module, settings, run, count, identity) if path else ""
     history = run.history[name] = []
     if path and path.exists():
         history[:] = _resume(path, module, optimizer, stamp)
@@ -200,9 +201,12 @@ def gather(features: Tensor) -> Tensor:
     return torch.cat(torch.distributed.nn.functional.all_gather(features))
 
 
-def _stamp(name: str, settings: Training, run: Run, count: int, identity: object) -> str:
+def _stamp(
+    name: str, module: nn.Module, settings: Training, run: Run, count: int, identity: object
+) -> str:
     """A hash of all that determines a stage's result."""
-    parts = [name, asdict(settings), run.seed, run.precision, count, identity]
+    begin = sealed.digest(module.state_dict(), "")
+    parts = [name, begin, asdict(settings), run.seed, run.precision, count, identity]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,23 +2,18 @@
 
 from torch import Tensor, nn
 
-from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import key
+from acclimate.source.images import SourceImages
 from acclimate.views import SimCLRViews, simclr_views
 
 
 def draw_two_views(
-    module: nn.Module,
-    images: Tensor,
-    numbers: Tensor,
-    preprocessing: Preprocessing,
-    views: SimCLRViews,
-    epoch_key: int,
+    module: nn.Module, source: SourceImages, numbers: Tensor, views: SimCLRViews, epoch_key: int
 ) -> Tensor:
     """Two normalised views of the numbered images, on the module's device: firsts, then seconds."""
     device = next(module.parameters()).device
-    batch = preprocessing.unit(images[numbers].to(device))
+    batch = source.preprocessing.unit(source.images[numbers].to(device))
     drawn = simclr_views(
         batch, views, key=key(epoch_key, "views"), index=numbers.to(device), count=2
     )
-    return preprocessing.normalize(drawn)
+    return source.preprocessing.normalize(drawn)

@@ -12,8 +12,9 @@ from acclimate.errors import InputError
 from acclimate.objectives import alignment_loss
 from acclimate.preprocessing import Preprocessing
 from acclimate.source import align as align_module
-from acclimate.source.align import recalibrate
-from acclimate.source.cta import align, fingerprint, train_cta
+from acclimate.source.calibration import recalibrate
+from acclimate.source.cta import align, train_cta
+from acclimate.source.images import SourceImages, fingerprint
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS, CTASettings, with_epochs
 from acclimate.source.twin import make_twin
@@ -75,6 +76,13 @@ def test_same_seed_same_weights(trained, data):
     for ours, theirs in ((again.classifier, trained.classifier), (again.twin, trained.twin)):
         ours, theirs = ours.state_dict(), theirs.state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_supervised_settings_reach_the_training(trained, data):
+    for changes in ({"cutout": 8}, {"crop_padding": 0}, {"label_smoothing": 0.1}):
+        changed = train_cta(NAME, data, replace(SETTINGS, **changes), run_in(seed=2))
+        weights = changed.classifier.head.weight
+        assert not torch.equal(weights, trained.classifier.head.weight), changes
 
 
 def test_twin_logits_spread_as_the_classifiers(trained, data):
@@ -150,7 +158,9 @@ def test_stages_of_no_epochs_leave_a_twin_that_answers_as_the_classifier(data):
     torch.manual_seed(0)
     classifier = split(build("acclimate:preact8-w8", classes=4))  # group norm: no statistics
     preprocessing = Preprocessing.fit(data.images)
-    twin = make_twin(classifier, data.images, preprocessing, with_epochs(SETTINGS, 0), run_in())
+    twin = make_twin(
+        classifier, SourceImages(data.images, preprocessing), with_epochs(SETTINGS, 0), run_in()
+    )
     images = preprocessing(data.images[:8])
     torch.testing.assert_close(twin(images), classifier(images), rtol=1e-4, atol=1e-5)
 
@@ -186,13 +196,12 @@ def test_alignment_brings_held_out_images_closer(trained, data):
         target = trained.classifier.encoder(preprocessing(held_out))
         return alignment_loss(first, second, target, temperature=0.5).item()
 
-    recalibrate(branch, data.images, preprocessing, "fp32")
+    recalibrate(branch, SourceImages(data.images, preprocessing), "fp32")
     before = held_out_loss()
     align_module.align(
         branch,
         trained.classifier,
-        data.images,
-        preprocessing,
+        SourceImages(data.images, preprocessing),
         replace(SETTINGS.align, epochs=6, learning_rate=3e-3),
         run_in(),
         temperature=0.5,
@@ -209,7 +218,7 @@ def test_recalibrated_statistics_are_those_of_the_images(data, count):
     images[:, 1] //= 2
     module = nn.Sequential(nn.BatchNorm2d(3, momentum=0.3), nn.Conv2d(3, 2, 3))
     module[0].running_mean.fill_(9)
-    recalibrate(module, images, preprocessing, "fp32", batch=32)
+    recalibrate(module, SourceImages(images, preprocessing), "fp32", batch=32)
     expected = preprocessing(images)
     # Means of batches of nearly one size; variances are within them.
     deviation = expected.std((0, 2, 3))
@@ -222,7 +231,7 @@ def test_recalibrated_statistics_are_those_of_the_images(data, count):
 def test_recalibration_of_one_batch_is_exact(data):
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
     weights = copy.deepcopy(module[0].state_dict())
-    recalibrate(module, data.images, Preprocessing(28), "fp32", batch=128)
+    recalibrate(module, SourceImages(data.images, Preprocessing(28)), "fp32", batch=128)
     with torch.no_grad():
         found = module[0](Preprocessing(28)(data.images))
     torch.testing.assert_close(module[1].running_mean, found.mean((0, 2, 3)), rtol=1e-3, atol=2e-4)
@@ -234,7 +243,9 @@ def test_recalibration_keeps_to_its_limit(data):
     seen = []
     module = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3))
     module[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    recalibrate(module, data.images[:127], Preprocessing(28), "fp32", batch=16, limit=70)
+    recalibrate(
+        module, SourceImages(data.images[:127], Preprocessing(28)), "fp32", batch=16, limit=70
+    )
     assert sum(seen) == 70
 
 

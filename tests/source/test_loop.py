@@ -114,21 +114,24 @@ def test_resumed_training_ends_in_the_same_bits(tmp_path, optimizer):
     train("stage", without_folder, loss, settings, run_in(), count=COUNT)
     assert_same(whole.state_dict(), without_folder.state_dict())
     folder = tmp_path / "stopped"
-    for at, seed in ((8, 0), (13, 1)):  # in the second epoch, then in the third
+    for at in (8, 13):  # in the second epoch, then in the third
         with pytest.raises(StopError):
             stopped = run_in(folder, progress=stopping(at))
-            train("stage", network(seed), loss, settings, stopped, count=COUNT)
-    resumed, run = network(2), run_in(folder)
+            train("stage", network(), loss, settings, stopped, count=COUNT)
+    steps = []
+    resumed = network()
+    run = run_in(folder, progress=lambda name, done, total, remark: steps.append((done, total)))
     torch.rand(7)  # the global generator's state does not matter
     train("stage", resumed, loss, settings, run, count=COUNT)
     assert_same(resumed.state_dict(), whole.state_dict())
+    assert steps[0][0] == 2 * steps[0][1] / 3 + 1  # only the third epoch
     losses = [[epoch["loss"] for epoch in r.history["stage"]] for r in (run, full)]
     assert losses[0] == losses[1] and len(losses[0]) == 3
     assert [p.name for p in folder.iterdir()] == ["stage.safetensors"]
 
 
 def test_finished_training_is_loaded_and_not_repeated(tmp_path):
-    first, second = network(0), network(1)
+    first, second = network(), network()
     train("stage", first, loss, SETTINGS, run_in(tmp_path), count=COUNT)
 
     def forbidden(module, numbers, epoch_key):
@@ -172,6 +175,13 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, change):
     assert (tmp_path / "stage.safetensors").read_bytes() == before
 
 
+def test_checkpoint_of_other_initial_weights_is_refused(tmp_path):
+    settings = replace(SETTINGS, epochs=1)
+    train("stage", network(), loss, settings, run_in(tmp_path), count=COUNT)
+    with pytest.raises(InputError, match="other settings"):
+        train("stage", network(1), loss, settings, run_in(tmp_path), count=COUNT)
+
+
 def test_damaged_checkpoint_is_refused(tmp_path):
     settings = replace(SETTINGS, epochs=1)
     train("stage", network(), loss, settings, run_in(tmp_path), count=COUNT)
@@ -193,7 +203,7 @@ def test_loss_that_is_not_finite(tmp_path, value):
 
     with pytest.raises(InputError, match=r"stage loss became .* in epoch 2; lower the learning"):
         train("stage", network(), exploding, SETTINGS, run_in(tmp_path), count=COUNT)
-    resumed, whole = network(1), network()
+    resumed, whole = network(), network()
     train("stage", resumed, loss, SETTINGS, run_in(tmp_path), count=COUNT)
     train("stage", whole, loss, SETTINGS, run_in(), count=COUNT)
     assert_same(resumed.state_dict(), whole.state_dict())  # no NaN was kept

@@ -1,0 +1,34 @@
+"""What the stages before deployment train on."""
+
+import hashlib
+from dataclasses import dataclass
+
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from acclimate.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True, eq=False)
+class SourceImages:
+    """Images of the source domain, how a network takes them, and their classes if known."""
+
+    images: UInt8[Tensor, "n 3 h w"]
+    """0..255, not normalised; may be a read-only memory map."""
+    preprocessing: Preprocessing
+    labels: Int64[Tensor, "n"] | None = None
+    """Only the supervised stage and an alignment that trains the classifier look at them."""
+
+    def identity(self, *, labelled: bool = False) -> list[str]:
+        """What tells these from others, for a checkpoint's stamp."""
+        found = [fingerprint(self.images), repr(self.preprocessing)]
+        if labelled and self.labels is not None:
+            found.append(hashlib.sha256(self.labels.cpu().numpy().tobytes()).hexdigest())
+        return found
+
+
+def fingerprint(images: UInt8[Tensor, "n 3 h w"], limit: int = 1024) -> str:
+    """A hash that tells image sets apart: their shape and up to ``limit`` images, evenly spaced."""
+    sample = images[:: max(1, len(images) // limit)].contiguous()
+    shape = repr(tuple(images.shape)).encode()
+    return hashlib.sha256(shape + sample.cpu().numpy().tobytes()).hexdigest()
