@@ -20,6 +20,8 @@ from acclimate.errors import InputError
 GOLDEN = Path(__file__).parents[1] / "golden"
 DETERMINISTIC = [
     "defocus_blur",
+    "zoom_blur",
+    "gaussian_blur",
     "brightness",
     "contrast",
     "pixelate",
@@ -27,6 +29,8 @@ DETERMINISTIC = [
     "saturate",
 ]
 STOCHASTIC = [name for name in CORRUPTIONS if name not in DETERMINISTIC]
+# By the reference's statistics, these do not always change an image more at a higher severity.
+NOT_GROWING = ["glass_blur", "elastic_transform", "saturate"]
 
 
 @cache
@@ -226,7 +230,7 @@ def test_any_size_gives_the_same_dtype_and_shape(name, shape):
 
 
 @pytest.mark.parametrize("size", [28, 32, 48, 64, 96])
-@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name != "saturate"])
+@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in NOT_GROWING])
 def test_severities_grow_at_every_size(name, size):
     images = photographs(64)
     images = torch.nn.functional.interpolate(images.float(), (size, size), mode="area").byte()

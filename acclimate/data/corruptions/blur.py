@@ -2,12 +2,19 @@
 
 import math
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from acclimate.data.corruptions.pixels import Draws, round_levels, to_levels, to_unit
+from acclimate.data.corruptions.pixels import (
+    Draws,
+    interpolate,
+    round_levels,
+    to_levels,
+    to_unit,
+)
 
 
 def defocus_blur(
@@ -28,6 +35,28 @@ def defocus_blur(
     return to_levels(blurred)
 
 
+def glass_blur(
+    images: UInt8[Tensor, "n 3 h w"],
+    constant: tuple[float, int, int],
+    scale: float,
+    draws: Draws,
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Frosted glass: pixels take a near one's place, between two Gaussian blurs.
+
+    ``constant`` is the blurs' standard deviation and how far a pixel comes, both in pixels of the
+    published size, and how often all pixels are replaced.
+    """
+    deviation, distance, passes = constant
+    deviation, distance = deviation * scale, max(1, round(distance * scale))
+    pixels = to_levels(gaussian(to_unit(images), deviation)).flatten(2)  # [n, 3, h w]
+    height, width = images.shape[2:]
+    for turn in range(passes):
+        chance = draws.uniform(f"offsets {turn}", height * width)
+        source = _glass(chance, height, width, distance)
+        pixels = pixels.gather(2, source[:, None].expand(-1, 3, -1))
+    return to_levels(gaussian(to_unit(pixels.view(images.shape)), deviation))
+
+
 def motion_blur(
     images: UInt8[Tensor, "n 3 h w"], constant: tuple[float, float], scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
@@ -37,24 +66,115 @@ def motion_blur(
     edge. ``constant`` is radius and standard deviation in pixels of the published size.
     """
     radius, deviation = (length * scale for length in constant)
+    angle = draws.uniform("angle", 1).double() * 90 - 45
+    return round_levels(streak(images.float(), angle, radius, deviation))
+
+
+def streak(
+    levels: Float32[Tensor, "n channels h w"],
+    angle: Float64[Tensor, "n 1"],
+    radius: float,
+    deviation: float,
+) -> Float32[Tensor, "n channels h w"]:
+    """The mean along a line at an angle of -45 to 45 degrees, weighted by half a Gaussian."""
     # Beyond five standard deviations the weights are nothing.
     taps = min(2 * math.ceil(radius) + 1, math.ceil(5 * deviation) + 1)
     distance = torch.arange(taps, dtype=torch.float64)
     weights = torch.exp(-(distance**2) / (2 * deviation**2))
     weights = (weights / weights.sum()).tolist()
 
-    angle = torch.deg2rad(draws.uniform("angle", 1).double() * 90 - 45)  # [n, 1]
+    angle = torch.deg2rad(angle)
     distance = distance.to(angle)
     across, down = ((distance * f(angle) - 0.5).ceil().long() for f in (torch.cos, torch.sin))
     reach = taps - 1
-    height, width = images.shape[2:]
-    padded = functional.pad(images.float(), (0, reach, reach, reach), mode="replicate")
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [n, 3, 2 reach + 1, taps, h, w]
-    rows = torch.arange(len(images), device=images.device)
-    blurred = torch.zeros_like(images, dtype=torch.float32)
+    height, width = levels.shape[2:]
+    padded = functional.pad(levels, (0, reach, reach, reach), mode="replicate")
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [n, c, 2 reach + 1, taps, h, w]
+    rows = torch.arange(len(levels), device=levels.device)
+    blurred = torch.zeros_like(levels)
     for tap, weight in enumerate(weights):
         blurred += windows[rows, :, down[:, tap] + reach, across[:, tap]].mul_(weight)
-    return round_levels(blurred)
+    return blurred
+
+
+def zoom_blur(
+    images: UInt8[Tensor, "n 3 h w"], constant: tuple[float, float], scale: float, draws: Draws
+) -> UInt8[Tensor, "n 3 h w"]:
+    """A camera that moves ahead: the mean of the image and of it enlarged step by step.
+
+    ``constant`` is where the enlargements end, and their step. They begin with 1, so that the image
+    itself counts twice.
+    """
+    # NumPy's range, as the benchmark's, for its rounding: it decides whether the end is included.
+    factors = np.arange(1, *constant).tolist()
+    fractions = to_unit(images)
+    total = fractions.clone()
+    for factor in factors:
+        down, across = (enlarged(length, factor).to(total) for length in images.shape[2:])
+        down, across = torch.broadcast_tensors(down[None, :, None], across)  # [1, h, w]
+        total += interpolate(fractions, across, down)
+    return to_levels(total.div_(len(factors) + 1))
+
+
+def gaussian_blur(
+    images: UInt8[Tensor, "n 3 h w"], constant: float, scale: float, draws: Draws
+) -> UInt8[Tensor, "n 3 h w"]:
+    """A Gaussian blur; ``constant`` is its standard deviation in pixels of the published size."""
+    return to_levels(gaussian(to_unit(images), constant * scale))
+
+
+def gaussian(fractions: Float32[Tensor, "n 3 h w"], deviation: float) -> Float32[Tensor, "n 3 h w"]:
+    """A Gaussian of four standard deviations to each side; the image's edge is repeated."""
+    reach = int(4 * deviation + 0.5)
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    weights = torch.exp(-(offsets**2) / (2 * deviation**2))
+    weights = (weights / weights.sum()).tolist()
+    for axis, sides in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
+        length = fractions.shape[axis]
+        padded = functional.pad(fractions, sides, mode="replicate")
+        fractions = fractions * weights[reach]
+        for tap in range(reach):  # from the outermost pair of pixels inwards
+            pair = padded.narrow(axis, tap, length) + padded.narrow(axis, 2 * reach - tap, length)
+            fractions += pair.mul_(weights[tap])
+    return fractions
+
+
+def _glass(
+    chance: Float32[Tensor, "n pixels"], height: int, width: int, distance: int
+) -> Int64[Tensor, "n pixels"]:
+    """Which pixel of the image each pixel shows after one turn; ``chance`` draws the offsets.
+
+    The benchmark goes through the pixels from the last to the first and means to swap each with one
+    at an offset of -distance to distance - 1 along both axes. It overwrites it instead, and may
+    copy a pixel that has been overwritten before. To follow such chains all at once, every pixel
+    takes over what its source points to, again and again: a chain's length halves each time.
+    """
+    line = torch.arange(-distance, distance, device=chance.device)
+    offsets = (line[:, None] * width + line).flatten()
+    option = chance.mul(len(offsets)).int().clamp_(max=len(offsets) - 1).flatten()
+    y, x = (torch.arange(length, device=chance.device) for length in (height, width))
+    y, x = ((place > distance) & (place <= len(place) - distance) for place in (y, x))
+    written = (y[:, None] & x).flatten()  # [pixels]
+    here = torch.arange(height * width, device=chance.device)
+    source = offsets.index_select(0, option).view_as(chance).mul_(written).add_(here)
+    # A chain goes on where the source comes later in the image and so was written before. Ends are
+    # kept as their complement, which is negative.
+    source = torch.where((source > here) & written[source], source, ~source)
+    while (source >= 0).any():
+        source = torch.where(source >= 0, source.gather(1, source.clamp(min=0)), source)
+    return ~source
+
+
+def enlarged(length: int, factor: float) -> Float64[Tensor, "length"]:
+    """Where along an axis each pixel of the enlarged image comes from.
+
+    The crop that is enlarged and the enlarged axis are whole numbers of pixels; their outermost
+    pixels match.
+    """
+    crop = math.ceil(length / factor)
+    grown = round(crop * factor)
+    place = torch.arange(length, dtype=torch.float64) + (grown - length) // 2
+    return place * ((crop - 1) / max(grown - 1, 1)) + (length - crop) // 2
 
 
 def _disk(radius: float, deviation: float, scale: float) -> Float32[Tensor, "side side"]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from acclimate import randomness
 
@@ -51,3 +52,27 @@ def to_levels(fractions: Float32[Tensor, "..."]) -> UInt8[Tensor, "..."]:
 def round_levels(levels: Float32[Tensor, "..."]) -> UInt8[Tensor, "..."]:
     """Levels 0..255 as bytes, rounded half up, as image libraries do."""
     return levels.add(0.5 + 1e-3).clamp_(0, 255).to(torch.uint8)
+
+
+def interpolate(
+    fractions: Float32[Tensor, "n 3 h w"],
+    across: Float32[Tensor, "#n h w"],
+    down: Float32[Tensor, "#n h w"],
+    *,
+    outer_edge: bool = False,
+) -> Float32[Tensor, "n 3 h w"]:
+    """The images at places (across, down) between pixels, linearly; pixel centres are 0, 1, ...
+
+    Beyond its edges an image is mirrored, about its outermost pixels or about their outer edge.
+    """
+    height, width = fractions.shape[2:]
+    if outer_edge:
+        grid = [(2 * across + 1) / width - 1, (2 * down + 1) / height - 1]
+    else:
+        grid = [2 * across / max(width - 1, 1) - 1, 2 * down / max(height - 1, 1) - 1]
+    return functional.grid_sample(
+        fractions,
+        torch.stack(grid, -1).expand(len(fractions), -1, -1, -1),
+        padding_mode="reflection",
+        align_corners=not outer_edge,
+    )

@@ -1,0 +1,87 @@
+"""Corruptions by where a pixel's light is taken from."""
+
+import torch
+from jaxtyping import Float32, Float64, UInt8
+from torch import Tensor
+
+from acclimate.data.corruptions.pixels import Draws, interpolate, to_levels, to_unit
+
+# Bits of a weight and of a displacement's random number: two passes of the one and one of the other
+# stay below float64's 53.
+_WEIGHT_BITS, _FIELD_BITS = 18, 16
+
+
+def elastic_transform(
+    images: UInt8[Tensor, "n 3 h w"],
+    constant: tuple[float, float, float],
+    scale: float,
+    draws: Draws,
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Move three corners of a square at random, then every pixel by a smooth random field.
+
+    ``constant`` is the field's strength, the standard deviation of the Gaussian that smooths it,
+    and how far a corner moves at most along an axis, all in pixels of the published size.
+    """
+    strength, deviation, jitter = (length * scale for length in constant)
+    height, width = images.shape[2:]
+    fractions = to_unit(images)
+    across, down = _tilted(draws, height, width, jitter)
+    fractions = interpolate(fractions, across, down)
+    if strength != 0:
+        y, x = (torch.arange(length, device=images.device) for length in (height, width))
+        across = _field(draws, "across", height, width, deviation).mul_(strength).add_(x)
+        down = _field(draws, "down", height, width, deviation).mul_(strength).add_(y[:, None])
+        fractions = interpolate(fractions, across, down, outer_edge=True)
+    return to_levels(fractions)
+
+
+def _tilted(
+    draws: Draws, height: int, width: int, jitter: float
+) -> tuple[Float32[Tensor, "n h w"], Float32[Tensor, "n h w"]]:
+    """Where each pixel (x, y) comes from under the affine map that moves three corners.
+
+    The corners a, b, c are those at the lower right, upper right and upper left of a square around
+    the centre; the map takes the moved sides b->a and c->b back to the straight ones.
+    """
+    third = min(height, width) // 3
+    moves = draws.uniform("corners", 6).view(-1, 3, 2, 1, 1).mul_(2).sub_(1).mul_(jitter)
+    (ax, ay), (bx, by), (cx, cy) = (move.unbind(1) for move in moves.unbind(1))  # [n, 1, 1] each
+    right, top = width // 2 + third, height // 2 - third
+    down_x, down_y = ax - bx, ay - by + 2 * third
+    across_x, across_y = bx - cx + 2 * third, by - cy
+    area = down_x * across_y - down_y * across_x
+
+    x = torch.arange(width, device=moves.device) - (bx + right)  # [n, 1, w]
+    y = torch.arange(height, device=moves.device)[:, None] - (by + top)  # [n, h, 1]
+    along_down = x * (across_y / area) - y * (across_x / area)
+    along_across = y * (down_x / area) - x * (down_y / area)
+    return right + along_across * (2 * third), top + along_down * (2 * third)
+
+
+def _field(
+    draws: Draws, purpose: str, height: int, width: int, deviation: float
+) -> Float32[Tensor, "n h w"]:
+    """Uniform noise in (-1, 1), smoothed by a Gaussian; the field is mirrored at its edges.
+
+    Both axes are smoothed by a matrix, as the Gaussian may be wider than the image. Noise and
+    weights are whole numbers, whose products and sums float64 holds exactly, in whatever order.
+    """
+    noise = draws.uniform(purpose, height * width).view(-1, height, width).double()
+    noise = noise.mul_(2**_FIELD_BITS).floor_().mul_(2).sub_(2**_FIELD_BITS - 1)
+    rows, columns = (_smoothing(length, deviation).to(noise.device) for length in (height, width))
+    smooth = rows @ (noise @ columns.T)
+    return smooth.mul_(2.0 ** -(_FIELD_BITS + 2 * _WEIGHT_BITS)).float()
+
+
+def _smoothing(length: int, deviation: float) -> Float64[Tensor, "length length"]:
+    """Row i: the weights, times 2^18, of a Gaussian of three standard deviations around i."""
+    reach = int(3 * deviation + 0.5)
+    offsets = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-(offsets.double() ** 2) / (2 * deviation**2))
+    weights = (weights / weights.sum() * 2**_WEIGHT_BITS).round()
+    row = torch.arange(length)[:, None]
+    mirrored = (row + offsets) % (2 * length)
+    mirrored = torch.minimum(mirrored, 2 * length - 1 - mirrored)
+    matrix = torch.zeros(length, length, dtype=torch.float64)
+    place = row.expand_as(mirrored), mirrored
+    return matrix.index_put_(place, weights.expand(mirrored.shape), accumulate=True)
