@@ -13,7 +13,15 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from acclimate.data.corruptions import blur, digital, geometry, noise, weather
+from acclimate.data.corruptions import (
+    blur,
+    digital,
+    frost,
+    geometry,
+    noise,
+    spatter,
+    weather,
+)
 from acclimate.data.corruptions.constants import CONSTANTS, nearest_size
 from acclimate.data.corruptions.pixels import Draws
 from acclimate.errors import InputError, unknown_name
@@ -30,6 +38,8 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Any, float, Draws], Tensor]] = {
     "glass_blur": blur.glass_blur,
     "motion_blur": blur.motion_blur,
     "zoom_blur": blur.zoom_blur,
+    "snow": weather.snow,
+    "frost": frost.frost,
     "fog": weather.fog,
     "brightness": digital.brightness,
     "contrast": digital.contrast,
@@ -39,6 +49,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Any, float, Draws], Tensor]] = {
     # The benchmark's extra four, meant for choosing settings.
     "speckle_noise": noise.speckle_noise,
     "gaussian_blur": blur.gaussian_blur,
+    "spatter": spatter.spatter,
     "saturate": digital.saturate,
 }
 

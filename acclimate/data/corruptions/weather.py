@@ -1,9 +1,47 @@
 """Corruptions by weather."""
 
+import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from acclimate.data.corruptions.pixels import Draws, to_levels, to_unit
+from acclimate.data.corruptions.blur import enlarged, streak
+from acclimate.data.corruptions.layers import fit, published_shape, sample
+from acclimate.data.corruptions.pixels import Draws, round_levels, to_levels, to_unit
+
+
+def snow(
+    images: UInt8[Tensor, "n 3 h w"],
+    constant: tuple[float, float, float, float, float, float, float],
+    scale: float,
+    draws: Draws,
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Whiten the image, then add flakes that fall along a line, and the same flakes turned round.
+
+    ``constant`` is mean and standard deviation of the noise that flakes are made of, the factor by
+    which it is enlarged, the threshold that a flake exceeds, radius and standard deviation of its
+    streak (as `motion_blur`'s, but within 45 degrees of downwards), and the share of the image that
+    is not whitened. The layer of flakes is made at the published size and fitted to the image.
+    """
+    mean, deviation, zoom, threshold, radius, spread, kept = constant
+    height, width = published_shape(images, scale)
+    # `streak` looks to the right and repeats that edge, the benchmark looks upwards: the layer is
+    # made on its side, its top at the right.
+    flakes = draws.normal("flakes", width * height).view(-1, width, height)
+    flakes = flakes.mul_(deviation).add_(mean)
+    if zoom != 1:
+        flakes = sample(flakes, 1, enlarged(width, zoom))
+        flakes = sample(flakes, 2, enlarged(height, zoom))
+    flakes = to_levels(flakes.masked_fill(flakes < threshold, 0)).float().flip(2)
+    angle = draws.uniform("angle", 1).double() * 90 - 45
+    flakes = round_levels(streak(flakes[:, None], angle, radius, spread))
+    flakes = fit(to_unit(flakes)[:, 0].flip(2).transpose(1, 2), images)[:, None]
+
+    fractions = to_unit(images)
+    red, green, blue = fractions.unbind(1)
+    grey = (red * 0.299 + green * 0.587 + blue * 0.114)[:, None]
+    whitened = torch.maximum(fractions, grey.mul_(1.5).add_(0.5))
+    fractions = fractions.mul_(kept).add_(whitened.mul_(1 - kept))
+    return to_levels(fractions.add_(flakes + flakes.flip(2, 3)))
 
 
 def fog(

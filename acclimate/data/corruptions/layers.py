@@ -1,0 +1,37 @@
+"""What is laid over an image is made at the size that its constants were published for."""
+
+import torch
+from jaxtyping import Float32, Float64, UInt8
+from torch import Tensor
+
+
+def published_shape(images: UInt8[Tensor, "n 3 h w"], scale: float) -> tuple[int, int]:
+    """Height and width of the images were their shorter side of the published size."""
+    height, width = images.shape[2:]
+    return round(height / scale), round(width / scale)
+
+
+def fit(
+    layer: Float32[Tensor, "n height width"], images: UInt8[Tensor, "n 3 h w"]
+) -> Float32[Tensor, "n h w"]:
+    """A layer resized to the images, linearly."""
+    for axis in (1, 2):
+        old, new = layer.shape[axis], images.shape[axis + 1]
+        if old != new:
+            centres = torch.arange(new, dtype=torch.float64) + 0.5
+            layer = sample(layer, axis, (centres * (old / new) - 0.5).clamp_(0, old - 1))
+    return layer
+
+
+def sample(
+    layer: Float32[Tensor, "n h w"], axis: int, places: Float64[Tensor, "length"]
+) -> Float32[Tensor, "n ..."]:
+    """A layer at places between its pixels along one axis, linearly; centres are 0, 1, ..."""
+    below = places.floor()
+    above = (below + 1).clamp_(max=layer.shape[axis] - 1)
+    share = (places - below).float().to(layer.device)
+    share = share[:, None] if axis == 1 else share
+    first, second = (
+        layer.index_select(axis, line.long().to(layer.device)) for line in (below, above)
+    )
+    return first.mul_(1 - share).add_(second.mul_(share))
