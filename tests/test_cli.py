@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -190,3 +192,11 @@ def test_help(verb, capsys):
     assert "usage" in said.lower()
     expected = list(VERBS) if verb is None else {"adapt": ["--steps", "--method"]}.get(verb, [])
     assert all(name in said for name in expected)
+
+
+def test_starting_the_command_line_imports_no_model_zoo():
+    probe = (
+        "import sys, acclimate.cli; print({'timm', 'torchvision', 'matplotlib'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

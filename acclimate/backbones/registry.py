@@ -5,8 +5,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import timm
-import torchvision
 from torch import nn
 
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
@@ -67,15 +65,17 @@ def _constructor(name: str) -> Constructor:
     source, _, model = name.partition(":")
     if source == "acclimate" and (constructor := _own(model)):
         return constructor
-    if source == "torchvision" and model in _torchvision_names():
-        return lambda classes: torchvision.models.get_model(
-            model, weights=None, num_classes=classes
-        )
+    import timm  # with torchvision, half of all the time that an import of acclimate would take
+    from torchvision import models
+
+    theirs = models.list_models(module=models)
+    if source == "torchvision" and model in theirs:
+        return lambda classes: models.get_model(model, weights=None, num_classes=classes)
     if source == "timm" and model in {*timm.list_models(), *timm.list_pretrained()}:
         return lambda classes: timm.create_model(model, pretrained=False, num_classes=classes)
     known = [
         *OWN_EXAMPLES,
-        *(f"torchvision:{model}" for model in _torchvision_names()),
+        *(f"torchvision:{model}" for model in theirs),
         *(f"timm:{model}" for model in timm.list_models()),
     ]
     # Over a thousand names: only the nearest help.
@@ -105,7 +105,3 @@ def _own(name: str) -> Constructor | None:
         width=int(width or 16),
         norm="batch" if (norm or usual_norm) == "bn" else "group",
     )
-
-
-def _torchvision_names() -> list[str]:
-    return torchvision.models.list_models(module=torchvision.models)

@@ -54,7 +54,7 @@ PRESETS = {
             weight_decay=5e-4,
         ),
         contrastive=Training(epochs=1, warm_up=0.5),
-        align=Training(epochs=12, learning_rate=1e-3, warm_up=0.5),
+        align=Training(epochs=10, learning_rate=1e-3, warm_up=0.5),
         contrastive_temperature=0.5,
         start="copy",
         interpolation=0.35,
