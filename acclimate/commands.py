@@ -66,6 +66,8 @@ class Train:
     """Resize images to squares of this many pixels."""
     seed: int = 0
     """Of weights, order and views."""
+    device: Literal["cpu"] | None = None
+    """cpu keeps the training off a GPU that is there."""
     settings: Stages = PRESETS["small"]
     """Each stage's settings."""
 
@@ -78,8 +80,7 @@ class Train:
         data = load(self.data, "train", root=self.root, size=self.size)
         _report_skipped(data.skipped, console)
         _make_bundle(
-            self.out,
-            self.seed,
+            self,
             lambda run: train_cta(self.model, data, self.settings, run, weights=self.weights),
             console,
         )
@@ -123,6 +124,8 @@ class Align:
     """A text file with a class name a line; default: numbers."""
     seed: int = 0
     """Of order and views."""
+    device: Literal["cpu"] | None = None
+    """cpu keeps the training off a GPU that is there."""
     settings: Stages = PRESETS["small"]
     """Each stage's settings; the supervised stage is not run."""
 
@@ -143,8 +146,7 @@ class Align:
         if found.images.shape[-1] != found.images.shape[-2]:
             raise InputError("the images are not square; pass --size to resize and crop them.")
         _make_bundle(
-            self.out,
-            self.seed,
+            self,
             lambda run: align(
                 self.model,
                 found.images,
@@ -176,7 +178,7 @@ class Adapt:
     out: Path
     """The CSV file to write."""
     method: str = "cta"
-    """A name that acclimate methods lists."""
+    """A name that acclimate methods lists; default: the bundle's."""
     device: str | None = None
     """cpu or cuda; default: a GPU if there is one."""
     batch: int = 128
@@ -274,14 +276,16 @@ def _check_parent(out: Path) -> None:
         raise InputError(f"{out} cannot be made: {parent} is no folder; choose another --out.")
 
 
-def _make_bundle(out, seed, make, console) -> None:
+def _make_bundle(command: Train | Align, make, console) -> None:
     """Run the stages with checkpoints beside the bundle, save it, remove the checkpoints."""
     from acclimate.progress import live
     from acclimate.source.loop import Run
 
+    out = command.out
     stages = out.with_name(f"{out.name}.stages")
     with live() as progress:
-        bundle = make(Run(seed=seed, folder=stages, progress=progress))
+        run = Run(seed=command.seed, folder=stages, progress=progress, device=command.device)
+        bundle = make(run)
     bundle.save(out)
     shutil.rmtree(stages, ignore_errors=True)
     console.print(f"{out} is ready: acclimate adapt {out} FOLDER --out predictions.csv")

@@ -83,6 +83,19 @@ def test_adapt_takes_settings_from_the_method_and_the_command(trained, data, tmp
     assert given["settings"] == replace(METHODS["aligned-bn"].settings, prior=16.0)
 
 
+def test_adapt_takes_the_bundles_method(trained, data, tmp_path, monkeypatch):
+    replace(Bundle.load(trained), method="ptbn").save(tmp_path / "other")
+    given = {}
+    monkeypatch.setattr(
+        "acclimate.adapt.folder.adapt_folder", lambda *_, **named: given.update(named) or iter(())
+    )
+    command = ["adapt", str(tmp_path / "other"), str(data), "--out", str(tmp_path / "x.csv")]
+    main(command)
+    assert (given["method"], given["settings"]) == ("ptbn", METHODS["ptbn"].settings)
+    main([*command, "--method", "source"])
+    assert (given["method"], given["settings"]) == ("source", METHODS["source"].settings)
+
+
 def test_adapt_names_what_it_skips(trained, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
     Image.new("RGB", (20, 30), "red").save(tmp_path / "good [brackets].png")

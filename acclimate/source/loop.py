@@ -54,7 +54,7 @@ class Run:
     """bf16 where the device multiplies it natively, or as told."""
     progress: Progress = silent
     """Called with the stage's name, steps done, all steps, and a remark."""
-    device: str | None = None
+    device: Literal["cpu"] | None = None
     """``"cpu"`` keeps training off a GPU that is there."""
     history: dict[str, list[dict[str, float]]] = field(default_factory=dict, compare=False)
     """Filled by each stage: loss, learning rate and seconds of each epoch."""
