@@ -34,6 +34,9 @@ STUDY = Study(
     held_out=HELD_OUT,
 )
 
+EVERY = 20
+"""One training image in so many is held out."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -57,7 +60,7 @@ def main(arguments: Arguments) -> None:
     """Run the study and copy what is to be kept."""
     keep_freed_memory()
     study = replace(STUDY, model=arguments.model, images=arguments.images, seed=arguments.seed)
-    train, _ = hold_out(load(arguments.data, "train"))
+    train, _ = hold_out(load(arguments.data, "train"), EVERY)
     test = load(arguments.data, "test")
     cells = run_study(
         study,
