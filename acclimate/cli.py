@@ -74,8 +74,8 @@ def _parse(given: list[str]) -> Any:
 
 def _bundled_method(given: Sequence[str]) -> str:
     """The method of the bundle that is to adapt, the default of ``--method``."""
-    for argument in given[1:]:
-        if given[0] == "adapt" and (Path(argument) / "bundle.json").is_file():
+    for argument in given[1:] if given[:1] == ["adapt"] else ():
+        if (Path(argument) / "bundle.json").is_file():
             return read_record(argument)["method"]
     return "cta"
 

@@ -131,15 +131,23 @@ class Align:
 
     def run(self, console: Console) -> None:
         """Do it."""
+        import torch
+
         from acclimate.data import load, load_images
         from acclimate.preprocessing import Preprocessing
         from acclimate.source.cta import align
 
         _check_absent(self.out)
-        labels = None
+        labels, names = None, _read_names(self.class_names)
         if self.settings.trainable_classifier:
             found = load(self.images, "train", root=self.root, size=self.size)
-            labels = found.labels
+            names = names or list(found.classes)
+            if sorted(names) != sorted(found.classes):
+                raise InputError(
+                    f"{self.class_names} names other classes than the folders in {self.images}; "
+                    f"name the same ones, in the order of the classifier's outputs."
+                )
+            labels = torch.tensor([names.index(folder) for folder in found.classes])[found.labels]
         else:
             found = load_images(self.images, root=self.root, size=self.size)
         _report_skipped(found.skipped, console)
@@ -151,7 +159,7 @@ class Align:
                 self.model,
                 found.images,
                 weights=self.weights,
-                classes=_read_names(self.class_names),
+                classes=names,
                 preprocessing=Preprocessing(found.images.shape[-1], self.mean, self.std),
                 settings=self.settings,
                 run=run,

@@ -120,7 +120,13 @@ def test_methods_are_listed(capsys):
 
 
 @pytest.fixture
-def stages(monkeypatch, data, tmp_path):
+def devices():
+    """Where the ``train`` commands of `stages` were told to run."""
+    return []
+
+
+@pytest.fixture
+def stages(monkeypatch, data, tmp_path, devices):
     """The settings that a ``train`` command hands to the library."""
 
     class EnoughError(Exception):
@@ -131,6 +137,7 @@ def stages(monkeypatch, data, tmp_path):
 
         def spy(model, data, settings, run, **named):
             given.append(settings)
+            devices.append(run.device)
             raise EnoughError
 
         monkeypatch.setattr(acclimate.source.cta, "train_cta", spy)
@@ -139,6 +146,12 @@ def stages(monkeypatch, data, tmp_path):
         return given[0]
 
     return settings_of
+
+
+def test_device_of_training(stages, devices):
+    stages()
+    stages("--device", "cpu")
+    assert devices == [None, "cpu"]
 
 
 def test_presets_and_epochs(stages):
@@ -213,3 +226,31 @@ def test_starting_the_command_line_imports_no_model_zoo():
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_class_names_order_the_labels_of_a_trainable_classifier(data, tmp_path, monkeypatch):
+    given = {}
+
+    class EnoughError(Exception):
+        pass
+
+    def spy(model, images, **named):
+        given.update(named)
+        raise EnoughError
+
+    monkeypatch.setattr(acclimate.source.cta, "align", spy)
+    command = ["align", *SMALL, "--images", str(data), "--out", str(tmp_path / "b")]
+    command += ["--trainable-classifier"]
+    with pytest.raises(EnoughError):
+        main(command)
+    sorted_labels = given["labels"]
+    assert given["classes"] == ["dark", "light"]
+    (tmp_path / "names.txt").write_text("light\ndark\n")
+    with pytest.raises(EnoughError):
+        main([*command, "--class-names", str(tmp_path / "names.txt")])
+    assert given["classes"] == ["light", "dark"]
+    assert given["labels"].tolist() == [1 - label for label in sorted_labels.tolist()]
+    (tmp_path / "names.txt").write_text("light\ngrey\n")
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--class-names", str(tmp_path / "names.txt")])
+    assert caught.value.code == 2

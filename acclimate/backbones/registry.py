@@ -65,17 +65,16 @@ def _constructor(name: str) -> Constructor:
     source, _, model = name.partition(":")
     if source == "acclimate" and (constructor := _own(model)):
         return constructor
-    import timm  # with torchvision, half of all the time that an import of acclimate would take
+    if source == "torchvision" and (constructor := _torchvision(model)):
+        return constructor
+    if source == "timm" and (constructor := _timm(model)):
+        return constructor
+    import timm
     from torchvision import models
 
-    theirs = models.list_models(module=models)
-    if source == "torchvision" and model in theirs:
-        return lambda classes: models.get_model(model, weights=None, num_classes=classes)
-    if source == "timm" and model in {*timm.list_models(), *timm.list_pretrained()}:
-        return lambda classes: timm.create_model(model, pretrained=False, num_classes=classes)
     known = [
         *OWN_EXAMPLES,
-        *(f"torchvision:{model}" for model in theirs),
+        *(f"torchvision:{model}" for model in models.list_models(module=models)),
         *(f"timm:{model}" for model in timm.list_models()),
     ]
     # Over a thousand names: only the nearest help.
@@ -105,3 +104,20 @@ def _own(name: str) -> Constructor | None:
         width=int(width or 16),
         norm="batch" if (norm or usual_norm) == "bn" else "group",
     )
+
+
+# Imported where they are used: together they would be half of the time that acclimate starts in.
+def _torchvision(name: str) -> Constructor | None:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        return None
+    return lambda classes: models.get_model(name, weights=None, num_classes=classes)
+
+
+def _timm(name: str) -> Constructor | None:
+    import timm
+
+    if name not in {*timm.list_models(), *timm.list_pretrained()}:
+        return None
+    return lambda classes: timm.create_model(name, pretrained=False, num_classes=classes)

@@ -1,12 +1,13 @@
 """What the stages before deployment train on."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from acclimate.preprocessing import Preprocessing
+from acclimate.errors import InputError
+from acclimate.preprocessing import Preprocessing, evenly_spaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +19,27 @@ class SourceImages:
     preprocessing: Preprocessing
     labels: Int64[Tensor, "n"] | None = None
     """Only the supervised stage and an alignment that trains the classifier look at them."""
+
+    def __post_init__(self):
+        if self.labels is not None and len(self.labels) != len(self.images):
+            raise InputError(
+                f"{len(self.labels)} labels do not fit {len(self.images)} images; give each one."
+            )
+
+    def labels_for(self, purpose: str) -> Int64[Tensor, "n"]:
+        """The labels.
+
+        Raises:
+            InputError: there are none, and ``purpose`` needs them.
+        """
+        if self.labels is None:
+            raise InputError(f"{purpose} needs labels, and these images have none.")
+        return self.labels
+
+    def sample(self, limit: int) -> "SourceImages":
+        """At most ``limit`` of the images, evenly spaced."""
+        labels = None if self.labels is None else evenly_spaced(self.labels, limit)
+        return replace(self, images=evenly_spaced(self.images, limit), labels=labels)
 
     def identity(self, *, labelled: bool = False) -> list[str]:
         """What tells these from others, for a checkpoint's stamp."""
