@@ -142,10 +142,10 @@ class Align:
         if self.settings.trainable_classifier:
             found = load(self.images, "train", root=self.root, size=self.size)
             names = names or list(found.classes)
-            if sorted(names) != sorted(found.classes):
+            if unknown := sorted(set(found.classes) - set(names)):
                 raise InputError(
-                    f"{self.class_names} names other classes than the folders in {self.images}; "
-                    f"name the same ones, in the order of the classifier's outputs."
+                    f"{self.class_names} does not name the folder {unknown[0]!r} of {self.images}; "
+                    f"name every class, in the order of the classifier's outputs."
                 )
             labels = torch.tensor([names.index(folder) for folder in found.classes])[found.labels]
         else:
