@@ -59,7 +59,7 @@ PRESETS = {
         align=Training(epochs=10, learning_rate=1e-3, warm_up=0.5),
         contrastive_temperature=0.5,
         start="copy",
-        interpolation=0.35,
+        interpolation=0.7,
         views=SimCLRViews(smallest_crop=0.5),
         cutout=8,
     ),
