@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from jaxtyping import Int64, UInt8
 from torch import Tensor
@@ -43,14 +44,19 @@ class SourceImages:
 
     def identity(self, *, labelled: bool = False) -> list[str]:
         """What tells these from others, for a checkpoint's stamp."""
-        found = [fingerprint(self.images), repr(self.preprocessing)]
+        found = [self._fingerprint, repr(self.preprocessing)]
         if labelled and self.labels is not None:
             found.append(hashlib.sha256(self.labels.cpu().numpy().tobytes()).hexdigest())
         return found
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.images)
 
-def fingerprint(images: UInt8[Tensor, "n 3 h w"], limit: int = 1024) -> str:
-    """A hash that tells image sets apart: their shape and up to ``limit`` images, evenly spaced."""
-    sample = images[:: max(1, len(images) // limit)].contiguous()
-    shape = repr(tuple(images.shape)).encode()
-    return hashlib.sha256(shape + sample.cpu().numpy().tobytes()).hexdigest()
+
+def fingerprint(images: UInt8[Tensor, "n 3 h w"]) -> str:
+    """A hash of every image."""
+    total = hashlib.sha256(repr(tuple(images.shape)).encode())
+    for part in images.split(4096):
+        total.update(part.contiguous().cpu().numpy().data)
+    return total.hexdigest()

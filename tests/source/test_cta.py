@@ -370,6 +370,17 @@ def test_fingerprint_tells_sets_apart(data):
     assert fingerprint(changed) != fingerprint(data.images)
     assert fingerprint(data.images[:127]) != fingerprint(data.images)
     assert fingerprint(data.images.flip(0)) != fingerprint(data.images)
+    strided = data.images.contiguous()
+    assert strided.stride() != data.images.stride()
+    assert fingerprint(strided) == fingerprint(data.images)
+
+
+@pytest.mark.parametrize("at", [0, 4095, 4096, 8999])
+def test_fingerprint_sees_every_image_of_a_large_set(at):
+    images = torch.zeros(9000, 3, 2, 2, dtype=torch.uint8)
+    changed = images.clone()
+    changed[at, 1, 1, 1] = 1
+    assert fingerprint(changed) != fingerprint(images)
 
 
 def test_presets():
