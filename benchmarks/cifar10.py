@@ -73,7 +73,8 @@ def main(arguments: Arguments) -> None:
     )
     if arguments.results:
         arguments.results.mkdir(parents=True, exist_ok=True)
-        for name in ("results.csv", "picture.png", "report.html"):
+        # Not the report: it shows images of the data set, which are not ours to pass on.
+        for name in ("results.csv", "picture.png"):
             shutil.copy(arguments.out / "study" / name, arguments.results / name)
         labels = subset(test, study.images).labels.tolist()
         record = {

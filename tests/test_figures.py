@@ -1,8 +1,8 @@
 """Every table of figures in README and docs says what the committed results say.
 
-A marked table has accuracies in percent in its last two columns: of clean images, and the mean over
-corruptions. ``<!-- figures: results/NAME/results.csv -->``: a row begins with the method, and the
-mean is over the reported corruptions. ``<!-- figures: results/NAME/held_out.csv -->``: a row begins
+A marked table ends in two columns for each file that its mark names, accuracies in percent: clean,
+and the mean over corruptions. ``<!-- figures: results/NAME/results.csv -->``: a row begins with the
+method, and the mean is over the reported corruptions. ``results/NAME/held_out.csv``: a row begins
 with setting and method, and the mean is over the held-out corruptions.
 """
 
@@ -18,11 +18,11 @@ from acclimate.quickstart import HELD_OUT
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MARKED = re.compile(r"<!-- figures: (\S+) -->\n((?:\|.*\n)+)")
+MARKED = re.compile(r"<!-- figures: ([^>]+) -->\n((?:\|.*\n)+)")
 TABLES = [
-    pytest.param(source, table, id=f"{page.name}-{number}")
+    pytest.param(sources.split(), table, id=f"{page.name}-{number}")
     for page in PAGES
-    for number, (source, table) in enumerate(MARKED.findall(page.read_text(encoding="utf-8")))
+    for number, (sources, table) in enumerate(MARKED.findall(page.read_text(encoding="utf-8")))
 ]
 
 
@@ -44,16 +44,16 @@ def measured(path: Path) -> dict[tuple[str, ...], tuple[float, float]]:
     return {name: (clean[name], mean(corrupted[name])) for name in clean}
 
 
-@pytest.mark.parametrize("source, table", TABLES)
-def test_table_says_what_was_measured(source, table):
-    found = measured(ROOT / source)
-    keys = len(next(iter(found)))
+@pytest.mark.parametrize("sources, table", TABLES)
+def test_table_says_what_was_measured(sources, table):
+    files = [measured(ROOT / source) for source in sources]
+    keys = len(next(iter(files[0])))
     _, _, *rows = table.splitlines()
     assert rows
     for row in rows:
         cells = [cell.strip().strip("*`") for cell in row.strip("|").split("|")]
-        expected = found[tuple(cells[:keys])]
-        assert cells[-2:] == [f"{100 * value:.1f}" for value in expected], row
+        expected = [value for found in files for value in found[tuple(cells[:keys])]]
+        assert cells[-len(expected) :] == [f"{100 * value:.1f}" for value in expected], row
 
 
 def test_readme_has_its_tables():
