@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
 from rich.console import Console
 
+from acclimate.bundle import read_record
 from acclimate.commands import VERBS, Adapt, Align, Train
 from acclimate.errors import InputError, unknown_name
 from acclimate.memory import keep_freed_memory
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(given: list[str]) -> Any:
-    """Read a command; ``--preset``, ``--epochs`` and ``--method`` first set others' defaults."""
+    """Read a command; some flags, and the bundle, set the defaults of others."""
     verb = given[0] if given else ""
     if verb and not verb.startswith("-") and verb not in VERBS:
         raise unknown_name("command", verb, VERBS)
@@ -43,7 +45,7 @@ def _parse(given: list[str]) -> Any:
     epochs = _value(given, "--epochs")
     if epochs is not None and epochs.removeprefix("-").isdecimal():
         stages = with_epochs(stages, int(epochs))
-    method = _value(given, "--method") or "cta"
+    method = _value(given, "--method") or _bundled_method(given)
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     missing = tyro.MISSING
@@ -51,7 +53,11 @@ def _parse(given: list[str]) -> Any:
         "train": Train(data=missing, out=missing, settings=stages),
         "align": Align(model=missing, images=missing, out=missing, settings=stages),
         "adapt": Adapt(
-            bundle=missing, images=missing, out=missing, settings=METHODS[method].settings
+            bundle=missing,
+            images=missing,
+            out=missing,
+            method=method,
+            settings=METHODS[method].settings,
         ),
     }
     commands = [
@@ -64,6 +70,14 @@ def _parse(given: list[str]) -> Any:
         prog="acclimate",
         description="Image classifiers that go on learning, without labels, where they run.",
     )
+
+
+def _bundled_method(given: Sequence[str]) -> str:
+    """The method of the bundle that is to adapt, the default of ``--method``."""
+    for argument in given[1:] if given[:1] == ["adapt"] else ():
+        if (Path(argument) / "bundle.json").is_file():
+            return read_record(argument)["method"]
+    return "cta"
 
 
 def _default(defaults: dict[str, Any], name: str) -> dict[str, Any]:

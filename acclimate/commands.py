@@ -66,6 +66,8 @@ class Train:
     """Resize images to squares of this many pixels."""
     seed: int = 0
     """Of weights, order and views."""
+    device: Literal["cpu"] | None = None
+    """cpu keeps the training off a GPU that is there."""
     settings: Stages = PRESETS["small"]
     """Each stage's settings."""
 
@@ -78,8 +80,7 @@ class Train:
         data = load(self.data, "train", root=self.root, size=self.size)
         _report_skipped(data.skipped, console)
         _make_bundle(
-            self.out,
-            self.seed,
+            self,
             lambda run: train_cta(self.model, data, self.settings, run, weights=self.weights),
             console,
         )
@@ -123,33 +124,42 @@ class Align:
     """A text file with a class name a line; default: numbers."""
     seed: int = 0
     """Of order and views."""
+    device: Literal["cpu"] | None = None
+    """cpu keeps the training off a GPU that is there."""
     settings: Stages = PRESETS["small"]
     """Each stage's settings; the supervised stage is not run."""
 
     def run(self, console: Console) -> None:
         """Do it."""
+        import torch
+
         from acclimate.data import load, load_images
         from acclimate.preprocessing import Preprocessing
         from acclimate.source.cta import align
 
         _check_absent(self.out)
-        labels = None
+        labels, names = None, _read_names(self.class_names)
         if self.settings.trainable_classifier:
             found = load(self.images, "train", root=self.root, size=self.size)
-            labels = found.labels
+            names = names or list(found.classes)
+            if unknown := sorted(set(found.classes) - set(names)):
+                raise InputError(
+                    f"{self.class_names} does not name the folder {unknown[0]!r} of {self.images}; "
+                    f"name every class, in the order of the classifier's outputs."
+                )
+            labels = torch.tensor([names.index(folder) for folder in found.classes])[found.labels]
         else:
             found = load_images(self.images, root=self.root, size=self.size)
         _report_skipped(found.skipped, console)
         if found.images.shape[-1] != found.images.shape[-2]:
             raise InputError("the images are not square; pass --size to resize and crop them.")
         _make_bundle(
-            self.out,
-            self.seed,
+            self,
             lambda run: align(
                 self.model,
                 found.images,
                 weights=self.weights,
-                classes=_read_names(self.class_names),
+                classes=names,
                 preprocessing=Preprocessing(found.images.shape[-1], self.mean, self.std),
                 settings=self.settings,
                 run=run,
@@ -176,7 +186,7 @@ class Adapt:
     out: Path
     """The CSV file to write."""
     method: str = "cta"
-    """A name that acclimate methods lists."""
+    """A name that acclimate methods lists; default: the bundle's."""
     device: str | None = None
     """cpu or cuda; default: a GPU if there is one."""
     batch: int = 128
@@ -274,14 +284,16 @@ def _check_parent(out: Path) -> None:
         raise InputError(f"{out} cannot be made: {parent} is no folder; choose another --out.")
 
 
-def _make_bundle(out, seed, make, console) -> None:
+def _make_bundle(command: Train | Align, make, console) -> None:
     """Run the stages with checkpoints beside the bundle, save it, remove the checkpoints."""
     from acclimate.progress import live
     from acclimate.source.loop import Run
 
+    out = command.out
     stages = out.with_name(f"{out.name}.stages")
     with live() as progress:
-        bundle = make(Run(seed=seed, folder=stages, progress=progress))
+        run = Run(seed=command.seed, folder=stages, progress=progress, device=command.device)
+        bundle = make(run)
     bundle.save(out)
     shutil.rmtree(stages, ignore_errors=True)
     console.print(f"{out} is ready: acclimate adapt {out} FOLDER --out predictions.csv")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torchvision.transforms.v2.functional import center_crop, resize
 
 from acclimate.errors import InputError
 
@@ -46,6 +45,8 @@ class Preprocessing:
         """
         images = images.float() / (255 if images.dtype == torch.uint8 else 1)
         if images.shape[-2:] != (self.size, self.size):
+            from torchvision.transforms.v2.functional import center_crop, resize
+
             images = center_crop(resize(images, [self.size], antialias=True), [self.size])
         return images
 

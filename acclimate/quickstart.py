@@ -43,6 +43,7 @@ STUDY = Study(
         align=Training(epochs=10, batch=64, learning_rate=1e-3, warm_up=0.5),
         crop_padding=2,
         cutout=0,
+        interpolation=0.35,
         # Garments fill their pictures: crops far smaller than these are nothing that will be met.
         views=SimCLRViews(smallest_crop=0.9, brightness=0.6, contrast=0.6),
     ),

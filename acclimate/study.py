@@ -91,7 +91,7 @@ def run_study(
             run = Run(seed=study.seed, folder=stages or out / "stages", progress=progress)
             train_cta(study.model, train, study.settings, run).save(bundle_path)
             if not stages:
-                shutil.rmtree(out / "stages")
+                shutil.rmtree(out / "stages", ignore_errors=True)
         measured = partial(
             compare,
             bundle_path,

@@ -1,11 +1,12 @@
 """Choose settings without the test set: on held-out source images, speckle noise and saturate.
 
-    python benchmarks/held_out.py --study quickstart --out runs/quickstart --retrain
-    python benchmarks/held_out.py --study cifar10 --data cifar10.zip --out runs/cifar10
+    python benchmarks/held_out.py quickstart --out runs/quickstart --retrain
+    python benchmarks/held_out.py cifar10 --data cifar10.zip --out runs/cifar10
 
 Every so many-th training image is kept from training, and answered for here. Of each part of the
 table that row is chosen which has the best mean on the two corruptions among those that lose at
-most one point to the frozen classifier on clean images. Killed, it resumes.
+most one point to the frozen classifier on the same clean images, or among all if none does. Killed,
+it resumes. `cifar10.py` with the same --out goes on from the same training.
 """
 
 import csv
@@ -14,6 +15,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +24,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from acclimate import files, machine, quickstart
+from acclimate import files, machine, quickstart, sealed
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, hold_out, load
 from acclimate.evaluate.measure import measure, settings_of, subset
 from acclimate.memory import keep_freed_memory
+from acclimate.methods import METHODS
 from acclimate.progress import Progress, live
 from acclimate.source.cta import train_cta
 from acclimate.source.loop import Run
@@ -34,6 +37,8 @@ from acclimate.source.presets import CTASettings
 from acclimate.study import Study
 
 STUDIES = {"quickstart": quickstart.STUDY, "cifar10": cifar10.STUDY}
+EVERY = {"quickstart": 5, "cifar10": cifar10.EVERY}
+"""One training image in so many is held out."""
 CLEAN_LOSS = 0.01
 SHARES = (0.35, 0.5, 0.7, 1.0)
 PRIORS = (0, 4, 16, 64, 256)
@@ -58,16 +63,14 @@ STEPS: tuple[dict[str, Any], ...] = (
 class Arguments:
     """What to choose for, and where to write."""
 
-    study: Literal["quickstart", "cifar10"]
+    study: tyro.conf.Positional[Literal["quickstart", "cifar10"]]
     """Whose classifier and training settings."""
     out: Path
     """Checkpoints and measurements."""
-    data: str = "fashion-mnist-mini"
-    """Labelled images with a split train; for cifar10 its folder or zip."""
+    data: str | None = None
+    """For cifar10: its folder or zip."""
     results: Path | None = None
     """Where held_out.csv and held_out.json are written."""
-    every: int = 20
-    """One training image in so many is held out."""
     images: int = 1000
     """Held-out images that the gradient steps are tried on."""
     retrain: bool = False
@@ -79,7 +82,7 @@ class Row:
     """One setting, measured."""
 
     part: str
-    """Rows of a part differ in one thing; one of them is chosen."""
+    """One row of each part is chosen."""
     setting: str
     method: str
     n_images: int
@@ -118,15 +121,19 @@ class Bench:
         images: int | None = None,
     ) -> Row:
         """Measure a setting of a method, unless that was done before."""
-        path = self.out / "rows" / f"{part}, {setting}, {method}.json"
+        some = subset(self.held, images)
+        settings = replace(settings_of(method), **(changes or {}))
+        network = bundle.twin if METHODS[method].model == "twin" else bundle.classifier
+        identity = [method, asdict(settings), some.name, len(some.images), asdict(self.study)]
+        stamp = sealed.digest(network.state_dict(), json.dumps(identity))[:16]
+        path = self.out / "rows" / f"{part}, {setting}, {method}-{stamp}.json"
         if not path.exists():
-            some = subset(self.held, images)
-            settings = replace(settings_of(method), **(changes or {}))
+            level = self.study.severity
             accuracy = {
                 name: measure(
                     bundle, method, some, name, severity, settings=settings, batch=self.study.batch
                 ).accuracy
-                for name, severity in (("none", 0), ("speckle_noise", 5), ("saturate", 5))
+                for name, severity in (("none", 0), ("speckle_noise", level), ("saturate", level))
             }
             clean = accuracy.pop("none")
             row = Row(part, setting, method, len(some.images), clean, **accuracy)
@@ -140,6 +147,7 @@ def rows(bench: Bench, images: int, *, retrain: bool) -> Iterator[Row]:
     twins = {share: bench.bundle(replace(settings, interpolation=share)) for share in SHARES}
     frozen = bench.row("classifier", "as trained", twins[1.0], "source")
     yield frozen
+    yield bench.row("classifier", "fewer images", twins[1.0], "source", None, images)
     yield bench.row("classifier", "as trained", twins[1.0], "ptbn")
     for share, twin in twins.items():
         yield bench.row("interpolation, frozen", f"{share:g}", twin, "aligned")
@@ -160,11 +168,11 @@ def rows(bench: Bench, images: int, *, retrain: bool) -> Iterator[Row]:
     nothing = {"learning_rate": 0.0}
     yield bench.row("published steps", "learning_rate 0", twin, "cta-paper", nothing, images)
     for name, changed in alignments(settings) if retrain else ():
-        stages = bench.out / f"stages, {name}"
-        if not stages.exists():
-            stages.mkdir()
-            shutil.copy(bench.out / "stages" / "supervised.safetensors", stages)
-        yield bench.row("alignment", name, bench.bundle(changed, stages.name), "aligned-bn")
+        stages = f"stages, {name}"
+        trained = bench.out / "stages" / "supervised.safetensors"
+        if not (copied := bench.out / stages / trained.name).exists():
+            files.write_atomically(copied, partial(shutil.copyfile, trained))
+        yield bench.row("alignment", name, bench.bundle(changed, stages), "aligned-bn")
 
 
 def alignments(settings: CTASettings) -> Iterator[tuple[str, CTASettings]]:
@@ -191,12 +199,16 @@ def main(arguments: Arguments) -> None:
     """Measure all rows, show them, and write those that are to be kept."""
     keep_freed_memory()
     study = STUDIES[arguments.study]
-    train, held = hold_out(load(arguments.data, "train"), arguments.every)
+    data = arguments.data or ("fashion-mnist-mini" if arguments.study == "quickstart" else None)
+    if data is None:
+        raise SystemExit("held_out.py cifar10 needs --data, the folder or zip of CIFAR-10.")
+    train, held = hold_out(load(data, "train"), EVERY[arguments.study])
     with live() as progress:
         bench = Bench(arguments.out, study, train, held, progress)
         found = list(rows(bench, arguments.images, retrain=arguments.retrain))
     parts = {row.part: [r for r in found if r.part == row.part] for row in found}
-    best = [chosen(part, found[0]) for part in parts.values()]
+    frozen = {row.n_images: row for row in found if row.method == "source"}
+    best = [chosen(part, frozen[part[0].n_images]) for part in parts.values()]
     names = ("part", "setting", "method", "n_images")
     shown = ("clean", "speckle_noise", "saturate", "mean")
     table = Table(*names, *shown, "chosen")
@@ -214,7 +226,7 @@ def main(arguments: Arguments) -> None:
         files.write_text(arguments.results / "held_out.csv", text.getvalue())
         record = {
             "study": asdict(study),
-            "every": arguments.every,
+            "every": EVERY[arguments.study],
             "training seconds": bench.bundle(study.settings).provenance["seconds"],
             "machine": machine.describe(),
         }

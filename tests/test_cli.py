@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -81,6 +83,19 @@ def test_adapt_takes_settings_from_the_method_and_the_command(trained, data, tmp
     assert given["settings"] == replace(METHODS["aligned-bn"].settings, prior=16.0)
 
 
+def test_adapt_takes_the_bundles_method(trained, data, tmp_path, monkeypatch):
+    replace(Bundle.load(trained), method="ptbn").save(tmp_path / "other")
+    given = {}
+    monkeypatch.setattr(
+        "acclimate.adapt.folder.adapt_folder", lambda *_, **named: given.update(named) or iter(())
+    )
+    command = ["adapt", str(tmp_path / "other"), str(data), "--out", str(tmp_path / "x.csv")]
+    main(command)
+    assert (given["method"], given["settings"]) == ("ptbn", METHODS["ptbn"].settings)
+    main([*command, "--method", "source"])
+    assert (given["method"], given["settings"]) == ("source", METHODS["source"].settings)
+
+
 def test_adapt_names_what_it_skips(trained, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
     Image.new("RGB", (20, 30), "red").save(tmp_path / "good [brackets].png")
@@ -105,7 +120,13 @@ def test_methods_are_listed(capsys):
 
 
 @pytest.fixture
-def stages(monkeypatch, data, tmp_path):
+def devices():
+    """Where the ``train`` commands of `stages` were told to run."""
+    return []
+
+
+@pytest.fixture
+def stages(monkeypatch, data, tmp_path, devices):
     """The settings that a ``train`` command hands to the library."""
 
     class EnoughError(Exception):
@@ -116,6 +137,7 @@ def stages(monkeypatch, data, tmp_path):
 
         def spy(model, data, settings, run, **named):
             given.append(settings)
+            devices.append(run.device)
             raise EnoughError
 
         monkeypatch.setattr(acclimate.source.cta, "train_cta", spy)
@@ -124,6 +146,12 @@ def stages(monkeypatch, data, tmp_path):
         return given[0]
 
     return settings_of
+
+
+def test_device_of_training(stages, devices):
+    stages()
+    stages("--device", "cpu")
+    assert devices == [None, "cpu"]
 
 
 def test_presets_and_epochs(stages):
@@ -190,3 +218,39 @@ def test_help(verb, capsys):
     assert "usage" in said.lower()
     expected = list(VERBS) if verb is None else {"adapt": ["--steps", "--method"]}.get(verb, [])
     assert all(name in said for name in expected)
+
+
+def test_starting_the_command_line_imports_no_model_zoo():
+    probe = (
+        "import sys, acclimate.cli; print({'timm', 'torchvision', 'matplotlib'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_class_names_order_the_labels_of_a_trainable_classifier(data, tmp_path, monkeypatch):
+    given = {}
+
+    class EnoughError(Exception):
+        pass
+
+    def spy(model, images, **named):
+        given.update(named)
+        raise EnoughError
+
+    monkeypatch.setattr(acclimate.source.cta, "align", spy)
+    command = ["align", *SMALL, "--images", str(data), "--out", str(tmp_path / "b")]
+    command += ["--trainable-classifier"]
+    with pytest.raises(EnoughError):
+        main(command)
+    sorted_labels = given["labels"]
+    assert given["classes"] == ["dark", "light"]
+    (tmp_path / "names.txt").write_text("light\ndark\n")
+    with pytest.raises(EnoughError):
+        main([*command, "--class-names", str(tmp_path / "names.txt")])
+    assert given["classes"] == ["light", "dark"]
+    assert given["labels"].tolist() == [1 - label for label in sorted_labels.tolist()]
+    (tmp_path / "names.txt").write_text("light\ngrey\n")
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--class-names", str(tmp_path / "names.txt")])
+    assert caught.value.code == 2

@@ -70,6 +70,8 @@ def prepared(tmp_path_factory) -> Path:
             (folder / name).mkdir(parents=True, exist_ok=True)
             picture.save(folder / name / f"{number}.png")
     (folder / "classes.txt").write_text("\n".join(data.classes), encoding="utf-8")
+    folders = [re.sub(r"\W+", "-", name) for name in data.classes]
+    (folder / "folders.txt").write_text("\n".join(folders), encoding="utf-8")
     torch.manual_seed(0)
     save_file(build("torchvision:resnet18", classes=10).state_dict(), folder / "my.safetensors")
     few = LabelledImages(images, labels, data.classes, data.name)

@@ -5,8 +5,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import timm
-import torchvision
 from torch import nn
 
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
@@ -67,15 +65,16 @@ def _constructor(name: str) -> Constructor:
     source, _, model = name.partition(":")
     if source == "acclimate" and (constructor := _own(model)):
         return constructor
-    if source == "torchvision" and model in _torchvision_names():
-        return lambda classes: torchvision.models.get_model(
-            model, weights=None, num_classes=classes
-        )
-    if source == "timm" and model in {*timm.list_models(), *timm.list_pretrained()}:
-        return lambda classes: timm.create_model(model, pretrained=False, num_classes=classes)
+    if source == "torchvision" and (constructor := _torchvision(model)):
+        return constructor
+    if source == "timm" and (constructor := _timm(model)):
+        return constructor
+    import timm
+    from torchvision import models
+
     known = [
         *OWN_EXAMPLES,
-        *(f"torchvision:{model}" for model in _torchvision_names()),
+        *(f"torchvision:{model}" for model in models.list_models(module=models)),
         *(f"timm:{model}" for model in timm.list_models()),
     ]
     # Over a thousand names: only the nearest help.
@@ -107,5 +106,18 @@ def _own(name: str) -> Constructor | None:
     )
 
 
-def _torchvision_names() -> list[str]:
-    return torchvision.models.list_models(module=torchvision.models)
+# Imported where they are used: together they would be half of the time that acclimate starts in.
+def _torchvision(name: str) -> Constructor | None:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        return None
+    return lambda classes: models.get_model(name, weights=None, num_classes=classes)
+
+
+def _timm(name: str) -> Constructor | None:
+    import timm
+
+    if name not in {*timm.list_models(), *timm.list_pretrained()}:
+        return None
+    return lambda classes: timm.create_model(name, pretrained=False, num_classes=classes)

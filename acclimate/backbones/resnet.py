@@ -7,7 +7,6 @@ a method can branch off after ``encoder.stages[1]`` or tap any stage.
 from collections import OrderedDict
 from typing import Literal
 
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad
@@ -71,7 +70,9 @@ def resnet50(*, classes: int, stem: Literal["cifar", "imagenet"] = "imagenet") -
         stem: ``imagenet`` is a strided 7x7 convolution and a max-pool; ``cifar`` is a 3x3
             convolution alone, which keeps the resolution of small images.
     """
-    encoder = torchvision.models.resnet50(weights=None, zero_init_residual=True)
+    from torchvision import models
+
+    encoder = models.resnet50(weights=None, zero_init_residual=True)
     head = nn.Linear(encoder.fc.in_features, classes)
     encoder.fc = nn.Identity()  # type: ignore[assignment]
     if stem == "cifar":

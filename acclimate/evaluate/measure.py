@@ -1,7 +1,7 @@
 """Measure one method on one stream; the labels stay on this side."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -91,7 +91,7 @@ def measure(
 def _answers(
     adapter: Adapter,
     images: Tensor,
-    batches: Sequence[Tensor],
+    batches: tuple[Tensor, ...],
     curve: bool,
     advance: Callable[[int], None],
 ) -> tuple[Float[Tensor, "steps images classes"], float]:
@@ -106,7 +106,7 @@ def _answers(
         advance(len(numbers))
     arrived = torch.cat(answers, dim=1)
     logits = torch.empty_like(arrived)
-    logits[:, torch.cat(tuple(batches))] = arrived
+    logits[:, torch.cat(batches)] = arrived
     return logits, seconds
 
 

@@ -4,7 +4,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from acclimate.backbones import Classifier
-from acclimate.errors import InputError
 from acclimate.objectives import alignment_loss
 from acclimate.source.calibration import recalibrate
 from acclimate.source.images import SourceImages
@@ -52,9 +51,7 @@ def align_trainable(
     Raises:
         InputError: there are no labels; and as `acclimate.source.loop.train`.
     """
-    if source.labels is None:
-        raise InputError("trainable_classifier needs labels; leave it off without them.")
-    images, labels = source.images, source.labels
+    images, labels = source.images, source.labels_for("trainable_classifier")
     both = _Both(twin, classifier)
     classifier.encoder.requires_grad_(True)
 

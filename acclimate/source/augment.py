@@ -1,7 +1,7 @@
 """The augmentations of supervised training, on whole batches: shifted crop, flip, cutout."""
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -9,8 +9,8 @@ from acclimate.randomness import uniform
 
 
 def shifted_crop(
-    images: UInt8[Tensor, "batch 3 h w"], padding: int, *, key: int, index: Int64[Tensor, "batch"]
-) -> UInt8[Tensor, "batch 3 h w"]:
+    images: Shaped[Tensor, "batch 3 h w"], padding: int, *, key: int, index: Int64[Tensor, "batch"]
+) -> Shaped[Tensor, "batch 3 h w"]:
     """Random crop of the zero-padded image, and a random flip: the supervised augmentation.
 
     Args:
@@ -36,11 +36,12 @@ def shifted_crop(
 
 
 def cutout(
-    images: UInt8[Tensor, "batch 3 h w"], size: int, *, key: int, index: Int64[Tensor, "batch"]
-) -> UInt8[Tensor, "batch 3 h w"]:
+    images: Shaped[Tensor, "batch 3 h w"], size: int, *, key: int, index: Int64[Tensor, "batch"]
+) -> Shaped[Tensor, "batch 3 h w"]:
     """Blacken a square of each image (DeVries & Taylor 2017, § 3).
 
-    The centre is any pixel, so that a square may reach over the border.
+    The centre is any pixel, so that a square may reach over the border. Black, as the margin that
+    `shifted_crop` brings in; the paper hides with the data's mean.
 
     Args:
         images: Any dtype.

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from acclimate.precision import Precision, autocast
-from acclimate.preprocessing import evenly_spaced
 from acclimate.source.images import SourceImages
 
 
@@ -54,9 +53,9 @@ def recalibrate(
         norm.momentum = None  # a cumulative average
         norm.train()
     device = next(module.parameters()).device
-    sample = evenly_spaced(source.images, limit)
+    images = source.sample(limit).images
     # Batches of one size, to one image: each counts the same in the average.
-    for part in sample.tensor_split(math.ceil(len(sample) / batch)) if norms else ():
+    for part in images.tensor_split(math.ceil(len(images) / batch)) if norms else ():
         with autocast(device, precision):
             module(source.preprocessing(part.to(device)))
     for norm, momentum in zip(norms, momenta):

@@ -58,7 +58,7 @@ def train_cta(
         settings.supervised,
         run,
         padding=settings.crop_padding,
-        hidden=settings.cutout,
+        cutout_size=settings.cutout,
         label_smoothing=settings.label_smoothing,
     )
     start = None
@@ -140,6 +140,8 @@ def align(
     elif twin is not None:
         start, twin_architecture = split(twin).encoder, CUSTOM
     source = SourceImages(images, preprocessing or Preprocessing(images.shape[-1]), labels)
+    if labels is not None and not 0 <= labels.min() <= labels.max() < len(names):
+        raise InputError(f"labels must lie in 0..{len(names) - 1}, the outputs of the head.")
     return Bundle(
         twin=make_twin(classifier, source, settings, run, start=start).cpu(),
         classifier=classifier.cpu(),

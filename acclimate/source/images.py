@@ -1,12 +1,14 @@
 """What the stages before deployment train on."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from acclimate.preprocessing import Preprocessing
+from acclimate.errors import InputError
+from acclimate.preprocessing import Preprocessing, evenly_spaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,16 +21,42 @@ class SourceImages:
     labels: Int64[Tensor, "n"] | None = None
     """Only the supervised stage and an alignment that trains the classifier look at them."""
 
+    def __post_init__(self):
+        if self.labels is not None and len(self.labels) != len(self.images):
+            raise InputError(
+                f"{len(self.labels)} labels do not fit {len(self.images)} images; give each one."
+            )
+
+    def labels_for(self, purpose: str) -> Int64[Tensor, "n"]:
+        """The labels.
+
+        Raises:
+            InputError: there are none, and ``purpose`` needs them.
+        """
+        if self.labels is None:
+            raise InputError(f"{purpose} needs labels, and these images have none.")
+        return self.labels
+
+    def sample(self, limit: int) -> "SourceImages":
+        """At most ``limit`` of the images, evenly spaced."""
+        labels = None if self.labels is None else evenly_spaced(self.labels, limit)
+        return replace(self, images=evenly_spaced(self.images, limit), labels=labels)
+
     def identity(self, *, labelled: bool = False) -> list[str]:
         """What tells these from others, for a checkpoint's stamp."""
-        found = [fingerprint(self.images), repr(self.preprocessing)]
+        found = [self._fingerprint, repr(self.preprocessing)]
         if labelled and self.labels is not None:
             found.append(hashlib.sha256(self.labels.cpu().numpy().tobytes()).hexdigest())
         return found
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.images)
 
-def fingerprint(images: UInt8[Tensor, "n 3 h w"], limit: int = 1024) -> str:
-    """A hash that tells image sets apart: their shape and up to ``limit`` images, evenly spaced."""
-    sample = images[:: max(1, len(images) // limit)].contiguous()
-    shape = repr(tuple(images.shape)).encode()
-    return hashlib.sha256(shape + sample.cpu().numpy().tobytes()).hexdigest()
+
+def fingerprint(images: UInt8[Tensor, "n 3 h w"]) -> str:
+    """A hash of every image."""
+    total = hashlib.sha256(repr(tuple(images.shape)).encode())
+    for part in images.split(4096):
+        total.update(part.contiguous().cpu().numpy().data)
+    return total.hexdigest()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from acclimate import sealed
 from acclimate.errors import InputError, unknown_name
-from acclimate.precision import Precision, autocast
+from acclimate.precision import Precision, autocast, resolve
 from acclimate.progress import Progress, silent
 from acclimate.randomness import key, permutation
 
@@ -54,7 +54,7 @@ class Run:
     """bf16 where the device multiplies it natively, or as told."""
     progress: Progress = silent
     """Called with the stage's name, steps done, all steps, and a remark."""
-    device: str | None = None
+    device: Literal["cpu"] | None = None
     """``"cpu"`` keeps training off a GPU that is there."""
     history: dict[str, list[dict[str, float]]] = field(default_factory=dict, compare=False)
     """Filled by each stage: loss, learning rate and seconds of each epoch."""
@@ -105,8 +105,8 @@ def train(
         run: Seed, checkpoints, device, progress.
         count: How many images there are.
         identity: Whatever else the loss depends on (JSON-able): images, frozen networks, its own
-            settings. A checkpoint made with another identity, seed, settings or initial weights is
-            refused.
+            settings. A checkpoint made with another identity, seed, settings, precision, kind of
+            device or initial weights is refused.
 
     Raises:
         InputError: impossible settings, a checkpoint that is damaged or belongs to another run, or
@@ -117,7 +117,9 @@ def train(
     module.to(accelerator.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)
     path = run.folder / f"{name}.safetensors" if run.folder else None
-    stamp = _stamp(name, module, settings, run, count, identity) if path else ""
+    precision = resolve(run.precision, accelerator.device)
+    where = [run.seed, accelerator.device.type, precision]
+    stamp = _stamp(name, module, settings, [*where, count, identity]) if path else ""
     history = run.history[name] = []
     if path and path.exists():
         history[:] = _resume(path, module, optimizer, stamp)
@@ -201,12 +203,10 @@ def gather(features: Tensor) -> Tensor:
     return torch.cat(torch.distributed.nn.functional.all_gather(features))
 
 
-def _stamp(
-    name: str, module: nn.Module, settings: Training, run: Run, count: int, identity: object
-) -> str:
+def _stamp(name: str, module: nn.Module, settings: Training, rest: list[object]) -> str:
     """A hash of all that determines a stage's result."""
     begin = sealed.digest(module.state_dict(), "")
-    parts = [name, begin, asdict(settings), run.seed, run.precision, count, identity]
+    parts = [name, begin, asdict(settings), *rest]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -29,12 +29,14 @@ class CTASettings:
     """What the twin begins from: a copy of the trained f, or, as in the paper's experiments, what f
     itself began from (weights from a file, or random ones)."""
     interpolation: float = 1.0
-    """Share of the aligned weights in the twin that is deployed, where it began as a copy of f; the
-    rest is that copy (Wortsman et al. 2022, *Robust fine-tuning of zero-shot models*). 1 is CTA."""
+    """Share of the aligned weights in the twin that is deployed, where it began as a copy of an f
+    that stays frozen; the rest is that copy (Wortsman et al. 2022, *Robust fine-tuning of zero-shot
+    models*). 1 is CTA."""
     crop_padding: int = 4
     """The largest shift of the supervised crop, in pixels."""
     cutout: int = 0
-    """Side of the square that supervised training hides in each image, in pixels."""
+    """Side of the square that supervised training blackens in each image, in pixels; the preset's
+    suits images of about 32."""
     trainable_classifier: bool = False
     """Whether f moves while the twin is aligned, with cross entropy added; needs labels."""
     label_smoothing: float = 0.0
@@ -54,10 +56,10 @@ PRESETS = {
             weight_decay=5e-4,
         ),
         contrastive=Training(epochs=1, warm_up=0.5),
-        align=Training(epochs=12, learning_rate=1e-3, warm_up=0.5),
+        align=Training(epochs=10, learning_rate=1e-3, warm_up=0.5),
         contrastive_temperature=0.5,
         start="copy",
-        interpolation=0.35,
+        interpolation=0.7,
         views=SimCLRViews(smallest_crop=0.5),
         cutout=8,
     ),

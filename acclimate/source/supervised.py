@@ -4,7 +4,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from acclimate.backbones import Classifier
-from acclimate.errors import InputError
 from acclimate.randomness import key
 from acclimate.source.augment import cutout, shifted_crop
 from acclimate.source.images import SourceImages
@@ -18,7 +17,7 @@ def supervised(
     run: Run,
     *,
     padding: int = 4,
-    hidden: int = 0,
+    cutout_size: int = 0,
     label_smoothing: float = 0.0,
 ) -> None:
     """Train h∘f in place by cross entropy (CTA, § 4; random crop with padding, flip).
@@ -29,22 +28,20 @@ def supervised(
         settings: Length and optimiser.
         run: Seed, checkpoints, device, progress.
         padding: The largest shift, in pixels.
-        hidden: Side of the square that cutout hides, in pixels.
+        cutout_size: Side of the square that cutout hides, in pixels.
         label_smoothing: Share of the target spread over all classes.
 
     Raises:
         InputError: there are no labels; and as `acclimate.source.loop.train`.
     """
-    if source.labels is None:
-        raise InputError("a classifier is trained on labelled images; these have no labels.")
-    images, labels = source.images, source.labels
+    images, labels = source.images, source.labels_for("supervised training")
 
     def loss(module, numbers: Tensor, epoch_key: int) -> Tensor:
         batch = shifted_crop(
             images[numbers], padding, key=key(epoch_key, "shifted crop"), index=numbers
         )
-        if hidden:
-            batch = cutout(batch, hidden, key=key(epoch_key, "cutout"), index=numbers)
+        if cutout_size:
+            batch = cutout(batch, cutout_size, key=key(epoch_key, "cutout"), index=numbers)
         device = next(module.parameters()).device
         logits = module(source.preprocessing(batch.to(device)))
         return cross_entropy(
@@ -58,6 +55,6 @@ def supervised(
         settings,
         run,
         count=len(images),
-        identity=[source.identity(labelled=True), padding, hidden, label_smoothing],
+        identity=[source.identity(labelled=True), padding, cutout_size, label_smoothing],
     )
     classifier.eval()

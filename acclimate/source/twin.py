@@ -1,14 +1,11 @@
 """The twin of a frozen classifier: trained, aligned, and given the classifier's scale."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
 from acclimate.backbones import Classifier
 from acclimate.bundle import copied_twin
 from acclimate.errors import InputError
-from acclimate.preprocessing import evenly_spaced
 from acclimate.source.align import align
 from acclimate.source.align_trainable import align_trainable
 from acclimate.source.calibration import features, match_scale, recalibrate
@@ -47,6 +44,8 @@ def make_twin(
     """
     if min(len(source.images), settings.contrastive.batch, settings.align.batch) < 2:
         raise InputError("a twin needs at least two images, and two a batch; give more of them.")
+    if settings.trainable_classifier:
+        source.labels_for("trainable_classifier")
     classifier.requires_grad_(False).eval()
     begin = classifier.encoder if start is None else start
     twin = copied_twin(begin, classifier.feature_dim, classifier.head)
@@ -54,10 +53,10 @@ def make_twin(
     _check_dimension(branch, source, classifier.feature_dim)
     copied = [parameter.detach().clone() for parameter in branch.parameters()]
     _train(branch, classifier, source, settings, run)
-    if start is None and settings.interpolation < 1:
+    if start is None and settings.interpolation < 1 and not settings.trainable_classifier:
         _interpolate(branch, copied, settings.interpolation)
         recalibrate(branch, source, run.precision)
-    sample = replace(source, images=evenly_spaced(source.images, 2048))
+    sample = source.sample(2048)
     own = features(branch, sample, run.precision)
     target = features(classifier.encoder, sample, run.precision)
     with torch.no_grad():

@@ -178,6 +178,120 @@ def test_classifier_learns(data):
     assert not classifier.training
 
 
+def test_a_trainable_classifier_moves_and_its_head_stays(data, tmp_path):
+    model = split(network(classes=10))
+    settings = replace(SETTINGS, trainable_classifier=True, interpolation=0.3)
+    before = copy.deepcopy(model.state_dict())
+    bundle = align(
+        model, data.images, labels=data.labels, settings=settings, run=run_in(folder=tmp_path)
+    )
+    after = bundle.classifier.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("encoder") and name.endswith("weight") for name in moved)
+    assert not any(name.startswith("head") for name in moved)
+    again = align(
+        model, data.images, labels=data.labels, settings=settings, run=run_in(folder=tmp_path)
+    )
+    for ours, theirs in ((again.classifier, bundle.classifier), (again.twin, bundle.twin)):
+        ours, theirs = ours.state_dict(), theirs.state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_trainable_classifier_learns_the_labels(data):
+    settings = replace(
+        SETTINGS,
+        contrastive=replace(SETTINGS.contrastive, epochs=0),
+        align=replace(SETTINGS.align, epochs=10, learning_rate=1e-2),
+        trainable_classifier=True,
+    )
+    torch.manual_seed(3)
+    model = split(build(NAME, classes=10))
+    bundle = align(model, data.images, labels=data.labels, settings=settings, run=run_in())
+    images = bundle.preprocessing(data.images)
+    with torch.no_grad():
+        before, after = (
+            torch.nn.functional.cross_entropy(net(images), data.labels).item()
+            for net in (model, bundle.classifier)
+        )
+    assert after < before - 0.15
+
+
+def test_labels_are_checked_before_anything_trains(data, tmp_path):
+    settings, run = replace(SETTINGS, trainable_classifier=True), run_in(folder=tmp_path)
+    model, images = network(classes=4), data.images
+    with pytest.raises(InputError, match="trainable_classifier needs labels"):
+        align(model, images, settings=settings, run=run)
+    with pytest.raises(InputError, match="127 labels do not fit 128 images"):
+        align(model, images, labels=data.labels[:127], settings=settings, run=run)
+    for wrong in (4, -1):
+        labels = torch.zeros(128, dtype=torch.int64)
+        labels[5] = wrong
+        with pytest.raises(InputError, match=r"labels must lie in 0\.\.3"):
+            align(model, images, labels=labels, settings=settings, run=run)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": "one"},
+        {"images": "one"},
+        {"cutout": 4},
+        {"crop_padding": 1},
+        {"label_smoothing": 0.1},
+    ],
+)
+def test_checkpoint_of_another_supervised_stage_is_refused(data, tmp_path, change):
+    short = with_epochs(SETTINGS, 1)
+    train_cta(NAME, data, short, run_in(folder=tmp_path))
+    if "labels" in change:
+        labels = data.labels.clone()
+        labels[7] = (labels[7] + 1) % 10
+        data = replace(data, labels=labels)
+    elif "images" in change:
+        images = data.images.clone()
+        images[7, 0, 0, 0] += 1
+        data = replace(data, images=images)
+    else:
+        short = replace(short, **change)
+    with pytest.raises(InputError, match="other settings or data"):
+        train_cta(NAME, data, short, run_in(folder=tmp_path))
+
+
+@pytest.mark.parametrize("other_start", [False, True])
+@pytest.mark.parametrize("change", ["temperature", "views", "classifier", "preprocessing"])
+def test_checkpoint_of_another_alignment_is_refused(data, tmp_path, change, other_start):
+    settings = replace(with_epochs(SETTINGS, 1), contrastive=Training(epochs=0, batch=32))
+    twin = network() if other_start else None
+    model, preprocessing = network(), Preprocessing(28)
+    align(
+        model,
+        data.images,
+        settings=settings,
+        twin=twin,
+        preprocessing=preprocessing,
+        run=run_in(folder=tmp_path),
+    )
+    if change == "temperature":
+        settings = replace(settings, align_temperature=0.4)
+    elif change == "views":
+        settings = replace(settings, views=SimCLRViews(hue=0.2))
+    elif change == "classifier":
+        with torch.no_grad():
+            model[0].weight[0, 0, 0, 0] += 0.5
+    else:
+        preprocessing = replace(preprocessing, mean=(0.5, 0.5, 0.5))
+    with pytest.raises(InputError, match="other settings or data"):
+        align(
+            model,
+            data.images,
+            settings=settings,
+            twin=twin,
+            preprocessing=preprocessing,
+            run=run_in(folder=tmp_path),
+        )
+
+
 def test_alignment_brings_held_out_images_closer(trained, data):
     held_out = load("fashion-mnist-mini", "test").images[:64]
     preprocessing, dim = trained.preprocessing, trained.classifier.feature_dim
@@ -256,6 +370,17 @@ def test_fingerprint_tells_sets_apart(data):
     assert fingerprint(changed) != fingerprint(data.images)
     assert fingerprint(data.images[:127]) != fingerprint(data.images)
     assert fingerprint(data.images.flip(0)) != fingerprint(data.images)
+    strided = data.images.contiguous()
+    assert strided.stride() != data.images.stride()
+    assert fingerprint(strided) == fingerprint(data.images)
+
+
+@pytest.mark.parametrize("at", [0, 4095, 4096, 8999])
+def test_fingerprint_sees_every_image_of_a_large_set(at):
+    images = torch.zeros(9000, 3, 2, 2, dtype=torch.uint8)
+    changed = images.clone()
+    changed[at, 1, 1, 1] = 1
+    assert fingerprint(changed) != fingerprint(images)
 
 
 def test_presets():

@@ -35,8 +35,8 @@ def loss(module, numbers, epoch_key):
     return cross_entropy(module(IMAGES[numbers]), LABELS[numbers])
 
 
-def run_in(folder=None, **fields):
-    return Run(folder=folder, precision="fp32", device="cpu", **fields)
+def run_in(folder=None, precision="fp32", **fields):
+    return Run(folder=folder, precision=precision, device="cpu", **fields)
 
 
 def assert_same(one, other):
@@ -157,6 +157,7 @@ def test_one_run_trains_each_module_that_it_is_given():
         {"settings": replace(SETTINGS, epochs=2)},
         {"settings": replace(SETTINGS, epochs=1, optimizer="sgd")},
         {"run": {"seed": 1}},
+        {"run": {"precision": "bf16"}},
         {"count": COUNT - 1},
         {"identity": {"images": "other"}},
     ],

@@ -1,0 +1,60 @@
+"""Every table of figures in README and docs says what the committed results say.
+
+A marked table ends in two columns for each file that its mark names, accuracies in percent: clean,
+and the mean over corruptions. ``<!-- figures: results/NAME/results.csv -->``: a row begins with the
+method, and the mean is over the reported corruptions. ``results/NAME/held_out.csv``: a row begins
+with setting and method, and the mean is over the held-out corruptions.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from acclimate.quickstart import HELD_OUT
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARKED = re.compile(r"<!-- figures: ([^>]+) -->\n((?:\|.*\n)+)")
+TABLES = [
+    pytest.param(sources.split(), table, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, (sources, table) in enumerate(MARKED.findall(page.read_text(encoding="utf-8")))
+]
+
+
+def measured(path: Path) -> dict[tuple[str, ...], tuple[float, float]]:
+    """Clean and mean corrupted accuracy of each row of a results file, as fractions."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if path.name == "held_out.csv":
+        return {
+            (row["setting"], row["method"]): (float(row["clean"]), float(row["mean"]))
+            for row in rows
+        }
+    clean, corrupted = {}, defaultdict(list)
+    for row in rows:
+        if row["corruption"] == "none":
+            clean[row["method"],] = float(row["accuracy"])
+        elif row["corruption"] not in HELD_OUT:
+            corrupted[row["method"],].append(float(row["accuracy"]))
+    return {name: (clean[name], mean(corrupted[name])) for name in clean}
+
+
+@pytest.mark.parametrize("sources, table", TABLES)
+def test_table_says_what_was_measured(sources, table):
+    files = [measured(ROOT / source) for source in sources]
+    keys = len(next(iter(files[0])))
+    _, _, *rows = table.splitlines()
+    assert rows
+    for row in rows:
+        cells = [cell.strip().strip("*`") for cell in row.strip("|").split("|")]
+        expected = [value for found in files for value in found[tuple(cells[:keys])]]
+        assert cells[-len(expected) :] == [f"{100 * value:.1f}" for value in expected], row
+
+
+def test_readme_has_its_tables():
+    assert len(MARKED.findall((ROOT / "README.md").read_text(encoding="utf-8"))) >= 1
