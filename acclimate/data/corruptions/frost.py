@@ -48,7 +48,8 @@ def frost(
     would be smaller than the image.
     """
     image_weight, frost_weight, factor = constant
-    piece = _pieces(draws, *images.shape[2:], factor * scale)
+    height, width = images.shape[2:]
+    piece = _pieces(draws, height, width, factor * scale)
     piece = to_unit(round_levels(piece)).mul_(frost_weight)
     return to_levels(to_unit(images).mul_(image_weight).add_(piece))
 
