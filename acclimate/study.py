@@ -12,11 +12,11 @@ from rich.console import Console
 
 from acclimate import files, machine
 from acclimate.bundle import Bundle
-from acclimate.data import LabelledImages
+from acclimate.data import LabelledImages, subset
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.compare import compare
-from acclimate.evaluate.measure import LR0, corrupted, subset
+from acclimate.evaluate.measure import LR0, corrupted
 from acclimate.methods import METHODS
 from acclimate.progress import live
 from acclimate.report.figures import result_picture

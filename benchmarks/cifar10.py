@@ -17,8 +17,7 @@ from rich.console import Console
 
 from acclimate import machine
 from acclimate.bundle import read_record
-from acclimate.data import hold_out, load
-from acclimate.evaluate.measure import subset
+from acclimate.data import hold_out, load, subset
 from acclimate.files import write_text
 from acclimate.memory import keep_freed_memory
 from acclimate.quickstart import HELD_OUT, REPORTED

@@ -26,8 +26,8 @@ from rich.table import Table
 
 from acclimate import files, machine, quickstart, sealed
 from acclimate.bundle import Bundle
-from acclimate.data import LabelledImages, hold_out, load
-from acclimate.evaluate.measure import measure, settings_of, subset
+from acclimate.data import LabelledImages, hold_out, load, subset
+from acclimate.evaluate.measure import measure, settings_of
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS
 from acclimate.progress import Progress, live

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 import acclimate
-from acclimate.data import LabelledImages, corrupt, load
-from acclimate.evaluate.measure import subset
+from acclimate.data import LabelledImages, corrupt, load, subset
 from acclimate.methods import METHODS
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, with_epochs

@@ -2,7 +2,7 @@
 
 from acclimate.data.cache import Skipped
 from acclimate.data.corruptions import CORRUPTIONS, corrupt
-from acclimate.data.datasets import Images, LabelledImages, hold_out, load, load_images
+from acclimate.data.datasets import Images, LabelledImages, hold_out, load, load_images, subset
 
 __all__ = [
     "CORRUPTIONS",
@@ -13,4 +13,5 @@ __all__ = [
     "hold_out",
     "load",
     "load_images",
+    "subset",
 ]

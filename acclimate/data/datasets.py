@@ -32,6 +32,10 @@ class LabelledImages:
     classes: tuple[str, ...]
     """The name of each label."""
     name: str
+    domain: str = ""
+    """Which part of a set with domains, e.g. ``"fog/3"`` or ``"sketch"``."""
+    paths: tuple[str, ...] = ()
+    """Where each image comes from, relative to the folder or archive."""
     skipped: tuple[Skipped, ...] = ()
     """Images that could not be used, and why."""
 
@@ -76,8 +80,9 @@ def load(
     _check(split, size)
     if str(data) in NAMES:
         array, labels, classes = _read_named(str(data), split, root)
-        images = _from_array(array, str(data), size, cache).images
-        return LabelledImages(images, torch.from_numpy(labels), classes, str(data))
+        found = _from_array(array, str(data), size, cache)
+        labels = torch.from_numpy(labels)
+        return LabelledImages(found.images, labels, classes, str(data), paths=found.paths)
     path = _existing(data)
     if path.suffix.lower() == ".npy":
         raise InputError(f"{path} has no labels: give a folder split/class/image or a zip of one.")
@@ -86,7 +91,8 @@ def load(
     label_of = {name: label for label, name in enumerate(classes)}
     labels = torch.tensor([label_of[class_of[file]] for file in found.paths])
     name = path.stem if path.is_file() else path.resolve().name
-    return LabelledImages(_tensor(found.images), labels, classes, name, found.skipped)
+    images = _tensor(found.images)
+    return LabelledImages(images, labels, classes, name, paths=found.paths, skipped=found.skipped)
 
 
 def load_images(
@@ -214,8 +220,17 @@ def hold_out(data: LabelledImages, every: int = 20) -> tuple[LabelledImages, Lab
             f"not {every}."
         )
     chosen = torch.arange(len(data.images)) % every == every - 1
-    rest, held = (
-        replace(data, images=data.images[where], labels=data.labels[where])
-        for where in (~chosen, chosen)
-    )
+    rest, held = (_part(data, where.nonzero()[:, 0]) for where in (~chosen, chosen))
     return rest, held
+
+
+def subset(data: LabelledImages, count: int | None) -> LabelledImages:
+    """``count`` images, evenly spaced, so that a set sorted by class stays balanced."""
+    if count is None or count >= len(data.images):
+        return data
+    return _part(data, torch.arange(count) * len(data.images) // count)
+
+
+def _part(data: LabelledImages, chosen: Int64[Tensor, "part"]) -> LabelledImages:
+    paths = tuple(data.paths[i] for i in chosen.tolist()) if data.paths else ()
+    return replace(data, images=data.images[chosen], labels=data.labels[chosen], paths=paths)

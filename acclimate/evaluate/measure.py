@@ -113,11 +113,3 @@ def _answers(
 def corrupted(images: Tensor, corruption: str, severity: int, seed: int) -> Tensor:
     """Images under a corruption; ``"none"`` leaves them as they are."""
     return images if corruption == "none" else corrupt(images, corruption, severity, seed=seed)
-
-
-def subset(data: LabelledImages, count: int | None) -> LabelledImages:
-    """``count`` images, evenly spaced, so that a set sorted by class stays balanced."""
-    if count is None or count >= len(data.images):
-        return data
-    chosen = torch.arange(count) * len(data.images) // count
-    return replace(data, images=data.images[chosen], labels=data.labels[chosen])

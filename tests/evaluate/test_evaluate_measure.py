@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from acclimate.data import LabelledImages, corrupt
+from acclimate.data import LabelledImages, corrupt, subset
 from acclimate.errors import InputError
 from acclimate.evaluate import measure as module
-from acclimate.evaluate.measure import measure, settings_of, subset
+from acclimate.evaluate.measure import measure, settings_of
 from acclimate.methods import METHODS
 
 

@@ -1,0 +1,19 @@
+"""The verbs of the command line, a file each: dataclasses whose fields are their flags."""
+
+from acclimate.commands.adapt import Adapt
+from acclimate.commands.align import Align
+from acclimate.commands.info import Info
+from acclimate.commands.methods import Methods
+from acclimate.commands.quickstart import Quickstart
+from acclimate.commands.train import Train
+
+__all__ = ["VERBS", "Adapt", "Align", "Train"]
+
+VERBS = {
+    "quickstart": Quickstart,
+    "train": Train,
+    "align": Align,
+    "adapt": Adapt,
+    "info": Info,
+    "methods": Methods,
+}

@@ -1,0 +1,51 @@
+"""What several verbs share: checks of where they write, and what they say on the way."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from acclimate.data import Skipped
+from acclimate.errors import InputError
+
+
+def check_absent(out: Path) -> None:
+    """Refuse to write over what is there."""
+    if out.exists():
+        raise InputError(f"{out} exists already; choose another --out or remove it first.")
+    check_parent(out)
+
+
+def check_parent(out: Path) -> None:
+    """Say at once, not after the work, that nothing can be written there."""
+    parent = next(parent for parent in out.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise InputError(f"{out} cannot be made: {parent} is no folder; choose another --out.")
+
+
+def report_skipped(skipped: Iterable[Skipped], console: Console) -> None:
+    """Name the images that could not be used, and why."""
+    for path, reason in skipped:
+        console.print(f"skipped {path}: {reason}", markup=False)
+
+
+def make_bundle(
+    make: Callable[[Any], Any],
+    out: Path,
+    console: Console,
+    *,
+    seed: int,
+    device: Literal["cpu"] | None,
+) -> None:
+    """Run the stages with checkpoints beside the bundle, save it, remove the checkpoints."""
+    from acclimate.progress import live
+    from acclimate.source.loop import Run
+
+    stages = out.with_name(f"{out.name}.stages")
+    with live() as progress:
+        bundle = make(Run(seed=seed, folder=stages, progress=progress, device=device))
+    bundle.save(out)
+    shutil.rmtree(stages, ignore_errors=True)
+    console.print(f"{out} is ready: acclimate adapt {out} FOLDER --out predictions.csv")

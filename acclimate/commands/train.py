@@ -1,0 +1,60 @@
+"""``acclimate train``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from acclimate.commands.common import check_absent, make_bundle, report_skipped
+from acclimate.source.presets import PRESETS, CTASettings
+
+Stages = Annotated[CTASettings, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train all source stages of CTA from labelled images: classifier, twin, alignment.
+
+    Example: acclimate train --data cifar10.zip --model acclimate:resnet26 --out bundle
+    """
+
+    data: str
+    """fashion-mnist-mini, cifar10 or cifar100 with --root, a folder train/class/image, or a zip."""
+    out: Path
+    """Folder of the bundle to make; checkpoints lie beside it until it is done."""
+    model: str = "acclimate:resnet14-w32"
+    """acclimate:NAME, torchvision:NAME or timm:NAME."""
+    weights: Path | None = None
+    """A .safetensors file to begin from."""
+    preset: Literal["small", "paper"] = "small"
+    """Where the settings below start from: what two cores can afford, or the published ones."""
+    epochs: int | None = None
+    """Sets every stage's epochs; --align.epochs and the like still win."""
+    root: Path | None = None
+    """Where torchvision's files lie."""
+    size: int | None = None
+    """Resize images to squares of this many pixels."""
+    seed: int = 0
+    """Of weights, order and views."""
+    device: Literal["cpu"] | None = None
+    """cpu keeps the training off a GPU that is there."""
+    settings: Stages = PRESETS["small"]
+    """Each stage's settings."""
+
+    def run(self, console: Console) -> None:
+        """Do it."""
+        from acclimate.data import load
+        from acclimate.source.cta import train_cta
+
+        check_absent(self.out)
+        data = load(self.data, "train", root=self.root, size=self.size)
+        report_skipped(data.skipped, console)
+        make_bundle(
+            lambda run: train_cta(self.model, data, self.settings, run, weights=self.weights),
+            self.out,
+            console,
+            seed=self.seed,
+            device=self.device,
+        )
