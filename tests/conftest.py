@@ -13,11 +13,12 @@ CLASSES = ("ant", "bee", "cat", "dog")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
-    """Decoded images of the tests stay out of the user's cache."""
+def own_environment(tmp_path_factory):
+    """No cache of the user's, and the same pictures of frost whatever package is installed."""
     torch.set_num_threads(min(2, torch.get_num_threads()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCLIMATE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ACCLIMATE_FROST", "synthetic")
         yield
 
 

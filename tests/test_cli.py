@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import acclimate.source.cta
 from acclimate.bundle import Bundle, read_record
 from acclimate.cli import VERBS, main
+from acclimate.data import corrupt, load
 from acclimate.methods import METHODS
 from acclimate.source.presets import PRESETS
 
@@ -207,6 +208,38 @@ def test_an_interrupted_training_says_how_to_go_on(data, tmp_path, monkeypatch, 
         main(["train", "--data", str(data), "--out", str(tmp_path / "b"), *SMALL])
     assert stop.value.code == 130
     assert "run the same command again" in " ".join(capsys.readouterr().err.split())
+
+
+def test_corrupt_writes_a_set_and_a_picture_and_says_what_was_there(data, tmp_path, capsys):
+    command = ["corrupt", str(data), "--split", "train", "--out", str(tmp_path / "set")]
+    command += ["--corruptions", "fog", "contrast", "--severities", "1", "5"]
+    main([*command, "--preview", str(tmp_path / "p.png")])
+    said = " ".join(capsys.readouterr().out.split())
+    count = len(load(data, "train").images)
+    assert f"2 corruptions x 2 severities of {count} images; {4 * count} were made now" in said
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
+        "contrast.npy",
+        "fog.npy",
+        "labels.npy",
+        "manifest.json",
+    ]
+    array = np.load(tmp_path / "set" / "fog.npy")
+    expected = corrupt(load(data, "train").images, "fog", 5).permute(0, 2, 3, 1)
+    assert np.array_equal(array[count:], expected)
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    main(command)
+    assert "; 0 were made now" in " ".join(capsys.readouterr().out.split())
+
+
+def test_corrupt_all_are_nineteen(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "acclimate.report.preview.write_preview", lambda *args, seed: given.append(args)
+    )
+    picture = str(tmp_path / "p.png")
+    main(["corrupt", "fashion-mnist-mini", "--preview", picture, "--corruptions", "all"])
+    main(["corrupt", "fashion-mnist-mini", "--preview", picture])
+    assert [len(args[2]) for args in given] == [19, 15]
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

@@ -109,6 +109,14 @@ def align(*options, images="flat", model="acclimate:resnet8-w8", weights="wide.s
     return arguments
 
 
+def corrupt(*options, data="good", out=("--out", "out")):
+    def arguments(at):
+        where = [out[0], at.root / out[1]] if out else []
+        return ["corrupt", at.root / data, "--unlabelled", *where, *options]
+
+    return arguments
+
+
 def info(bundle):
     return lambda at: ["info", at.bundles / bundle]
 
@@ -215,6 +223,23 @@ BAD = {
         align(*ONE, model="timm:vit_tiny_patch16_224", weights=None),
         "no images of 16 pixels",
     ),
+    # Corrupting
+    "corrupt without saying into what": (corrupt(out=None), "--out .* --preview"),
+    "an unknown corruption": (corrupt("--corruptions", "fgo"), "'fgo': did you mean fog"),
+    "a corruption twice": (corrupt("--corruptions", "fog", "fog"), "none twice"),
+    "severity 6": (corrupt("--severities", "6"), "severity 6 does not exist"),
+    "corrupt no images": (corrupt(data="empty"), "no image in"),
+    "corrupt truncated images": (corrupt(data="broken"), "none of the 2 images"),
+    "corrupt a corrupt zip": (corrupt(data="bad.zip"), "not a readable zip"),
+    "corrupt images of different sizes": (corrupt(data="mixed"), "pass --size"),
+    "corrupt into a foreign folder": (corrupt(out=("--out", "good")), "no corrupted set"),
+    "corrupt into a file": (corrupt(out=("--out", "file")), "no corrupted set"),
+    "corrupt below a file": (corrupt(out=("--out", "file/x")), "is no folder"),
+    "corrupt an unknown data set": (
+        lambda at: ["corrupt", "cifar100c", "--out", at.out],
+        "did you mean .*cifar100",
+    ),
+    "a preview that is no picture": (corrupt(out=("--preview", "p.txt")), "must end in .png"),
     # Quickstart
     "quickstart on no image": (lambda at: ["quickstart", "--images", "0"], "1..2000"),
     "quickstart on too many images": (lambda at: ["quickstart", "--images", "2001"], "1..2000"),
@@ -278,7 +303,11 @@ def test_what_cannot_be_parsed_ends_in_code_2(arguments, capsys, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("make", [adapt(), train(*ONE)], ids=["predictions", "bundle"])
+@pytest.mark.parametrize(
+    "make",
+    [adapt(), train(*ONE), corrupt(out=("--preview", "p.png"))],
+    ids=["predictions", "bundle", "preview"],
+)
 def test_a_full_disk_ends_in_one_sentence(make, at, capsys, monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -2,6 +2,7 @@
 
 from acclimate.commands.adapt import Adapt
 from acclimate.commands.align import Align
+from acclimate.commands.corrupt import Corrupt
 from acclimate.commands.info import Info
 from acclimate.commands.methods import Methods
 from acclimate.commands.quickstart import Quickstart
@@ -14,6 +15,7 @@ VERBS = {
     "train": Train,
     "align": Align,
     "adapt": Adapt,
+    "corrupt": Corrupt,
     "info": Info,
     "methods": Methods,
 }

@@ -7,6 +7,7 @@ from functools import cached_property
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing, evenly_spaced
 
@@ -52,11 +53,3 @@ class SourceImages:
     @cached_property
     def _fingerprint(self) -> str:
         return fingerprint(self.images)
-
-
-def fingerprint(images: UInt8[Tensor, "n 3 h w"]) -> str:
-    """A hash of every image."""
-    total = hashlib.sha256(repr(tuple(images.shape)).encode())
-    for part in images.split(4096):
-        total.update(part.contiguous().cpu().numpy().data)
-    return total.hexdigest()

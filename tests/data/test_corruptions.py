@@ -66,15 +66,16 @@ def test_deterministic_corruption_is_the_reference_s(size, name, severity):
     assert difference.max() <= 3
 
 
-@pytest.mark.parametrize("severity", SEVERITIES)
-@pytest.mark.parametrize("name", STOCHASTIC)
-def test_stochastic_corruption_has_the_reference_s_statistics(name, severity):
+def check_statistics(size, name, severity, seeds):
+    """The change that a corruption makes, against that of the published generator."""
     change_statistics = runpy.run_path(str(GOLDEN / "change_statistics.py"))["change_statistics"]
-    reference = json.loads((GOLDEN / "corruptions_32.json").read_text())[f"{name}_{severity}"]
-    clean = golden(32)["statistics_images"]
+    reference = json.loads((GOLDEN / f"corruptions_{size}.json").read_text())
+    reference = reference[f"{name}_{severity}"]
+    clean = golden(size)["statistics_images"]
     images = torch.from_numpy(clean).permute(0, 3, 1, 2)
     found = [
-        change_statistics(clean, nhwc(corrupt(images, name, severity, seed=s))) for s in (0, 1)
+        change_statistics(clean, nhwc(corrupt(images, name, severity, seed=seed)))
+        for seed in range(seeds)
     ]
     ours = {key: np.mean([f[key] for f in found], axis=0) for key in reference}
     mean = {key: np.array(value["mean"]) for key, value in reference.items()}
@@ -86,6 +87,25 @@ def test_stochastic_corruption_has_the_reference_s_statistics(name, severity):
     spread = "rms_change_across_images"
     assert ours[spread] == pytest.approx(mean[spread], rel=0.15)
     assert ours["spectrum"] == pytest.approx(mean["spectrum"], abs=0.03)
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_stochastic_corruption_has_the_reference_s_statistics(name, severity):
+    check_statistics(32, name, severity, seeds=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("severity", SEVERITIES)
+@pytest.mark.parametrize("name", STOCHASTIC)
+@pytest.mark.parametrize("size", [32, 64])
+def test_stochastic_corruption_has_the_reference_s_statistics_over_four_seeds(
+    size, name, severity, request
+):
+    if (size, name, severity) == (64, "frost", 5):
+        reason = "mean change 0.009 darker than four seeds of the reference; eight spread by 0.011"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    check_statistics(size, name, severity, seeds=4)
 
 
 # Against plain versions, with the constants and at the sizes that have no golden values.

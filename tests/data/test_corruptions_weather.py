@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from acclimate import randomness
 from acclimate.data.corruptions import CONSTANTS, corrupt, frost, layers, spatter
+from acclimate.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -24,17 +25,19 @@ def pictures(tmp_path, monkeypatch):
             folder / name, quality=100
         )
     monkeypatch.syspath_prepend(tmp_path)
-    frost.frost_textures.cache_clear()
+    monkeypatch.delenv("ACCLIMATE_FROST", raising=False)
+    frost._textures.cache_clear()
     yield
-    frost.frost_textures.cache_clear()
+    frost._textures.cache_clear()
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
+    monkeypatch.delenv("ACCLIMATE_FROST", raising=False)
     monkeypatch.setattr(frost, "find_spec", lambda name: None)
-    frost.frost_textures.cache_clear()
+    frost._textures.cache_clear()
     yield
-    frost.frost_textures.cache_clear()
+    frost._textures.cache_clear()
 
 
 def grey(*size, level=100):
@@ -100,6 +103,27 @@ def test_frost_without_pictures_has_the_benchmark_s_colours(no_pictures):
     for texture, (mean, deviation, _) in zip(textures, frost._LOOKS, strict=True):
         assert texture.double().mean((1, 2)).tolist() == pytest.approx(mean, abs=0.5)
         assert texture.double().std((1, 2)).tolist() == pytest.approx(deviation, abs=1)
+
+
+def test_frost_takes_the_pictures_of_a_folder(tmp_path, monkeypatch, pictures):
+    monkeypatch.setenv("ACCLIMATE_FROST", str(tmp_path / "white"))
+    with pytest.raises(InputError, match="there is no picture: name a folder"):
+        corrupt(grey(1, 3, 32, 32), "frost", 1)
+    (tmp_path / "white").mkdir()
+    Image.new("L", (70, 50), 255).save(tmp_path / "white" / "a.png")
+    textures, source = frost.frost_textures()
+    assert source == "white"
+    assert torch.equal(textures[0], grey(3, 50, 70, level=255))
+    image_weight, frost_weight, _ = CONSTANTS["frost"][32][0]
+    frosted = corrupt(grey(2, 3, 32, 32), "frost", 1)
+    assert (frosted == int(min(255, image_weight * 100 + frost_weight * 255))).all()
+    monkeypatch.setenv("ACCLIMATE_FROST", "synthetic")
+    assert frost.frost_textures()[1] == "synthetic"
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
+    monkeypatch.setenv("ACCLIMATE_FROST", str(tmp_path / "bad"))
+    with pytest.raises(InputError, match=r"bad/a.png cannot be used: it is not an image"):
+        frost.frost_textures()
 
 
 @pytest.mark.parametrize("size", [32, 64, 224])

@@ -8,13 +8,14 @@ from torch import nn
 from acclimate.backbones import build, split
 from acclimate.bundle import Bundle, copied_twin
 from acclimate.data import load
+from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
 from acclimate.objectives import alignment_loss
 from acclimate.preprocessing import Preprocessing
 from acclimate.source import align as align_module
 from acclimate.source.calibration import recalibrate
 from acclimate.source.cta import align, train_cta
-from acclimate.source.images import SourceImages, fingerprint
+from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS, CTASettings, with_epochs
 from acclimate.source.twin import make_twin

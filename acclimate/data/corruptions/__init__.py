@@ -26,7 +26,7 @@ from acclimate.data.corruptions.constants import CONSTANTS, nearest_size
 from acclimate.data.corruptions.pixels import Draws
 from acclimate.errors import InputError, unknown_name
 
-__all__ = ["CONSTANTS", "CORRUPTIONS", "SEVERITIES", "corrupt"]
+__all__ = ["CONSTANTS", "CORRUPTIONS", "PUBLISHED", "SEVERITIES", "corrupt"]
 
 SEVERITIES = range(1, 6)
 
@@ -52,6 +52,9 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Any, float, Draws], Tensor]] = {
     "spatter": spatter.spatter,
     "saturate": digital.saturate,
 }
+
+PUBLISHED = tuple(CORRUPTIONS)[:15]
+"""Those that results are reported on."""
 
 # Values (images × channels × pixels) that are corrupted at once, which bounds the memory of a large
 # batch: few enough for a CPU's cache, enough to keep a GPU busy.

@@ -2,10 +2,12 @@
 
 The benchmark's photographs are not ours to pass on. Where the package `imagecorruptions-imaug` is
 installed its copies of them are used; otherwise pictures are synthesised whose colours, contrasts
-and share of coarse structure are the photographs'.
+and share of coarse structure are the photographs'. The environment variable ``ACCLIMATE_FROST``
+names a folder of other pictures, or is ``synthetic``.
 """
 
 import math
+import os
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, UInt8
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from acclimate import randomness
+from acclimate.data import decode
 from acclimate.data.corruptions.pixels import Draws, round_levels, to_levels, to_unit
+from acclimate.errors import InputError
 
 # The benchmark has six pictures and draws among the first five, of which two are the same.
 _FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
@@ -54,19 +57,39 @@ def frost(
     return to_levels(to_unit(images).mul_(image_weight).add_(piece))
 
 
-@cache
 def frost_textures() -> tuple[tuple[UInt8[Tensor, "3 height width"], ...], str]:
-    """The five pictures of frost, and whence: ``"imagecorruptions"`` or ``"synthetic"``.
+    """The pictures of frost, and whence: ``imagecorruptions``, ``synthetic``, or a folder's name.
 
-    The first are the benchmark's, as the package `imagecorruptions-imaug` installs them; it is not
-    imported. Synthetic ones are the same wherever they are made, but for rounding.
+    Without ``ACCLIMATE_FROST`` they are the benchmark's, as the package `imagecorruptions-imaug`
+    installs them (it is not imported), or, where it is absent, synthetic ones. These are the same
+    wherever they are made, but for rounding.
+
+    Raises:
+        InputError: ``ACCLIMATE_FROST`` names a folder with no picture, or with a damaged one.
     """
+    return _textures(os.environ.get("ACCLIMATE_FROST", ""))
+
+
+@cache
+def _textures(chosen: str) -> tuple[tuple[UInt8[Tensor, "3 height width"], ...], str]:
     package = find_spec("imagecorruptions")
-    if package is not None and package.origin is not None:
+    if chosen and chosen != "synthetic":
+        return _from_folder(Path(chosen).expanduser()), Path(chosen).name
+    if not chosen and package is not None and package.origin is not None:
         paths = [Path(package.origin).parent / "frost" / name for name in _FILES]
         if all(path.is_file() for path in paths):
             return tuple(_read(path) for path in paths), "imagecorruptions"
     return tuple(_synthesise(number) for number in range(len(_LOOKS))), "synthetic"
+
+
+def _from_folder(folder: Path) -> tuple[UInt8[Tensor, "3 height width"], ...]:
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in decode.SUFFIXES)
+    if not paths:
+        raise InputError(
+            f"ACCLIMATE_FROST names {folder}, where there is no picture: "
+            "name a folder of pictures of frost, or synthetic."
+        )
+    return tuple(_read(path) for path in paths)
 
 
 def _pieces(
@@ -115,8 +138,11 @@ def _line(
 
 
 def _read(path: Path) -> UInt8[Tensor, "3 height width"]:
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    try:
+        pixels = np.array(decode.decode(path))
+    except InputError as error:
+        raise InputError(f"the picture of frost {path} cannot be used: {error}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _synthesise(number: int) -> UInt8[Tensor, "3 height width"]:

@@ -1,0 +1,136 @@
+"""The two layouts of a corrupted set: one array a corruption, or folders of image files."""
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from acclimate import files
+from acclimate.data.corrupted.recipe import Format, Part
+from acclimate.data.corruptions import corrupt
+from acclimate.data.datasets import Images, LabelledImages
+from acclimate.data.decode import SUFFIXES
+
+JPEG_QUALITY = 85
+"""As the published sets of folders."""
+
+_CHUNK_VALUES = 2**22
+
+
+def write_array(
+    images: UInt8[Tensor, "n 3 h w"],
+    seed: int,
+    out: Path,
+    part: Part,
+    advance: Callable[[int], None],
+) -> str:
+    """Write one corruption's ``.npy``; the file's SHA-256."""
+    path, (count, _, height, width) = out / part.key, images.shape
+
+    header = {
+        "descr": "|u1",
+        "fortran_order": False,
+        "shape": (len(part.severities) * count, height, width, 3),
+    }
+
+    def write(aside: Path) -> None:
+        # Not through a memory map: on a full disk that ends the process.
+        with aside.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for severity in part.severities:
+                for _, chunk in _chunks(images, part.corruption, severity, seed):
+                    file.write(np.ascontiguousarray(chunk).data)
+                    advance(len(chunk))
+
+    files.write_atomically(path, write)
+    return files.sha256(path)
+
+
+def write_labels(labels: Int64[Tensor, "n"], blocks: int, out: Path) -> str:
+    """Write ``labels.npy``, the labels once for each severity; the file's SHA-256."""
+    path = out / "labels.npy"
+    values = np.tile(labels.numpy(), blocks)
+    file = io.BytesIO()
+    np.save(file, values, allow_pickle=False)
+    files.write_atomically(path, lambda aside: aside.write_bytes(file.getvalue()))
+    return files.sha256(path)
+
+
+def write_folder(
+    images: UInt8[Tensor, "n 3 h w"],
+    names: Sequence[str],
+    image_format: Format,
+    seed: int,
+    out: Path,
+    part: Part,
+    advance: Callable[[int], None],
+) -> str:
+    """Write one severity's folder; the SHA-256 of its sorted lines ``name sha256``."""
+    target = out / part.key
+    aside = out / f".{part.key.replace('/', '-')}.partial"
+    lines = []
+    try:
+        for start, chunk in _chunks(images, part.corruption, part.severities[0], seed):
+            for path, pixels in zip(names[start:], chunk):
+                encoded = _encode(pixels, image_format)
+                (aside / path).parent.mkdir(parents=True, exist_ok=True)
+                (aside / path).write_bytes(encoded)
+                lines.append(f"{path} {hashlib.sha256(encoded).hexdigest()}\n")
+            advance(len(chunk))
+        os.sync()  # thousands of small files: one by one would take minutes
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        aside.rename(target)
+    except OSError as error:
+        raise files.cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _chunks(
+    images: UInt8[Tensor, "n 3 h w"], corruption: str, severity: int, seed: int
+) -> Iterator[tuple[int, UInt8[np.ndarray, "chunk h w 3"]]]:
+    """The corrupted images, and the number of the first, some at a time."""
+    step = max(1, _CHUNK_VALUES // images[0].numel())
+    for start in range(0, len(images), step):
+        chunk = images[start : start + step]
+        chunk = corrupt(chunk, corruption, severity, seed=seed, first_index=start)
+        yield start, chunk.permute(0, 2, 3, 1).numpy()
+
+
+def _encode(pixels: UInt8[np.ndarray, "h w 3"], image_format: Format) -> bytes:
+    file = io.BytesIO()
+    options = {"quality": JPEG_QUALITY} if image_format == "jpeg" else {}
+    Image.fromarray(pixels).save(file, image_format, **options)
+    return file.getvalue()
+
+
+def file_names(data: LabelledImages | Images, image_format: Format) -> list[str]:
+    """Where each image goes below its severity's folder: as it was called, if that is usable."""
+    suffix = {"jpeg": ".JPEG", "png": ".png"}[image_format]
+    paths = [PurePosixPath(path) for path in data.paths]
+    if isinstance(data, LabelledImages):
+        folders = [PurePosixPath(as_folder(data.classes[label])) for label in data.labels.tolist()]
+        names = [folder / path.stem for folder, path in zip(folders, paths)]
+    else:
+        folders = [PurePosixPath()] * len(data.images)
+        names = [path.with_suffix("") for path in paths]
+    are_files = all(path.suffix.lower() in SUFFIXES for path in paths)
+    # A zip may hold any name, also one that leads out of the folder.
+    inside = not any(name.is_absolute() or ".." in name.parts for name in names)
+    if not (are_files and inside and len(set(names)) == len(data.images)):
+        names = [folder / f"{number:06d}" for number, folder in enumerate(folders)]
+    return [f"{name}{suffix}" for name in names]
+
+
+def as_folder(name: str) -> str:
+    """A class's name as the name of a folder."""
+    return name.replace("/", "_").replace("\\", "_").lstrip(".") or "_"

@@ -1,0 +1,273 @@
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from acclimate.data import Images, LabelledImages, corrupt, load
+from acclimate.data.corrupted import Recipe, layouts, write_corrupted
+from acclimate.data.corruptions import CONSTANTS, PUBLISHED
+from acclimate.errors import InputError
+
+SMALL = Recipe(("fog", "jpeg_compression"), (2, 5), seed=3)
+
+
+def labelled(size=20, count=7, paths=True):
+    generator = torch.Generator().manual_seed(size)
+    images = torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
+    names = tuple(f"test/{'ab'[i % 2]}/{i}.x.png" for i in range(count)) if paths else ()
+    return LabelledImages(images, torch.arange(count) % 2, ("a", "b"), "set", paths=names)
+
+
+def nhwc(images):
+    return images.permute(0, 2, 3, 1).numpy()
+
+
+def contents(folder):
+    """Every file below a folder, hidden ones too, with its bytes."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_small_images_become_stacked_arrays(tmp_path):
+    data = labelled()
+    written = write_corrupted(data, "my set", tmp_path / "out", SMALL)
+    assert written.made == 28
+    for name in SMALL.corruptions:
+        array = np.load(tmp_path / "out" / f"{name}.npy", allow_pickle=False)
+        blocks = [corrupt(data.images, name, severity, seed=3) for severity in (2, 5)]
+        assert np.array_equal(array, nhwc(torch.cat(blocks)))
+        assert array.dtype == np.uint8
+    labels = np.load(tmp_path / "out" / "labels.npy", allow_pickle=False)
+    assert labels.tolist() == [0, 1, 0, 1, 0, 1, 0] * 2
+
+
+def test_large_images_become_class_folders(tmp_path):
+    data = labelled(size=64)
+    write_corrupted(data, "my set", tmp_path / "out", SMALL)
+    found = contents(tmp_path / "out")
+    assert sorted(found)[:4] == [f"fog/2/a/{i}.x.JPEG" for i in (0, 2, 4, 6)]
+    assert len(found) == 28 + 1
+    for severity in (2, 5):
+        for number, pixels in enumerate(nhwc(corrupt(data.images, "fog", severity, seed=3))):
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "JPEG", quality=85)
+            name = f"fog/{severity}/{'ab'[number % 2]}/{number}.x.JPEG"
+            assert found[name] == file.getvalue()
+
+
+def test_png_folders_lose_nothing_and_load_as_they_were(tmp_path):
+    data = labelled(size=64)
+    recipe = Recipe(("contrast",), (1,), image_format="png")
+    write_corrupted(data, "my set", tmp_path / "out", recipe)
+    pixels = nhwc(corrupt(data.images, "contrast", 1))
+    for number, expected in enumerate(pixels):
+        path = tmp_path / "out" / "contrast" / "1" / "ab"[number % 2] / f"{number}.x.png"
+        assert np.array_equal(np.asarray(Image.open(path)), expected)
+
+
+def test_the_manifest_says_what_was_made_of_what(tmp_path):
+    data = labelled()
+    written = write_corrupted(data, "my set", tmp_path / "npy", SMALL)
+    manifest = json.loads((tmp_path / "npy" / "manifest.json").read_text())
+    assert manifest == written.manifest
+    assert manifest["data"] == "my set"
+    assert manifest["classes"] == ["a", "b"]
+    assert (manifest["count"], manifest["size"], manifest["seed"]) == (7, [20, 20], 3)
+    assert manifest["complete"] is True
+    assert manifest["constants_published_for_size"] == 32
+    assert manifest["lengths_scaled_by"] == 20 / 32
+    assert manifest["constants"]["fog"] == [list(CONSTANTS["fog"][32][i]) for i in (1, 4)]
+    found = contents(tmp_path / "npy")
+    assert manifest["files"] == {
+        name: sha256(found[name]) for name in ("fog.npy", "jpeg_compression.npy", "labels.npy")
+    }
+    assert manifest["frost_textures"] is None
+
+    recipe = Recipe(("frost",), (1,), layout="folders")
+    manifest = write_corrupted(data, "my set", tmp_path / "folders", recipe).manifest
+    assert manifest["frost_textures"]["source"] == "synthetic"
+    found = contents(tmp_path / "folders" / "frost" / "1")
+    lines = sorted(f"{name} {sha256(data)}\n" for name, data in found.items())
+    assert manifest["files"] == {"frost/1": sha256("".join(lines).encode())}
+
+
+@pytest.mark.parametrize("size", [20, 64])
+def test_another_seed_gives_other_images_and_the_same_one_the_same(tmp_path, size):
+    for number, seed in enumerate((3, 3, 4)):
+        recipe = Recipe(("fog",), (2,), seed=seed)
+        write_corrupted(labelled(size), "set", tmp_path / str(number), recipe)
+    first, again, other = (contents(tmp_path / str(number)) for number in range(3))
+    assert first == again
+    images = set(first) - {"manifest.json", "labels.npy"}
+    assert all(first[name] != other[name] for name in images)
+
+
+@pytest.mark.parametrize("size", [20, 64])
+def test_what_an_earlier_run_left_is_kept_and_the_rest_is_made(tmp_path, size):
+    data = labelled(size)
+    write_corrupted(data, "set", tmp_path / "whole", SMALL)
+    expected = contents(tmp_path / "whole")
+
+    def fail(images, name, *arguments, **options):
+        if name == "jpeg_compression":
+            raise KeyboardInterrupt
+        return corrupt(images, name, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(layouts, "corrupt", fail)
+        patch.setattr(os, "cpu_count", lambda: 1)
+        write_corrupted(data, "set", tmp_path / "out", SMALL)
+    left = contents(tmp_path / "out")
+    assert json.loads(left["manifest.json"])["complete"] is False
+    assert any(name.startswith("fog") for name in left)
+    assert not any(name.startswith("jpeg") for name in left)
+    (tmp_path / "out" / ".fog.npy.1.partial").write_bytes(b"killed in the middle")
+    (tmp_path / "out" / ".jpeg_compression-2.partial").mkdir()
+    assert write_corrupted(data, "set", tmp_path / "out", SMALL).made == 14
+    assert contents(tmp_path / "out") == expected
+    assert write_corrupted(data, "set", tmp_path / "out", SMALL).made == 0
+
+
+def test_a_file_that_went_missing_is_made_again(tmp_path):
+    write_corrupted(labelled(), "set", tmp_path, SMALL)
+    expected = contents(tmp_path)
+    (tmp_path / "fog.npy").unlink()
+    assert write_corrupted(labelled(), "set", tmp_path, SMALL).made == 14
+    assert contents(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("recipe", "what"),
+    [
+        (Recipe(SMALL.corruptions, (2, 5), seed=4), "seed"),
+        (Recipe(SMALL.corruptions, (2,), seed=3), "severities"),
+        (Recipe(("fog",), (2, 5), seed=3), "corruptions"),
+        (Recipe(SMALL.corruptions, (2, 5), seed=3, layout="folders"), "layout"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused(tmp_path, recipe, what):
+    write_corrupted(labelled(), "set", tmp_path, SMALL)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=f"begun with another {what}; choose another --out"):
+        write_corrupted(labelled(), "set", tmp_path, recipe)
+    with pytest.raises(InputError, match="begun with another images sha256"):
+        changed = labelled()
+        changed.images[3, 1, 5, 5] ^= 1
+        write_corrupted(changed, "set", tmp_path, SMALL)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_that_is_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="is no corrupted set; choose another --out"):
+        write_corrupted(labelled(), "set", tmp_path, SMALL)
+    with pytest.raises(InputError, match="is no corrupted set"):
+        write_corrupted(labelled(), "set", tmp_path / "thesis.txt", SMALL)
+    for text in ("{", "[]", "{}", '{"files": 3}'):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(InputError, match=r"manifest.json is damaged; remove"):
+            write_corrupted(labelled(), "set", tmp_path, SMALL)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"corruptions": ("fgo",)}, "unknown corruption 'fgo': did you mean fog"),
+        ({"severities": (0,)}, "severity 0 does not exist"),
+        ({"severities": (1, 1)}, "at least one severity, and none twice"),
+        ({"corruptions": ()}, "at least one corruption"),
+    ],
+)
+def test_a_bad_recipe_is_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**wrong)
+
+
+def test_images_without_labels_keep_their_paths(tmp_path):
+    images = labelled(64, count=2).images
+    data = Images(images, ("a/x.jpg", "y.png"))
+    write_corrupted(data, "photos", tmp_path, Recipe(("fog",), (1,)))
+    assert sorted(contents(tmp_path)) == ["fog/1/a/x.JPEG", "fog/1/y.JPEG", "manifest.json"]
+    small = Images(labelled(20, count=2).images, ("a/x.jpg", "y.png"))
+    write_corrupted(small, "photos", tmp_path / "npy", Recipe(("fog",), (1,)))
+    assert sorted(contents(tmp_path / "npy")) == ["fog.npy", "manifest.json"]
+
+
+@pytest.mark.parametrize("paths", [("../a.png", "b.png"), ("/a.png", "b.png"), ("a.x", "b.x")])
+def test_paths_that_cannot_be_files_become_numbers(tmp_path, paths):
+    data = Images(labelled(64, count=2).images, paths)
+    write_corrupted(data, "odd", tmp_path / "out", Recipe(("fog",), (1,)))
+    assert sorted(contents(tmp_path)) == [
+        "out/fog/1/000000.JPEG",
+        "out/fog/1/000001.JPEG",
+        "out/manifest.json",
+    ]
+
+
+def test_names_that_repeat_become_numbers():
+    data = labelled(64, count=4)
+    repeated = LabelledImages(
+        data.images, data.labels, ("a/b", ".c"), "set", paths=("x/1.png",) * 4
+    )
+    assert layouts.file_names(repeated, "png") == [
+        "a_b/000000.png",
+        "c/000001.png",
+        "a_b/000002.png",
+        "c/000003.png",
+    ]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot write .*: No space left on device"):
+        write_corrupted(labelled(64), "set", tmp_path, SMALL)
+    assert set(contents(tmp_path)) == {"manifest.json"}
+
+
+def _write(out):
+    torch.set_num_threads(1)
+    write_corrupted(load("fashion-mnist-mini", "test"), "fashion", out, Recipe(PUBLISHED[:9]))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_files(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    _write(tmp_path / "whole")
+    expected = contents(tmp_path / "whole")
+    chance = random.Random(0)
+    killed = 0
+    for _ in range(20):
+        process = context.Process(target=_write, args=(tmp_path / "out",))
+        process.start()
+        begun = time.monotonic()
+        while process.is_alive() and not (tmp_path / "out" / "labels.npy").exists():
+            time.sleep(0.05)
+            assert time.monotonic() - begun < 120
+        process.join(4 + 4 * chance.random())
+        if process.exitcode == 0:
+            break
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        killed += 1
+    else:
+        _write(tmp_path / "out")
+    assert killed >= 2
+    assert contents(tmp_path / "out") == expected
