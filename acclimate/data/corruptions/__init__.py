@@ -58,7 +58,9 @@ PUBLISHED = tuple(CORRUPTIONS)[:15]
 
 # Values (images × channels × pixels) that are corrupted at once, which bounds the memory of a large
 # batch: few enough for a CPU's cache, enough to keep a GPU busy.
-_CHUNK_CPU, _CHUNK_GPU = 2**19, 2**24
+_CHUNK_CPU, _CHUNK_GPU = 2**18, 2**24
+# An image at a time goes through the codec, in threads: a chunk is to have many images.
+_CHUNK_CODEC = 2**22
 
 
 def corrupt(
@@ -100,9 +102,10 @@ def corrupt(
 
     corrupted = torch.empty_like(images, memory_format=torch.contiguous_format)
     chunk_values = _CHUNK_CPU if images.device.type == "cpu" else _CHUNK_GPU
+    chunk_values = _CHUNK_CODEC if name == "jpeg_compression" else chunk_values
     step = max(1, chunk_values // (3 * height * width))
     for start in range(0, len(images), step):
-        chunk = images[start : start + step].contiguous()
+        chunk = images[start : start + step]
         index = torch.arange(len(chunk), device=images.device) + (first_index + start)
         draws = Draws((seed, name, int(severity)), index)
         corrupted[start : start + step] = CORRUPTIONS[name](chunk, constant, shorter / size, draws)

@@ -2,11 +2,10 @@
 
 import io
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -59,7 +58,9 @@ def pixelate(
     """Resize to the fraction ``constant`` and back, both with Pillow's box filter."""
     height, width = images.shape[2:]
     small = max(1, int(height * constant)), max(1, int(width * constant))
-    return _resize_box(_resize_box(images, small), (height, width))
+    device = images.device
+    down, across = _nearest(small[0], height, device), _nearest(small[1], width, device)
+    return _shrink(images, small).index_select(3, across).index_select(2, down)
 
 
 def jpeg_compression(
@@ -68,30 +69,31 @@ def jpeg_compression(
     """Encode as JPEG of quality ``constant`` (Pillow's defaults: chroma halved) and decode."""
     pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     decoded = np.empty_like(pixels)
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for row, image in enumerate(threads.map(partial(_through_jpeg, quality=constant), pixels)):
-            decoded[row] = image
+
+    def through(rows: range) -> None:
+        for row in rows:
+            file = io.BytesIO()
+            Image.fromarray(pixels[row]).save(file, "JPEG", quality=constant)
+            decoded[row] = Image.open(file, formats=("JPEG",))
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(through, (range(first, len(pixels), threads) for first in range(threads))))
     return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(images.device)
 
 
-def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file, formats=("JPEG",)))
-
-
-def _resize_box(
+def _shrink(
     images: UInt8[Tensor, "n 3 h w"], size: tuple[int, int]
 ) -> UInt8[Tensor, "n 3 height width"]:
     """Pillow's BOX filter: columns first, then rows, rounded to bytes in between."""
     for axis, length in ((3, size[1]), (2, size[0])):
         first, last = _boxes(images.shape[axis], length, images.device)
-        zero = torch.zeros_like(images.narrow(axis, 0, 1), dtype=torch.float32)
-        # Whole numbers: sums are exact below 2^24, so a difference of running sums is exact too.
-        running = torch.cat([zero, images.float().cumsum(axis)], axis)
-        total = running.index_select(axis, last) - running.index_select(axis, first)
-        count = (last - first).float()
-        images = round_levels(total / (count if axis == 3 else count[:, None]))
+        count = (last - first) if axis == 3 else (last - first)[:, None]
+        total = 0
+        for step in range(int(count.max())):
+            place = (first + step).clamp_(max=images.shape[axis] - 1)
+            total += images.index_select(axis, place).short().mul_(step < count)
+        images = round_levels(total / count)
     return images
 
 
@@ -103,3 +105,8 @@ def _boxes(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
     first = (centre - support + 0.5).long().clamp_(min=0)
     last = (centre + support + 0.5).long().clamp_(max=old)
     return first, last
+
+
+def _nearest(old: int, new: int, device: torch.device) -> Int64[Tensor, "new"]:
+    """The old pixel that each pixel of an enlarged line lies in."""
+    return ((torch.arange(new, device=device, dtype=torch.float64) + 0.5) * (old / new)).long()

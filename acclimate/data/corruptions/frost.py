@@ -8,13 +8,13 @@ names a folder of other pictures, or is ``synthetic``.
 
 import math
 import os
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,8 +52,7 @@ def frost(
     """
     image_weight, frost_weight, factor = constant
     height, width = images.shape[2:]
-    piece = _pieces(draws, height, width, factor * scale)
-    piece = to_unit(round_levels(piece)).mul_(frost_weight)
+    piece = to_unit(_pieces(draws, height, width, factor * scale)).mul_(frost_weight)
     return to_levels(to_unit(images).mul_(image_weight).add_(piece))
 
 
@@ -94,47 +93,46 @@ def _from_folder(folder: Path) -> tuple[UInt8[Tensor, "3 height width"], ...]:
 
 def _pieces(
     draws: Draws, height: int, width: int, factor: float
-) -> Float32[Tensor, "n 3 height width"]:
-    """For each image, a piece of a picture that is resized without a filter, as OpenCV does."""
+) -> UInt8[Tensor, "n 3 height width"]:
+    """For each image, a piece of a picture."""
     textures, _ = frost_textures()
-    device = draws.index.device
-    pixels = torch.cat([texture.flatten(1) for texture in textures], 1).to(device)
-    tall, wide = (
-        torch.tensor([texture.shape[axis] for texture in textures], device=device)
-        for axis in (1, 2)
-    )
-    first = (tall * wide).cumsum(0) - tall * wide
-
     chance = draws.uniform("piece", 3).double()
     which = (chance[:, 0] * len(textures)).long()
-    tall, wide, first = tall[which], wide[which], first[which]
-    enlarged = torch.maximum((height + 1) / tall.double(), (width + 1) / wide.double())
-    enlarged = enlarged.clamp_(min=factor)  # [n]
-    down = _line(chance[:, 1], tall, enlarged, height)
-    across = _line(chance[:, 2], wide, enlarged, width)
+    pieces = chance.new_empty(len(chance), 3, height, width, dtype=torch.uint8)
+    for number, texture in enumerate(textures):
+        rows = (which == number).nonzero()[:, 0]
+        tall, wide = texture.shape[1:]
+        enough = max(factor, (height + 1) / tall, (width + 1) / wide)
+        picture = _resized(texture, enough).to(chance.device)
+        windows = picture.unfold(1, height, 1).unfold(2, width, 1)  # [3, down, across, h, w]
+        down, across = (
+            (chance[rows, axis] * (round(side * enough) - length)).long()
+            for axis, side, length in ((1, tall, height), (2, wide, width))
+        )
+        pieces[rows] = windows[:, down, across].transpose(0, 1)
+    return pieces
 
-    rows = [(first[:, None] + line * wide[:, None])[:, :, None] for line in down[:2]]
-    columns = [line[:, None] for line in across[:2]]
-    lower, right = down[2][:, :, None], across[2][:, None]
+
+@lru_cache(maxsize=64)
+def _resized(
+    texture: UInt8[Tensor, "3 height width"], factor: float
+) -> UInt8[Tensor, "3 resized_height resized_width"]:
+    """A picture resized without a filter, as OpenCV does."""
+    top, bottom, lower = (line[:, None] for line in _line(texture.shape[1], factor))
+    left, right, righter = _line(texture.shape[2], factor)
     upper_row, lower_row = (
-        pixels[:, row + columns[0]] * (1 - right) + pixels[:, row + columns[1]] * right
-        for row in rows
+        texture[:, row, left] * (1 - righter) + texture[:, row, right] * righter
+        for row in (top, bottom)
     )
-    return (upper_row * (1 - lower) + lower_row * lower).transpose(0, 1)
+    return round_levels(upper_row * (1 - lower) + lower_row * lower)
 
 
-def _line(
-    chance: Float64[Tensor, "n"], length: Tensor, factor: Float64[Tensor, "n"], count: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one axis: the two pixels that each pixel of the piece lies between, and where."""
-    room = (length * factor).round() - count
-    start = (chance * room).floor()
-    steps = torch.arange(count, device=length.device) + 0.5
-    places = (start[:, None] + steps) / factor[:, None] - 0.5
-    last = (length - 1)[:, None]
-    places = torch.minimum(places.clamp_(min=0), last)
+def _line(length: int, factor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis: the two pixels that each resized pixel lies between, and where."""
+    places = (torch.arange(round(length * factor), dtype=torch.float64) + 0.5) / factor - 0.5
+    places = places.clamp_(0, length - 1)
     below = places.long()
-    return below, torch.minimum(below + 1, last), (places - below).float()  # each [n, count]
+    return below, (below + 1).clamp_(max=length - 1), (places - below).float()
 
 
 def _read(path: Path) -> UInt8[Tensor, "3 height width"]:

@@ -42,8 +42,9 @@ def impulse_noise(
 ) -> UInt8[Tensor, "n 3 h w"]:
     """Salt and pepper: bit errors. ``constant`` is the share of values set to 0 or 255."""
     chance = draws.uniform("noise", images[0].numel()).view(images.shape)
-    peppered = images.masked_fill(chance < constant, 0)
-    return peppered.masked_fill_(chance < constant / 2, 255)
+    # Products, as filling by a mask takes many times longer on a CPU.
+    kept = images.contiguous() * (chance >= constant)
+    return kept.add_((chance < constant / 2).to(torch.uint8).mul_(255))
 
 
 def speckle_noise(

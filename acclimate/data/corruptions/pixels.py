@@ -35,9 +35,14 @@ class Draws:
         return randomness.normal(randomness.key(*self.origin, purpose), self.index, count)
 
 
+def to_float(images: UInt8[Tensor, "..."]) -> Float32[Tensor, "..."]:
+    """Pixel values as they are, 0..255, in contiguous memory: images often come channels last."""
+    return images.to(torch.float32, memory_format=torch.contiguous_format)
+
+
 def to_unit(images: UInt8[Tensor, "..."]) -> Float32[Tensor, "..."]:
-    """Pixel values as fractions, 0..1."""
-    return images.float().div_(255)
+    """Pixel values as fractions, 0..1, in contiguous memory."""
+    return to_float(images).div_(255)
 
 
 def to_levels(fractions: Float32[Tensor, "..."]) -> UInt8[Tensor, "..."]:

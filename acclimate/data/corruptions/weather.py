@@ -31,7 +31,7 @@ def snow(
     if zoom != 1:
         flakes = sample(flakes, 1, enlarged(width, zoom))
         flakes = sample(flakes, 2, enlarged(height, zoom))
-    flakes = to_levels(flakes.masked_fill(flakes < threshold, 0)).float().flip(2)
+    flakes = to_levels(flakes.masked_fill(flakes < threshold, 0)).flip(2)
     angle = draws.uniform("angle", 1).double() * 90 - 45
     flakes = round_levels(streak(flakes[:, None], angle, radius, spread))
     flakes = fit(to_unit(flakes)[:, 0].flip(2).transpose(1, 2), images)[:, None]

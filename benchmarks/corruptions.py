@@ -1,0 +1,151 @@
+"""The corruptions against the package imagecorruptions-imaug: time an image, and peak memory.
+
+    python benchmarks/corruptions.py --out corruptions.json
+
+The package corrupts one image a call, always with ImageNet's constants; ours takes the whole batch
+and the constants of the images' size. It is given all cores by a process for each, and also timed
+in one process, as it is mostly used. Before the timing both corrupt a few images untimed, so that
+nothing is compiled or read within it.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from multiprocessing import Pool
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import tyro
+from common import alternate, describe, finish, ratio
+from imagecorruptions import corrupt as package_corrupt
+
+from acclimate.data import corrupt
+from acclimate.data.corruptions import CORRUPTIONS, PUBLISHED
+
+TARGETS = {32: 8, 224: 3}
+"""Ratio of the seconds of the 15 corruptions together, by the images' side."""
+MEMORY_TARGET = 8
+"""Peak memory beyond the images', in sizes of the batch as float32."""
+
+
+@dataclass
+class Options:
+    """Time every corruption at severity 5 on random smooth images with some noise."""
+
+    sizes: tuple[int, ...] = (32, 224)
+    """Sides of the images, in pixels."""
+    counts: tuple[int, ...] = (2000, 64)
+    """Images of each size."""
+    pairs: int = 3
+    """Rounds of A B C."""
+    seed: int = 0
+    out: Path | None = None
+    """A JSON file."""
+
+
+def pictures(size: int, count: int, seed: int) -> torch.Tensor:
+    """uint8 ``[count, 3, size, size]``: smooth, as photographs are, with a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")
+    noise = 0.05 * torch.randn(smooth.shape, generator=generator)
+    return ((smooth + noise).clamp(0, 1) * 255).to(torch.uint8)
+
+
+def theirs(images: np.ndarray, name: str) -> None:
+    """The package on one image after another."""
+    for image in images:
+        package_corrupt(image, corruption_name=name, severity=5)
+
+
+def compare(name: str, images: torch.Tensor, pool: Pool, options: Options) -> dict:
+    """Seconds of ours, the package's in one process, and the package's on all cores."""
+    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    parts = np.array_split(pixels, 4 * os.cpu_count())
+    pool.starmap(theirs, [(part[:1], name) for part in parts])
+    runs = {
+        "ours": lambda _: corrupt(images, name, 5, seed=options.seed),
+        "package": lambda _: pool.starmap(theirs, [(part, name) for part in parts]),
+        "package in one process": lambda _: theirs(pixels, name),
+    }
+    seconds = alternate(runs, options.pairs)
+    return {
+        "corruption": name,
+        "milliseconds_an_image": {
+            run: median(times) * 1e3 / len(images) for run, times in seconds.items()
+        },
+        "ratio": ratio(seconds, "package", "ours"),
+        "ratio_to_one_process": ratio(seconds, "package in one process", "ours"),
+        "seconds": seconds,
+    }
+
+
+def peak_memory(name: str, size: int, count: int, seed: int) -> float:
+    """Peak resident memory of corrupting a batch, beyond what there was, in float batches.
+
+    To be run in a process of its own. The result itself, uint8, is part of it.
+    """
+    images = pictures(size, count, seed)
+    corrupt(images[:1], name, 5)  # tables and textures are made once
+    status = Path("/proc/self/status")
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what there is now
+
+    def kibibytes(field: str) -> int:
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith(field)]
+        return int(line.split()[1])
+
+    before = kibibytes("VmRSS")
+    corrupt(images, name, 5)
+    return (kibibytes("VmHWM") - before) * 1024 / (images.numel() * 4)
+
+
+def main(options: Options) -> None:
+    """Compare at every size."""
+    results = []
+    for size, count in zip(options.sizes, options.counts, strict=True):
+        images = pictures(size, count, options.seed)
+        with Pool(os.cpu_count()) as pool:
+            rows = [compare(name, images, pool, options) for name in CORRUPTIONS]
+        with Pool(1, maxtasksperchild=1) as pool:
+            tasks = [(name, size, count, options.seed) for name in CORRUPTIONS]
+            for row, peak in zip(rows, pool.starmap(peak_memory, tasks, chunksize=1)):
+                row["peak_memory_in_float_batches"] = peak
+        published = [row for row in rows if row["corruption"] in PUBLISHED]
+        whole = {
+            run: [sum(turn) for turn in zip(*(row["seconds"][run] for row in published))]
+            for run in rows[0]["seconds"]
+        }
+        total = {
+            "ratio": ratio(whole, "package", "ours"),
+            "ratio_to_one_process": ratio(whole, "package in one process", "ours"),
+            "milliseconds_an_image": {
+                run: median(times) * 1e3 / count for run, times in whole.items()
+            },
+        }
+        results.append({"size": size, "count": count, "rows": rows, "fifteen": total})
+        show(results[-1])
+    finish({"benchmark": "corruptions", "results": results}, options.seed, options.out)
+
+
+def show(result: dict) -> None:
+    """Print the table of one size."""
+    size = result["size"]
+    print(f"\n{result['count']} images of {size} x {size}, severity 5")
+    print(f"{'corruption':18} {'ours, ms':>9} {'package':>9} {'1 process':>9} {'memory':>7}  ratio")
+    for row in [*result["rows"], {"corruption": "the fifteen", **result["fifteen"]}]:
+        ours, package, single = row["milliseconds_an_image"].values()
+        peak = row.get("peak_memory_in_float_batches")
+        memory = "" if peak is None else f"{peak:.2f}"
+        print(
+            f"{row['corruption']:18} {ours:9.3f} {package:9.3f} {single:9.3f} {memory:>7}  "
+            f"{describe(row['ratio'])}; to one process {describe(row['ratio_to_one_process'])}"
+        )
+    print(f"target: the fifteen at least {TARGETS.get(size)}, memory at most {MEMORY_TARGET}")
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    main(tyro.cli(Options))
+    print(f"{time.monotonic() - started:.0f} s")
