@@ -55,14 +55,8 @@ def class_correlated(
     if not 1e-6 <= concentration <= 1e6:
         raise InputError(f"concentration is {concentration}: give a number in 1e-6..1e6.")
     rng = np.random.default_rng(key(seed, "stream", "class-correlated") & (2**63 - 1))
-    shares = rng.dirichlet([concentration] * slots, int(classes.max()) + 1)  # [classes, slots]
-    chance = rng.random(len(classes))
-    slot = np.zeros(len(classes), np.int64)
-    for number, share in enumerate(shares):
-        members = classes == number
-        # The last end may be 1 − ε: leave it out, so that no image falls behind it.
-        slot[members] = np.searchsorted(share.cumsum()[:-1], chance[members], side="right")
-    turn = rng.random((slots, len(shares)))[slot, classes]  # of its class within the slot
+    slot = spread(classes, concentration, slots, rng)
+    turn = rng.random((slots, int(classes.max()) + 1))[slot, classes]  # of its class in the slot
     order = np.lexsort((rng.random(len(classes)), classes, turn, slot))
     return _fixed(images, order, shift, batch, seed)
 
@@ -111,6 +105,20 @@ def label_shifted(
     kept = np.zeros(len(order), bool)
     kept[grouped] = among < counts[classes[grouped]]
     return _fixed(images, order[kept[order]], shift, batch, seed)
+
+
+def spread(
+    classes: Int64[np.ndarray, "n"], concentration: float, slots: int, rng: np.random.Generator
+) -> Int64[np.ndarray, "n"]:
+    """The slot of each image, by shares of its class from a symmetric Dirichlet distribution."""
+    shares = rng.dirichlet([concentration] * slots, int(classes.max()) + 1)  # [classes, slots]
+    chance = rng.random(len(classes))
+    slot = np.zeros(len(classes), np.int64)
+    for number, share in enumerate(shares):
+        members = classes == number
+        # The last end may be 1 − ε: leave it out, so that no image falls behind it.
+        slot[members] = np.searchsorted(share.cumsum()[:-1], chance[members], side="right")
+    return slot
 
 
 def _classes(images: Pixels, labels: Labels) -> Int64[np.ndarray, "n"]:

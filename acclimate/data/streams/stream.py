@@ -47,7 +47,7 @@ CLEAN = Shift("none", 0)
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images that arrive together. There are no labels here, and no way to them."""
+    """Images that arrive together, and nothing that says of which class they are."""
 
     images: UInt8[Tensor, "b 3 height width"]
     numbers: Int64[Tensor, "b"]
@@ -69,8 +69,9 @@ class Growth:
     def at(self, place: int, length: int) -> Shift:
         """The shift of the image at a place of a segment."""
         share = place / max(length - 1, 1)
-        # So that the ends are exactly what was asked for, and nothing lies beyond them.
-        return Shift(self.corruption, (1 - share) * self.first + share * self.last)
+        severity = (1 - share) * self.first + share * self.last
+        low, high = sorted((self.first, self.last))
+        return Shift(self.corruption, min(max(severity, low), high))  # whatever was rounded
 
 
 @dataclass(frozen=True)
