@@ -12,11 +12,11 @@ from rich.console import Console
 
 from acclimate import files, machine
 from acclimate.bundle import Bundle
-from acclimate.data import LabelledImages, subset
+from acclimate.data import LabelledImages, corrupt, subset
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.compare import compare
-from acclimate.evaluate.measure import LR0, corrupted
+from acclimate.evaluate.measure import LR0
 from acclimate.methods import METHODS
 from acclimate.progress import live
 from acclimate.report.figures import result_picture
@@ -186,10 +186,12 @@ def _samples(
         ]
         # Spread over the set, not picked for being right.
         chosen = changed[position * 7 % len(changed)] if changed else position
+        clean = test.images[chosen : chosen + 1]
+        seen = corrupt(clean, name, study.severity, seed=study.seed, first_index=chosen)
         samples.append(
             Sample(
-                clean=test.images[chosen],
-                corrupted=corrupted(test.images, name, study.severity, study.seed)[chosen],
+                clean=clean[0],
+                corrupted=seen[0],
                 corruption=name,
                 truth=bundle.classes[int(test.labels[chosen])],
                 before=bundle.classes[before.predictions[chosen]],

@@ -5,30 +5,15 @@ Without a bundle a small one is trained first. An absurd learning rate shows the
 """
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 import acclimate
-from acclimate.data import LabelledImages, corrupt, load, subset
+from acclimate.data import Shift, load, streams, subset
 from acclimate.methods import METHODS
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, with_epochs
 
-SEGMENTS = (("none", 0), ("contrast", 5), ("gaussian_noise", 5), ("none", 0))
-
-
-def arriving(data: LabelledImages, batch: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """One shift after another; the labels are for the score alone."""
-    order = torch.randperm(len(data.images), generator=torch.Generator().manual_seed(0))
-    parts = order.chunk(len(SEGMENTS))
-    for (name, severity), part in zip(SEGMENTS, parts):
-        images = data.images[part]
-        images = corrupt(images, name, severity) if severity else images
-        for seen, labels in zip(images.split(batch), data.labels[part].split(batch)):
-            yield name, seen, labels
+SHIFTS = [Shift("none", 0), Shift("contrast", 5), Shift("gaussian_noise", 5), Shift("none", 0)]
 
 
 def main() -> None:
@@ -38,7 +23,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-5)
     given = parser.parse_args()
 
-    test = subset(load("fashion-mnist-mini", "test"), 256 if given.quick else 2000)
+    test = subset(load("fashion-mnist-mini", "test"), 64 if given.quick else 512)
     if given.bundle:
         bundle = acclimate.Bundle.load(given.bundle)
     else:
@@ -51,7 +36,9 @@ def main() -> None:
     frozen = acclimate.Adapter(bundle, "source")
     good = adapter.snapshot()
     fallbacks, scores = 0, []
-    for shift, images, labels in arriving(test, batch=32 if given.quick else 64):
+    # Every image once under each shift. The labels stay here, for the score alone.
+    for batch in streams.continual(test.images, SHIFTS, batch=32 if given.quick else 64):
+        images, shift = batch.images, batch.shifts[0].corruption
         logits = adapter(images)
         if adapter.refused > good.refused:
             # Something was not finite: answer as without adapting, keep what was learned before.
@@ -60,7 +47,7 @@ def main() -> None:
             fallbacks += 1
         else:
             good = adapter.snapshot()
-        right = (logits.argmax(1) == labels).float().mean().item()
+        right = (logits.argmax(1) == test.labels[batch.numbers]).float().mean().item()
         scores.append(right)
         changed = (logits.argmax(1) != frozen(images).argmax(1)).float().mean().item()
         print(f"{shift:<16}{100 * right:5.1f} % right, {100 * changed:5.1f} % changed by adapting")

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
-from acclimate.data import LabelledImages, corrupt
+from acclimate.data import LabelledImages, Shift, Stream, streams
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.metrics import expected_calibration_error
 from acclimate.methods import AdapterSettings, method
-from acclimate.randomness import key, permutation
 
 LR0 = "-lr0"
 """``cta-lr0`` is ``cta`` with learning rate 0: what is left without the gradient steps."""
@@ -41,6 +40,8 @@ def measure(
 ) -> Cell:
     """Let a method answer for every image once, in a seeded random order, and score it.
 
+    Images are corrupted as they arrive, so that one batch of pixels is held at a time.
+
     Args:
         bundle: What adapts.
         name: A method, or ``METHOD-lr0``.
@@ -62,9 +63,9 @@ def measure(
     """
     settings = replace(settings or settings_of(name), seed=seed)
     adapter = Adapter(bundle, name.removesuffix(LR0), settings)
-    order = permutation(key(seed, "stream"), len(data.images))
-    images = corrupted(data.images, corruption, severity, seed)
-    logits, seconds = _answers(adapter, images, order.split(batch), curve, advance)
+    shift = Shift(corruption, severity)
+    stream = streams.shuffled(data.images, shift, batch=batch, seed=seed)
+    logits, seconds = _answers(adapter, stream, curve, advance)
     correct = logits.argmax(2) == data.labels
     confidence, predictions = logits[-1].softmax(1).max(1)
     accuracies = correct.double().mean(1).tolist()
@@ -77,10 +78,10 @@ def measure(
         seed=seed,
         accuracy=accuracies[-1],
         ece=expected_calibration_error(confidence, correct[-1]),
-        n_images=len(order),
+        n_images=stream.length,
         steps=settings.steps,
         seconds=seconds,
-        images_per_second=len(order) / seconds,
+        images_per_second=stream.length / seconds,
         refused_steps=adapter.refused,
         predictions=tuple(predictions.tolist()),
         confidences=tuple(round(value, 4) for value in confidence.tolist()),
@@ -89,27 +90,21 @@ def measure(
 
 
 def _answers(
-    adapter: Adapter,
-    images: Tensor,
-    batches: tuple[Tensor, ...],
-    curve: bool,
-    advance: Callable[[int], None],
+    adapter: Adapter, stream: Stream, curve: bool, advance: Callable[[int], None]
 ) -> tuple[Float[Tensor, "steps images classes"], float]:
-    """Logits in the images' own order, before and after each step with ``curve``; and seconds."""
-    answers, seconds = [], 0.0
-    for numbers in batches:
-        part = images[numbers]
+    """Logits in the images' own order, before and after each step with ``curve``; and seconds.
+
+    Of a stream in which every image comes once.
+    """
+    answers, numbers, seconds = [], [], 0.0
+    for arrived in stream:
         started = time.perf_counter()
-        logits = adapter.trace(part) if curve else adapter(part)[None]
+        logits = adapter.trace(arrived.images) if curve else adapter(arrived.images)[None]
         seconds += time.perf_counter() - started
         answers.append(logits.cpu())
-        advance(len(numbers))
-    arrived = torch.cat(answers, dim=1)
-    logits = torch.empty_like(arrived)
-    logits[:, torch.cat(batches)] = arrived
+        numbers.append(arrived.numbers)
+        advance(len(arrived.numbers))
+    given = torch.cat(answers, dim=1)
+    logits = torch.empty_like(given)
+    logits[:, torch.cat(numbers)] = given
     return logits, seconds
-
-
-def corrupted(images: Tensor, corruption: str, severity: int, seed: int) -> Tensor:
-    """Images under a corruption; ``"none"`` leaves them as they are."""
-    return images if corruption == "none" else corrupt(images, corruption, severity, seed=seed)

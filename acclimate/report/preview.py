@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
 
-from acclimate.data import corrupt
+from acclimate.data.corruptions import corrupt_numbered
 from acclimate.errors import InputError
 from acclimate.files import write_atomically
 
@@ -31,7 +31,7 @@ def write_preview(
     """Write a picture: a row a corruption, a column a severity, of two of the images.
 
     Args:
-        images: The first and the last are shown.
+        images: The first and the last are shown, with the corruptions that they have in this set.
         path: Ends in .png, .jpg, .pdf or .svg.
         corruptions: Names of corruptions.
         severities: 1..5 each; clean images stand before them.
@@ -42,9 +42,10 @@ def write_preview(
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} is no picture: its name must end in {', '.join(SUFFIXES)}.")
-    pair = images[torch.tensor([0, len(images) - 1]).unique()]
+    numbers = torch.tensor([0, len(images) - 1]).unique()
+    pair = images[numbers]
     rows = [
-        [pair, *(corrupt(pair, name, severity, seed=seed) for severity in severities)]
+        [pair, *(corrupt_numbered(pair, name, each, numbers, seed=seed) for each in severities)]
         for name in corruptions
     ]
     figure = _draw(rows, corruptions, ["clean", *(f"severity {each}" for each in severities)])

@@ -3,11 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from acclimate.adapt import Adapter
 from acclimate.data import LabelledImages, corrupt, subset
+from acclimate.data.streams import stream
 from acclimate.errors import InputError
 from acclimate.evaluate import measure as module
 from acclimate.evaluate.measure import measure, settings_of
 from acclimate.methods import METHODS
+from acclimate.randomness import key, permutation
 
 
 @pytest.fixture
@@ -36,6 +39,32 @@ def test_source_is_a_direct_evaluation(bundle, data, corruption, severity):
     assert (cell.method, cell.dataset, cell.corruption) == ("source", "tiny", corruption)
     assert (cell.severity, cell.n_images, cell.steps, cell.curve) == (severity, 60, 0, ())
     assert cell.images_per_second == pytest.approx(60 / cell.seconds)
+
+
+@pytest.mark.parametrize(("corruption", "severity"), [("none", 0), ("gaussian_noise", 4)])
+def test_answers_are_those_of_a_set_that_was_corrupted_before(bundle, data, corruption, severity):
+    cell = measure(bundle, "cta", data, corruption, severity, seed=3, batch=25)
+    images = data.images
+    if severity:
+        images = corrupt(images, corruption, severity, seed=3)
+    adapter = Adapter(bundle, "cta", replace(settings_of("cta"), seed=3))
+    likely = torch.empty(60, 4)
+    for numbers in permutation(key(3, "stream"), 60).split(25):
+        likely[numbers] = adapter(images[numbers]).softmax(1)
+    assert cell.predictions == tuple(likely.argmax(1).tolist())
+    assert cell.confidences == tuple(round(value, 4) for value in likely.max(1).values.tolist())
+
+
+def test_images_are_corrupted_as_they_arrive(bundle, data, monkeypatch):
+    sizes, plain = [], stream.corrupt_numbered
+
+    def spy(images, *arguments, **named):
+        sizes.append(len(images))
+        return plain(images, *arguments, **named)
+
+    monkeypatch.setattr(stream, "corrupt_numbered", spy)
+    measure(bundle, "source", data, "contrast", 3, batch=25)
+    assert sizes == [25, 25, 10]
 
 
 @pytest.mark.parametrize("name", ["source", "aligned"])

@@ -28,8 +28,8 @@ def test_the_picture_holds_the_corrupted_images(images, tmp_path, monkeypatch):
     pair = images[[0, 4]]
     assert [len(row) for row in rows] == [3, 3]
     assert torch.equal(rows[0][0], pair)
-    assert torch.equal(rows[0][2], corrupt(pair, "fog", 5, seed=2))
-    assert torch.equal(rows[1][1], corrupt(pair, "contrast", 1, seed=2))
+    assert torch.equal(rows[0][2], corrupt(images, "fog", 5, seed=2)[[0, 4]])
+    assert torch.equal(rows[1][1], corrupt(images, "contrast", 1, seed=2)[[0, 4]])
 
 
 def test_the_clean_images_are_drawn_where_the_picture_says(images, tmp_path):

@@ -91,7 +91,9 @@ def streak(
     angle = torch.deg2rad(angle)
     distance = distance.to(angle)
     across, down = ((distance * f(angle) - 0.5).ceil().long() for f in (torch.cos, torch.sin))
-    packed = sum(channel.long() << (21 * place) for place, channel in enumerate(levels.unbind(1)))
+    packed = levels[:, 0].long()
+    for place in range(1, levels.shape[1]):
+        packed += levels[:, place].long() << 21 * place
     reach = taps - 1
     height, width = levels.shape[2:]
     y, x = (
@@ -103,7 +105,7 @@ def streak(
     total = torch.zeros_like(levels[:, 0], dtype=torch.int64)
     for tap, weight in enumerate(weights.tolist()):
         total += windows[rows, down[:, tap] + reach, across[:, tap]].mul_(weight)
-    channels = [total >> (21 * place) & (2**21 - 1) for place in range(levels.shape[1])]
+    channels = [total >> 21 * place & (2**21 - 1) for place in range(levels.shape[1])]
     return torch.stack(channels, 1).float().div_(_WEIGHTS)
 
 

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from acclimate.data.corruptions.pixels import Draws, to_levels, to_unit
 
+Amount = float | Float32[Tensor, "n 1 1 1"]
+"""Of noise: one for all images, or one for each."""
+
 
 def gaussian_noise(
-    images: UInt8[Tensor, "n 3 h w"], constant: float, scale: float, draws: Draws
+    images: UInt8[Tensor, "n 3 h w"], constant: Amount, scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
     """Add normal noise: low light. ``constant`` is its standard deviation."""
     noise = draws.normal("noise", images[0].numel()).view(images.shape)
@@ -38,7 +41,7 @@ def shot_noise(
 
 
 def impulse_noise(
-    images: UInt8[Tensor, "n 3 h w"], constant: float, scale: float, draws: Draws
+    images: UInt8[Tensor, "n 3 h w"], constant: Amount, scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
     """Salt and pepper: bit errors. ``constant`` is the share of values set to 0 or 255."""
     chance = draws.uniform("noise", images[0].numel()).view(images.shape)
@@ -48,7 +51,7 @@ def impulse_noise(
 
 
 def speckle_noise(
-    images: UInt8[Tensor, "n 3 h w"], constant: float, scale: float, draws: Draws
+    images: UInt8[Tensor, "n 3 h w"], constant: Amount, scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
     """Add noise in proportion to the value; ``constant`` is its relative standard deviation."""
     fractions = to_unit(images)
