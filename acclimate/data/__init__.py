@@ -2,7 +2,15 @@
 
 from acclimate.data.cache import Skipped
 from acclimate.data.corruptions import CORRUPTIONS, corrupt
-from acclimate.data.datasets import Images, LabelledImages, hold_out, load, load_images, subset
+from acclimate.data.datasets import (
+    Images,
+    LabelledImages,
+    domains,
+    hold_out,
+    load,
+    load_images,
+    subset,
+)
 
 __all__ = [
     "CORRUPTIONS",
@@ -10,6 +18,7 @@ __all__ = [
     "LabelledImages",
     "Skipped",
     "corrupt",
+    "domains",
     "hold_out",
     "load",
     "load_images",
