@@ -43,7 +43,7 @@ def open_labels(path: Path, classes: int, remedy: str) -> Int64[np.ndarray, " n"
     lowest, highest = int(array.min()), int(array.max())  # before the cast, which could wrap
     if lowest < 0 or highest >= classes:
         raise InputError(
-            f"{path} holds labels {lowest}..{highest}, but {classes} classes are "
+            f"{path} holds labels {lowest}..{highest}, but they must lie in "
             f"0..{classes - 1}: {remedy}."
         )
     return array.astype(np.int64)

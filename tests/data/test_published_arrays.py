@@ -177,7 +177,7 @@ DAMAGE = {
     "labels in a column": (saved("labels.npy", np.zeros((20, 1), int)), r"holds int64 \[20, 1\]"),
     "label 10": (
         saved("labels.npy", np.full(20, 10)),
-        r"labels 10\.\.10, but 10 classes are 0\.\.9",
+        r"labels 10\.\.10, but they must lie in 0\.\.9",
     ),
     "label -1": (saved("labels.npy", np.full(20, -1)), r"labels -1\.\.-1"),
     "label 2^64 - 1": (saved("labels.npy", np.full(20, 2**64 - 1, np.uint64)), r"1844674407370955"),

@@ -14,7 +14,7 @@ RNG = np.random.default_rng(4)
 COUNT, SEVERITIES = 3, (5, 1)
 
 
-def describe(folder, layout, **changes):
+def describe(folder, layout, /, **changes):
     """Write the manifest of what is there."""
     if layout == "npy":
         listed = sorted(file.name for file in folder.glob("*.npy"))
@@ -196,7 +196,7 @@ DAMAGE = {
     "no class": (says(classes=[]), "'classes'"),
     "class twice": (says(classes=["a", "a"]), "'classes'"),
     "class 3": (says(classes=["a", 3]), "'classes'"),
-    "label without class": (says(classes=["a"]), r"labels 0\.\.1, but 1 classes"),
+    "label without class": (says(classes=["a"]), r"labels 0\.\.1, but they must lie in 0\.\.0"),
     "severity 6": (says(severities=[6, 1]), "'severities'"),
     "severity true": (says(severities=[True]), "'severities'"),
     "corruption elsewhere": (says(corruptions=["../fog"]), "'corruptions'"),
