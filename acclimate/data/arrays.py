@@ -1,11 +1,13 @@
 """.npy files of images and of labels: opened as memory maps, never unpickled, and checked."""
 
+import tokenize
 import warnings
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from acclimate.data import decode
 from acclimate.errors import InputError
 
 
@@ -54,9 +56,9 @@ def _open(path: Path, remedy: str) -> np.ndarray:
         raise InputError(f"{path} is missing: {remedy}.")
     try:
         with warnings.catch_warnings():
-            # Some published files were written by Python 2, which numpy reads with a warning.
-            warnings.filterwarnings("ignore", message="Reading `.npy`", category=UserWarning)
+            # That a file was written by Python 2, as some published ones; that sizes overflow.
+            warnings.simplefilter("ignore")
             return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except (*decode.BROKEN, tokenize.TokenError) as error:  # the header is parsed as Python
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{path} is not a readable .npy file ({reason}): {remedy}.") from error

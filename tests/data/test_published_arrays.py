@@ -134,6 +134,18 @@ def _truncate_header(root):
     (root / "fog.npy").write_bytes((root / "fog.npy").read_bytes()[:40])
 
 
+def _with_header(root, header):
+    """An array whose header is this, in place of a dictionary of shape and type."""
+    text = header.ljust(117).encode() + b"\n"
+    start = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little")
+    (root / "fog.npy").write_bytes(start + text + bytes(1000))
+
+
+def shaped(shape):
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': %s}"
+    return lambda root: _with_header(root, header % shape)
+
+
 def _object_labels(root):
     np.save(root / "labels.npy", np.array([{}] * 20, object), allow_pickle=True)
 
@@ -165,6 +177,11 @@ DAMAGE = {
     ),
     "images truncated": (_truncate, r"fog\.npy is not a readable \.npy file .*: get CIFAR-10-C"),
     "header truncated": (_truncate_header, r"fog\.npy is not a readable"),
+    "header that is no Python": (lambda root: _with_header(root, "{'descr': ("), "not a readable"),
+    "header that ends early": (lambda root: _with_header(root, "{'a':\n1"), "not a readable"),
+    "shape beyond all numbers": (shaped(f"({10**30}, 32, 32, 3)"), "not a readable"),
+    "shape that overflows": (shaped(f"({2**62}, 2, 2, 3)"), "not a readable"),
+    "shape below 0": (shaped("(-1, 32, 32, 3)"), r"fog\.npy"),
     "images of floats": (saved("fog.npy", ZEROS / 255), r"fog\.npy holds float64 \[20, 32"),
     "images channels first": (saved("fog.npy", ZEROS.transpose(0, 3, 1, 2)), r"\[20, 3, 32, 32\]"),
     "images of another size": (saved("fog.npy", ZEROS[:, :16]), r"of 32 x 16, but .* be 32 x 32"),

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -5,9 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from acclimate.data import domains, load, load_images
 from acclimate.data.published import SETS, manifest, torchvision_sets
+from acclimate.errors import InputError
 from acclimate.files import sha256
 
 RNG = np.random.default_rng(4)
@@ -251,3 +255,24 @@ def test_damage_to_folders(folders, draw, refused):
 )
 def test_what_a_folder_does_not_have(arrays, refused, split, domain, expected):
     refused(expected, arrays, split, domain=domain)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+ENTRIES = ("version", "layout", "classes", "count", "size", "severities", "corruptions")
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(key=st.sampled_from((*ENTRIES, "complete", "files")), value=json_values)
+def test_whatever_an_entry_holds_it_is_used_or_refused(arrays, key, value):
+    describe(arrays, "npy", **{key: value})
+    with contextlib.suppress(InputError):
+        found = load(arrays, "test", domain="fog/1")
+        assert found.images.shape == (COUNT, 3, 4, 6) and found.labels.tolist() == [1, 0, 1]
