@@ -52,6 +52,25 @@ def read(
             one is missing.
     """
     folder = root / below
+    names = _check_names(folder, label_of, remedy, complete)
+    items = folders.items(folder)
+    labels = [label_of.get(item.path.split("/")[0], -1) for item in items]
+    empty = names - {item.path.split("/")[0] for item in items}
+    if empty:
+        raise InputError(f"{folder / min(empty)} has no image in it: {remedy}.")
+    prefix = f"{below}/" if below else ""
+    items = [
+        replace(item if label >= 0 else folders.stray(item), path=prefix + item.path)
+        for item, label in zip(items, labels)
+    ]
+    paths = tuple(item.path for item in items)
+    return Found(items, paths, np.asarray(labels, np.int64), classes)
+
+
+def _check_names(
+    folder: Path, label_of: Mapping[str, int], remedy: str, complete: bool
+) -> set[str]:
+    """The class folders in a folder, if all of them belong there."""
     if not folder.is_dir():
         raise InputError(f"the folder {folder} is missing: {remedy}.")
     names = subfolders(folder)
@@ -66,18 +85,7 @@ def read(
     if complete and len(names) < len(label_of):
         missing = min(set(label_of) - set(names))
         raise InputError(f"{folder} lacks the class folder {missing!r}: {remedy}.")
-    items = folders.items(folder)
-    labels = [label_of.get(item.path.split("/")[0], -1) for item in items]
-    empty = set(names) - {item.path.split("/")[0] for item in items}
-    if empty:
-        raise InputError(f"{folder / min(empty)} has no image in it: {remedy}.")
-    prefix = f"{below}/" if below else ""
-    items = [
-        replace(item if label >= 0 else folders.stray(item), path=prefix + item.path)
-        for item, label in zip(items, labels)
-    ]
-    paths = tuple(item.path for item in items)
-    return Found(items, paths, np.asarray(labels, np.int64), classes)
+    return set(names)
 
 
 def severities(root: Path, groups: tuple[str, ...] = ()) -> dict[str, str]:
