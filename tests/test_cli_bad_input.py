@@ -169,6 +169,18 @@ BAD = {
         lambda at: ["train", "--data", "cifar10", "--root", at.empty, "--out", at.out],
         "download=True",
     ),
+    "domain of a set without": (
+        train("--domain", "fog/3", data="labelled"),
+        r"has no domains, .*: leave 'fog/3' out",
+    ),
+    "pacs without root": (
+        lambda at: ["train", "--data", "pacs", "--domain", "sketch", "--out", at.out],
+        "pacs needs --root",
+    ),
+    "training on a set of tests": (
+        lambda at: ["train", "--data", "cifar10-c", "--root", at.empty, "--out", at.out],
+        "has no images to train on: take the split test, and train on cifar10",
+    ),
     "training data missing": (train(data="no/where"), "no folder or zip"),
     "training data without labels": (train(data="flat"), "no images in a folder train"),
     "training data without a train split": (train(data="test only"), "no images in a folder train"),
@@ -209,6 +221,13 @@ BAD = {
     "images to align on missing": (align(images="nowhere"), "no such folder|no folder or zip"),
     "images to align on truncated": (align(images="broken"), "none of the 2 images"),
     "an array of floats": (align(images="float.npy"), "must be uint8"),
+    "images of a domain that is missing": (
+        lambda at: [
+            *("align", *MODEL, "--images", "pacs", "--root", at.good),
+            *("--domain", "sketch", "--out", at.out),
+        ],
+        "has no domain of pacs: get it by way of https",
+    ),
     "a single image": (align(*ONE, images="single"), "two images"),
     "class names too few": (align("--class-names", "@names.txt"), "3 class names"),
     "class names missing": (align("--class-names", "@nowhere.txt"), "cannot be read"),

@@ -39,7 +39,9 @@ class Align:
     epochs: int | None = None
     """Sets every stage's epochs; --align.epochs and the like still win."""
     root: Path | None = None
-    """Where torchvision's files lie."""
+    """Where a named data set lies."""
+    domain: str | None = None
+    """Which part of a set with domains: sketch (pacs), fog/3 (cifar10-c)."""
     size: int | None = None
     """Side of the images that the classifier takes, in pixels; default: the images' own."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -66,7 +68,7 @@ class Align:
         check_absent(self.out)
         labels, names = None, _read_names(self.class_names)
         if self.settings.trainable_classifier:
-            found = load(self.images, "train", root=self.root, size=self.size)
+            found = load(self.images, "train", root=self.root, domain=self.domain, size=self.size)
             names = names or list(found.classes)
             if unknown := sorted(set(found.classes) - set(names)):
                 raise InputError(
@@ -75,7 +77,7 @@ class Align:
                 )
             labels = torch.tensor([names.index(folder) for folder in found.classes])[found.labels]
         else:
-            found = load_images(self.images, root=self.root, size=self.size)
+            found = load_images(self.images, root=self.root, domain=self.domain, size=self.size)
         report_skipped(found.skipped, console)
         if found.images.shape[-1] != found.images.shape[-2]:
             raise InputError("the images are not square; pass --size to resize and crop them.")

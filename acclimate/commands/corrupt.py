@@ -56,7 +56,8 @@ class Corrupt:
     def run(self, console: Console) -> None:
         """Do it."""
         from acclimate.data import load, load_images
-        from acclimate.data.corrupted import Recipe, write_corrupted
+        from acclimate.data.corrupted.recipe import Recipe
+        from acclimate.data.corrupted.write import write_corrupted
         from acclimate.progress import live
         from acclimate.report.preview import write_preview
 
@@ -66,19 +67,21 @@ class Corrupt:
             check_parent(path)
         names = tuple(CORRUPTIONS) if self.corruptions == ("all",) else self.corruptions
         recipe = Recipe(names, self.severities, self.seed, self.layout, self.image_format)
+        where = {"root": self.root, "domain": self.domain, "size": self.size}
         if self.unlabelled:
-            data = load_images(self.data, root=self.root, size=self.size)
+            data = load_images(self.data, **where)
         else:
-            data = load(self.data, self.split, root=self.root, size=self.size)
+            data = load(self.data, self.split, **where)
         report_skipped(data.skipped, console)
         if self.preview is not None:
             write_preview(data.images, self.preview, names, self.severities, seed=self.seed)
             console.print(f"{self.preview}: the picture", markup=False)
         if self.out is None:
             return
+        name = f"{self.data}/{self.domain}" if self.domain else self.data
         started = time.monotonic()
         with live() as progress:
-            written = write_corrupted(data, self.data, self.out, recipe, progress=progress)
+            written = write_corrupted(data, name, self.out, recipe, progress=progress)
         console.print(
             f"{self.out}: {len(names)} corruptions x {len(self.severities)} severities of "
             f"{len(data.images):,} images; {written.made:,} were made now, "

@@ -21,7 +21,8 @@ class Train:
     """
 
     data: str
-    """fashion-mnist-mini, cifar10 or cifar100 with --root, a folder train/class/image, or a zip."""
+    """A data set by name, such as fashion-mnist-mini, or cifar10 or pacs with --root; a folder
+    train/class/image; or a zip of one."""
     out: Path
     """Folder of the bundle to make; checkpoints lie beside it until it is done."""
     model: str = "acclimate:resnet14-w32"
@@ -33,7 +34,9 @@ class Train:
     epochs: int | None = None
     """Sets every stage's epochs; --align.epochs and the like still win."""
     root: Path | None = None
-    """Where torchvision's files lie."""
+    """Where a named data set lies."""
+    domain: str | None = None
+    """Which part of a set with domains: sketch (pacs), fog/3 (cifar10-c)."""
     size: int | None = None
     """Resize images to squares of this many pixels."""
     seed: int = 0
@@ -49,7 +52,7 @@ class Train:
         from acclimate.source.cta import train_cta
 
         check_absent(self.out)
-        data = load(self.data, "train", root=self.root, size=self.size)
+        data = load(self.data, "train", root=self.root, domain=self.domain, size=self.size)
         report_skipped(data.skipped, console)
         make_bundle(
             lambda run: train_cta(self.model, data, self.settings, run, weights=self.weights),

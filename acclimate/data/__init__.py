@@ -3,7 +3,15 @@
 from acclimate.data import streams
 from acclimate.data.cache import Skipped
 from acclimate.data.corruptions import CORRUPTIONS, corrupt
-from acclimate.data.datasets import Images, LabelledImages, hold_out, load, load_images, subset
+from acclimate.data.datasets import (
+    Images,
+    LabelledImages,
+    domains,
+    hold_out,
+    load,
+    load_images,
+    subset,
+)
 from acclimate.data.streams import Shift, Stream
 
 __all__ = [
@@ -14,6 +22,7 @@ __all__ = [
     "Skipped",
     "Stream",
     "corrupt",
+    "domains",
     "hold_out",
     "load",
     "load_images",

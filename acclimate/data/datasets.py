@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,14 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from acclimate.data import fashion_mnist_mini, folders
+from acclimate.data import folders
+from acclimate.data.arrays import open_images
 from acclimate.data.cache import Item, Skipped, decoded
+from acclimate.data.corrupted import manifest
 from acclimate.data.folders import Split
+from acclimate.data.published import SETS, lookup
+from acclimate.data.published.found import Found, array_paths, join
 from acclimate.errors import InputError, unknown_name
-
-NAMES = ("fashion-mnist-mini", "cifar10", "cifar100")
 
 _MAX_SIZE = 4096
 
@@ -57,42 +60,51 @@ def load(
     split: Split,
     *,
     root: Path | None = None,
+    domain: str | None = None,
     size: int | None = None,
     cache: Path | None = None,
+    download: bool = False,
 ) -> LabelledImages:
-    """Labelled images of one split.
+    """Labelled images of one split, or of one domain.
+
+    ``pacs``, ``office-home`` and ``visda`` have no published splits: either split gives the whole
+    domain. Split it yourself with :func:`hold_out`.
 
     Args:
-        data: ``fashion-mnist-mini`` (embedded), ``cifar10`` or ``cifar100`` in torchvision's
-            layout, or a folder ``split/class/image`` or a zip of one, where the split's folder
-            is ``train``, or ``test``, ``val`` or ``validation``. Classes are in the sorted order
-            of their folders' names in ``train`` where there is one, as in torchvision.
+        data: The name of a published set (docs/data-sets.md lists them); or a folder
+            ``split/class/image`` or a zip of one, where the split's folder is ``train``, or
+            ``test``, ``val`` or ``validation``, and classes are in the sorted order of their
+            folders' names in ``train`` where there is one, as in torchvision; or a folder that
+            ``acclimate corrupt`` wrote.
         split: ``train`` or ``test``.
-        root: Where torchvision's files lie.
+        root: The folder of a published set, or the folder that holds that one.
+        domain: Which part of a set that has domains: ``fog/3``, corruption and severity, of those
+            that end in -c and of what ``acclimate corrupt`` wrote; ``sketch`` and the like of
+            ``pacs``. :func:`domains` lists them.
         size: Resize the shorter side to this many pixels (bilinear, antialiased) and crop the
             centre square. Without it all images must have one size.
         cache: Where decoded images are kept; default ``$ACCLIMATE_CACHE`` or the user's cache.
+        download: Let torchvision download ``cifar10`` or ``cifar100`` into ``root`` first.
 
     Raises:
         InputError: the data is missing or cannot be used. A bad image among good ones is
             no error: it is listed in ``skipped``.
     """
     _check(split, size)
-    if str(data) in NAMES:
-        array, labels, classes = _read_named(str(data), split, root)
-        found = _from_array(array, str(data), size, cache)
-        labels = torch.from_numpy(labels)
-        return LabelledImages(found.images, labels, classes, str(data), paths=found.paths)
-    path = _existing(data)
-    if path.suffix.lower() == ".npy":
-        raise InputError(f"{path} has no labels: give a folder split/class/image or a zip of one.")
-    items, classes, class_of = folders.labelled_items(path, split)
-    found = decoded(items, size=size, cache=cache)
-    label_of = {name: label for label, name in enumerate(classes)}
-    labels = torch.tensor([label_of[class_of[file]] for file in found.paths])
-    name = path.stem if path.is_file() else path.resolve().name
-    images = _tensor(found.images)
-    return LabelledImages(images, labels, classes, name, paths=found.paths, skipped=found.skipped)
+    name = str(data)
+    if name in SETS:
+        found, domain = lookup.find(name, split, root, domain, download)
+    else:
+        path = _existing(data, download)
+        name = path.stem if path.is_file() else path.resolve().name
+        found, domain = _find_in_path(path, split, domain)
+    if not found.classes:
+        raise InputError(f"{data} has no labels: it was made with --unlabelled.")
+    usable = _usable(found.images, found.paths, size, cache)
+    label_of = dict(zip(found.paths, found.labels.tolist()))
+    labels = torch.tensor([label_of[path] for path in usable.paths])
+    skipped = (*found.skipped, *usable.skipped)
+    return LabelledImages(usable.images, labels, found.classes, name, domain, usable.paths, skipped)
 
 
 def load_images(
@@ -100,33 +112,63 @@ def load_images(
     split: Split | None = None,
     *,
     root: Path | None = None,
+    domain: str | None = None,
     size: int | None = None,
     cache: Path | None = None,
+    download: bool = False,
 ) -> Images:
-    """All images of a folder, a zip, an array or a named set; no label is looked at.
+    """All images of a folder, a zip, an array or a published set; no label is given.
 
     Args:
         data: A folder or a zip, searched recursively and taken in natural path order (2 before
-            10); an ``.npy`` file with uint8 ``[n, height, width, 3]``; or a name as in
-            :func:`load`.
+            10); an ``.npy`` file with uint8 ``[n, height, width, 3]``; or a name, or a folder that
+            ``acclimate corrupt`` wrote, as in :func:`load`.
         split: Only this split, where the data has splits. None takes everything.
-        root: Where torchvision's files lie.
+        root: As in :func:`load`.
+        domain: As in :func:`load`.
         size: As in :func:`load`.
         cache: As in :func:`load`.
+        download: As in :func:`load`.
 
     Raises:
         InputError: as in :func:`load`.
     """
     _check(split, size)
-    if str(data) in NAMES:
-        splits: tuple[Split, ...] = ("train", "test") if split is None else (split,)
-        array = np.concatenate([_read_named(str(data), each, root)[0] for each in splits])
-        return _from_array(array, str(data), size, cache)
-    path = _existing(data)
-    if path.suffix.lower() == ".npy":
-        return _from_array(_open_npy(path), path.name, size, cache)
-    found = decoded(folders.items(path, split), size=size, cache=cache)
-    return Images(_tensor(found.images), found.paths, found.skipped)
+    name, skipped = str(data), ()
+    if name in SETS:
+        wanted = lookup.splits(name) if split is None else (split,)
+        parts = [lookup.find(name, each, root, domain, download)[0] for each in wanted]
+        found = join(parts)
+        images, paths, skipped = found.images, found.paths, found.skipped
+    else:
+        path = _existing(data, download)
+        if manifest.is_ours(path):
+            found, _ = lookup.find_corrupted(path, split or "test", domain)
+            images, paths = found.images, found.paths
+        else:
+            _check_no_domain(path, domain)
+            images, paths = _all_in_path(path, split)
+    usable = _usable(images, paths, size, cache)
+    return Images(usable.images, usable.paths, (*skipped, *usable.skipped))
+
+
+def domains(data: str | Path, *, root: Path | None = None) -> tuple[str, ...]:
+    """What :func:`load` takes as ``domain``: the domains of a set that are there.
+
+    Args:
+        data: A published set's name or a folder, as in :func:`load`.
+        root: As in :func:`load`.
+
+    Returns:
+        The domains; none if the set has no domains.
+
+    Raises:
+        InputError: the set has domains, and none is there; or there is no such set or folder.
+    """
+    if str(data) in SETS:
+        return lookup.domains(str(data), root)
+    path = _existing(data, download=False)
+    return manifest.read(path).domains if manifest.is_ours(path) else ()
 
 
 def _check(split: str | None, size: int | None) -> None:
@@ -136,61 +178,65 @@ def _check(split: str | None, size: int | None) -> None:
         raise InputError(f"size is {size}: give a number of pixels from 1 to {_MAX_SIZE}.")
 
 
-def _existing(data: str | Path) -> Path:
+def _existing(data: str | Path, download: bool) -> Path:
+    if download:
+        raise InputError(f"{str(data)!r} cannot be downloaded: only cifar10 and cifar100 can.")
     path = Path(data).expanduser()
     if str(data) and path.exists():
         return path
     if path.name and path.name == str(data) and not path.suffix:
-        raise unknown_name("data set, and no such folder,", str(data), NAMES)
+        raise unknown_name("data set, and no such folder,", str(data), SETS)
     raise InputError(f"there is no folder or zip {str(data)!r}: check the path.")
 
 
-def _read_named(
-    name: str, split: Split, root: Path | None
-) -> tuple[UInt8[np.ndarray, "n height width 3"], Int64[np.ndarray, " n"], tuple[str, ...]]:
-    if name == "fashion-mnist-mini":
-        images, labels, classes = fashion_mnist_mini.read(split)
-        images = np.asarray(images).transpose(0, 2, 3, 1)
-        return images, np.asarray(labels, np.int64), tuple(classes)
-    from torchvision import datasets  # seconds to import, and few calls need it
-
-    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    download = f"torchvision.datasets.{kind.__name__}(root, download=True)"
-    if root is None:
-        raise InputError(f"{name} needs --root, the folder that {download} filled.")
-    try:
-        # The files are pickles: torchvision opens them only if their MD5 is the official one.
-        found = kind(root, train=split == "train", download=False)
-    except (RuntimeError, OSError) as error:
+def _check_no_domain(path: Path, domain: str | None) -> None:
+    if domain is not None:
         raise InputError(
-            f"{name} is not in {root}, or damaged: get it by {download} in Python."
-        ) from error
-    return found.data, np.asarray(found.targets, np.int64), tuple(found.classes)
-
-
-def _open_npy(path: Path) -> UInt8[np.ndarray, "n height width 3"]:
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a readable .npy file ({error}).") from error
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
-        raise InputError(
-            f"{path} holds {array.dtype} {list(array.shape)}: "
-            "images must be uint8 [n, height, width, 3]."
+            f"{path} has no domains, for it has no readable {manifest.NAME} of acclimate corrupt: "
+            f"leave {domain!r} out."
         )
-    return array
 
 
-def _from_array(
-    array: UInt8[np.ndarray, "n height width 3"], name: str, size: int | None, cache: Path | None
+def _find_in_path(path: Path, split: Split, domain: str | None) -> tuple[Found, str]:
+    """A split of a folder or a zip, or a domain of what ``acclimate corrupt`` wrote."""
+    if manifest.is_ours(path):
+        return lookup.find_corrupted(path, split, domain)
+    _check_no_domain(path, domain)
+    if path.suffix.lower() == ".npy":
+        raise InputError(f"{path} has no labels: give a folder split/class/image or a zip of one.")
+    items, classes, class_of = folders.labelled_items(path, split)
+    label_of = {name: label for label, name in enumerate(classes)}
+    paths = tuple(item.path for item in items)
+    labels = [label_of[class_of[each]] if each in class_of else -1 for each in paths]
+    return Found(items, paths, np.asarray(labels, np.int64), classes), ""
+
+
+def _all_in_path(
+    path: Path, split: Split | None
+) -> tuple[UInt8[np.ndarray, "n height width 3"] | Sequence[Item], tuple[str, ...]]:
+    """The images of an array, a folder or a zip, with their paths."""
+    if path.suffix.lower() == ".npy":
+        array = open_images(path, "write it by numpy.save")
+        return array, array_paths(path.name, 0, len(array))
+    items = folders.items(path, split)
+    return items, tuple(item.path for item in items)
+
+
+def _usable(
+    images: UInt8[np.ndarray, "n height width 3"] | Sequence[Item],
+    paths: tuple[str, ...],
+    size: int | None,
+    cache: Path | None,
 ) -> Images:
-    if size is None or array.shape[1:3] == (size, size):
-        return Images(_tensor(array), tuple(f"{name}[{i}]" for i in range(len(array))))
-    items = [
-        Item(f"{name}[{i}]", partial(_hash_pixels, image), partial(Image.fromarray, image))
-        for i, image in enumerate(array)
-    ]
-    found = decoded(items, size=size, cache=cache)
+    """The pixels of what was found, without images that cannot be used."""
+    if isinstance(images, np.ndarray):
+        if size is None or images.shape[1:3] == (size, size):
+            return Images(_tensor(images), paths)
+        images = [
+            Item(path, partial(_hash_pixels, image), partial(Image.fromarray, image))
+            for path, image in zip(paths, images)
+        ]
+    found = decoded(images, size=size, cache=cache)
     return Images(_tensor(found.images), found.paths, found.skipped)
 
 

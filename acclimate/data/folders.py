@@ -55,7 +55,7 @@ def labelled_items(path: Path, split: Split) -> tuple[list[Item], tuple[str, ...
             f"{path} has the class folder {unknown[0]!r} in {split} but not in train: "
             "the splits must have the same classes."
         )
-    placed = [item if item.path in class_of else _stray(item) for item in chosen]
+    placed = [item if item.path in class_of else stray(item) for item in chosen]
     return placed, tuple(sorted(classes)), class_of
 
 
@@ -88,7 +88,7 @@ def _classes(items: Sequence[Item], depth: int) -> dict[str, str]:
     return {path: names[depth + 1] for path, names in parts.items() if len(names) > depth + 2}
 
 
-def _stray(item: Item) -> Item:
+def stray(item: Item) -> Item:
     """An image beside the class folders, made one that is skipped."""
 
     def refuse() -> Image.Image:

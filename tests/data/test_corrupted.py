@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from acclimate.data import Images, LabelledImages, corrupt, load
-from acclimate.data.corrupted import Recipe, layouts, write_corrupted
+from acclimate.data import Images, LabelledImages, corrupt, domains, load, load_images
+from acclimate.data.corrupted import layouts
+from acclimate.data.corrupted.recipe import Recipe
+from acclimate.data.corrupted.write import write_corrupted
 from acclimate.data.corruptions import CONSTANTS, PUBLISHED
 from acclimate.errors import InputError
 
@@ -195,6 +197,39 @@ def test_a_folder_that_is_something_else_is_refused(tmp_path):
 def test_a_bad_recipe_is_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         Recipe(**wrong)
+
+
+@pytest.mark.parametrize("size", [20, 64])
+def test_what_is_written_can_be_loaded(tmp_path, size):
+    data = labelled(size)
+    recipe = Recipe(("fog", "contrast"), (5, 2), image_format="png")
+    write_corrupted(data, "set", tmp_path / "out", recipe)
+    assert domains(tmp_path / "out") == ("fog/5", "fog/2", "contrast/5", "contrast/2")
+    found = load(tmp_path / "out", "test", domain="fog/2")
+    # Folders come class by class.
+    order = data.labels.argsort(stable=True) if size == 64 else torch.arange(7)
+    assert torch.equal(found.labels, data.labels[order])
+    assert torch.equal(found.images, corrupt(data.images, "fog", 2)[order])
+    assert found.classes == ("a", "b")
+    assert found.domain == "fog/2"
+    flipped = min((tmp_path / "out").glob("contrast.npy" if size == 20 else "contrast/5/*/*"))
+    damaged = bytearray(flipped.read_bytes())
+    damaged[-9] ^= 1
+    flipped.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"has changed, its checksum is not that of manifest.json"):
+        load(tmp_path / "out", "test", domain="contrast/5")
+
+
+@pytest.mark.parametrize("size", [20, 64])
+def test_what_is_written_without_labels_can_be_loaded_as_images(tmp_path, size):
+    images = labelled(size, count=3).images
+    data = Images(images, ("a/x.jpg", "y.png", "z.png"))
+    recipe = Recipe(("fog",), (5, 2), image_format="png")
+    write_corrupted(data, "photos", tmp_path / "out", recipe)
+    found = load_images(tmp_path / "out", domain="fog/2")
+    assert torch.equal(found.images, corrupt(images, "fog", 2))
+    with pytest.raises(InputError, match="has no labels: it was made with --unlabelled"):
+        load(tmp_path / "out", "test", domain="fog/2")
 
 
 def test_images_without_labels_keep_their_paths(tmp_path):

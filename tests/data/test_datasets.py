@@ -257,6 +257,10 @@ def test_cifar(name, kind, tmp_path, monkeypatch):
         assert found.labels.tolist() == [2, 0, 1] * (len(planes) // 3)
         assert found.classes == ("x", "y", "z") and found.name == name
     assert load(name, "test", root=tmp_path, size=16).images.shape == (3, 3, 16, 16)
+    again = load(name, "test", root=tmp_path, download=True)  # it is there already
+    assert torch.equal(again.images, found.images)
+    both = load_images(name, root=tmp_path)
+    assert len(both.images) == len(set(both.paths)) == 3 + len(written["train_list"])
 
 
 class Payload:

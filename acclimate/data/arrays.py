@@ -1,0 +1,64 @@
+""".npy files of images and of labels: opened as memory maps, never unpickled, and checked."""
+
+import tokenize
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from acclimate.data import decode
+from acclimate.errors import InputError
+
+
+def open_images(path: Path, remedy: str) -> UInt8[np.ndarray, "n height width 3"]:
+    """Open an array of images without reading it.
+
+    Args:
+        path: The file.
+        remedy: What to do if it cannot be used; ends the message.
+
+    Raises:
+        InputError: missing, damaged, or no uint8 ``[n, height, width, 3]``.
+    """
+    array = _open(path, remedy)
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
+        raise InputError(
+            f"{path} holds {array.dtype} {list(array.shape)}, but images must be uint8 "
+            f"[n, height, width, 3]: {remedy}."
+        )
+    return array
+
+
+def open_labels(path: Path, classes: int, remedy: str) -> Int64[np.ndarray, " n"]:
+    """Read an array of labels of any integer type.
+
+    Raises:
+        InputError: missing, damaged, no whole numbers in a row, or not all in 0..classes-1.
+    """
+    array = _open(path, remedy)
+    if not np.issubdtype(array.dtype, np.integer) or array.ndim != 1 or not len(array):
+        raise InputError(
+            f"{path} holds {array.dtype} {list(array.shape)}, but labels must be whole numbers "
+            f"[n]: {remedy}."
+        )
+    lowest, highest = int(array.min()), int(array.max())  # before the cast, which could wrap
+    if lowest < 0 or highest >= classes:
+        raise InputError(
+            f"{path} holds labels {lowest}..{highest}, but they must lie in "
+            f"0..{classes - 1}: {remedy}."
+        )
+    return array.astype(np.int64)
+
+
+def _open(path: Path, remedy: str) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(f"{path} is missing: {remedy}.")
+    try:
+        with warnings.catch_warnings():
+            # That a file was written by Python 2, as some published ones; that sizes overflow.
+            warnings.simplefilter("ignore")
+            return np.lib.format.open_memmap(path, mode="r")
+    except (*decode.BROKEN, tokenize.TokenError) as error:  # the header is parsed as Python
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"{path} is not a readable .npy file ({reason}): {remedy}.") from error
