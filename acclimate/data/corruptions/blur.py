@@ -233,17 +233,19 @@ def _symmetric(
     reach = len(kernel) // 2
     height, width = padded.shape[2] - 2 * reach, padded.shape[3] - 2 * reach
     quadrant = kernel[reach:, reach:]  # [row, column], from the middle
-    pairs = [padded[:, :, reach : reach + height]]  # by distance from the middle row
-    sums = [pairs[0]]
+    # Memory is taken once: the system hands it out page by page, which costs as much as the sums.
+    shape = (*padded.shape[:2], height, padded.shape[3])
+    pairs, sums = padded.new_empty(2, reach + 1, *shape)  # by distance from the middle row
+    pairs[0] = sums[0] = padded.narrow(2, reach, height)
     for row in range(1, reach + 1):
         above, below = (padded.narrow(2, reach + side, height) for side in (-row, row))
-        pairs.append(above + below)
-        sums.append(sums[-1] + pairs[-1])
-    total = torch.zeros_like(padded[:, :, :height, :width])
+        torch.add(above, below, out=pairs[row])
+        torch.add(sums[row - 1], pairs[row], out=sums[row])
+    total, weighted = padded.new_zeros(*shape[:3], width), padded.new_empty(shape)
     for column in range(reach + 1):
         weights = quadrant[:, column].tolist()
         same = next((row for row in range(reach + 1) if weights[row] != weights[0]), reach + 1)
-        weighted = sums[same - 1] * weights[0]
+        torch.mul(sums[same - 1], weights[0], out=weighted)
         for row in range(same, reach + 1):
             if weights[row]:
                 weighted.add_(pairs[row], alpha=weights[row])
