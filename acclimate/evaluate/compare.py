@@ -9,6 +9,7 @@ from pathlib import Path
 from acclimate import files
 from acclimate.bundle import Bundle, read_record
 from acclimate.data import LabelledImages
+from acclimate.data.corruptions.frost import frost_source
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.measure import measure, settings_of
@@ -52,6 +53,8 @@ def compare(
         for corruption, severity in corruptions:
             identity = [weights, name, asdict(settings_of(name)), data.name, len(data.images)]
             identity += [corruption, severity, seed, batch]
+            if corruption == "frost":
+                identity.append(frost_source())
             stamp = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
             path = folder / f"{name}-{corruption}-{severity}-{stamp}.json"
 

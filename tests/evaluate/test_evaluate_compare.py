@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from acclimate.data import LabelledImages
 from acclimate.errors import InputError
@@ -88,6 +89,16 @@ def test_what_determines_a_result_is_part_of_its_key(run, data, monkeypatch, cha
     monkeypatch.setattr(module, "measure", never)
     with pytest.raises(AssertionError, match="measured again"):
         run(methods=("cta",), **changes)
+
+
+def test_frost_of_other_pictures_is_another_cell(run, tmp_path, monkeypatch):
+    frost = {"methods": ("source",), "corruptions": (("frost", 5),)}
+    run(**frost)
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (60, 40), "white").save(tmp_path / "pictures" / "white.png")
+    monkeypatch.setenv("ACCLIMATE_FROST", str(tmp_path / "pictures"))
+    run(**frost)
+    assert len(list((tmp_path / "cells").iterdir())) == 2
 
 
 def test_progress_counts_kept_cells_too(run):

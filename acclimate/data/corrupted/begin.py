@@ -1,6 +1,5 @@
 """Begin a corrupted set, or go on with one: its manifest says what it is made of and how far."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,7 @@ from acclimate.data.corrupted.manifest import FORMAT, NAME, VERSION
 from acclimate.data.corrupted.recipe import Layout, Recipe
 from acclimate.data.corruptions import CONSTANTS
 from acclimate.data.corruptions.constants import nearest_size
-from acclimate.data.corruptions.frost import frost_textures
+from acclimate.data.corruptions.frost import frost_source
 from acclimate.data.datasets import Images, LabelledImages
 from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
@@ -53,7 +52,7 @@ def describe(
             each: [CONSTANTS[each][published][severity - 1] for severity in recipe.severities]
             for each in recipe.corruptions
         },
-        "frost_textures": _textures() if "frost" in recipe.corruptions else None,
+        "frost_textures": frost_source() if "frost" in recipe.corruptions else None,
         "software": {
             "acclimate": __version__,
             "torch": str(torch.__version__),
@@ -61,14 +60,6 @@ def describe(
             "libjpeg": features.version("jpg"),
         },
     }
-
-
-def _textures() -> dict[str, str]:
-    textures, source = frost_textures()
-    pixels = hashlib.sha256()
-    for texture in textures:
-        pixels.update(texture.contiguous().numpy().data)
-    return {"source": source, "sha256": pixels.hexdigest()}
 
 
 def begin(out: Path, described: dict[str, Any]) -> dict[str, Any]:

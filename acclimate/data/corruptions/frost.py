@@ -6,6 +6,7 @@ and share of coarse structure are the photographs'. The environment variable ``A
 names a folder of other pictures, or is ``synthetic``.
 """
 
+import hashlib
 import math
 import os
 from functools import cache, lru_cache
@@ -67,6 +68,15 @@ def frost_textures() -> tuple[tuple[UInt8[Tensor, "3 height width"], ...], str]:
         InputError: ``ACCLIMATE_FROST`` names a folder with no picture, or with a damaged one.
     """
     return _textures(os.environ.get("ACCLIMATE_FROST", ""))
+
+
+def frost_source() -> dict[str, str]:
+    """What results on frost depend on: whence the pictures are, and the SHA-256 of their pixels."""
+    textures, source = frost_textures()
+    pixels = hashlib.sha256()
+    for texture in textures:
+        pixels.update(texture.contiguous().numpy().data)
+    return {"source": source, "sha256": pixels.hexdigest()}
 
 
 @cache
