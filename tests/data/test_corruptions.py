@@ -240,13 +240,20 @@ def test_strides_do_not_matter_and_the_input_is_left_alone(name):
 
 
 @pytest.mark.parametrize(
-    "shape", [(0, 3, 32, 32), (2, 3, 16, 16), (1, 3, 40, 97), (1, 3, 300, 256)]
+    "shape", [(0, 3, 32, 32), (2, 3, 16, 16), (1, 3, 40, 97), (1, 3, 300, 256), (1, 3, 1024, 16)]
 )
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_any_size_gives_the_same_dtype_and_shape(name, shape):
     corrupted = corrupt(noise_images(*shape), name, 5)
     assert corrupted.dtype == torch.uint8
     assert corrupted.shape == shape
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_images_of_a_thousand_pixels(name):
+    images = noise_images(1, 3, 1024, 1024)
+    assert corrupt(images, name, 5).shape == images.shape
 
 
 @pytest.mark.parametrize("size", [28, 32, 48, 64, 96])
@@ -296,6 +303,7 @@ def test_the_tables_agree():
         (noise_images(1, 3, 8, 8), "fog", 6, r"severity 6 .*1 to 5"),
         (noise_images(1, 3, 8, 8), "fog", 2.5, r"severity 2.5 .*1 to 5"),
         (noise_images(1, 3, 8, 8), "fog", "3", r"severity '3' .*1 to 5"),
+        (noise_images(1, 1, 8, 8), "fog", 1, r"\[1, 1, 8, 8\].*grey ones as images.expand"),
         (torch.rand(1, 3, 8, 8), "fog", 1, r"float32.*uint8"),
         (np.zeros((1, 3, 8, 8), np.uint8), "fog", 1, r"ndarray.*tensor"),
         (noise_images(3, 8, 8), "fog", 1, r"\[3, 8, 8\].*\[n, 3, height, width\]"),

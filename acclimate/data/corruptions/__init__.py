@@ -272,5 +272,7 @@ def check_images(images: Tensor) -> None:
         given = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images are {given}: give a torch tensor of uint8, 0..255.")
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-        shape = list(images.shape)
-        raise InputError(f"images have shape {shape}: give [n, 3, height, width].")
+        hint = ", grey ones as images.expand(-1, 3, -1, -1)" if images.shape[1:2] == (1,) else ""
+        raise InputError(
+            f"images have shape {list(images.shape)}: give [n, 3, height, width]{hint}."
+        )

@@ -123,7 +123,7 @@ def _pieces(
     return pieces
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=20)  # five pictures at four sizes
 def _resized(
     texture: UInt8[Tensor, "3 height width"], factor: float
 ) -> UInt8[Tensor, "3 resized_height resized_width"]:
