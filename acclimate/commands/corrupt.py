@@ -23,6 +23,7 @@ class Corrupt:
     the same corruption in every run with the same seed.
 
     Example: acclimate corrupt cifar10 --root data --out cifar10-c
+
     Example: acclimate corrupt photos --unlabelled --preview corruptions.png
     """
 
