@@ -1,8 +1,11 @@
 """Files that are either whole or absent: write aside, fsync, rename."""
 
+import errno
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError  # its own name for a failed write
@@ -38,7 +41,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def cannot_write(path: Path, error: Exception) -> InputError:
     """The error for a place that cannot be written to."""
     reason = getattr(error, "strerror", None) or str(error)
-    return InputError(f"cannot write {path}: {reason}; free some space or choose another place.")
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space or choose another place" if full else "choose another place"
+    return InputError(f"cannot write {path}: {reason}; {remedy}.")
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other processes that ask for the same out of it.
+
+    Raises:
+        InputError: another process is writing it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise InputError(f"another run is writing {folder}; wait until it is done.") from error
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

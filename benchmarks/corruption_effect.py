@@ -1,12 +1,11 @@
-"""What a frozen classifier loses on our corruptions and on those of imagecorruptions-imaug.
+r"""What a frozen classifier loses on our corruptions and on those of imagecorruptions-imaug.
 
-    python benchmarks/corruption_effect.py --root data --out runs/corruption_effect
+    python benchmarks/corruption_effect.py --data cifar10.zip \
+        --bundle runs/cifar10/study/bundle --out runs/corruption_effect
 
-A small ResNet is trained on TinyImageNet. Its validation images, enlarged to 224 pixels, are
-corrupted by both with ImageNet's constants, and reduced to 64 pixels again for the classifier. Both
-draw their own random numbers, so equal corruptions differ by chance: the interval says by how much.
-Killed, it resumes. Images that are both answered right or both wrong tell no difference; the rest
-give the standard error of the paired difference.
+Test images are enlarged to 224 pixels, corrupted by both with ImageNet's constants, and reduced
+again to what the bundle's classifier takes. Both draw their own random numbers, so equal
+corruptions differ by chance; the interval, over images, says by how much. Killed, it resumes.
 """
 
 import csv
@@ -24,18 +23,15 @@ from imagecorruptions import corrupt as package_corrupt
 from torch import Tensor
 
 from acclimate import files, machine
-from acclimate.backbones import build
+from acclimate.bundle import Bundle, read_record
 from acclimate.data import LabelledImages, corrupt, load, subset
 from acclimate.data.corruptions import CORRUPTIONS
 from acclimate.memory import keep_freed_memory
-from acclimate.preprocessing import Preprocessing
-from acclimate.progress import Progress, live
-from acclimate.source.images import SourceImages
-from acclimate.source.loop import Run, Training
-from acclimate.source.supervised import supervised
+from acclimate.progress import live
 
-TARGET = 0.015
-PREPROCESSING = Preprocessing(64, (0.480, 0.448, 0.398), (0.277, 0.269, 0.282))
+TARGET = 1.5
+"""Points."""
+SIZE = 224
 SYNTHETIC = " (synthetic)"
 ROWS = [*CORRUPTIONS, f"frost{SYNTHETIC}"]
 """Frost twice: with the package's pictures, and with those that are used where it is absent."""
@@ -47,42 +43,26 @@ PACKAGE_DIFFERS = {
 
 @dataclass
 class Options:
-    """Train once, then measure every corruption at every severity."""
+    """Measure every corruption at every severity."""
 
-    root: Path
-    """Where tiny-imagenet-200 or its zip lies."""
+    bundle: Path
+    """Of which the classifier is used, as it was before any adapting."""
+    data: str
+    """Labelled images, as acclimate train takes them."""
     out: Path
-    """Folder for checkpoints, cells and the table."""
-    images: int = 2000
-    """Validation images."""
+    """Folder for cells and the table."""
+    root: Path | None = None
+    images: int = 1000
+    """Test images."""
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
-    epochs: int = 20
     seed: int = 0
 
 
-def trained(options: Options, progress: Progress) -> torch.nn.Module:
-    """The classifier, from its checkpoint if it is done."""
-    data = load("tiny-imagenet", "train", root=options.root)
-    torch.manual_seed(options.seed)
-    classifier = build("acclimate:resnet14-w32", classes=len(data.classes))
-    settings = Training(
-        epochs=options.epochs,
-        optimizer="sgd",
-        learning_rate=0.2,
-        final_learning_rate=1e-4,
-        weight_decay=5e-4,
-    )
-    source = SourceImages(data.images, PREPROCESSING, data.labels)
-    run = Run(seed=options.seed, folder=options.out / "stages", progress=progress, device="cpu")
-    supervised(classifier, source, settings, run, padding=8, cutout_size=16)
-    return classifier
-
-
 @torch.inference_mode()
-def correct(classifier: torch.nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
-    """Whether each image is answered right."""
-    answers = [classifier(PREPROCESSING(part)).argmax(1) for part in images.split(100)]
-    return (torch.cat(answers) == labels).numpy()
+def correct(bundle: Bundle, images: Tensor, labels: Tensor) -> list[bool]:
+    """Whether the classifier answers each image right."""
+    answers = bundle.classifier(bundle.preprocessing(images)).argmax(1)
+    return (answers == labels).tolist()
 
 
 def by_package(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
@@ -93,75 +73,84 @@ def by_package(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(done)).permute(0, 3, 1, 2)
 
 
-def measure(
-    classifier: torch.nn.Module, data: LabelledImages, row: str, severity: int, seed: int
-) -> dict:
-    """Accuracy on ours and on theirs, and the paired difference with its standard error."""
+def measure(bundle: Bundle, data: LabelledImages, row: str, severity: int, seed: int) -> dict:
+    """Whether each image is answered right under ours and under theirs."""
     name = row.removesuffix(SYNTHETIC)
     os.environ["ACCLIMATE_FROST"] = "synthetic" if row.endswith(SYNTHETIC) else ""
-    ours, theirs = [], []
+    ours, package = [], []
     for first in range(0, len(data.images), 100):
         images, labels = data.images[first : first + 100], data.labels[first : first + 100]
         made = corrupt(images, name, severity, seed=seed, first_index=first)
-        ours.append(correct(classifier, made, labels))
+        ours += correct(bundle, made, labels)
         made = by_package(images, name, severity, seed=seed + first)
-        theirs.append(correct(classifier, made, labels))
-    ours, theirs = np.concatenate(ours).astype(float), np.concatenate(theirs).astype(float)
-    difference = ours - theirs
-    return {
-        "corruption": row,
-        "severity": severity,
-        "images": len(ours),
-        "ours": ours.mean(),
-        "package": theirs.mean(),
-        "difference": difference.mean(),
-        "standard_error": difference.std(ddof=1) / math.sqrt(len(difference)),
-    }
+        package += correct(bundle, made, labels)
+    return {"corruption": row, "severity": severity, "ours": ours, "package": package}
 
 
 def main(options: Options) -> None:
     """Fill the cells that are missing, then write the table."""
     keep_freed_memory()
+    bundle = Bundle.load(options.bundle)
+    bundle.classifier.eval()
+    weights = read_record(options.bundle)["weights_sha256"][:12]
+    data = load(options.data, "test", root=options.root, size=SIZE)
+    data = subset(data, options.images)
+    clean = []
+    for first in range(0, len(data.images), 100):
+        part = slice(first, first + 100)
+        clean += correct(bundle, data.images[part], data.labels[part])
     cells = []
     with live() as progress:
-        classifier = trained(options, progress).eval()
-        data = load("tiny-imagenet", "test", root=options.root, size=224)
-        data = subset(data, options.images)
-        clean = correct(classifier, data.images, data.labels).mean()
         todo = [(row, severity) for row in ROWS for severity in options.severities]
         for number, (row, severity) in enumerate(todo):
             progress("measure", number, len(todo), f"{row} {severity}")
-            name = f"{row}-{severity}-{options.images}-{options.seed}.json"
+            name = f"{row}-{severity}-{weights}-{len(data.images)}-{options.seed}.json"
             path = options.out / "cells" / name
             if not path.exists():
-                cell = measure(classifier, data, row, severity, options.seed)
+                cell = measure(bundle, data, row, severity, options.seed)
                 files.write_text(path, json.dumps(cell))
             cells.append(json.loads(path.read_text()))
-    write(cells, clean, options)
+    write(cells, float(np.mean(clean)), options)
+
+
+def summary(row: str, cells: list[dict]) -> dict:
+    """Accuracies of one corruption over all severities, in percent, and the paired difference."""
+    mine = [cell for cell in cells if cell["corruption"] == row]
+    ours, package = (np.array([cell[key] for cell in mine]) * 100.0 for key in ("ours", "package"))
+    difference = (ours - package).mean(0)  # of each image, over severities
+    return {
+        "corruption": row,
+        "ours": ours.mean(),
+        "package": package.mean(),
+        "difference": difference.mean(),
+        "half_interval": 1.96 * difference.std(ddof=1) / math.sqrt(len(difference)),
+        **{
+            f"difference_at_{cell['severity']}": (one - other).mean()
+            for cell, one, other in zip(mine, ours, package)
+        },
+        "remark": PACKAGE_DIFFERS.get(row, ""),
+    }
 
 
 def write(cells: list[dict], clean: float, options: Options) -> None:
-    """The table on the screen, and all cells as CSV."""
+    """The table on the screen, and as CSV with where it was measured."""
+    rows = [summary(row, cells) for row in ROWS]
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=[*cells[0]], lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=[*rows[0]], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(cells)
+    for row in rows:
+        writer.writerow({k: v if isinstance(v, str) else round(v, 3) for k, v in row.items()})
     files.write_text(options.out / "corruption_effect.csv", text.getvalue())
-    record = {"clean_accuracy": clean, "environment": machine.describe(), "seed": options.seed}
+    record = {"clean_accuracy": clean, "images": options.images, "seed": options.seed}
+    record |= {"data": Path(options.data).stem, "environment": machine.describe()}
     files.write_text(options.out / "corruption_effect.json", json.dumps(record, indent=1) + "\n")
-    print(f"clean accuracy {clean:.1%}; means over severities {options.severities}, in points")
+    print(f"clean accuracy {clean:.1%}; means over severities {options.severities}, in percent")
     print(f"{'corruption':20} {'ours':>6} {'package':>8} {'difference':>11}")
-    for row in ROWS:
-        mine = [cell for cell in cells if cell["corruption"] == row]
-        ours, package, difference = (
-            100 * np.mean([cell[key] for cell in mine]) for key in ("ours", "package", "difference")
-        )
-        error = 100 * math.sqrt(sum(cell["standard_error"] ** 2 for cell in mine)) / len(mine)
-        verdict = "" if abs(difference) <= 100 * TARGET else "  beyond the target"
-        remark = PACKAGE_DIFFERS.get(row, "")
+    for row in rows:
+        verdict = "" if abs(row["difference"]) <= TARGET else "  beyond the target"
         print(
-            f"{row:20} {ours:6.1f} {package:8.1f} {difference:+6.2f} ± {1.96 * error:.2f}"
-            f"{verdict}  {remark}"
+            f"{row['corruption']:20} {row['ours']:6.1f} {row['package']:8.1f} "
+            f"{row['difference']:+6.2f} ± {row['half_interval']:.2f}{verdict}  {row['remark']}"
         )
 
 

@@ -251,9 +251,13 @@ BAD = {
     "corrupt truncated images": (corrupt(data="broken"), "none of the 2 images"),
     "corrupt a corrupt zip": (corrupt(data="bad.zip"), "not a readable zip"),
     "corrupt images of different sizes": (corrupt(data="mixed"), "pass --size"),
-    "corrupt into a foreign folder": (corrupt(out=("--out", "good")), "no corrupted set"),
+    "corrupt into a foreign folder": (
+        corrupt(data="flat", out=("--out", "good")),
+        "no corrupted set",
+    ),
     "corrupt into a file": (corrupt(out=("--out", "file")), "no corrupted set"),
     "corrupt below a file": (corrupt(out=("--out", "file/x")), "is no folder"),
+    "corrupt into the images": (corrupt(out=("--out", "good/x")), "lies in .*another --out"),
     "corrupt an unknown data set": (
         lambda at: ["corrupt", "cifar100c", "--out", at.out],
         "did you mean .*cifar100",

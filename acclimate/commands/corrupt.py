@@ -28,9 +28,10 @@ class Corrupt:
     """
 
     data: tyro.conf.Positional[str]
-    """A data set's name, a folder split/class/image, or a zip of one."""
+    """A data set's name, a folder split/class/image, or a zip of one; with --unlabelled any folder
+    or zip, or an .npy array."""
     out: Path | None = None
-    """Folder of the corrupted set."""
+    """Folder of the corrupted set. Give this, --preview, or both."""
     preview: Path | None = None
     """A picture to write (.png, .jpg, .pdf or .svg): corruptions by severities, of two images."""
     corruptions: tuple[str, ...] = PUBLISHED
@@ -52,7 +53,7 @@ class Corrupt:
     layout: Literal["npy", "folders"] | None = None
     """Default: folders for images of 64 pixels and more."""
     image_format: Literal["jpeg", "png"] = "jpeg"
-    """Of images in folders: JPEG of quality 85, as published, or PNG, which loses nothing."""
+    """Of images in folders, not of .npy: JPEG of quality 85, as published, or PNG, lossless."""
 
     def run(self, console: Console) -> None:
         """Do it."""
@@ -66,7 +67,9 @@ class Corrupt:
             raise InputError("give --out for the corrupted set, --preview for a picture, or both.")
         for path in filter(None, (self.out, self.preview)):
             check_parent(path)
-        names = tuple(CORRUPTIONS) if self.corruptions == ("all",) else self.corruptions
+        if self.out and self.out.resolve().is_relative_to(Path(self.data).resolve()):
+            raise InputError(f"{self.out} lies in {self.data}: choose another --out.")
+        names = tuple(CORRUPTIONS) if "all" in self.corruptions else self.corruptions
         recipe = Recipe(names, self.severities, self.seed, self.layout, self.image_format)
         where = {"root": self.root, "domain": self.domain, "size": self.size}
         if self.unlabelled:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 from acclimate.data.corruptions import corrupt_numbered
 from acclimate.errors import InputError
@@ -44,13 +44,22 @@ def write_preview(
         raise InputError(f"{path} is no picture: its name must end in {', '.join(SUFFIXES)}.")
     numbers = torch.tensor([0, len(images) - 1]).unique()
     pair = images[numbers]
-    rows = [
-        [pair, *(corrupt_numbered(pair, name, each, numbers, seed=seed) for each in severities)]
-        for name in corruptions
-    ]
+    rows = []
+    for name in corruptions:
+        made = (corrupt_numbered(pair, name, each, numbers, seed=seed) for each in severities)
+        rows.append([_small(pair), *map(_small, made)])
     figure = _draw(rows, corruptions, ["clean", *(f"severity {each}" for each in severities)])
     kind = path.suffix.lower().removeprefix(".")
     write_atomically(path, lambda aside: figure.savefig(aside, format=kind, dpi=_DPI))
+
+
+def _small(images: UInt8[Tensor, "shown 3 h w"]) -> UInt8[Tensor, "shown 3 height width"]:
+    """At most twice as high or wide as images are drawn: a sheet of large ones fills the memory."""
+    factor = 2 * _CELL_INCHES * _DPI / min(images.shape[2:])
+    if factor >= 1:
+        return images
+    size = [max(1, round(length * factor)) for length in images.shape[2:]]
+    return interpolate(images.float(), size, mode="bilinear", antialias=True).round().byte()
 
 
 def _draw(

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,11 +144,20 @@ def test_what_an_earlier_run_left_is_kept_and_the_rest_is_made(tmp_path, size):
     assert write_corrupted(data, "set", tmp_path / "out", SMALL).made == 0
 
 
-def test_a_file_that_went_missing_is_made_again(tmp_path):
-    write_corrupted(labelled(), "set", tmp_path, SMALL)
+@pytest.mark.parametrize("damage", ["missing", "cut short", "flipped"])
+@pytest.mark.parametrize("size", [20, 64])
+def test_what_was_damaged_is_made_again(tmp_path, size, damage):
+    data = labelled(size)
+    write_corrupted(data, "set", tmp_path, SMALL)
     expected = contents(tmp_path)
-    (tmp_path / "fog.npy").unlink()
-    assert write_corrupted(labelled(), "set", tmp_path, SMALL).made == 14
+    file = tmp_path / ("fog.npy" if size == 20 else "fog/2/a/0.x.JPEG")
+    written = bytearray(file.read_bytes())
+    written[-3] ^= 1
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(written if damage == "flipped" else written[:50])
+    assert write_corrupted(data, "set", tmp_path, SMALL).made == (14 if size == 20 else 7)
     assert contents(tmp_path) == expected
 
 
@@ -163,9 +173,9 @@ def test_a_file_that_went_missing_is_made_again(tmp_path):
 def test_a_folder_of_other_settings_is_refused(tmp_path, recipe, what):
     write_corrupted(labelled(), "set", tmp_path, SMALL)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=f"begun with another {what}; choose another --out"):
+    with pytest.raises(InputError, match=f"begun with other {what}; choose another --out"):
         write_corrupted(labelled(), "set", tmp_path, recipe)
-    with pytest.raises(InputError, match="begun with another images sha256"):
+    with pytest.raises(InputError, match="begun with other images"):
         changed = labelled()
         changed.images[3, 1, 5, 5] ^= 1
         write_corrupted(changed, "set", tmp_path, SMALL)
@@ -178,11 +188,75 @@ def test_a_folder_that_is_something_else_is_refused(tmp_path):
         write_corrupted(labelled(), "set", tmp_path, SMALL)
     with pytest.raises(InputError, match="is no corrupted set"):
         write_corrupted(labelled(), "set", tmp_path / "thesis.txt", SMALL)
-    for text in ("{", "[]", "{}", '{"files": 3}'):
-        (tmp_path / "manifest.json").write_text(text)
-        with pytest.raises(InputError, match=r"manifest.json is damaged; remove"):
-            write_corrupted(labelled(), "set", tmp_path, SMALL)
+    (tmp_path / "manifest.json").write_text('{"name": "of a web page", "icons": []}')
+    with pytest.raises(InputError, match="is no corrupted set"):
+        write_corrupted(labelled(), "set", tmp_path, SMALL)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": "acclimate corrupted images"',
+        '["acclimate corrupted images"]',
+        "[" * 100_000 + "acclimate corrupted images",
+    ],
+    ids=["cut short", "a list", "deep"],
+)
+def test_a_damaged_manifest_is_refused(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest.json is damaged, .* with another --out"):
+        write_corrupted(labelled(), "set", tmp_path, SMALL)
+    assert (tmp_path / "manifest.json").read_text() == text
+
+
+def test_a_manifest_without_files_is_refused(tmp_path):
+    write_corrupted(labelled(), "set", tmp_path, SMALL)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"files": 3}))
+    with pytest.raises(InputError, match="it lists no files"):
+        write_corrupted(labelled(), "set", tmp_path, SMALL)
+
+
+@pytest.mark.parametrize("size", [20, 64])
+def test_the_same_images_with_other_labels_are_another_set(tmp_path, size):
+    data = labelled(size)
+    write_corrupted(data, "set", tmp_path, SMALL)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="begun with other labels"):
+        write_corrupted(replace(data, labels=data.labels.flip(0) * 0), "set", tmp_path, SMALL)
+    if size == 64:
+        with pytest.raises(InputError, match="begun with other paths"):
+            write_corrupted(replace(data, paths=data.paths[::-1]), "set", tmp_path, SMALL)
+    assert contents(tmp_path) == before
+
+
+def test_the_same_data_by_another_path_is_the_same_set(tmp_path):
+    write_corrupted(labelled(), "set", tmp_path, SMALL)
+    before = contents(tmp_path)
+    assert write_corrupted(labelled(), "./set/", tmp_path, SMALL).made == 0
+    assert contents(tmp_path) == before
+
+
+def test_two_runs_do_not_write_one_folder(tmp_path):
+    said = []
+
+    def again(*arguments):
+        if not said:
+            with pytest.raises(InputError, match="another run is writing") as refused:
+                write_corrupted(labelled(64), "set", tmp_path / "out", SMALL)
+            said.append(refused)
+
+    write_corrupted(labelled(64), "set", tmp_path / "out", SMALL, progress=again)
+    assert said
+    write_corrupted(labelled(64), "set", tmp_path / "whole", SMALL)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_run_killed_before_its_manifest_can_be_repeated(tmp_path):
+    (tmp_path / ".manifest.json.77.partial").write_text("{")
+    write_corrupted(labelled(), "set", tmp_path, SMALL)
+    assert ".manifest.json.77.partial" not in contents(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +327,21 @@ def test_paths_that_cannot_be_files_become_numbers(tmp_path, paths):
     ]
 
 
+@pytest.mark.parametrize(
+    "paths", [("é" * 126 + ".png", "b.png"), ("a.png", "a.JPEG/b.png")], ids=["long", "nested"]
+)
+def test_paths_that_a_disk_cannot_hold_become_numbers(tmp_path, paths):
+    data = Images(labelled(64, count=2).images, paths)
+    assert layouts.file_names(data, "jpeg") == ["000000.JPEG", "000001.JPEG"]
+
+
+def test_names_of_any_bytes(tmp_path):
+    data = Images(labelled(64, count=1).images, (os.fsdecode(b"a\xff.png"),))
+    write_corrupted(data, "odd", tmp_path / "out", Recipe(("fog",), (1,), image_format="png"))
+    found = load_images(tmp_path / "out", domain="fog/1")
+    assert torch.equal(found.images, corrupt(data.images, "fog", 1))
+
+
 def test_names_that_repeat_become_numbers():
     data = labelled(64, count=4)
     repeated = LabelledImages(
@@ -264,6 +353,13 @@ def test_names_that_repeat_become_numbers():
         "a_b/000002.png",
         "c/000003.png",
     ]
+
+
+def test_no_images_are_refused(tmp_path):
+    nothing = Images(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), ())
+    with pytest.raises(InputError, match="no images to corrupt"):
+        write_corrupted(nothing, "nothing", tmp_path / "out", SMALL)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, monkeypatch):

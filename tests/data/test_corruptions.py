@@ -111,11 +111,13 @@ def test_stochastic_corruption_has_the_reference_s_statistics_over_four_seeds(
 # Against plain versions, with the constants and at the sizes that have no golden values.
 
 
-@pytest.mark.parametrize("height_width", [(28, 28), (45, 61), (224, 200)])
+@pytest.mark.parametrize(
+    "height_width", [(28, 28), (43, 43), (45, 61), (68, 68), (224, 200), (333, 333)]
+)
 @pytest.mark.parametrize("severity", [1, 5])
 def test_pixelate_and_jpeg_are_pillow_s(height_width, severity):
     images = noise_images(2, 3, *height_width)
-    size = {28: 32, 45: 32, 224: 224, 200: 224}[min(height_width)]
+    size = {28: 32, 43: 32, 45: 32, 68: 64, 200: 224, 333: 224}[min(height_width)]
     share, quality = (CONSTANTS[n][size][severity - 1] for n in ("pixelate", "jpeg_compression"))
     height, width = height_width
     small = int(width * share), int(height * share)

@@ -279,3 +279,12 @@ def test_whole_and_fractional_severities_of_a_noise_do_not_mix():
         torch.equal(image, whole[number]) for image, number in zip(batch.images, batch.numbers)
     ]
     assert found == [isinstance(shift.severity, int) for shift in batch.shifts]
+
+
+@pytest.mark.parametrize("order", [streams.class_correlated, streams.label_shifted])
+def test_orders_by_class_differ_from_shift_to_shift(order):
+    images, labels = data(60)
+    one, other = (order(images, labels, shift=shift, batch=60) for shift in (NOISE, DARK))
+    numbers = [torch.cat([batch.numbers for batch in each]) for each in (one, other)]
+    assert not torch.equal(*numbers)
+    assert torch.equal(numbers[0].sort()[0], numbers[1].sort()[0])

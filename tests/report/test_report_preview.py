@@ -32,6 +32,21 @@ def test_the_picture_holds_the_corrupted_images(images, tmp_path, monkeypatch):
     assert torch.equal(rows[1][1], corrupt(images, "contrast", 1, seed=2)[[0, 4]])
 
 
+def test_large_images_are_shrunk_before_they_are_gathered(tmp_path, monkeypatch):
+    sheets = []
+    draw = preview._draw
+
+    def spy(rows, *names):
+        sheets.append(rows)
+        return draw(rows, *names)
+
+    monkeypatch.setattr(preview, "_draw", spy)
+    images = torch.full((1, 3, 400, 800), 100, dtype=torch.uint8)
+    preview.write_preview(images, tmp_path / "p.png", ["contrast"], [1])
+    assert [tuple(cell.shape) for row in sheets[0] for cell in row] == [(1, 3, 180, 360)] * 2
+    assert (sheets[0][0][0] == 100).all()
+
+
 def test_the_clean_images_are_drawn_where_the_picture_says(images, tmp_path):
     white = torch.full((1, 3, 80, 80), 255, dtype=torch.uint8)
     black = torch.zeros((1, 3, 80, 80), dtype=torch.uint8)

@@ -1,7 +1,9 @@
 """Begin a corrupted set, or go on with one: its manifest says what it is made of and how far."""
 
+import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,36 +12,47 @@ import torch
 from PIL import features
 
 from acclimate import __version__, files
+from acclimate.data.corrupted import manifest
 from acclimate.data.corrupted.layouts import JPEG_QUALITY, as_folder
-from acclimate.data.corrupted.manifest import FORMAT, NAME, VERSION
-from acclimate.data.corrupted.recipe import Layout, Recipe
+from acclimate.data.corrupted.recipe import Recipe
 from acclimate.data.corruptions import CONSTANTS
 from acclimate.data.corruptions.constants import nearest_size
 from acclimate.data.corruptions.frost import frost_source
 from acclimate.data.datasets import Images, LabelledImages
 from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
+from acclimate.progress import Progress
+
+_LEFTOVER = ".*.partial"
 
 
-def describe(
-    data: LabelledImages | Images, name: str, recipe: Recipe, layout: Layout
-) -> dict[str, Any]:
-    """All that determines the files."""
+def describe(data: LabelledImages | Images, name: str, recipe: Recipe) -> dict[str, Any]:
+    """What is made, and all that determines it.
+
+    Raises:
+        InputError: there are no images, or two classes would share one folder.
+    """
+    if not len(data.images):
+        raise InputError("there are no images to corrupt.")
     height, width = data.images.shape[2:]
+    layout = recipe.layout_for(height, width)
     published = nearest_size(min(height, width))
-    classes = list(data.classes) if isinstance(data, LabelledImages) else None
-    if classes and layout == "folders":
-        classes = [as_folder(each) for each in classes]
+    classes, labels = None, None
+    if isinstance(data, LabelledImages):
+        classes = [as_folder(each) if layout == "folders" else each for each in data.classes]
+        labels = _digest(data.labels.tolist())
         if len(set(classes)) < len(classes):
-            raise InputError("two classes would share one folder: rename one, or use layout npy.")
+            raise InputError("two classes would have one name: rename one of them.")
     formats = {"jpeg": f"jpeg {JPEG_QUALITY}", "png": "png"}
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": manifest.FORMAT,
+        "version": manifest.VERSION,
         "layout": layout,
         "image_format": formats[recipe.image_format] if layout == "folders" else None,
         "data": name,
         "images_sha256": fingerprint(data.images),
+        "labels_sha256": labels,
+        "paths_sha256": _digest(data.paths) if layout == "folders" else None,
         "classes": classes,
         "count": len(data.images),
         "size": [height, width],
@@ -62,32 +75,61 @@ def describe(
     }
 
 
-def begin(out: Path, described: dict[str, Any]) -> dict[str, Any]:
-    """The manifest to fill: a new one, or that of a run which was interrupted."""
+def check_place(out: Path) -> None:
+    """Refuse a place that holds something else.
+
+    Raises:
+        InputError: a file, or a folder with anything in it but a corrupted set.
+    """
+    if out.is_dir():
+        foreign = any(not path.match(_LEFTOVER) for path in out.iterdir())
+    else:
+        foreign = out.exists()
+    if foreign and not manifest.is_ours(out):
+        raise InputError(f"{out} exists and is no corrupted set; choose another --out.")
+
+
+def begin(out: Path, described: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The manifest to fill: a new one, or that of an earlier run with the parts that are whole.
+
+    What a killed run left half written is removed.
+
+    Raises:
+        InputError: the earlier run was another one, or its manifest is damaged.
+    """
     described = json.loads(json.dumps(described))  # as it will be read
-    new = {**described, "complete": False, "files": {}}
-    path = out / NAME
-    if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out} exists and is no corrupted set; choose another --out.")
-        write_manifest(out, new)
-        return new
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in described if found.get(key) != described[key]]
-        done = {key: str(value) for key, value in found["files"].items()}
-    except (OSError, ValueError, LookupError, AttributeError) as error:
-        raise InputError(f"{path} is damaged; remove {out} and run again.") from error
-    if differing:
-        raise InputError(
-            f"{out} was begun with another {differing[0].replace('_', ' ')}; choose another --out."
-        )
-    for leftover in out.glob(".*.partial"):
+    done: dict[str, str] = {}
+    for leftover in out.glob(_LEFTOVER):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    return {**new, "complete": bool(found.get("complete")), "files": done}
+    if (out / manifest.NAME).exists():
+        found = manifest.read_record(out)
+        # The same data may be called by another path; its checksums tell.
+        for key in described:
+            if key != "data" and found.get(key) != described[key]:
+                what = key.removesuffix("_sha256").replace("_", " ")
+                raise InputError(f"{out} was begun with other {what}; choose another --out.")
+        described["data"] = found.get("data")
+        done = _whole(out, found.get("files"), progress)
+    return {**described, "complete": False, "files": done}
 
 
-def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+def _whole(out: Path, listed: Any, progress: Progress) -> dict[str, str]:
+    """Those of the listed files and folders that still have their checksums."""
+    if not isinstance(listed, dict):
+        raise InputError(f"{out / manifest.NAME} is damaged, it lists no files: {manifest.REMEDY}.")
+    whole = {}
+    for number, (key, checksum) in enumerate(listed.items()):
+        progress("check what is there", number + 1, len(listed), key)
+        if (out / key).exists() and manifest.checksum(out / key) == checksum:
+            whole[key] = checksum
+    return whole
+
+
+def write_manifest(out: Path, record: dict[str, Any]) -> None:
     """Write it atomically."""
-    ordered = {**manifest, "files": dict(sorted(manifest["files"].items()))}
-    files.write_text(out / NAME, json.dumps(ordered, indent=1) + "\n")
+    ordered = {**record, "files": dict(sorted(record["files"].items()))}
+    files.write_text(out / manifest.NAME, json.dumps(ordered, indent=1) + "\n")
+
+
+def _digest(values: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps([*values]).encode()).hexdigest()

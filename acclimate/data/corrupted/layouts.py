@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from acclimate import files
+from acclimate.data.corrupted.manifest import listed
 from acclimate.data.corrupted.recipe import Format, Part
 from acclimate.data.corruptions import corrupt
 from acclimate.data.datasets import Images, LabelledImages
@@ -22,6 +24,7 @@ JPEG_QUALITY = 85
 """As the published sets of folders."""
 
 _CHUNK_VALUES = 2**22
+_LONGEST_NAME = 255  # bytes, of one file's name
 
 
 def write_array(
@@ -77,10 +80,12 @@ def write_folder(
     aside = out / f".{part.key.replace('/', '-')}.partial"
     lines = []
     try:
+        shutil.rmtree(aside, ignore_errors=True)
+        for folder in {Path(name).parent for name in names}:
+            (aside / folder).mkdir(parents=True, exist_ok=True)
         for start, chunk in _chunks(images, part.corruption, part.severities[0], seed):
             for path, pixels in zip(names[start:], chunk):
                 encoded = _encode(pixels, image_format)
-                (aside / path).parent.mkdir(parents=True, exist_ok=True)
                 (aside / path).write_bytes(encoded)
                 lines.append(f"{path} {hashlib.sha256(encoded).hexdigest()}\n")
             advance(len(chunk))
@@ -92,7 +97,7 @@ def write_folder(
         raise files.cannot_write(target, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    return listed(lines)
 
 
 def _chunks(
@@ -126,11 +131,15 @@ def file_names(data: LabelledImages | Images, image_format: Format) -> list[str]
     are_files = all(path.suffix.lower() in SUFFIXES for path in paths)
     # A zip may hold any name, also one that leads out of the folder.
     inside = not any(name.is_absolute() or ".." in name.parts for name in names)
-    if not (are_files and inside and len(set(names)) == len(data.images)):
-        names = [folder / f"{number:06d}" for number, folder in enumerate(folders)]
-    return [f"{name}{suffix}" for name in names]
+    found = [f"{name}{suffix}" for name in names]
+    short = all(len(os.fsencode(PurePosixPath(name).name)) <= _LONGEST_NAME for name in found)
+    above = {parent for name in found for parent in PurePosixPath(name).parents}
+    alone = len({*found, *map(str, above)}) == len(found) + len(above)
+    if not (are_files and inside and short and alone):
+        found = [f"{folder / str(n).zfill(6)}{suffix}" for n, folder in enumerate(folders)]
+    return found
 
 
 def as_folder(name: str) -> str:
     """A class's name as the name of a folder."""
-    return name.replace("/", "_").replace("\\", "_").lstrip(".") or "_"
+    return re.sub(r"[/\\\0]", "_", name).lstrip(".") or "_"

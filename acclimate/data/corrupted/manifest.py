@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -17,6 +19,7 @@ VERSION = 1
 LAYOUTS = ("npy", "folders")
 
 REMEDY = "run acclimate corrupt again, with another --out"
+REPAIR = "run the same acclimate corrupt again to repair it"
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,7 @@ def read(folder: Path) -> Manifest:
     Raises:
         InputError: it is damaged, unfinished or of a newer version.
     """
-    path = folder / NAME
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged, it is not readable JSON: {REMEDY}.") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise InputError(f"{path} is damaged, its format is not {FORMAT!r}: {REMEDY}.")
+    path, record = folder / NAME, read_record(folder)
     version = record.get("version")
     if type(version) is int and version > VERSION:
         raise InputError(f"{path} is of version {version}: upgrade acclimate to read it.")
@@ -88,6 +85,22 @@ def read(folder: Path) -> Manifest:
     )
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """A folder's manifest as it stands, with the right format and not further checked.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / NAME
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged, it is not readable JSON: {REMEDY}.") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise InputError(f"{path} is damaged, its format is not {FORMAT!r}: {REMEDY}.")
+    return record
+
+
 def verify(folder: Path, manifest: Manifest, name: str) -> None:
     """Compare a file, or the files of ``CORRUPTION/SEVERITY``, with the manifest's checksum.
 
@@ -100,13 +113,13 @@ def verify(folder: Path, manifest: Manifest, name: str) -> None:
     if name not in manifest.files:
         raise InputError(f"{folder / NAME} is damaged, it has no checksum of {name}: {REMEDY}.")
     if not path.exists():
-        raise InputError(f"{path} is missing, though {NAME} lists it: {REMEDY}.")
+        raise InputError(f"{path} is missing, though {NAME} lists it: {REPAIR}.")
     try:
         found = _checksum(path, _state(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): {REMEDY}.") from error
     if found != manifest.files[name]:
-        raise InputError(f"{path} has changed, its checksum is not that of {NAME}: {REMEDY}.")
+        raise InputError(f"{path} has changed, its checksum is not that of {NAME}: {REPAIR}.")
 
 
 def checksum(path: Path) -> str:
@@ -117,8 +130,12 @@ def checksum(path: Path) -> str:
     """
     if path.is_file():
         return files.sha256(path)
-    lines = [f"{name} {files.sha256(path / name)}\n" for name in _below(path)]
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    return listed([f"{name} {files.sha256(path / name)}\n" for name in _below(path)])
+
+
+def listed(lines: Sequence[str]) -> str:
+    """The checksum of a folder from its files' lines; names may be of any bytes."""
+    return hashlib.sha256(os.fsencode("".join(sorted(lines)))).hexdigest()
 
 
 @lru_cache(maxsize=4096)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from acclimate.data.corrupted.begin import begin, describe, write_manifest
+from acclimate.data.corrupted.begin import begin, check_place, describe, write_manifest
 from acclimate.data.corrupted.layouts import file_names, write_array, write_folder, write_labels
 from acclimate.data.corrupted.recipe import Part, Recipe
 from acclimate.data.datasets import Images, LabelledImages
+from acclimate.files import only_writer
 from acclimate.progress import Progress, silent
 
 
@@ -40,8 +41,9 @@ def write_corrupted(
 ) -> Corrupted:
     """Write every image under every corruption and severity, on all cores.
 
-    Killed, it goes on with what is missing when it is called again; the files are the same as
-    those of an uninterrupted run. Arrays and folders appear whole or not at all.
+    Killed, it goes on when it is called again with what is missing or has another checksum than it
+    had; the files are the same as those of an uninterrupted run. Arrays and folders appear whole or
+    not at all.
 
     Args:
         data: Images with labels, or without: these have no ``labels.npy`` and no class folders.
@@ -54,28 +56,32 @@ def write_corrupted(
         The manifest as it was written, and how much was still to do.
 
     Raises:
-        InputError: ``out`` holds something else, or the same with other settings; or it cannot be
-            written to.
+        InputError: there are no images; ``out`` holds something else, or the same with other
+            settings; another run is writing it; or it cannot be written to.
     """
-    height, width = data.images.shape[2:]
-    layout = recipe.layout_for(height, width)
-    manifest = begin(out, describe(data, name, recipe, layout))
-    done = manifest["files"]
-    if layout == "npy":
-        write = partial(write_array, data.images, recipe.seed, out)
-        if isinstance(data, LabelledImages):
-            done["labels.npy"] = write_labels(data.labels, len(recipe.severities), out)
-    else:
-        names = file_names(data, recipe.image_format)
-        write = partial(write_folder, data.images, names, recipe.image_format, recipe.seed, out)
-    parts = recipe.parts(layout)
-    missing = [part for part in parts if part.key not in done or not (out / part.key).exists()]
-    total, to_do = (len(data.images) * _severities(some) for some in (parts, missing))
-    for part, checksum in _in_threads(write, missing, total - to_do, total, progress):
-        done[part.key] = checksum
+    described = describe(data, name, recipe)
+    check_place(out)
+    with only_writer(out):
+        manifest = begin(out, described, progress)
+        done = manifest["files"]
+        if manifest["layout"] == "npy":
+            write = partial(write_array, data.images, recipe.seed, out)
+            if isinstance(data, LabelledImages):
+                done["labels.npy"] = write_labels(data.labels, len(recipe.severities), out)
+        else:
+            names = file_names(data, recipe.image_format)
+            write = partial(write_folder, data.images, names, recipe.image_format, recipe.seed, out)
+        parts = recipe.parts(manifest["layout"])
+        missing = [part for part in parts if part.key not in done]
+        if missing:
+            write_manifest(out, manifest)
+        total, to_do = (len(data.images) * _severities(some) for some in (parts, missing))
+        for part, checksum in _in_threads(write, missing, total - to_do, total, progress):
+            done[part.key] = checksum
+            write_manifest(out, manifest)
+        manifest["complete"] = True
         write_manifest(out, manifest)
-    write_manifest(out, {**manifest, "complete": True})
-    return Corrupted({**manifest, "complete": True}, to_do)
+    return Corrupted(manifest, to_do)
 
 
 def _severities(parts: Sequence[Part]) -> int:

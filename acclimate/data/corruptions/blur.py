@@ -19,6 +19,7 @@ from acclimate.data.corruptions.pixels import (
 
 _WEIGHTS = 2**13  # a channel's 8 bits and these make 21
 _MOST = 2**24 // 255
+_STRIPS = 16
 
 
 def defocus_blur(
@@ -32,7 +33,14 @@ def defocus_blur(
     kernel = _whole_numbers(_disk(*constant, scale))
     reach = len(kernel) // 2
     padded = functional.pad(to_float(images), (reach,) * 4, mode="reflect")
-    return to_levels(_symmetric(padded, kernel).div_(255 * int(kernel.sum())))
+    # In strips of rows, as the correlation takes 2 (reach + 1) times the memory of a strip.
+    height = images.shape[2]
+    rows = max(1, _STRIPS * height // (reach + 1))
+    strips = [
+        _symmetric(padded[:, :, first : first + rows + 2 * reach], kernel)
+        for first in range(0, height, rows)
+    ]
+    return to_levels(torch.cat(strips, 2).div_(255 * int(kernel.sum())))
 
 
 def glass_blur(
@@ -212,14 +220,19 @@ def _disk(radius: float, deviation: float, scale: float) -> Float64[Tensor, "sid
 
 
 def _whole_numbers(kernel: Float64[Tensor, "side side"]) -> Float64[Tensor, "side side"]:
-    """Nearly the kernel in whole numbers whose products with 0..255 float32 adds up exactly.
+    """Nearly the kernel, in whole numbers, whose products with 0..255 float32 adds up exactly.
+
+    So it is as long as they sum to at most 2^24 / 255: for images of up to about 3,000 pixels.
 
     In whole numbers the order of a sum does not matter. The largest weight, which a disk has nearly
     everywhere, keeps its share best.
     """
     largest = kernel.max().item()
-    kernel = kernel * (max(1, math.floor(_MOST * largest)) / largest)
-    return kernel.round()
+    for whole in range(max(1, math.floor(_MOST * largest)), 0, -1):
+        rounded = (kernel * (whole / largest)).round()
+        if rounded.sum() <= _MOST:
+            break
+    return rounded
 
 
 def _symmetric(

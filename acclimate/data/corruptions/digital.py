@@ -104,6 +104,9 @@ def _boxes(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
     support = max(ratio, 1) / 2
     first = (centre - support + 0.5).long().clamp_(min=0)
     last = (centre + support + 0.5).long().clamp_(max=old)
+    # Pillow rounds the ends so, then leaves out pixels exactly at, or beyond, the box's edges.
+    first = first + ((first + 0.5 - centre) / support <= -1)
+    last = last - ((last - 0.5 - centre) / support > 1).long()
     return first, last
 
 

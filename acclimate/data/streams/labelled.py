@@ -54,7 +54,7 @@ def class_correlated(
         raise InputError(f"slots is {slots}: give at least 1.")
     if not 1e-6 <= concentration <= 1e6:
         raise InputError(f"concentration is {concentration}: give a number in 1e-6..1e6.")
-    rng = np.random.default_rng(key(seed, "stream", "class-correlated") & (2**63 - 1))
+    rng = np.random.default_rng(_order_key(seed, "class-correlated", shift) & (2**63 - 1))
     slot = spread(classes, concentration, slots, rng)
     turn = rng.random((slots, int(classes.max()) + 1))[slot, classes]  # of its class in the slot
     order = np.lexsort((rng.random(len(classes)), classes, turn, slot))
@@ -104,7 +104,10 @@ def label_shifted(
     among = np.arange(len(order)) - np.repeat(sizes.cumsum() - sizes, sizes)
     kept = np.zeros(len(order), bool)
     kept[grouped] = among < counts[classes[grouped]]
-    return _fixed(images, order[kept[order]], shift, batch, seed)
+    chosen = order[kept[order]]
+    # The same images under every shift, but each time in another order.
+    again = permutation(_order_key(seed, name, shift), len(chosen)).numpy()
+    return _fixed(images, chosen[again], shift, batch, seed)
 
 
 def spread(
@@ -119,6 +122,11 @@ def spread(
         # The last end may be 1 − ε: leave it out, so that no image falls behind it.
         slot[members] = np.searchsorted(share.cumsum()[:-1], chance[members], side="right")
     return slot
+
+
+def _order_key(seed: int, name: str, shift: Shift) -> int:
+    """Of the shift too, so that streams under several shifts, joined, differ in order."""
+    return key(seed, "stream", name, shift.corruption, str(shift.severity))
 
 
 def _classes(images: Pixels, labels: Labels) -> Int64[np.ndarray, "n"]:

@@ -113,8 +113,9 @@ class Stream:
         if not len(self.images):
             raise InputError("there are no images: a stream needs at least one.")
         for name in ("batch", "rounds"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give at least 1.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value}: give a whole number of at least 1.")
         if not self.cycle:
             raise InputError("there are no shifts: a stream needs at least one.")
         if not 0 <= self.position <= self.length:
