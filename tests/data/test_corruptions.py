@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from acclimate import randomness
-from acclimate.data.corruptions import CONSTANTS, CORRUPTIONS, SEVERITIES, corrupt
+from acclimate.data.corruptions import CONSTANTS, CORRUPTIONS, SEVERITIES, blur, corrupt
 from acclimate.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -271,6 +271,18 @@ def test_severities_grow_at_every_size(name, size):
     # Two severities may have the same blur, at other random angles: hence the 5 %.
     assert all(after > 0.95 * before for before, after in pairwise(change))
     assert change[4] > 1.5 * change[0] > 0
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+@pytest.mark.parametrize("sums", [blur._by_taps, blur._by_fourier])
+def test_a_disk_s_sums_are_exact(sums, severity):
+    kernel = blur._kernel(CONSTANTS["defocus_blur"][224][severity - 1], 1.0)
+    generator = torch.Generator().manual_seed(severity)
+    black_or_white = torch.randint(0, 2, (2, 3, 70, 90), generator=generator) * 255.0
+    weights = kernel.expand(3, 1, -1, -1)
+    expected = torch.nn.functional.conv2d(black_or_white.double(), weights, groups=3)
+    assert torch.equal(sums(black_or_white, kernel), expected.float())
+    assert kernel.sum() < 2**16
 
 
 @pytest.mark.parametrize("name", STOCHASTIC)

@@ -1,10 +1,11 @@
 """Corruptions by an optical system: a weighted mean over neighbouring pixels."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Complex64, Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,8 +19,8 @@ from acclimate.data.corruptions.pixels import (
 )
 
 _WEIGHTS = 2**13  # a channel's 8 bits and these make 21
-_MOST = 2**24 // 255
-_STRIPS = 16
+_MOST, _BASE = 2**16 - 2**10, 32
+_SMALL = 11
 
 
 def defocus_blur(
@@ -30,17 +31,10 @@ def defocus_blur(
     ``constant`` is the disk's radius and the standard deviation of the blur that softens its rim,
     in pixels of the published size.
     """
-    kernel = _whole_numbers(_disk(*constant, scale))
-    reach = len(kernel) // 2
-    padded = functional.pad(to_float(images), (reach,) * 4, mode="reflect")
-    # In strips of rows, as the correlation takes 2 (reach + 1) times the memory of a strip.
-    height = images.shape[2]
-    rows = max(1, _STRIPS * height // (reach + 1))
-    strips = [
-        _symmetric(padded[:, :, first : first + rows + 2 * reach], kernel)
-        for first in range(0, height, rows)
-    ]
-    return to_levels(torch.cat(strips, 2).div_(255 * int(kernel.sum())))
+    kernel = _kernel(constant, scale)
+    padded = functional.pad(to_float(images), (len(kernel) // 2,) * 4, mode="reflect")
+    correlate = _by_taps if len(kernel) <= _SMALL else _by_fourier
+    return to_levels(correlate(padded, kernel).div_(255 * int(kernel.sum())))
 
 
 def glass_blur(
@@ -219,53 +213,72 @@ def _disk(radius: float, deviation: float, scale: float) -> Float64[Tensor, "sid
     return kernel[margin : len(kernel) - margin, margin : len(kernel) - margin]
 
 
-def _whole_numbers(kernel: Float64[Tensor, "side side"]) -> Float64[Tensor, "side side"]:
-    """Nearly the kernel, in whole numbers, whose products with 0..255 float32 adds up exactly.
+@lru_cache(maxsize=20)
+def _kernel(constant: tuple[float, float], scale: float) -> Float64[Tensor, "side side"]:
+    """Nearly the disk, in whole numbers: their order in a sum does not matter.
 
-    So it is as long as they sum to at most 2^24 / 255: for images of up to about 3,000 pixels.
-
-    In whole numbers the order of a sum does not matter. The largest weight, which a disk has nearly
-    everywhere, keeps its share best.
+    For images of up to 700 pixels or so they sum to less than 2^16, so that float32 holds all their
+    sums with 0..255 exactly. The largest weight, which a disk has nearly everywhere, becomes a
+    multiple of `_BASE`.
     """
-    largest = kernel.max().item()
-    for whole in range(max(1, math.floor(_MOST * largest)), 0, -1):
-        rounded = (kernel * (whole / largest)).round()
-        if rounded.sum() <= _MOST:
-            break
-    return rounded
+    disk = _disk(*constant, scale)
+    largest = disk.max().item()
+    multiple = max(1, math.floor(_MOST * largest / _BASE))
+    return (disk * (multiple * _BASE / largest)).round()
 
 
-def _symmetric(
-    padded: Float32[Tensor, "n 3 tall wide"], kernel: Float64[Tensor, "side side"]
+def _by_taps(
+    levels: Float32[Tensor, "n 3 tall wide"], kernel: Float64[Tensor, "side side"]
 ) -> Float32[Tensor, "n 3 h w"]:
-    """Correlate with a kernel that is the same upside down and left to right.
+    """The sums by a kernel that is the same upside down and left to right.
 
-    Rows at the same distance from the middle one are added first. Within a column of the kernel
-    the weights beside the middle are all the same: there the sum over rows is one for all columns.
+    Rows at the same distance from the middle one are added first, then columns.
     """
     reach = len(kernel) // 2
-    height, width = padded.shape[2] - 2 * reach, padded.shape[3] - 2 * reach
-    quadrant = kernel[reach:, reach:]  # [row, column], from the middle
-    # Memory is taken once: the system hands it out page by page, which costs as much as the sums.
-    shape = (*padded.shape[:2], height, padded.shape[3])
-    pairs, sums = padded.new_empty(2, reach + 1, *shape)  # by distance from the middle row
-    pairs[0] = sums[0] = padded.narrow(2, reach, height)
+    height, width = (length - 2 * reach for length in levels.shape[2:])
+    total = levels.new_zeros(*levels.shape[:2], height, width)
+    pairs = [levels.narrow(2, reach, height)]  # by distance from the middle row
     for row in range(1, reach + 1):
-        above, below = (padded.narrow(2, reach + side, height) for side in (-row, row))
-        torch.add(above, below, out=pairs[row])
-        torch.add(sums[row - 1], pairs[row], out=sums[row])
-    total, weighted = padded.new_zeros(*shape[:3], width), padded.new_empty(shape)
-    for column in range(reach + 1):
-        weights = quadrant[:, column].tolist()
-        same = next((row for row in range(reach + 1) if weights[row] != weights[0]), reach + 1)
-        torch.mul(sums[same - 1], weights[0], out=weighted)
-        for row in range(same, reach + 1):
-            if weights[row]:
-                weighted.add_(pairs[row], alpha=weights[row])
-        total += weighted.narrow(3, reach + column, width)
-        if column:
-            total += weighted.narrow(3, reach - column, width)
+        pairs.append(levels.narrow(2, reach - row, height) + levels.narrow(2, reach + row, height))
+    for column, weights in enumerate(kernel[reach:, reach:].T.tolist()):
+        weighted = pairs[0] * weights[0]
+        for pair, weight in zip(pairs[1:], weights[1:]):
+            if weight:
+                weighted.add_(pair, alpha=weight)
+        for side in {-column, column}:
+            total += weighted.narrow(3, reach + side, width)
     return total
+
+
+def _by_fourier(
+    levels: Float32[Tensor, "n 3 tall wide"], kernel: Float64[Tensor, "side side"]
+) -> Float32[Tensor, "n 3 h w"]:
+    """The sums by a large kernel, in the frequency domain.
+
+    A transform's rounding errors may depend on the batch. So the kernel is taken apart into
+    multiples of `_BASE` and the rest: each by itself gives whole sums so small that rounding makes
+    them exact, at those sizes.
+    """
+    height, width = (length - len(kernel) + 1 for length in levels.shape[2:])
+    size = tuple(-(-length // 32) * 32 for length in levels.shape[2:])  # lengths that are fast
+    middle = 128  # around it, values and their sums are half as large
+    spectrum = torch.fft.rfft2(levels - middle, s=size)
+    multiples, rest = (
+        torch.fft.irfft2(spectrum * weight, s=size)[:, :, :height, :width].round()
+        for weight in _transformed(kernel, size).to(levels.device)
+    )
+    return multiples.mul_(_BASE).add_(rest).add_(middle * int(kernel.sum()))
+
+
+# Kept, because the processor's library prepares itself anew whenever the kind of transform changes.
+@lru_cache(maxsize=20)
+def _transformed(
+    kernel: Float64[Tensor, "side side"], size: tuple[int, int]
+) -> Complex64[Tensor, "2 tall half"]:
+    """The kernel's multiples of `_BASE`, and the rest, in the frequency domain."""
+    coarse = (kernel / _BASE).round()
+    parts = torch.stack([coarse, kernel - coarse * _BASE]).float()
+    return torch.fft.rfft2(parts, s=size).conj().resolve_conj()
 
 
 def _convolve(
