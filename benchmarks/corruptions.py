@@ -46,12 +46,16 @@ class Options:
 
 
 def pictures(size: int, count: int, seed: int) -> torch.Tensor:
-    """uint8 ``[count, 3, size, size]``: smooth, as photographs are, with a little noise."""
+    """uint8 ``[count, 3, size, size]``: smooth, as photographs are, with a little noise.
+
+    In the memory layout in which `acclimate.data.load` gives images.
+    """
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 8, 8, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")
     noise = 0.05 * torch.randn(smooth.shape, generator=generator)
-    return ((smooth + noise).clamp(0, 1) * 255).to(torch.uint8)
+    images = ((smooth + noise).clamp(0, 1) * 255).to(torch.uint8)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def theirs(images: np.ndarray, name: str) -> None:

@@ -2,10 +2,11 @@
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -87,27 +88,28 @@ def _shrink(
 ) -> UInt8[Tensor, "n 3 height width"]:
     """Pillow's BOX filter: columns first, then rows, rounded to bytes in between."""
     for axis, length in ((3, size[1]), (2, size[0])):
-        first, last = _boxes(images.shape[axis], length, images.device)
-        count = (last - first) if axis == 3 else (last - first)[:, None]
+        places, covered = _boxes(images.shape[axis], length)
+        along = (-1,) if axis == 3 else (-1, 1)
         total = 0
-        for step in range(int(count.max())):
-            place = (first + step).clamp_(max=images.shape[axis] - 1)
-            total += images.index_select(axis, place).short().mul_(step < count)
-        images = round_levels(total / count)
+        for place, inside in zip(places.to(images.device), covered.to(images.device)):
+            total += images.index_select(axis, place).short().mul_(inside.view(along))
+        images = round_levels(total / covered.sum(0).to(images.device).view(along))
     return images
 
 
-def _boxes(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For each new pixel, the half-open range of the old pixels whose centres it covers."""
+@lru_cache(maxsize=100)
+def _boxes(old: int, new: int) -> tuple[Int64[Tensor, "most new"], Bool[Tensor, "most new"]]:
+    """Which old pixels lie in each new one: at most so many, the last of which may not."""
     ratio = old / new
-    centre = (torch.arange(new, device=device, dtype=torch.float64) + 0.5) * ratio
+    centre = (torch.arange(new, dtype=torch.float64) + 0.5) * ratio
     support = max(ratio, 1) / 2
     first = (centre - support + 0.5).long().clamp_(min=0)
     last = (centre + support + 0.5).long().clamp_(max=old)
     # Pillow rounds the ends so, then leaves out pixels exactly at, or beyond, the box's edges.
     first = first + ((first + 0.5 - centre) / support <= -1)
     last = last - ((last - 0.5 - centre) / support > 1).long()
-    return first, last
+    place = first + torch.arange(int((last - first).max()))[:, None]
+    return place.clamp(max=old - 1), place < last
 
 
 def _nearest(old: int, new: int, device: torch.device) -> Int64[Tensor, "new"]:
