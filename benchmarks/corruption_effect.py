@@ -5,8 +5,9 @@ r"""What a frozen classifier loses on our corruptions and on those of imagecorru
 
 Test images are enlarged to 224 pixels, corrupted by both with ImageNet's constants, and reduced
 again to what the bundle's classifier takes. That averages noise away; with ``--size 64`` it does
-not, and ours is called with ImageNet's constants as they are, as the package does it. Both draw their own random numbers, so equal
-corruptions differ by chance; the interval, over images, says by how much. Killed, it resumes.
+not, and ours is called with ImageNet's constants as they are, as the package does it. Both
+draw their own random numbers, so equal corruptions differ by chance; the interval, over images,
+says by how much. Killed, it resumes.
 """
 
 import csv
@@ -108,14 +109,12 @@ def main(options: Options) -> None:
         part = slice(first, first + 100)
         clean += correct(bundle, data.images[part], data.labels[part])
     cells = []
+    of = f"{options.size}-{weights}-{len(data.images)}-{options.seed}"
     with live() as progress:
         todo = [(row, severity) for row in ROWS for severity in options.severities]
         for number, (row, severity) in enumerate(todo):
             progress("measure", number, len(todo), f"{row} {severity}")
-            name = (
-                f"{row}-{severity}-{options.size}-{weights}-{len(data.images)}-{options.seed}.json"
-            )
-            path = options.out / "cells" / name
+            path = options.out / "cells" / f"{row}-{severity}-{of}.json"
             if not path.exists():
                 cell = measure(bundle, data, row, severity, options.seed)
                 files.write_text(path, json.dumps(cell))
@@ -150,13 +149,12 @@ def write(cells: list[dict], clean: float, options: Options) -> None:
     writer.writeheader()
     for row in rows:
         writer.writerow({k: v if isinstance(v, str) else round(v, 3) for k, v in row.items()})
-    files.write_text(options.out / f"corruption_effect_{options.size}.csv", text.getvalue())
+    out = options.out / f"corruption_effect_{options.size}.csv"
+    files.write_text(out, text.getvalue())
     record = {"clean_accuracy": clean, "images": options.images, "seed": options.seed}
     record |= {"size": options.size}
     record |= {"data": Path(options.data).stem, "environment": machine.describe()}
-    files.write_text(
-        options.out / f"corruption_effect_{options.size}.json", json.dumps(record, indent=1) + "\n"
-    )
+    files.write_text(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     print(f"clean accuracy {clean:.1%}; means over severities {options.severities}, in percent")
     print(f"{'corruption':20} {'ours':>6} {'package':>8} {'difference':>11}")
     for row in rows:
