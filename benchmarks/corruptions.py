@@ -11,7 +11,8 @@ nothing is compiled or read within it.
 import os
 import time
 from dataclasses import dataclass
-from multiprocessing import Pool
+from multiprocessing import get_context
+from multiprocessing.pool import Pool
 from pathlib import Path
 from statistics import median
 
@@ -24,6 +25,7 @@ from imagecorruptions import corrupt as package_corrupt
 from acclimate.data import corrupt
 from acclimate.data.corruptions import CORRUPTIONS, PUBLISHED
 
+SPAWN = get_context("spawn")  # a forked process cannot use its parent's threads
 TARGETS = {32: 8, 224: 3}
 """Ratio of the seconds of the 15 corruptions together, by the images' side."""
 MEMORY_TARGET = 8
@@ -89,7 +91,7 @@ def compare(name: str, images: torch.Tensor, pool: Pool, options: Options) -> di
 def peak_memory(name: str, size: int, count: int, seed: int) -> float:
     """Peak resident memory of corrupting a batch, beyond what there was, in float batches.
 
-    To be run in a process of its own. The result itself, uint8, is part of it.
+    To be run in a process other than the timings'. The result itself, uint8, is part of it.
     """
     images = pictures(size, count, seed)
     corrupt(images[:1], name, 5)  # tables and textures are made once
@@ -110,9 +112,9 @@ def main(options: Options) -> None:
     results = []
     for size, count in zip(options.sizes, options.counts, strict=True):
         images = pictures(size, count, options.seed)
-        with Pool(os.cpu_count()) as pool:
+        with SPAWN.Pool(os.cpu_count()) as pool:
             rows = [compare(name, images, pool, options) for name in CORRUPTIONS]
-        with Pool(1, maxtasksperchild=1) as pool:
+        with SPAWN.Pool(1) as pool:
             tasks = [(name, size, count, options.seed) for name in CORRUPTIONS]
             for row, peak in zip(rows, pool.starmap(peak_memory, tasks, chunksize=1)):
                 row["peak_memory_in_float_batches"] = peak

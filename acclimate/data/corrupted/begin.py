@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def describe(data: LabelledImages | Images, name: str, recipe: Recipe) -> dict[s
         "software": {
             "acclimate": __version__,
             "torch": str(torch.__version__),
+            "torchvision": version("torchvision"),
             "pillow": PIL.__version__,
             "libjpeg": features.version("jpg"),
         },

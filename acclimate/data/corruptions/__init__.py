@@ -78,8 +78,8 @@ others' constants are whole numbers, kernels' shapes, or several numbers that do
 # Values (images × channels × pixels) that are corrupted at once, which bounds the memory of a large
 # batch: few enough for a CPU's cache, enough to keep a GPU busy.
 _CHUNK_CPU, _CHUNK_GPU = 2**18, 2**24
-# An image at a time goes through the codec, in threads: a chunk is to have many images.
-_CHUNK_CODEC = 2**22
+# These work on bytes, and JPEG on one image after another in each thread: chunks can be larger.
+_CHUNK_BYTES, _ON_BYTES = 2**22, ("pixelate", "jpeg_compression")
 
 
 def corrupt(
@@ -253,8 +253,8 @@ def _in_chunks(
     index = index.to(images.device)
     corrupted = torch.empty_like(images, memory_format=torch.contiguous_format)
     chunk_values = _CHUNK_CPU if images.device.type == "cpu" else _CHUNK_GPU
-    if name == "jpeg_compression":
-        chunk_values = _CHUNK_CODEC
+    if name in _ON_BYTES:
+        chunk_values = _CHUNK_BYTES
     step = max(1, chunk_values // images.shape[1:].numel())
     for start in range(0, len(images), step):
         rows = slice(start, start + step)
