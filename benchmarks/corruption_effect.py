@@ -16,6 +16,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,8 @@ class Options:
     """Side to which images are enlarged, in pixels."""
     images: int = 1000
     """Test images."""
+    corruptions: tuple[str, ...] = tuple(ROWS)
+    """Rows; the files are written only if it is all of them."""
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     seed: int = 0
 
@@ -111,7 +114,7 @@ def main(options: Options) -> None:
     cells = []
     of = f"{options.size}-{weights}-{len(data.images)}-{options.seed}"
     with live() as progress:
-        todo = [(row, severity) for row in ROWS for severity in options.severities]
+        todo = list(product(options.corruptions, options.severities))
         for number, (row, severity) in enumerate(todo):
             progress("measure", number, len(todo), f"{row} {severity}")
             path = options.out / "cells" / f"{row}-{severity}-{of}.json"
@@ -142,8 +145,11 @@ def summary(row: str, cells: list[dict]) -> dict:
 
 
 def write(cells: list[dict], clean: float, options: Options) -> None:
-    """The table on the screen, and as CSV with where it was measured."""
-    rows = [summary(row, cells) for row in ROWS]
+    """The table on the screen, and as CSV, with where it was measured."""
+    rows = [summary(row, cells) for row in options.corruptions]
+    show(rows, clean, options)
+    if len(rows) < len(ROWS):
+        return
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=[*rows[0]], lineterminator="\n")
     writer.writeheader()
@@ -155,6 +161,10 @@ def write(cells: list[dict], clean: float, options: Options) -> None:
     record |= {"size": options.size}
     record |= {"data": Path(options.data).stem, "environment": machine.describe()}
     files.write_text(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+
+
+def show(rows: list[dict], clean: float, options: Options) -> None:
+    """Print the table."""
     print(f"clean accuracy {clean:.1%}; means over severities {options.severities}, in percent")
     print(f"{'corruption':20} {'ours':>6} {'package':>8} {'difference':>11}")
     for row in rows:

@@ -77,7 +77,7 @@ others' constants are whole numbers, kernels' shapes, or several numbers that do
 
 # Values (images × channels × pixels) that are corrupted at once, which bounds the memory of a large
 # batch: few enough for a CPU's cache, enough to keep a GPU busy.
-_CHUNK_CPU, _CHUNK_GPU = 2**18, 2**24
+_CHUNK_CPU, _CHUNK_GPU = 2**19, 2**24
 # These work on bytes, and JPEG on one image after another in each thread: chunks can be larger.
 _CHUNK_BYTES, _ON_BYTES = 2**22, ("pixelate", "jpeg_compression")
 
