@@ -66,7 +66,7 @@ def jpeg_compression(
 ) -> UInt8[Tensor, "n 3 h w"]:
     """Encode as JPEG of quality ``constant``, with chroma halved, and decode.
 
-    By torchvision's codec, whose pixels are those of Pillow's: it holds up no other thread.
+    By torchvision's codec: its pixels are those of Pillow's, and small images take it less time.
     """
     from torchvision.io import decode_jpeg, encode_jpeg  # seconds to import
 
