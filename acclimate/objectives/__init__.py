@@ -2,5 +2,6 @@
 
 from acclimate.objectives.alignment import alignment_loss
 from acclimate.objectives.contrastive import Contrastive, contrastive_loss
+from acclimate.objectives.objective import Objective
 
-__all__ = ["Contrastive", "alignment_loss", "contrastive_loss"]
+__all__ = ["Contrastive", "Objective", "alignment_loss", "contrastive_loss"]

@@ -1,13 +1,17 @@
 """Two views of an image attract, all other views repel: SimCLR's loss, CTA's Eq. 1."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from acclimate.backbones import Classifier
+from acclimate.objectives.objective import Objective
+from acclimate.preprocessing import Preprocessing
+from acclimate.ranks import gather
 from acclimate.views import SimCLRViews, simclr_views
 
 Reduction = Literal["mean", "sum"]
@@ -46,34 +50,53 @@ def contrastive_loss(
     return cross_entropy(similarity, partner, reduction=reduction)
 
 
-class Contrastive(nn.Module):
-    """The contrastive loss as a test-time objective: it needs no part of its own.
+class Contrastive(Objective):
+    """The contrastive loss on the encoder's features, or on a projector's outputs.
 
     Args:
+        model: Gives the size of the features.
+        preprocessing: Not looked at.
         temperature: τ.
-        views: How the two views of each image are drawn.
+        views: How the two views of each image are drawn; the fields of `SimCLRViews`.
+        projection: Outputs of a projector, an MLP of two layers (SimCLR § 2.1; TTT++ has 128);
+            0 is none, as in CTA, whose π is part of its encoder.
     """
 
-    fewest_images = 8
-    """Fewer images give too few negatives to learn from."""
+    fewest_images = 8  # fewer give too few negatives to learn from
+    least_images = 2
 
-    def __init__(self, temperature: float, views: SimCLRViews):
+    def __init__(
+        self,
+        model: Classifier,
+        preprocessing: Preprocessing,
+        *,
+        temperature: float = 0.5,
+        views: Mapping[str, float] | None = None,
+        projection: int = 0,
+    ):
         super().__init__()
         self.temperature = temperature
-        self.views = views
+        self.views = SimCLRViews(**views or {})
+        self.projector = _projector(model.feature_dim, projection) if projection else nn.Identity()
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Tensor
-    ) -> Float[Tensor, "2*batch 3 h w"]:
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+    ) -> tuple[Float[Tensor, "2*batch 3 h w"]]:
         """Both views of each image, 0..1: all first views, then all second views."""
-        return simclr_views(images, self.views, key=key, index=index, count=2)
+        return (simclr_views(images, self.views, key=key, index=index, count=2),)
 
     def forward(
-        self, classifier: Classifier, views: Float[Tensor, "2*batch 3 h w"]
+        self, model: Classifier, views: Float[Tensor, "2*batch 3 h w"]
     ) -> Float[Tensor, ""]:
         """The loss of a classifier's encoder on drawn, normalised views."""
-        first, second = classifier.encoder(views).chunk(2)
-        return contrastive_loss(first, second, temperature=self.temperature)
+        first, second = self.projector(model.encoder(views)).chunk(2)
+        return contrastive_loss(gather(first), gather(second), temperature=self.temperature)
+
+
+def _projector(features: int, outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(features, features), nn.ReLU(inplace=True), nn.Linear(features, outputs)
+    )
 
 
 def unit(features: list[Tensor]) -> Float[Tensor, "total dim"]:

@@ -5,9 +5,10 @@ from torch.nn.functional import cross_entropy
 
 from acclimate.backbones import Classifier
 from acclimate.objectives import alignment_loss
+from acclimate.ranks import gather
 from acclimate.source.calibration import recalibrate
 from acclimate.source.images import SourceImages
-from acclimate.source.loop import Run, Training, gather, train
+from acclimate.source.loop import Run, Training, train
 from acclimate.source.two_views import draw_two_views
 from acclimate.views import SimCLRViews
 

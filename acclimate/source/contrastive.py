@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from acclimate.objectives import contrastive_loss
+from acclimate.ranks import gather
 from acclimate.source.images import SourceImages
-from acclimate.source.loop import Run, Training, gather, train
+from acclimate.source.loop import Run, Training, train
 from acclimate.source.two_views import draw_two_views
 from acclimate.views import SimCLRViews
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.distributed.nn
 from accelerate import Accelerator
 from jaxtyping import Int64
 from torch import Tensor, nn
@@ -194,13 +193,6 @@ def make_optimizer(parameters: list[nn.Parameter], settings: Training) -> torch.
         weight_decay=settings.weight_decay,
         fused=True,
     )
-
-
-def gather(features: Tensor) -> Tensor:
-    """The features of all ranks, with gradients: N ranks then have the negatives of one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return features
-    return torch.cat(torch.distributed.nn.functional.all_gather(features))
 
 
 def _stamp(name: str, module: nn.Module, settings: Training, rest: list[object]) -> str:

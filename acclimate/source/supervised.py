@@ -5,7 +5,7 @@ from torch.nn.functional import cross_entropy
 
 from acclimate.backbones import Classifier
 from acclimate.randomness import key
-from acclimate.source.augment import cutout, shifted_crop
+from acclimate.views.augment import cutout, shifted_crop
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training, train
 

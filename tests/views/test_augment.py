@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from acclimate.randomness import key, uniform
-from acclimate.source.augment import cutout, shifted_crop
+from acclimate.views.augment import cutout, shifted_crop
 
 GENERATOR = torch.Generator().manual_seed(0)
 
