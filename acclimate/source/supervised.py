@@ -5,9 +5,9 @@ from torch.nn.functional import cross_entropy
 
 from acclimate.backbones import Classifier
 from acclimate.randomness import key
-from acclimate.views.augment import cutout, shifted_crop
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training, train
+from acclimate.views.augment import cutout, shifted_crop
 
 
 def supervised(

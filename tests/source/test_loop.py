@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from acclimate.errors import InputError
 from acclimate.randomness import key, permutation
+from acclimate.ranks import gather
 from acclimate.source import loop
 from acclimate.source.loop import Run, Training, learning_rate, train
 
@@ -277,4 +278,4 @@ def test_seeds_and_stages_differ_and_training_learns():
 
 def test_gather_without_ranks_is_the_identity():
     features = torch.rand(2, 3)
-    assert loop.gather(features) is features
+    assert gather(features) is features

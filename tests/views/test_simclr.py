@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
-from acclimate.views import simclr as views
 from acclimate.randomness import uniform
+from acclimate.views import simclr as views
 from acclimate.views.simclr import SimCLRViews, draw_boxes, draw_jitter, simclr_views
 
 GENERATOR = torch.Generator().manual_seed(0)
