@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from acclimate.bundle import Bundle
     from acclimate.errors import InputError
     from acclimate.methods import AdapterSettings
-    from acclimate.source.cta import align, train_cta
+    from acclimate.source.aligned import align
+    from acclimate.source.train import train
 
 __all__ = [
     "Adapter",
@@ -21,7 +22,7 @@ __all__ = [
     "align",
     "build",
     "split",
-    "train_cta",
+    "train",
 ]
 
 _HOMES = {
@@ -29,10 +30,10 @@ _HOMES = {
     "AdapterSettings": "acclimate.methods",
     "Bundle": "acclimate.bundle",
     "InputError": "acclimate.errors",
-    "align": "acclimate.source.cta",
+    "align": "acclimate.source.aligned",
     "build": "acclimate.backbones",
     "split": "acclimate.backbones",
-    "train_cta": "acclimate.source.cta",
+    "train": "acclimate.source.train",
 }
 
 

@@ -1,11 +1,9 @@
 """The one artefact that training makes and deployment loads: a folder, verified byte by byte."""
 
-import copy
 import hashlib
 import json
 import os
 import shutil
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,12 +14,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from acclimate import files
-from acclimate.backbones import Classifier, build, split
-from acclimate.errors import InputError
+from acclimate.backbones import FORMS, Classifier, build, projected, split
+from acclimate.errors import InputError, unknown_name
+from acclimate.objectives import OBJECTIVES, Objective
 from acclimate.preprocessing import Preprocessing
 from acclimate.sealed import plain, read_safetensors
 
-SCHEMA = 1
+SCHEMA = 2
 CUSTOM = "custom"
 """The architecture of a classifier that no registered name builds."""
 _MAX_JSON_BYTES = 16 * 2**20
@@ -29,7 +28,7 @@ _MAX_JSON_BYTES = 16 * 2**20
 
 @dataclass
 class Bundle:
-    """A frozen classifier, its aligned twin if there is one, and all that deployment needs."""
+    """What answers, what it learns from at deployment, and all else that deployment needs."""
 
     classifier: Classifier
     """h∘f, as it was before any adaptation."""
@@ -40,14 +39,26 @@ class Bundle:
     """A name for each output of the head."""
     method: str = "cta"
     """The row of `acclimate.methods.METHODS` that an adapter uses unless told otherwise."""
-    objective: dict[str, Any] = field(default_factory=dict)
-    """Settings of the source-time objective that test time shares: how views are drawn."""
+    recipe: str = "cta"
+    """The row of `acclimate.methods.RECIPES` by which it was made."""
+    objective: Objective | None = None
+    """The self-supervised objective that was trained with the model, with its parts."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What the objective was constructed with; JSON can hold it."""
+    form: str = "plain"
+    """How the classifier was made of its architecture, a name of `acclimate.backbones.FORMS`."""
     architecture: str = CUSTOM
     """The classifier's registered name."""
     twin_architecture: str = CUSTOM
     """The registered name of the classifier whose encoder g is."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """How it was made: seed, settings, data, versions."""
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        """Classifier, twin and objective, as far as there are such: what has weights."""
+        named = {"classifier": self.classifier, "twin": self.twin, "objective": self.objective}
+        return nn.ModuleDict({name: part for name, part in named.items() if part is not None})
 
     def save(self, path: str | Path) -> None:
         """Write the bundle as a folder: all of it appears at once, or nothing.
@@ -71,8 +82,7 @@ class Bundle:
             shutil.rmtree(aside, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
-        state = _modules(self.classifier, self.twin).state_dict()
-        tensors = plain(state)
+        tensors = plain(self.modules.state_dict())
         files.write_atomically(
             folder / "weights.safetensors", lambda aside: save_file(tensors, aside)
         )
@@ -83,7 +93,9 @@ class Bundle:
             "preprocessing": asdict(self.preprocessing),
             "classes": list(self.classes),
             "method": self.method,
-            "objective": self.objective,
+            "recipe": self.recipe,
+            "form": self.form,
+            "objective": _named(self.objective, self.options),
             "provenance": self.provenance,
             "weights_sha256": files.sha256(folder / "weights.safetensors"),
         }
@@ -115,22 +127,42 @@ class Bundle:
             )
         with torch.inference_mode(False):
             tensors, _ = read_safetensors(weights)
-            classes = tuple(record["classes"])
-            classifier = _architecture(record["architecture"], len(classes), model, "model")
-            aligned = None
-            if record["twin_architecture"] is not None:
-                aligned = _twin(record, classifier, twin)
-            _fill(_modules(classifier, aligned), tensors, path)
-        preprocessing = record["preprocessing"]
+            bundle = cls._empty(record, model, twin)
+            _fill(bundle.modules, tensors, path)
+        return bundle
+
+    @classmethod
+    def _empty(
+        cls, record: Mapping[str, Any], model: nn.Module | None, twin: nn.Module | None
+    ) -> "Bundle":
+        """The bundle of a record, before it has its weights."""
+        classes = tuple(record["classes"])
+        base = _architecture(record["architecture"], len(classes), model, "model")
+        if record["form"] not in FORMS:
+            raise unknown_name("form", record["form"], FORMS)
+        classifier = FORMS[record["form"]](base)
+        aligned = None
+        if record["twin_architecture"] is not None:
+            aligned = _twin(record, classifier, twin)
+        known = record["preprocessing"]
+        preprocessing = Preprocessing(known["size"], tuple(known["mean"]), tuple(known["std"]))
+        objective, options = None, {}
+        if record["objective"] is not None:
+            name, options = record["objective"]["name"], record["objective"]["options"]
+            if name not in OBJECTIVES:
+                raise unknown_name("objective", name, OBJECTIVES)
+            with torch.random.fork_rng(devices=[]):
+                objective = OBJECTIVES[name](aligned or classifier, preprocessing, **options)
         return cls(
             classifier=classifier,
             twin=aligned,
-            preprocessing=Preprocessing(
-                preprocessing["size"], tuple(preprocessing["mean"]), tuple(preprocessing["std"])
-            ),
+            preprocessing=preprocessing,
             classes=classes,
             method=record["method"],
-            objective=record["objective"],
+            recipe=record["recipe"],
+            objective=objective,
+            options=options,
+            form=record["form"],
             architecture=record["architecture"],
             twin_architecture=record["twin_architecture"] or CUSTOM,
             provenance=record["provenance"],
@@ -167,20 +199,27 @@ def read_record(path: str | Path) -> dict[str, Any]:
     claimed = record.pop("sha256", None)
     if claimed != _digest(record) or text != _canonical(record | {"sha256": claimed}):
         raise damaged
-    return record
+    return _upgraded(record)
 
 
-def copied_twin(encoder: nn.Module, dim: int, head: nn.Linear) -> Classifier:
-    """h'∘(π∘g) with g a copy of an encoder, π the identity and h' a copy of h."""
-    projector = nn.Linear(dim, dim)
-    nn.init.eye_(projector.weight)
-    nn.init.zeros_(projector.bias)
-    encoder = nn.Sequential(OrderedDict(encoder=copy.deepcopy(encoder), projector=projector))
-    return Classifier(encoder, copy.deepcopy(head))
+def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of schema 1, which knew CTA alone, in today's terms."""
+    if record["schema"] > 1:
+        return record
+    objective = {"name": "contrastive", "options": record["objective"]}
+    return record | {"recipe": "cta", "form": "plain", "objective": objective}
 
 
-def _modules(classifier: Classifier, twin: Classifier | None) -> nn.ModuleDict:
-    return nn.ModuleDict({"classifier": classifier} | ({"twin": twin} if twin else {}))
+def _named(objective: Objective | None, options: dict[str, Any]) -> dict[str, Any] | None:
+    if objective is None:
+        return None
+    names = {kind: name for name, kind in OBJECTIVES.items()}
+    if type(objective) not in names:
+        raise InputError(
+            f"{type(objective).__name__} is no registered objective, so it could not be loaded "
+            f"again; put it into acclimate.objectives.OBJECTIVES under a name."
+        )
+    return {"name": names[type(objective)], "options": options}
 
 
 def _architecture(name: str, classes: int, given: nn.Module | None, argument: str) -> Classifier:
@@ -199,7 +238,7 @@ def _twin(record: Mapping[str, Any], classifier: Classifier, given: nn.Module | 
     base = classifier
     if not same:
         base = _architecture(record["twin_architecture"], len(record["classes"]), given, "twin")
-    return copied_twin(base.encoder, classifier.feature_dim, classifier.head)
+    return projected(base, classifier.head)
 
 
 def _fill(modules: nn.ModuleDict, tensors: dict[str, torch.Tensor], path: Path) -> None:

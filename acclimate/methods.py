@@ -1,13 +1,12 @@
-"""One table of methods: plain data. Which model answers, what moves, how, and who published it."""
+"""Two tables, plain data: how a model is made before deployment, and how it adapts there."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from acclimate.errors import unknown_name
-from acclimate.objectives import Contrastive
+from acclimate.objectives import Contrastive, Objective
 from acclimate.precision import Precision
-from acclimate.views import SimCLRViews
 
 
 @dataclass(frozen=True)
@@ -19,12 +18,17 @@ class AdapterSettings:
     learning_rate: float = 0.0
     """Of every step."""
     optimizer: Literal["adam", "sgd"] = "adam"
-    """Adam, or SGD without momentum."""
-    temperature: float = 0.5
-    """τ of the contrastive objective."""
+    """Adam, or SGD."""
+    momentum: float = 0.0
+    """Of SGD."""
+    temperature: float | None = None
+    """τ of a contrastive objective at deployment; None keeps the one that it was trained with."""
     parameters: str = "all"
-    """What moves in the encoder: ``all``, ``norm`` (normalisation layers' scales and shifts), or a
-    regular expression that is searched for in the parameters' names."""
+    """What moves in the encoder, as far as the objective's gradient reaches: ``all``, ``norm``
+    (normalisation layers' scales and shifts), or a regular expression that is searched for in the
+    parameters' names."""
+    auxiliary: bool = False
+    """Whether the objective's own parts (a projector, a branch) move too."""
     normalisation: Literal["source", "batch", "running"] = "source"
     """Statistics of batch norm in the answer. ``source``: those of the source. ``batch``: the
     batch's own. ``running``: running averages over the views that the steps saw."""
@@ -34,6 +38,8 @@ class AdapterSettings:
     and single images lean on them."""
     reset: Literal["batch", "never"] = "batch"
     """Whether each batch starts from the source weights, or from the last batch's."""
+    one_by_one: bool = False
+    """Learn from each image alone, as if it came in a batch of its own."""
     seed: int = 0
     """Of the views."""
     precision: Precision = "auto"
@@ -41,63 +47,87 @@ class AdapterSettings:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What is trained before deployment."""
+
+    stages: tuple[str, ...]
+    """Names of `acclimate.source.stages.STAGES`, in order."""
+    objective: type[Objective] | None = None
+    """What is trained with the model, or for it; the bundle keeps it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the objective, as published."""
+    form: Literal["plain", "projected", "siamese"] = "plain"
+    """What is made of the classifier first; a name of `acclimate.backbones.FORMS`."""
+    labels: bool = True
+    """Whether a stage looks at labels of source images."""
+
+
+@dataclass(frozen=True)
 class Method:
-    """A row of the table."""
+    """How a model adapts."""
 
     summary: str
     """One line for people."""
     citation: str
-    model: Literal["classifier", "twin"]
-    """Which of the bundle's models adapts and answers."""
-    stages: tuple[str, ...]
-    """What must have been trained before deployment."""
+    recipe: str
+    """The row of `RECIPES` that the bundle must have been made by; ``supervised`` is satisfied by
+    the classifier of any."""
     settings: AdapterSettings
-    objective: Callable[[AdapterSettings, dict[str, Any]], Contrastive] | None = None
-    """Builds what the steps minimise from the adapter's settings and the bundle's."""
-
-
-def _contrastive(settings: AdapterSettings, bundled: dict[str, Any]) -> Contrastive:
-    return Contrastive(settings.temperature, SimCLRViews(**bundled.get("views", {})))
+    model: Literal["classifier", "twin"] = "classifier"
+    """Which of the bundle's models adapts and answers."""
+    objective: type[Objective] | None = None
+    """What the steps minimise: the bundle's, or one that is made on the spot because it has no
+    parts to train."""
+    batch_norm: bool = False
+    """Whether nothing is left of it without batch norm."""
+    oracle: bool = False
+    """Whether it was shown, before deployment, what it is measured on: no fair competitor."""
 
 
 _CTA = "Barbeau et al., CTA: Cross-Task Alignment for Better Test Time Training"
 _PTBN = "Nado et al. 2020, Evaluating prediction-time batch normalization under covariate shift"
-_CTA_STAGES = ("supervised", "contrastive", "align")
+
+RECIPES: dict[str, Recipe] = {
+    "supervised": Recipe(("supervised",)),
+    "cta": Recipe(("supervised", "contrastive", "align"), Contrastive),
+}
+"""Every way to make a bundle, by its name."""
 
 METHODS: dict[str, Method] = {
-    "source": Method(
-        "the frozen classifier", "-", "classifier", ("supervised",), AdapterSettings()
-    ),
+    "source": Method("the frozen classifier", "-", "supervised", AdapterSettings()),
     "ptbn": Method(
         "the classifier with the batch's own batch-norm statistics",
         _PTBN,
-        "classifier",
-        ("supervised",),
+        "supervised",
         AdapterSettings(normalisation="batch"),
+        batch_norm=True,
     ),
-    "aligned": Method("the aligned twin, frozen", _CTA, "twin", _CTA_STAGES, AdapterSettings()),
+    "aligned": Method("the aligned twin, frozen", _CTA, "cta", AdapterSettings(), "twin"),
     "aligned-bn": Method(
         "the aligned twin with the batch's batch-norm statistics: cta without its steps",
         _CTA,
-        "twin",
-        _CTA_STAGES,
+        "cta",
         AdapterSettings(normalisation="batch", prior=16),
+        "twin",
+        batch_norm=True,
     ),
     "cta": Method(
         "Cross-Task Alignment, our default settings",
         _CTA,
+        "cta",
+        AdapterSettings(
+            steps=1, learning_rate=1e-4, temperature=0.5, normalisation="batch", prior=16
+        ),
         "twin",
-        _CTA_STAGES,
-        AdapterSettings(steps=1, learning_rate=1e-4, normalisation="batch", prior=16),
-        _contrastive,
+        Contrastive,
     ),
     "cta-paper": Method(
         "Cross-Task Alignment, adapted with the published settings",
         _CTA,
-        "twin",
-        _CTA_STAGES,
+        "cta",
         AdapterSettings(steps=20, learning_rate=1e-6, temperature=0.01, normalisation="running"),
-        _contrastive,
+        "twin",
+        Contrastive,
     ),
 }
 """Every method by its name."""

@@ -24,11 +24,11 @@ from acclimate.report.page import Sample, write_page
 from acclimate.report.results import write_results
 from acclimate.report.summary import Gain, gains_of, summarise
 from acclimate.report.table import show_table
-from acclimate.source.cta import train_cta
 from acclimate.source.loop import Run
-from acclimate.source.presets import CTASettings
+from acclimate.source.presets import SourceSettings
+from acclimate.source.train import train as train_bundle
 
-ROWS = tuple(METHODS)
+ROWS = ("source", "ptbn", "aligned", "aligned-bn", "cta", "cta-paper")
 """The table's rows; ``cta-lr0`` is measured beside them, to tell steps from statistics."""
 
 
@@ -39,7 +39,7 @@ class Study:
     title: str
     model: str
     """Name of the classifier, as `acclimate.backbones.build` takes it."""
-    settings: CTASettings
+    settings: SourceSettings
     reported: tuple[str, ...]
     """Corruptions of the table."""
     held_out: tuple[str, ...]
@@ -89,7 +89,7 @@ def run_study(
         bundle_path = out / "bundle"
         if not bundle_path.exists():
             run = Run(seed=study.seed, folder=stages or out / "stages", progress=progress)
-            train_cta(study.model, train, study.settings, run).save(bundle_path)
+            train_bundle("cta", study.model, train, study.settings, run).save(bundle_path)
             if not stages:
                 shutil.rmtree(out / "stages", ignore_errors=True)
         measured = partial(

@@ -19,8 +19,7 @@ from common import alternate, describe, finish, ratio
 from hot_path import CLASSES, adapter
 from torch import Tensor, nn
 
-from acclimate.backbones import build, split
-from acclimate.bundle import copied_twin
+from acclimate.backbones import build, projected, split
 from acclimate.preprocessing import Preprocessing
 
 FASTER, MEMORY = 3, 0.5
@@ -70,7 +69,7 @@ def runs(options: Options) -> tuple[dict[str, Callable[[Tensor], Tensor]], nn.Mo
     shape = (options.batch, 3, options.size, options.size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
     classifier = split(build(options.model, classes=CLASSES)).eval()
-    twin = copied_twin(classifier.encoder, classifier.feature_dim, classifier.head).eval()
+    twin = projected(classifier).eval()
     wanted = ("torch-ttt", "acclimate") if options.weigh is None else (options.weigh,)
     makers = {
         "torch-ttt": lambda: engine(copy.deepcopy(twin), images, options),

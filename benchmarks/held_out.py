@@ -31,9 +31,9 @@ from acclimate.evaluate.measure import measure, settings_of
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS
 from acclimate.progress import Progress, live
-from acclimate.source.cta import train_cta
 from acclimate.source.loop import Run
-from acclimate.source.presets import CTASettings
+from acclimate.source.presets import SourceSettings
+from acclimate.source.train import train
 from acclimate.study import Study
 
 STUDIES = {"quickstart": quickstart.STUDY, "cifar10": cifar10.STUDY}
@@ -106,10 +106,10 @@ class Bench:
     held: LabelledImages
     progress: Progress
 
-    def bundle(self, settings: CTASettings, stages: str = "stages") -> Bundle:
+    def bundle(self, settings: SourceSettings, stages: str = "stages") -> Bundle:
         """The study's classifier with a twin made as told; finished stages are read again."""
         run = Run(seed=self.study.seed, folder=self.out / stages, progress=self.progress)
-        return train_cta(self.study.model, self.train, settings, run)
+        return train("cta", self.study.model, self.train, settings, run)
 
     def row(
         self,
@@ -175,7 +175,7 @@ def rows(bench: Bench, images: int, *, retrain: bool) -> Iterator[Row]:
         yield bench.row("alignment", name, bench.bundle(changed, stages), "aligned-bn")
 
 
-def alignments(settings: CTASettings) -> Iterator[tuple[str, CTASettings]]:
+def alignments(settings: SourceSettings) -> Iterator[tuple[str, SourceSettings]]:
     """Other ways to make the twin, each without interpolation."""
     settings = replace(settings, interpolation=1.0)
     yield "as it is", settings

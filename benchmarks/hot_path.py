@@ -12,8 +12,8 @@ from common import alternate, describe, finish, ratio
 from torch import Tensor, nn
 
 from acclimate.adapt import Adapter
-from acclimate.backbones import build, split
-from acclimate.bundle import Bundle, copied_twin
+from acclimate.backbones import build, projected, split
+from acclimate.bundle import Bundle
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import contrastive_loss
 from acclimate.precision import resolve
@@ -102,7 +102,7 @@ def main(options: Options) -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads or torch.get_num_threads())
     classifier = split(build(options.model, classes=CLASSES)).eval()
-    twin = copied_twin(classifier.encoder, classifier.feature_dim, classifier.head).eval()
+    twin = projected(classifier).eval()
     shape = (options.batch, 3, options.size, options.size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
     bf16 = resolve("auto", torch.device("cpu")) == "bf16"

@@ -27,9 +27,9 @@ def main() -> None:
     if given.bundle:
         bundle = acclimate.Bundle.load(given.bundle)
     else:
-        train = subset(load("fashion-mnist-mini", "train"), 256 if given.quick else 2500)
+        source = subset(load("fashion-mnist-mini", "train"), 256 if given.quick else 2500)
         settings = with_epochs(PRESETS["small"], 1 if given.quick else 5)
-        bundle = acclimate.train_cta("acclimate:resnet8", train, settings, Run())
+        bundle = acclimate.train("cta", "acclimate:resnet8", source, settings, Run())
 
     settings = replace(METHODS["cta"].settings, reset="never", learning_rate=given.learning_rate)
     adapter = acclimate.Adapter(bundle, "cta", settings)

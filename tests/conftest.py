@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from acclimate.backbones import build, split
-from acclimate.bundle import Bundle, copied_twin
+from acclimate.backbones import FORMS, build, projected, split
+from acclimate.bundle import Bundle
+from acclimate.methods import METHODS, RECIPES
 from acclimate.preprocessing import Preprocessing
 
 SIZE = 16
@@ -34,12 +35,12 @@ def images():
 
 @pytest.fixture(scope="session")
 def bundle():
-    return random_bundle("acclimate:resnet8-w8")
+    return random_bundle("acclimate:resnet8-w8", views={"smallest_crop": 0.3})
 
 
 @pytest.fixture(scope="session")
 def group_norm_bundle():
-    return random_bundle("acclimate:resnet8-w8-gn")
+    return random_bundle("acclimate:resnet8-w8-gn", views={"smallest_crop": 0.3})
 
 
 @pytest.fixture(scope="session")
@@ -50,30 +51,50 @@ def saved(bundle, tmp_path_factory):
     return path
 
 
-def random_bundle(architecture):
+def random_bundle(architecture, recipe="cta", **options):
     """A bundle as after training: no parameter or statistic has its initial value."""
     torch.manual_seed(0)
-    classifier = split(build(architecture, classes=len(CLASSES)))
-    for module in classifier.modules():
+    row = RECIPES[recipe]
+    base = split(build(architecture, classes=len(CLASSES)))
+    _randomise_norms(base)
+    classifier = FORMS[row.form](base)
+    twin = projected(classifier) if "align" in row.stages else None
+    preprocessing = Preprocessing(SIZE, (0.5, 0.4, 0.3), (0.3, 0.2, 0.25))
+    objective = None
+    options = {**row.options, **options}
+    if row.objective is not None:
+        objective = row.objective(twin or classifier, preprocessing, **options)
+        _randomise_norms(objective)
+    for moved in (twin.encoder if twin else classifier.encoder, objective):
+        for parameter in moved.parameters() if moved is not None else ():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    for model in filter(None, (classifier, twin, objective)):
+        model.eval().requires_grad_(False)
+    if objective is not None:
+        with torch.no_grad():
+            batches = torch.randn(2, 12, 3, SIZE, SIZE)
+            objective.observe(twin or classifier, batches)
+    return Bundle(
+        classifier=classifier,
+        twin=twin,
+        preprocessing=preprocessing,
+        classes=CLASSES,
+        method=recipe if recipe in METHODS else "source",
+        recipe=recipe,
+        objective=objective,
+        options=options,
+        form=row.form,
+        architecture=architecture,
+        twin_architecture=architecture,
+        provenance={"settings": {}},
+    )
+
+
+def _randomise_norms(network):
+    for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.2)
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-    twin = copied_twin(classifier.encoder, classifier.feature_dim, classifier.head)
-    with torch.no_grad():
-        for parameter in twin.encoder.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-    for model in (classifier, twin):
-        model.eval().requires_grad_(False)
-    return Bundle(
-        classifier=classifier,
-        twin=twin,
-        preprocessing=Preprocessing(SIZE, (0.5, 0.4, 0.3), (0.3, 0.2, 0.25)),
-        classes=CLASSES,
-        objective={"views": {"smallest_crop": 0.3}},
-        architecture=architecture,
-        twin_architecture=architecture,
-        provenance={"settings": {}},
-    )

@@ -10,9 +10,10 @@ from torch import nn
 
 from acclimate import bundle as module
 from acclimate import files
-from acclimate.backbones import build, split
-from acclimate.bundle import Bundle, copied_twin, read_record
+from acclimate.backbones import Classifier, build, projected, split
+from acclimate.bundle import Bundle, read_record
 from acclimate.errors import InputError
+from acclimate.objectives import Contrastive
 from acclimate.preprocessing import Preprocessing
 
 NAME = "acclimate:resnet8-w4"
@@ -35,11 +36,18 @@ def make(model, **fields):
     """A bundle whose weights and statistics are all random, and differ between the models."""
     torch.manual_seed(0)
     classifier = split(model)
-    twin = copied_twin(classifier.encoder, classifier.feature_dim, classifier.head)
+    twin = projected(classifier)
     for tensor in [*classifier.state_dict().values(), *twin.state_dict().values()]:
         if tensor.is_floating_point():
             tensor.copy_(torch.rand_like(tensor) + 0.1)
-    fields = {"twin": twin, "preprocessing": PREPROCESSING, "classes": ("a", "ß", "c")} | fields
+    options = {"views": {"hue": 0.2}}
+    fields = {
+        "twin": twin,
+        "preprocessing": PREPROCESSING,
+        "classes": ("a", "ß", "c"),
+        "objective": Contrastive(twin, PREPROCESSING, **options),
+        "options": options,
+    } | fields
     return Bundle(classifier=classifier.eval(), **fields)
 
 
@@ -49,7 +57,6 @@ def bundle():
         build(NAME, classes=3),
         architecture=NAME,
         twin_architecture=NAME,
-        objective={"views": {"hue": 0.2}},
         provenance={"seed": 3, "note": "τ"},
         method="cta-paper",
     )
@@ -71,8 +78,18 @@ def assert_same(found, expected):
         assert all(a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a)
         assert not ours.training and not any(p.requires_grad for p in ours.parameters())
         assert torch.equal(ours(IMAGES), theirs.eval()(IMAGES))
-    for field in ("preprocessing", "classes", "method", "objective", "architecture", "provenance"):
+    for field in (
+        "preprocessing",
+        "classes",
+        "method",
+        "recipe",
+        "options",
+        "form",
+        "architecture",
+    ):
         assert getattr(found, field) == getattr(expected, field)
+    assert found.provenance == expected.provenance
+    assert type(found.objective) is type(expected.objective)
 
 
 def test_round_trip(bundle, path):
@@ -110,7 +127,7 @@ def test_unregistered_network_is_given_back(tmp_path):
 
 def test_unregistered_twin_is_given_too(bundle, tmp_path):
     encoder = split(network(hidden=bundle.classifier.feature_dim)).encoder
-    bundle.twin = copied_twin(encoder, bundle.classifier.feature_dim, bundle.classifier.head)
+    bundle.twin = projected(Classifier(encoder, bundle.classifier.head))
     bundle.twin_architecture = module.CUSTOM
     bundle.save(tmp_path / "bundle")
     with pytest.raises(InputError, match=r"twin=net"):
@@ -253,9 +270,9 @@ def test_interrupted_save_leaves_nothing(bundle, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_copied_twin_answers_as_the_classifier_and_shares_nothing():
+def test_projected_answers_as_the_classifier_and_shares_nothing():
     classifier = make(network()).classifier
-    twin = copied_twin(classifier.encoder, classifier.feature_dim, classifier.head).eval()
+    twin = projected(classifier).eval()
     torch.testing.assert_close(twin(IMAGES), classifier(IMAGES))
     before = copy.deepcopy(classifier.state_dict())
     with torch.no_grad():

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-import acclimate.source.cta
+import acclimate.source.aligned
+import acclimate.source.train
 from acclimate.bundle import Bundle, read_record
 from acclimate.cli import VERBS, main
 from acclimate.data import corrupt, load
 from acclimate.methods import METHODS
-from acclimate.source.presets import PRESETS
+from acclimate.source.presets import PRESETS, STAGES
 
 SMALL = ["--model", "acclimate:resnet8-w4"]
 
@@ -136,12 +137,12 @@ def stages(monkeypatch, data, tmp_path, devices):
     def settings_of(*arguments):
         given = []
 
-        def spy(model, data, settings, run, **named):
+        def spy(name, model, data, settings, run, **named):
             given.append(settings)
             devices.append(run.device)
             raise EnoughError
 
-        monkeypatch.setattr(acclimate.source.cta, "train_cta", spy)
+        monkeypatch.setattr(acclimate.source.train, "train", spy)
         with pytest.raises(EnoughError):
             main(["train", "--data", str(data), "--out", str(tmp_path / "b"), *SMALL, *arguments])
         return given[0]
@@ -161,12 +162,8 @@ def test_presets_and_epochs(stages):
     assert stages("--preset", "paper") == paper
     assert paper.align.epochs == 50
     changed = stages("--preset=paper", "--epochs=4", "--contrastive.epochs", "0")
-    assert changed == replace(
-        paper,
-        supervised=replace(paper.supervised, epochs=4),
-        contrastive=replace(paper.contrastive, epochs=0),
-        align=replace(paper.align, epochs=4),
-    )
+    four = {stage: replace(getattr(paper, stage), epochs=4) for stage in STAGES}
+    assert changed == replace(paper, **four | {"contrastive": replace(paper.contrastive, epochs=0)})
     views = stages("--views.smallest-crop", "0.7", "--align-temperature", "0.2")
     assert (views.views.smallest_crop, views.align_temperature) == (0.7, 0.2)
     assert views.align == PRESETS["small"].align
@@ -203,7 +200,7 @@ def test_an_interrupted_training_says_how_to_go_on(data, tmp_path, monkeypatch, 
     def interrupt(*arguments, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(acclimate.source.cta, "train_cta", interrupt)
+    monkeypatch.setattr(acclimate.source.train, "train", interrupt)
     with pytest.raises(SystemExit) as stop:
         main(["train", "--data", str(data), "--out", str(tmp_path / "b"), *SMALL])
     assert stop.value.code == 130
@@ -271,7 +268,7 @@ def test_class_names_order_the_labels_of_a_trainable_classifier(data, tmp_path, 
         given.update(named)
         raise EnoughError
 
-    monkeypatch.setattr(acclimate.source.cta, "align", spy)
+    monkeypatch.setattr(acclimate.source.aligned, "align", spy)
     command = ["align", *SMALL, "--images", str(data), "--out", str(tmp_path / "b")]
     command += ["--trainable-classifier"]
     with pytest.raises(EnoughError):

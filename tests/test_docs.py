@@ -22,9 +22,9 @@ from acclimate.backbones import build
 from acclimate.data import LabelledImages, load
 from acclimate.methods import METHODS, AdapterSettings
 from acclimate.quickstart import STUDY
-from acclimate.source.cta import train_cta
 from acclimate.source.loop import Run
-from acclimate.source.presets import PRESETS, CTASettings, with_epochs
+from acclimate.source.presets import PRESETS, SourceSettings, with_epochs
+from acclimate.source.train import train
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference-settings.md"
@@ -75,7 +75,7 @@ def prepared(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     save_file(build("torchvision:resnet18", classes=10).state_dict(), folder / "my.safetensors")
     few = LabelledImages(images, labels, data.classes, data.name)
-    bundle = train_cta("acclimate:resnet8", few, with_epochs(PRESETS["small"], 0), Run())
+    bundle = train("cta", "acclimate:resnet8", few, with_epochs(PRESETS["small"], 0), Run())
     bundle.save(folder / "quickstart" / "bundle")
     return folder
 
@@ -151,7 +151,7 @@ def test_the_reference_names_each_setting_with_its_value():
 def reference() -> str:
     """docs/reference-settings.md, from the code."""
     columns = [flat(STUDY.settings), flat(PRESETS["small"]), flat(PRESETS["paper"])]
-    said = meanings(CTASettings)
+    said = meanings(SourceSettings)
     source = [
         [f"`{name}`", said[name], *(shown(column[name]) for column in columns)] for name in said
     ]

@@ -1,11 +1,13 @@
 import dataclasses
 
 import pytest
-import torch
 
 from acclimate.adapt.adapter import check_settings
+from acclimate.backbones import FORMS
 from acclimate.errors import InputError
-from acclimate.methods import METHODS, AdapterSettings, method
+from acclimate.methods import METHODS, RECIPES, AdapterSettings, method
+from acclimate.objectives import OBJECTIVES
+from acclimate.source.stages import STAGES
 
 
 def test_the_names_that_results_use():
@@ -22,29 +24,31 @@ def test_cta_paper_has_the_published_settings():
 @pytest.mark.parametrize("name", METHODS)
 def test_rows_are_sound(name):
     row = METHODS[name]
+    recipe = RECIPES[row.recipe]
     check_settings(row.settings)
     assert row.summary
     assert row.citation
-    assert row.stages[0] == "supervised"
-    # A twin is made by the stages, and steps need something to minimise.
-    assert (row.model == "twin") == ("align" in row.stages)
+    # A twin is made by its stage, and steps need something to minimise.
+    assert (row.model == "twin") == ("align" in recipe.stages)
     assert (row.settings.steps > 0) == (row.objective is not None)
+    # What a method minimises was trained for it, or needs no training.
+    if row.objective is not None and row.recipe != "supervised":
+        assert row.objective is recipe.objective
     assert method(name) is row
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_sound(name):
+    recipe = RECIPES[name]
+    assert set(recipe.stages) <= set(STAGES)
+    assert recipe.form in FORMS
+    assert any(row.recipe == name for row in METHODS.values())
+    assert recipe.objective is None or recipe.objective in OBJECTIVES.values()
 
 
 def test_our_default_takes_a_step():
     assert METHODS["cta"].settings.steps >= 1
     assert METHODS["cta"].settings.learning_rate > 0
-
-
-def test_an_objective_takes_its_views_from_the_bundle():
-    objective = METHODS["cta"].objective(
-        AdapterSettings(temperature=0.3), {"views": {"grey_probability": 1.0}}
-    )
-    assert objective.temperature == 0.3
-    views = objective.draw(torch.rand(8, 3, 16, 16), 0, torch.arange(8))
-    assert views.shape == (16, 3, 16, 16)
-    torch.testing.assert_close(views[:, 0], views[:, 2])
 
 
 def test_settings_are_frozen():

@@ -102,7 +102,7 @@ def test_what_the_steps_add_is_told_apart_from_statistics(done):
 def test_a_second_run_says_done_and_does_nothing(done, run, monkeypatch):
     out, cells, _ = done
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    monkeypatch.setattr(module, "train_cta", never)
+    monkeypatch.setattr(module, "train_bundle", never)
     monkeypatch.setattr(compare, "measure", never)
     again, said = run(out)
     assert again == cells
@@ -116,7 +116,7 @@ def test_a_killed_study_goes_on_where_it_was(done, run, monkeypatch):
     kept = next((out / "cells").glob("ptbn-contrast*"))
     kept.unlink()
     measured, original = [], compare.measure
-    monkeypatch.setattr(module, "train_cta", never)
+    monkeypatch.setattr(module, "train_bundle", never)
     monkeypatch.setattr(
         compare, "measure", lambda *a, **n: measured.append(a[1]) or original(*a, **n)
     )
@@ -163,7 +163,7 @@ def test_an_empty_folder_may_be_used(data, tmp_path, monkeypatch):
     def stop(*arguments):
         raise EnoughError
 
-    monkeypatch.setattr(module, "train_cta", stop)
+    monkeypatch.setattr(module, "train_bundle", stop)
     with pytest.raises(EnoughError):
         run_study(STUDY_OF_TWO, *data, tmp_path, command="", console=Console(file=io.StringIO()))
     assert (tmp_path / "study.json").exists()

@@ -23,6 +23,10 @@ class Classifier(nn.Module):
         """The logits of images that are already normalised."""
         return self.head(self.encoder(images))
 
+    def votes(self, images: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
+        """The logits that the answer is the sum of."""
+        return (self(images),)
+
     @property
     def feature_dim(self) -> int:
         """How many features the encoder gives per image."""

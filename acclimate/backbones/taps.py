@@ -1,6 +1,7 @@
 """Features from the middle of any network, by the names of its modules."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ def tapped(encoder: nn.Module, names: Sequence[str], images: Tensor) -> list[Ten
     modules = dict(encoder.named_modules())
     found: dict[str, Tensor] = {}
 
-    def keep(name: str, output: Tensor) -> None:
+    def keep(name: str, output: Any) -> None:
         found[name] = output
         if len(found) == len(set(names)):
             raise _Enough

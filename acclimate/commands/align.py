@@ -63,7 +63,7 @@ class Align:
 
         from acclimate.data import load, load_images
         from acclimate.preprocessing import Preprocessing
-        from acclimate.source.cta import align
+        from acclimate.source.aligned import align
 
         check_absent(self.out)
         labels, names = None, _read_names(self.class_names)

@@ -8,16 +8,20 @@ import tyro
 from rich.console import Console
 
 from acclimate.commands.common import check_absent, make_bundle, report_skipped
-from acclimate.source.presets import PRESETS, CTASettings
+from acclimate.source.presets import PRESETS, SourceSettings
 
-Stages = Annotated[CTASettings, tyro.conf.arg(name="")]
+Stages = Annotated[SourceSettings, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train all source stages of CTA from labelled images: classifier, twin, alignment.
+    """Train all that a method needs before deployment, from labelled images.
+
+    "acclimate methods" lists them. CTA, the default, trains a classifier, a twin, and aligns it.
 
     Example: acclimate train --data cifar10.zip --model acclimate:resnet26 --out bundle
+
+    Example: acclimate train ttt --data cifar10.zip --model acclimate:preact26 --out bundle
     """
 
     data: str
@@ -25,6 +29,8 @@ class Train:
     train/class/image; or a zip of one."""
     out: Path
     """Folder of the bundle to make; checkpoints lie beside it until it is done."""
+    method: tyro.conf.Positional[str] = "cta"
+    """A name that acclimate methods lists."""
     model: str = "acclimate:resnet14-w32"
     """acclimate:NAME, torchvision:NAME or timm:NAME."""
     weights: Path | None = None
@@ -49,13 +55,15 @@ class Train:
     def run(self, console: Console) -> None:
         """Do it."""
         from acclimate.data import load
-        from acclimate.source.cta import train_cta
+        from acclimate.source.train import train
 
         check_absent(self.out)
         data = load(self.data, "train", root=self.root, domain=self.domain, size=self.size)
         report_skipped(data.skipped, console)
         make_bundle(
-            lambda run: train_cta(self.model, data, self.settings, run, weights=self.weights),
+            lambda run: train(
+                self.method, self.model, data, self.settings, run, weights=self.weights
+            ),
             self.out,
             console,
             seed=self.seed,

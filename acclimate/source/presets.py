@@ -1,4 +1,4 @@
-"""CTA's settings before deployment: the paper's, and what two cores can afford."""
+"""Settings of the stages before deployment: CTA's published ones, and what two cores can afford."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,15 +10,34 @@ from acclimate.views import SimCLRViews
 
 
 @dataclass(frozen=True)
-class CTASettings:
-    """The three source stages of CTA. The defaults are the paper's."""
+class Supervision:
+    """How labelled images are shown to a classifier."""
+
+    crop_padding: int
+    cutout: int
+    label_smoothing: float
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """Every stage; a method trains those that its recipe names. The defaults are CTA's."""
 
     supervised: Training = Training()
     """The classifier h∘f, by cross entropy."""
+    joint: Training = Training()
+    """Classifier and objective together: TTT, TTT++, ClusT3, NC-TTT, ReC-TTT, Y."""
+    pretrain: Training = Training()
+    """The encoder by the objective alone: CTA-C, TTT-MAE."""
+    probe: Training = Training()
+    """The head on a frozen encoder: CTA-C, TTT-MAE."""
+    parts: Training = Training()
+    """The objective's own parts on a frozen model: TTTFlow, a twin with another task."""
     contrastive: Training = Training()
-    """The twin π∘g, by Eq. 1."""
+    """The twin π∘g, by Eq. 1 or another task."""
     align: Training = Training()
     """The twin to the frozen f, by Eq. 4."""
+    weight: float = 1.0
+    """λ of the objective beside the cross entropy, in the joint stage."""
     contrastive_temperature: float = 0.01
     """τ of Eq. 1."""
     align_temperature: float = 0.5
@@ -42,19 +61,29 @@ class CTASettings:
     label_smoothing: float = 0.0
     """Share of the supervised target that is spread over all classes."""
 
+    @property
+    def supervision(self) -> Supervision:
+        """How labelled images are shown."""
+        return Supervision(self.crop_padding, self.cutout, self.label_smoothing)
+
+
+STAGES = ("supervised", "joint", "pretrain", "probe", "parts", "contrastive", "align")
+"""The fields of `SourceSettings` that are stages."""
 
 _COLOURS = ("brightness", "contrast", "saturation", "hue")
 
+_LABELLED = Training(
+    epochs=42, optimizer="sgd", learning_rate=0.2, final_learning_rate=1e-4, weight_decay=5e-4
+)
+
 PRESETS = {
-    "paper": CTASettings(),
-    "small": CTASettings(
-        supervised=Training(
-            epochs=42,
-            optimizer="sgd",
-            learning_rate=0.2,
-            final_learning_rate=1e-4,
-            weight_decay=5e-4,
-        ),
+    "paper": SourceSettings(),
+    "small": SourceSettings(
+        supervised=_LABELLED,
+        joint=_LABELLED,
+        pretrain=Training(epochs=42, learning_rate=1e-3),
+        probe=Training(epochs=10, learning_rate=1e-3),
+        parts=Training(epochs=10, learning_rate=1e-3),
         contrastive=Training(epochs=1, warm_up=0.5),
         align=Training(epochs=10, learning_rate=1e-3, warm_up=0.5),
         contrastive_temperature=0.5,
@@ -67,22 +96,19 @@ PRESETS = {
 """``paper``: the published settings. ``small``: what two cores can afford."""
 
 
-def with_epochs(settings: CTASettings, epochs: int) -> CTASettings:
+def with_epochs(settings: SourceSettings, epochs: int) -> SourceSettings:
     """The same settings with every stage's length set."""
-    stages = {
-        name: replace(getattr(settings, name), epochs=epochs)
-        for name in ("supervised", "contrastive", "align")
-    }
+    stages = {name: replace(getattr(settings, name), epochs=epochs) for name in STAGES}
     return replace(settings, **stages)
 
 
-def check_settings(settings: CTASettings) -> None:
+def check_settings(settings: SourceSettings) -> None:
     """Refuse what a later stage could not use, before the first one has taken its hours.
 
     Raises:
         InputError: a number out of range, or an unknown optimiser.
     """
-    for stage in ("supervised", "contrastive", "align"):
+    for stage in STAGES:
         check_training(stage, getattr(settings, stage))
     views = vars(settings.views)
     for name, value, low, high in (
@@ -90,6 +116,7 @@ def check_settings(settings: CTASettings) -> None:
         ("align_temperature", settings.align_temperature, 1e-6, math.inf),
         ("cutout", settings.cutout, 0, math.inf),
         ("crop_padding", settings.crop_padding, 0, math.inf),
+        ("weight", settings.weight, 0, math.inf),
         ("interpolation", settings.interpolation, 0, 1),
         ("label_smoothing", settings.label_smoothing, 0, 1),
         ("views.smallest_crop", views["smallest_crop"], 1e-6, 1),

@@ -76,7 +76,7 @@ def plain_adapt(bundle, settings, batches, *, skip=()):
     """Answers for each batch; steps whose number over all batches is in ``skip`` are not taken."""
     mean = torch.tensor(bundle.preprocessing.mean).view(1, 3, 1, 1)
     std = torch.tensor(bundle.preprocessing.std).view(1, 3, 1, 1)
-    views = SimCLRViews(**bundle.objective["views"])
+    views = SimCLRViews(**bundle.options["views"])
     model = optimizer = None
     seen, answers, taken = torch.empty(0), [], 0
     for batch in batches:

@@ -9,6 +9,7 @@ from torch import nn
 
 from acclimate.backbones import Classifier
 from acclimate.objectives import Contrastive, contrastive_loss
+from acclimate.preprocessing import Preprocessing
 from acclimate.views import SimCLRViews, simclr_views
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses.npz")
@@ -160,12 +161,13 @@ def test_what_is_refused(first, second, temperature, message):
 
 def test_objective_is_the_loss_of_the_encoders_features():
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
-    objective = Contrastive(0.3, SimCLRViews(smallest_crop=0.5))
+    model = Classifier(encoder, nn.Linear(5, 2))
+    objective = Contrastive(model, Preprocessing(8), temperature=0.3, views={"smallest_crop": 0.5})
     images, index = torch.rand(4, 3, 8, 8), torch.arange(4)
-    views = objective.draw(images, 7, index)
+    (views,) = objective.draw(images, 7, index)
     expected = simclr_views(images, SimCLRViews(smallest_crop=0.5), key=7, index=index, count=2)
     assert torch.equal(views, expected) and views.shape == (8, 3, 8, 8)
     torch.testing.assert_close(
-        objective(Classifier(encoder, nn.Linear(5, 2)), views),
+        objective(model, views),
         contrastive_loss(encoder(views[:4]), encoder(views[4:]), temperature=0.3),
     )

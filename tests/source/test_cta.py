@@ -5,24 +5,24 @@ import pytest
 import torch
 from torch import nn
 
-from acclimate.backbones import build, split
-from acclimate.bundle import Bundle, copied_twin
+from acclimate.backbones import Classifier, build, projected, split
+from acclimate.bundle import Bundle
 from acclimate.data import load
 from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
 from acclimate.objectives import alignment_loss
 from acclimate.preprocessing import Preprocessing
 from acclimate.source import align as align_module
+from acclimate.source.aligned import align
 from acclimate.source.calibration import recalibrate
-from acclimate.source.cta import align, train_cta
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training
-from acclimate.source.presets import PRESETS, CTASettings, with_epochs
-from acclimate.source.twin import make_twin
+from acclimate.source.presets import PRESETS, SourceSettings, with_epochs
+from acclimate.source.train import train
 from acclimate.views import SimCLRViews, simclr_views
 
 NAME = "acclimate:resnet8-w8"
-SETTINGS = CTASettings(
+SETTINGS = SourceSettings(
     supervised=Training(epochs=2, batch=32, optimizer="sgd", learning_rate=0.05, warm_up=1),
     contrastive=Training(epochs=1, batch=32, learning_rate=1e-3, warm_up=0.5),
     align=Training(epochs=1, batch=32, learning_rate=1e-3, warm_up=0.5),
@@ -55,7 +55,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(data):
-    return train_cta(NAME, data, SETTINGS, run_in(seed=2))
+    return train("cta", NAME, data, SETTINGS, run_in(seed=2))
 
 
 def test_bundle_round_trips_with_the_same_answers(trained, data, tmp_path):
@@ -73,7 +73,7 @@ def test_bundle_round_trips_with_the_same_answers(trained, data, tmp_path):
 
 
 def test_same_seed_same_weights(trained, data):
-    again = train_cta(NAME, data, SETTINGS, run_in(seed=2))
+    again = train("cta", NAME, data, SETTINGS, run_in(seed=2))
     for ours, theirs in ((again.classifier, trained.classifier), (again.twin, trained.twin)):
         ours, theirs = ours.state_dict(), theirs.state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -81,7 +81,7 @@ def test_same_seed_same_weights(trained, data):
 
 def test_supervised_settings_reach_the_training(trained, data):
     for changes in ({"cutout": 8}, {"crop_padding": 0}, {"label_smoothing": 0.1}):
-        changed = train_cta(NAME, data, replace(SETTINGS, **changes), run_in(seed=2))
+        changed = train("cta", NAME, data, replace(SETTINGS, **changes), run_in(seed=2))
         weights = changed.classifier.head.weight
         assert not torch.equal(weights, trained.classifier.head.weight), changes
 
@@ -157,19 +157,16 @@ def test_what_align_refuses(data):
 
 def test_stages_of_no_epochs_leave_a_twin_that_answers_as_the_classifier(data):
     torch.manual_seed(0)
-    classifier = split(build("acclimate:preact8-w8", classes=4))  # group norm: no statistics
-    preprocessing = Preprocessing.fit(data.images)
-    twin = make_twin(
-        classifier, SourceImages(data.images, preprocessing), with_epochs(SETTINGS, 0), run_in()
-    )
-    images = preprocessing(data.images[:8])
-    torch.testing.assert_close(twin(images), classifier(images), rtol=1e-4, atol=1e-5)
+    model = build("acclimate:preact8-w8", classes=4)  # group norm: no statistics
+    bundle = align(model, data.images, settings=with_epochs(SETTINGS, 0), run=run_in())
+    images = bundle.preprocessing(data.images[:8])
+    torch.testing.assert_close(bundle.twin(images), model(images), rtol=1e-4, atol=1e-5)
 
 
 def test_classifier_learns(data):
     longer = replace(SETTINGS.supervised, epochs=15, learning_rate=0.2)
     settings = replace(with_epochs(SETTINGS, 0), supervised=longer)
-    bundle = train_cta(NAME, data, settings, run := run_in())
+    bundle = train("cta", NAME, data, settings, run := run_in())
     classifier, preprocessing = bundle.classifier, bundle.preprocessing
     losses = [epoch["loss"] for epoch in run.history["supervised"]]
     assert losses[-1] < losses[0] - 0.3
@@ -244,7 +241,7 @@ def test_labels_are_checked_before_anything_trains(data, tmp_path):
 )
 def test_checkpoint_of_another_supervised_stage_is_refused(data, tmp_path, change):
     short = with_epochs(SETTINGS, 1)
-    train_cta(NAME, data, short, run_in(folder=tmp_path))
+    train("cta", NAME, data, short, run_in(folder=tmp_path))
     if "labels" in change:
         labels = data.labels.clone()
         labels[7] = (labels[7] + 1) % 10
@@ -256,7 +253,7 @@ def test_checkpoint_of_another_supervised_stage_is_refused(data, tmp_path, chang
     else:
         short = replace(short, **change)
     with pytest.raises(InputError, match="other settings or data"):
-        train_cta(NAME, data, short, run_in(folder=tmp_path))
+        train("cta", NAME, data, short, run_in(folder=tmp_path))
 
 
 @pytest.mark.parametrize("other_start", [False, True])
@@ -295,10 +292,10 @@ def test_checkpoint_of_another_alignment_is_refused(data, tmp_path, change, othe
 
 def test_alignment_brings_held_out_images_closer(trained, data):
     held_out = load("fashion-mnist-mini", "test").images[:64]
-    preprocessing, dim = trained.preprocessing, trained.classifier.feature_dim
+    preprocessing = trained.preprocessing
     torch.manual_seed(5)
     stranger = split(build(NAME, classes=10)).encoder
-    branch = copied_twin(stranger, dim, trained.classifier.head).encoder.requires_grad_(True)
+    branch = projected(Classifier(stranger, trained.classifier.head)).encoder.requires_grad_(True)
     frozen = copy.deepcopy(trained.classifier.state_dict())
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ def start(monkeypatch):
     import training_worker
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["acclimate.source.cta"])
+    context.set_forkserver_preload(["acclimate.source.train"])
 
     def begin(folder):
         receiver, sender = context.Pipe(duplex=False)

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from acclimate.data import load
-from acclimate.source.cta import train_cta
+from acclimate.source import train as source
 from acclimate.source.loop import Run, Training
-from acclimate.source.presets import CTASettings
+from acclimate.source.presets import SourceSettings
 
 STEPS = 4 * 6
 """Of each stage."""
-SETTINGS = CTASettings(
+SETTINGS = SourceSettings(
     supervised=Training(epochs=6, batch=48, optimizer="sgd", learning_rate=0.05, warm_up=1),
     contrastive=Training(epochs=6, batch=48, learning_rate=1e-3, warm_up=1),
     align=Training(epochs=6, batch=48, learning_rate=1e-3, warm_up=1),
@@ -33,4 +33,4 @@ def train(folder: Path, sender: Connection) -> None:
         device="cpu",
         progress=lambda stage, done, total, remark: sender.send((stage, done)),
     )
-    train_cta("acclimate:resnet8-w8", data, SETTINGS, run).save(folder / "bundle")
+    source.train("cta", "acclimate:resnet8-w8", data, SETTINGS, run).save(folder / "bundle")

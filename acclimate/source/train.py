@@ -1,0 +1,157 @@
+"""A bundle for any method, from labelled source images: the stages of its recipe, in order."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from acclimate import __version__
+from acclimate.backbones import FORMS, Classifier, build, split
+from acclimate.bundle import Bundle
+from acclimate.data.datasets import LabelledImages
+from acclimate.errors import InputError
+from acclimate.methods import RECIPES, Recipe, method
+from acclimate.objectives import Objective
+from acclimate.preprocessing import Preprocessing, check_images
+from acclimate.randomness import key
+from acclimate.source.images import SourceImages
+from acclimate.source.loop import Run
+from acclimate.source.presets import PRESETS, SourceSettings, check_settings
+from acclimate.source.stages import STAGES, Work, observe
+
+
+def train(
+    name: str,
+    model: str,
+    data: LabelledImages,
+    settings: SourceSettings = PRESETS["small"],
+    run: Run | None = None,
+    *,
+    weights: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    target: UInt8[Tensor, "m 3 h w"] | None = None,
+) -> Bundle:
+    """Train all that a method needs before deployment.
+
+    ```python
+    bundle = acclimate.train("ttt", "acclimate:preact26", data)
+    bundle.save("bundle")
+    ```
+
+    Args:
+        name: A name of `acclimate.methods.METHODS`.
+        model: A name, as `acclimate.build` takes it.
+        data: Source images and their classes.
+        settings: The stages; those that the method's recipe does not name are not used.
+        run: Seed, checkpoints, device, progress.
+        weights: A .safetensors file that the classifier, and a separate twin, begin from.
+        options: Of the objective, in place of the published ones: ``{"tap": "layer3"}``.
+        target: Unlabelled images of the target domain, for ``uda-ss`` alone: an oracle.
+
+    Raises:
+        InputError: an unknown method, a model that the method cannot use, target images missing
+            or not asked for, and as `acclimate.build` and `acclimate.source.loop.train`.
+    """
+    run = run or Run()
+    check_settings(settings)
+    row = method(name)
+    recipe = RECIPES[row.recipe]
+    if (target is not None) != row.oracle:
+        raise InputError(
+            f"{name} {'is an oracle and needs' if row.oracle else 'must not see'} target images."
+        )
+    source = SourceImages(data.images, Preprocessing.fit(data.images), data.labels)
+    classifier = split(initial(model, len(data.classes), run, "classifier", weights))
+    start = None
+    if settings.start == "separate" and "contrastive" in recipe.stages:
+        start = split(initial(model, len(data.classes), run, "twin", weights)).encoder
+    work = begin(recipe, classifier, source, settings, run, start=start, options=options)
+    if target is not None:
+        check_images(target)
+        work.target = SourceImages(target, source.preprocessing)
+    bundle = make(work, recipe, data.classes, origin=data.name)
+    bundle.method, bundle.recipe = name, row.recipe
+    bundle.architecture = bundle.twin_architecture = model
+    return bundle
+
+
+def begin(
+    recipe: Recipe,
+    classifier: Classifier,
+    source: SourceImages,
+    settings: SourceSettings,
+    run: Run,
+    *,
+    start: nn.Module | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Work:
+    """The untrained classifier in the recipe's form, and the objective with its parts."""
+    work = Work(FORMS[recipe.form](classifier), source, settings, run, start=start)
+    if recipe.objective is not None:
+        work.options = {**_shared(recipe.objective, settings), **recipe.options, **(options or {})}
+        with _seeded(run, "objective"):
+            work.objective = recipe.objective(work.classifier, source.preprocessing, **work.options)
+    return work
+
+
+def make(work: Work, recipe: Recipe, classes: Sequence[str], *, origin: str) -> Bundle:
+    """Run the stages; the bundle has the method and architecture of none yet."""
+    for stage in recipe.stages:
+        STAGES[stage](work)
+    observe(work)
+    return Bundle(
+        classifier=work.classifier.requires_grad_(False).eval().cpu(),
+        twin=None if work.twin is None else work.twin.cpu(),
+        preprocessing=work.source.preprocessing,
+        classes=tuple(classes),
+        objective=None if work.objective is None else work.objective.requires_grad_(False).cpu(),
+        options=work.options,
+        form=recipe.form,
+        provenance=_provenance(work.settings, work.run, origin),
+    )
+
+
+def initial(
+    name: str, classes: int, run: Run, purpose: str, weights: Path | None = None
+) -> nn.Module:
+    """A network as it is before training: from a file, or seeded random weights."""
+    with _seeded(run, purpose):
+        return build(name, classes=classes, weights=weights)
+
+
+@contextmanager
+def _seeded(run: Run, purpose: str) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(run.seed, "initial weights", purpose) & (2**63 - 1))
+        yield
+
+
+def _shared(kind: type[Objective], settings: SourceSettings) -> dict[str, Any]:
+    """What the settings say of views, for whichever objective asks for it."""
+    known = {
+        "temperature": settings.contrastive_temperature,
+        "views": asdict(settings.views),
+        "padding": settings.crop_padding,
+    }
+    return {name: known[name] for name in inspect.signature(kind).parameters if name in known}
+
+
+def _provenance(settings: SourceSettings, run: Run, origin: str) -> dict[str, Any]:
+    """What a reader of a bundle wants to know of its making."""
+    return {
+        "source": origin,
+        "seed": run.seed,
+        "settings": asdict(settings),
+        "seconds": {
+            stage: round(sum(epoch["seconds"] for epoch in epochs), 1)
+            for stage, epochs in run.history.items()
+        },
+        "acclimate": __version__,
+        "torch": torch.__version__,
+    }
