@@ -1,8 +1,21 @@
-"""Classifiers: build one by name, split any into its encoder and its linear head."""
+"""Classifiers: build one by name, split any into encoder and linear head, tap any layer."""
 
 from acclimate.backbones.classifier import Classifier
 from acclimate.backbones.registry import build
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
 from acclimate.backbones.split import split
+from acclimate.backbones.stages import as_map, resolve_tap, stage_names
+from acclimate.backbones.taps import tapped
 
-__all__ = ["Classifier", "build", "preact_resnet", "resnet", "resnet50", "split"]
+__all__ = [
+    "Classifier",
+    "as_map",
+    "build",
+    "preact_resnet",
+    "resnet",
+    "resnet50",
+    "resolve_tap",
+    "split",
+    "stage_names",
+    "tapped",
+]
