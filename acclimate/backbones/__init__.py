@@ -3,9 +3,11 @@
 from acclimate.backbones.classifier import Classifier
 from acclimate.backbones.registry import build
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
+from acclimate.backbones.rest import rest_after
 from acclimate.backbones.split import split
 from acclimate.backbones.stages import as_map, resolve_tap, stage_names
 from acclimate.backbones.taps import tapped
+from acclimate.backbones.vit import vit
 
 __all__ = [
     "Classifier",
@@ -15,7 +17,9 @@ __all__ = [
     "resnet",
     "resnet50",
     "resolve_tap",
+    "rest_after",
     "split",
     "stage_names",
     "tapped",
+    "vit",
 ]

@@ -1,6 +1,7 @@
 """The stages of any network by number, found by watching one forward pass."""
 
 import difflib
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -116,8 +117,8 @@ def _blocks(call: Call) -> list[Call]:
         if _is_container(part) and _has_weights(part) and _dimensions(part) == 3
     ]
     # Only what takes tokens: an embedding of patches is no block.
-    parts = [part for part in parts if getattr(part.input, "ndim", None) == 3]
-    if len(parts) > 1 and all(b.input is a.output for a, b in zip(parts, parts[1:])):
+    parts = [part for part in parts if isinstance(part.input, Tensor) and part.input.ndim == 3]
+    if len(parts) > 1 and all(b.input is a.output for a, b in pairwise(parts)):
         return parts
     return max((_blocks(part) for part in call.calls), key=len, default=[])
 
