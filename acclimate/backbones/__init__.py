@@ -1,20 +1,28 @@
-"""Classifiers: build one by name, split any into its encoder and its linear head."""
+"""Classifiers: build one by name, split any into encoder and linear head, tap any layer."""
 
 from acclimate.backbones.classifier import Classifier
 from acclimate.backbones.forms import FORMS, projected
 from acclimate.backbones.registry import build
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
+from acclimate.backbones.rest import rest_after
 from acclimate.backbones.split import split
+from acclimate.backbones.stages import as_map, resolve_tap, stage_names
 from acclimate.backbones.taps import tapped
+from acclimate.backbones.vit import vit
 
 __all__ = [
     "FORMS",
     "Classifier",
+    "as_map",
     "build",
     "preact_resnet",
     "projected",
     "resnet",
     "resnet50",
+    "resolve_tap",
+    "rest_after",
     "split",
+    "stage_names",
     "tapped",
+    "vit",
 ]

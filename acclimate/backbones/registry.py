@@ -8,12 +8,14 @@ from pathlib import Path
 from torch import nn
 
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
+from acclimate.backbones.vit import vit
 from acclimate.backbones.weights import load_into, number_of_classes, read_weights
 from acclimate.errors import InputError, unknown_name
 
 Constructor = Callable[[int], nn.Module]  # from the number of classes
 
 OWN_NAME = re.compile(r"(resnet|preact)(\d{1,9})(?:-w(\d{1,9}))?(?:-(bn|gn))?")
+VIT_NAME = re.compile(r"vit(\d{1,9})-w(\d{1,9})-p(\d{1,9})")
 OWN_EXAMPLES = (
     "acclimate:resnet14-w32",
     "acclimate:resnet26",
@@ -23,6 +25,7 @@ OWN_EXAMPLES = (
     "acclimate:preact26-bn",
     "acclimate:resnet50-cifar",
     "acclimate:resnet50-imagenet",
+    "acclimate:vit6-w192-p4",
 )
 IMAGENET_CLASSES = 1000
 
@@ -33,7 +36,8 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
     Args:
         name: ``acclimate:resnet26`` (depth 6n + 2, then optionally ``-w32`` for the width and
             ``-gn`` or ``-bn`` for the norm), ``acclimate:preact26``, ``acclimate:resnet50-cifar``,
-            ``acclimate:resnet50-imagenet``, ``torchvision:NAME`` or ``timm:NAME``.
+            ``acclimate:resnet50-imagenet``, ``acclimate:vit6-w192-p4`` (depth, width and patch),
+            ``torchvision:NAME`` or ``timm:NAME``.
         classes: Outputs of the head. None takes the number from ``weights``; without weights,
             torchvision's and timm's models then have ImageNet's 1000.
         weights: A .safetensors file with every parameter and buffer of this classifier. Without
@@ -93,6 +97,9 @@ def _own(name: str) -> Constructor | None:
             "acclimate:resnet50 is ambiguous: say acclimate:resnet50-cifar or "
             "acclimate:resnet50-imagenet (bottlenecks), or acclimate:resnet50-w16 (depth 6n + 2)."
         )
+    if match := VIT_NAME.fullmatch(name):
+        depth, width, patch = map(int, match.groups())
+        return lambda classes: vit(depth, width, patch, classes=classes)
     match = OWN_NAME.fullmatch(name)
     if not match:
         return None

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from acclimate.backbones.classifier import Classifier
+from acclimate.backbones.trace import eval_mode
 from acclimate.errors import InputError, unknown_name
 
 # Small first: it is cheap, and a network of fixed size refuses the others.
@@ -40,14 +40,14 @@ def split(model: nn.Module, *, head: str | None = None) -> Classifier:
         return model
     if head is not None:
         _check_name(model, head)
-    with _eval_mode(model):
+    with eval_mode(model):
         images, logits, calls = _trace(model)
     head = head or _last_linear(calls)
     if head not in calls:
         raise InputError(f"the forward pass never calls {head!r}; name the layer that it ends in.")
     classifier = Classifier(_without(model, head), _linear(model, head))
     classifier.training = model.training
-    with _eval_mode(classifier), torch.no_grad():
+    with eval_mode(classifier), torch.no_grad():
         _check(classifier, head, images, logits, calls)
     return classifier
 
@@ -191,14 +191,3 @@ def _is_equal(
     if not isinstance(features, Tensor) or features.shape != (len(images), classifier.feature_dim):
         return False
     return torch.allclose(classifier.head(features), logits, rtol=1e-5, atol=1e-5, equal_nan=True)
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

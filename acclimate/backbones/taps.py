@@ -22,7 +22,8 @@ def tapped(encoder: nn.Module, names: Sequence[str], images: Tensor) -> list[Ten
 
     Returns:
         Each module's output, in the order of the names: ``[batch, channels, h, w]`` of a
-        convolutional stage, ``[batch, tokens, channels]`` of a transformer's block.
+        convolutional stage, ``[batch, tokens, channels]`` of a transformer's block. Of a module
+        that is called more than once it is the first.
 
     Raises:
         InputError: no module has one of the names, or the forward pass never calls it.
@@ -31,7 +32,7 @@ def tapped(encoder: nn.Module, names: Sequence[str], images: Tensor) -> list[Ten
     found: dict[str, Tensor] = {}
 
     def keep(name: str, output: Any) -> None:
-        found[name] = output
+        found.setdefault(name, output)
         if len(found) == len(set(names)):
             raise _Enough
 
@@ -39,7 +40,7 @@ def tapped(encoder: nn.Module, names: Sequence[str], images: Tensor) -> list[Ten
         if name not in modules:
             raise unknown_name("layer", name, modules)
     handles = [
-        modules[name].register_forward_hook(lambda module, _, output, name=name: keep(name, output))
+        modules[name].register_forward_hook(lambda _, __, output, name=name: keep(name, output))
         for name in names
     ]
     try:

@@ -1,0 +1,93 @@
+"""One forward pass of a network, watched: which module called which, and what it made."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from acclimate.errors import InputError
+
+
+@dataclass
+class Call:
+    """A module's call, and within it the calls of the modules inside."""
+
+    name: str
+    module: nn.Module
+    input: Any
+    output: Any = None
+    calls: list["Call"] = field(default_factory=list)
+
+
+@torch.no_grad()
+def trace(network: nn.Module, size: int) -> Call:
+    """The calls of a forward pass of two images, in eval mode; nothing of the network changes.
+
+    Raises:
+        InputError: the network takes no images of this size.
+    """
+    stack: list[Call] = []
+
+    def enter(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        call = Call(name, module, inputs[0] if inputs else None)
+        if stack:
+            stack[-1].calls.append(call)
+        stack.append(call)
+
+    def leave(output: Any) -> None:
+        stack[-1].output = output
+        if len(stack) > 1:
+            stack.pop()
+
+    hooks = []
+    for name, module in network.named_modules():
+        before = module.register_forward_pre_hook(
+            lambda module, inputs, name=name: enter(name, module, inputs)
+        )
+        hooks += [before, module.register_forward_hook(lambda _, __, output: leave(output))]
+    try:
+        with eval_mode(network):
+            run(network, two_images(network, size))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return stack[0]
+
+
+def two_images(network: nn.Module, size: int) -> Float[Tensor, "2 3 size size"]:
+    """Two images of noise, always the same, of the network's type and on its device."""
+    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 3, size, size, generator=generator).to(like)
+
+
+def run(network: nn.Module, images: Float[Tensor, "batch 3 size size"]) -> Any:
+    """The network's output.
+
+    Raises:
+        InputError: it takes no such images.
+    """
+    try:
+        return network(images)
+    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+        height, width = images.shape[-2:]
+        raise InputError(
+            f"the network takes no images of {height}x{width} pixels "
+            f"({str(error).partition(chr(10))[0]}); give the size that it is made for."
+        ) from error
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in eval mode, and afterwards in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,59 @@
+"""A small vision transformer for images of any size, from timm's parts."""
+
+from torch import nn
+
+from acclimate.backbones.classifier import Classifier
+from acclimate.errors import InputError
+
+HEAD_WIDTH = 64  # channels of an attention head in every size of ViT (Dosovitskiy et al. 2021)
+GRID = 8  # patches along a side that the positions are made for: images of 32 in patches of 4
+
+
+def vit(depth: int, width: int, patch: int, *, classes: int) -> Classifier:
+    """A ViT (Dosovitskiy et al. 2021) that averages its tokens, with random weights.
+
+    Every token is a patch: there is none for the class, and the features are the norm of the
+    tokens' mean (Beyer et al. 2022, § 2), so that a block's output is a map of the image alone.
+    One head of attention for every 64 channels, one in all for fewer. The positions are learned
+    for 8 x 8 patches and interpolated for any other number, so that height and width may be any
+    multiples of the patch.
+
+    Args:
+        depth: Blocks of attention and MLP.
+        width: Channels of a token: a multiple of 64, or of 8 below that.
+        patch: Height and width of a patch in pixels.
+        classes: Outputs of the head.
+
+    Raises:
+        InputError: a depth, width or patch that cannot be built.
+    """
+    _check(depth, width, patch)
+    from timm.models.vision_transformer import VisionTransformer
+
+    encoder = VisionTransformer(
+        img_size=GRID * patch,
+        patch_size=patch,
+        embed_dim=width,
+        depth=depth,
+        num_heads=max(1, width // HEAD_WIDTH),
+        num_classes=classes,
+        class_token=False,
+        global_pool="avg",
+        dynamic_img_size=True,
+    )
+    head = encoder.head
+    encoder.head = nn.Identity()
+    assert isinstance(head, nn.Linear)
+    return Classifier(encoder, head)
+
+
+def _check(depth: int, width: int, patch: int) -> None:
+    if not 1 <= depth <= 64:
+        raise InputError(f"the depth of a ViT is 1 to 64 blocks, not {depth}.")
+    step = HEAD_WIDTH if width > HEAD_WIDTH else 8
+    if not 8 <= width <= 2048 or width % step:
+        raise InputError(
+            f"the width of a ViT is a multiple of 64 up to 2048, or of 8 below 64, not {width}."
+        )
+    if not 1 <= patch <= 64:
+        raise InputError(f"the patch of a ViT is 1 to 64 pixels wide, not {patch}.")
