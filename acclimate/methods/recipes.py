@@ -1,0 +1,37 @@
+"""How a model is made before deployment: plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from acclimate.objectives import Contrastive, Objective, Rotation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained before deployment."""
+
+    stages: tuple[str, ...]
+    """Names of `acclimate.source.stages.STAGES`, in order."""
+    objective: type[Objective] | None = None
+    """What is trained with the model, or for it; the bundle keeps it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the objective, as published."""
+    form: Literal["plain", "projected", "siamese"] = "plain"
+    """What is made of the classifier first; a name of `acclimate.backbones.FORMS`."""
+    labels: bool = True
+    """Whether a stage looks at labels of source images."""
+
+
+_TWIN = ("supervised", "contrastive", "align")
+
+RECIPES: dict[str, Recipe] = {
+    "supervised": Recipe(("supervised",)),
+    "ttt": Recipe(("joint",), Rotation),
+    "uda-ss": Recipe(("joint",), Rotation),
+    "y": Recipe(("joint",), Contrastive, {"temperature": 0.5, "projection": 128}),
+    "cta-c": Recipe(("pretrain", "probe"), Contrastive, form="projected"),
+    "cta": Recipe(_TWIN, Contrastive),
+    "cta-rotation": Recipe((*_TWIN, "parts"), Rotation, {"tap": None, "copies": 4}),
+}
+"""Every way to make a bundle, by its name."""
