@@ -196,6 +196,23 @@ def test_layers_that_are_used_twice_stay_one_layer():
     assert len(check(encoder, "block", 8)) == 3  # after the first of its calls
 
 
+def test_a_tap_that_is_called_again_inside_a_later_block():
+    relu = nn.ReLU()
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = relu
+            self.layer = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            return x + self.relu(self.layer(x))
+
+    torch.manual_seed(0)
+    layer, pool = nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1)
+    check(nn.Sequential(layer, relu, Block(), pool, nn.Flatten()), "1", 8)
+
+
 @pytest.mark.parametrize(
     ("name", "tap"),
     [

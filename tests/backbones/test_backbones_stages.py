@@ -85,13 +85,12 @@ def test_branches_of_a_block_are_no_stages():
     class Inception(nn.Module):
         def __init__(self, channels_in):
             super().__init__()
-            self.slow = nn.Sequential(
-                nn.Sequential(nn.Conv2d(channels_in, 4, 1)), nn.Conv2d(4, 4, 3, 2, 1)
-            )
+            self.narrow = nn.Sequential(nn.Conv2d(channels_in, 4, 1), nn.ReLU())
+            self.slow = nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU())
             self.fast = nn.Sequential(nn.Conv2d(channels_in, 4, 3, 2, 1), nn.ReLU())
 
         def forward(self, x):
-            return torch.cat([self.slow(x), self.fast(x)], dim=1)
+            return torch.cat([self.slow(self.narrow(x)), self.fast(x)], dim=1)
 
     network = nn.Sequential(Inception(3), Inception(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert stage_names(network, 16) == ["0", "1"]
