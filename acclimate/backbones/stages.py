@@ -1,6 +1,7 @@
 """The stages of any network by number, found by watching one forward pass."""
 
 import difflib
+from collections.abc import Iterator
 from itertools import pairwise
 
 from jaxtyping import Float
@@ -91,7 +92,8 @@ def as_map(features: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch chan
 
 def _units(call: Call, *, is_root: bool = False) -> list[Call]:
     """The outermost calls of one resolution each; a single layer stands with what follows it."""
-    parts = [part for part in call.calls if _dimensions(part) == 4 and _has_weights(part)]
+    maps = list(_maps(call))
+    parts = [part for part in maps if _has_weights(part)]
     resolutions = {_resolution(part) for part in parts}
     # Children that take the same tensor are the branches of a block, and no stages.
     is_chain = len({id(part.input) for part in parts}) == len(parts)
@@ -99,14 +101,22 @@ def _units(call: Call, *, is_root: bool = False) -> list[Call]:
         return [call]
     units: list[Call] = []
     follows_layer = False
-    for part in call.calls:
-        if part in parts:
-            found = _units(part) if _is_container(part) else [part]
+    for part in maps:
+        if _has_weights(part):
             follows_layer = not _is_container(part)
-            units += found
-        elif follows_layer and _dimensions(part) == 4 and _has_same_shape(part, units[-1]):
+            units += [part] if follows_layer else _units(part)
+        elif follows_layer and part.output.shape == units[-1].output.shape:
             units[-1] = part
     return units
+
+
+def _maps(call: Call) -> Iterator[Call]:
+    """The outermost calls inside that give maps; a network within, which gives none, is opened."""
+    for part in call.calls:
+        if _dimensions(part) == 4:
+            yield part
+        else:
+            yield from _maps(part)
 
 
 def _blocks(call: Call) -> list[Call]:
@@ -146,7 +156,3 @@ def _dimensions(call: Call) -> int:
 
 def _resolution(call: Call) -> tuple[int, ...]:
     return tuple(call.output.shape[2:])
-
-
-def _has_same_shape(call: Call, other: Call) -> bool:
-    return call.output.shape == other.output.shape

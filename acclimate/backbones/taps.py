@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from acclimate.errors import unknown_name
+from acclimate.errors import InputError, unknown_name
 
 
 class _Enough(Exception):  # noqa: N818  it is no error
@@ -52,5 +52,5 @@ def tapped(encoder: nn.Module, names: Sequence[str], images: Tensor) -> list[Ten
             handle.remove()
     for name in names:
         if name not in found:
-            raise unknown_name("layer that the forward pass calls", name, found)
+            raise InputError(f"the forward pass never calls {name!r}; tap a layer that it calls.")
     return [found[name] for name in names]

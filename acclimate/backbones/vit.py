@@ -12,10 +12,10 @@ GRID = 8  # patches along a side that the positions are made for: images of 32 i
 def vit(depth: int, width: int, patch: int, *, classes: int) -> Classifier:
     """A ViT (Dosovitskiy et al. 2021) that averages its tokens, with random weights.
 
-    Every token is a patch: there is none for the class, and the features are the norm of the
-    tokens' mean (Beyer et al. 2022, § 2), so that a block's output is a map of the image alone.
-    One head of attention for every 64 channels, one in all for fewer. The positions are learned
-    for 8 x 8 patches and interpolated for any other number, so that height and width may be any
+    Every token is a patch: the features are the mean of the tokens, normed, and there is no token
+    for the class (Beyer et al. 2022), so that a block's output is a map of the image alone. One
+    head of attention for every 64 channels, one in all for fewer. The positions are learned for
+    8 x 8 patches and interpolated for any other number, so that height and width may be any
     multiples of the patch.
 
     Args:
