@@ -39,17 +39,9 @@ def siamese(classifier: Classifier) -> Classifier:
         classifier: Copied twice, so that training the result leaves it alone.
     """
     encoder = Siamese(copy.deepcopy(classifier.encoder), copy.deepcopy(classifier.encoder))
-    old = classifier.head
-    head = nn.utils.skip_init(
-        nn.Linear,
-        2 * old.in_features,
-        old.out_features,
-        bias=old.bias is not None,
-        device=old.weight.device,
-        dtype=old.weight.dtype,
-    )
-    with torch.no_grad():
-        head.weight.copy_(old.weight.repeat(1, 2))
-        if old.bias is not None:
-            head.bias.copy_(2 * old.bias)
+    head = copy.deepcopy(classifier.head)
+    head.in_features *= 2
+    head.weight = nn.Parameter(head.weight.detach().repeat(1, 2), head.weight.requires_grad)
+    if head.bias is not None:
+        head.bias = nn.Parameter(2 * head.bias.detach(), head.bias.requires_grad)
     return Classifier(encoder, head).train(classifier.training)
