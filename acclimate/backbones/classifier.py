@@ -2,6 +2,7 @@
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 
 class Classifier(nn.Module):
@@ -9,6 +10,8 @@ class Classifier(nn.Module):
 
     Attributes:
         encoder: Maps normalised images ``[batch, 3, height, width]`` to features ``[batch, dim]``.
+            Where several classifiers share one head side by side it has an attribute ``parts``,
+            their number, and gives their features one behind the other.
         head: Maps features to logits ``[batch, classes]``.
     """
 
@@ -23,9 +26,20 @@ class Classifier(nn.Module):
         """The logits of images that are already normalised."""
         return self.head(self.encoder(images))
 
-    def votes(self, images: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
-        """The logits that the answer is the sum of."""
-        return (self(images),)
+    def votes(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch classes"], ...]:
+        """The logits of each classifier inside, which sum to this one's; most have only one."""
+        return self.votes_of(self.encoder(images))
+
+    def votes_of(
+        self, features: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch classes"], ...]:
+        """As `votes`, from the encoder's features."""
+        parts = getattr(self.encoder, "parts", 1)
+        bias = None if self.head.bias is None else self.head.bias / parts
+        columns = self.head.weight.chunk(parts, dim=1)
+        return tuple(linear(f, w, bias) for f, w in zip(features.chunk(parts, dim=1), columns))
 
     @property
     def feature_dim(self) -> int:

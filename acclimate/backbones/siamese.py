@@ -1,0 +1,47 @@
+"""Two copies of a classifier side by side, the second looking at the mirrored image: ReC-TTT."""
+
+import copy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from acclimate.backbones.classifier import Classifier
+
+
+class Siamese(nn.Module):
+    """Two encoders of one image; the features of the second, of its mirror image, come last.
+
+    Attributes:
+        first: Encodes images as they are.
+        second: Encodes images mirrored left to right.
+    """
+
+    parts = 2
+
+    def __init__(self, first: nn.Module, second: nn.Module):
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 2*dim"]:
+        """Both encoders' features of normalised images."""
+        return torch.cat([self.first(images), self.second(images.flip(-1))], dim=1)
+
+
+def siamese(classifier: Classifier) -> Classifier:
+    """Two copies of a classifier that answer together (ReC-TTT, Colussi et al. 2024).
+
+    Its logits are the sum of both copies' logits: the head is one linear layer over the features
+    of both, W = [W₁ W₂] and b = b₁ + b₂. `Classifier.votes` gives them apart.
+
+    Args:
+        classifier: Copied twice, so that training the result leaves it alone.
+    """
+    encoder = Siamese(copy.deepcopy(classifier.encoder), copy.deepcopy(classifier.encoder))
+    head = copy.deepcopy(classifier.head)
+    head.in_features *= 2
+    head.weight = nn.Parameter(head.weight.detach().repeat(1, 2), head.weight.requires_grad)
+    if head.bias is not None:
+        head.bias = nn.Parameter(2 * head.bias.detach(), head.bias.requires_grad)
+    return Classifier(encoder, head).train(classifier.training)
