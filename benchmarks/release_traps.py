@@ -198,11 +198,14 @@ def main(options: Options) -> None:
     found = [row for seed in range(options.seeds) for row in rows(options, seed)]
     names = ("method", "trained", "adapted", "corruption")
     numbers = ("before", "statistics", "after")
-    table = Table(*names, *numbers, title="accuracy in percent, mean over seeds")
+    # A discriminator whose loss is log 2 = 0.693 has learned nothing, and its sign says nothing.
+    loss = "training loss"
+    table = Table(*names, loss, *numbers, title="accuracy in percent, mean over seeds")
     for identity in dict.fromkeys(tuple(row[name] for name in names) for row in found):
         same = [row for row in found if tuple(row[name] for name in names) == identity]
         means = (100 * statistics.mean(row[number] for row in same) for number in numbers)
-        table.add_row(*identity, *(f"{mean:.1f}" for mean in means))
+        learned = f"{statistics.mean(row[loss] for row in same):.3f}"
+        table.add_row(*identity, learned, *(f"{mean:.1f}" for mean in means))
     Console().print(table)
     result = {"options": asdict(options) | {"out": str(options.out)}, "rows": found}
     finish(result, 0, options.out)
