@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -23,3 +24,8 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Autocast to bf16, or none, as `resolve` decides."""
     half = resolve(precision, device) == "bf16"
     return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32; float64 as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,5 +1,7 @@
 """Tiny bundles and images that many tests share; nothing is trained."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -49,6 +51,31 @@ def saved(bundle, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "bundle"
     bundle.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def bundle_of():
+    """The bundle that a method takes; not to be changed."""
+    return functools.cache(lambda name: _bundle_of_recipe(METHODS[name].recipe))
+
+
+@functools.cache
+def _bundle_of_recipe(recipe):
+    architecture = "acclimate:vit2-w32-p4" if recipe == "ttt-mae" else "acclimate:resnet8-w8"
+    return random_bundle(architecture, recipe, **SMALL_OPTIONS.get(recipe, {}))
+
+
+SMALL_OPTIONS = {
+    "ttt": {"copies": 4},
+    "tttpp": {"queue": 12, "projection": 8},
+    "clust3": {"projectors": 2},
+    "nc-ttt": {"projection": 4},
+    "rec-ttt": {"blocks": 1},
+    "ttt-mae": {"masks": 4, "decoder_width": 32, "decoder_depth": 1},
+    "ttt-flow": {"couplings": 2, "blocks": 1},
+    "y": {"projection": 8},
+}
+"""Of objectives, so that a test takes seconds."""
 
 
 def random_bundle(architecture, recipe="cta", **options):

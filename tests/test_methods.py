@@ -11,7 +11,7 @@ from acclimate.source.stages import STAGES
 
 
 def test_the_names_that_results_use():
-    assert list(METHODS) == ["source", "ptbn", "aligned", "aligned-bn", "cta", "cta-paper"]
+    assert {"source", "ptbn", "aligned", "aligned-bn", "cta", "cta-paper"} <= METHODS.keys()
 
 
 def test_cta_paper_has_the_published_settings():

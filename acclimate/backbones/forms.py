@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from acclimate.backbones.classifier import Classifier
+from acclimate.backbones.siamese import siamese
 
 
 def plain(classifier: Classifier) -> Classifier:
@@ -30,5 +31,9 @@ def projected(classifier: Classifier, head: nn.Linear | None = None) -> Classifi
     return Classifier(both, copy.deepcopy(head))
 
 
-FORMS: dict[str, Callable[[Classifier], Classifier]] = {"plain": plain, "projected": projected}
+FORMS: dict[str, Callable[[Classifier], Classifier]] = {
+    "plain": plain,
+    "projected": projected,
+    "siamese": siamese,
+}
 """Every form by its name."""

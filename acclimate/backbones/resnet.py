@@ -7,12 +7,14 @@ a method can branch off after ``encoder.stages[1]`` or tap any stage.
 from collections import OrderedDict
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import avg_pool2d, conv2d, pad
 
 from acclimate.backbones.classifier import Classifier
 from acclimate.errors import InputError
+from acclimate.precision import at_least_float32
 
 Norm = Literal["batch", "group"]
 GROUPS = 8
@@ -94,7 +96,7 @@ class PostActivationBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.shortcut = nn.Identity()
         if stride != 1 or channels_in != channels_out:
-            projection = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+            projection = Projection(channels_in, channels_out, 1, stride, bias=False)
             self.shortcut = nn.Sequential(projection, _norm(norm, channels_out))
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
@@ -123,6 +125,31 @@ class PreActivationBlock(nn.Module):
         residual = self.conv1(self.relu(self.norm1(x)))
         residual = self.conv2(self.relu(self.norm2(residual)))
         return self.shortcut(x) + residual
+
+
+class Projection(nn.Conv2d):
+    """A strided 1x1 convolution, as one without stride on the pixels that it looks at.
+
+    oneDNN 3.12's backward pass of the strided one writes outside its memory where 8 channels come
+    in, in channels_last, from an odd number of images, on two threads.
+    """
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+        """Project every stride-th pixel."""
+        rows, columns = self.stride
+        return conv2d(x[:, :, ::rows, ::columns], self.weight)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm that computes in at least float32 and gives what it takes.
+
+    Under bf16 autocast a CPU's own kernel for channels_last is several times slower than this.
+    """
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+        """Normalise each group of channels of each image."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(at_least_float32(x)).to(x.dtype)
 
 
 class PooledShortcut(nn.Module):
@@ -188,7 +215,7 @@ def _conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
 
 
 def _norm(norm: Norm, channels: int) -> nn.BatchNorm2d | nn.GroupNorm:
-    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(GROUPS, channels)
+    return nn.BatchNorm2d(channels) if norm == "batch" else GroupNorm(GROUPS, channels)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from acclimate.objectives import Contrastive, Objective, Rotation
+from acclimate.objectives import (
+    Clustering,
+    Contrastive,
+    ContrastiveMoments,
+    Flow,
+    MaskedReconstruction,
+    NoiseContrastive,
+    Objective,
+    Reconstruction,
+    Rotation,
+)
 
 
 @dataclass(frozen=True)
@@ -29,9 +39,17 @@ RECIPES: dict[str, Recipe] = {
     "supervised": Recipe(("supervised",)),
     "ttt": Recipe(("joint",), Rotation),
     "uda-ss": Recipe(("joint",), Rotation),
+    "tttpp": Recipe(("joint",), ContrastiveMoments, {"temperature": 0.5}),
+    "clust3": Recipe(("joint",), Clustering),
+    "nc-ttt": Recipe(("joint",), NoiseContrastive),
+    "rec-ttt": Recipe(("supervised", "joint"), Reconstruction, form="siamese"),
     "y": Recipe(("joint",), Contrastive, {"temperature": 0.5, "projection": 128}),
     "cta-c": Recipe(("pretrain", "probe"), Contrastive, form="projected"),
     "cta": Recipe(_TWIN, Contrastive),
     "cta-rotation": Recipe((*_TWIN, "parts"), Rotation, {"tap": None, "copies": 4}),
+    "ttt-mae": Recipe(
+        ("pretrain", "probe"), MaskedReconstruction, {"decoder_width": 96, "decoder_depth": 2}
+    ),
+    "ttt-flow": Recipe(("supervised", "parts"), Flow),
 }
 """Every way to make a bundle, by its name."""

@@ -5,7 +5,19 @@ from typing import Literal
 
 from acclimate.errors import unknown_name
 from acclimate.methods.settings import AdapterSettings
-from acclimate.objectives import Contrastive, Entropy, Invariance, Objective, Rotation
+from acclimate.objectives import (
+    Clustering,
+    Contrastive,
+    ContrastiveMoments,
+    Entropy,
+    Flow,
+    Invariance,
+    MaskedReconstruction,
+    NoiseContrastive,
+    Objective,
+    Reconstruction,
+    Rotation,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,12 @@ _TENT = "Wang et al. 2021, Tent: Fully test-time adaptation by entropy minimizat
 _TIPI = "Nguyen et al. 2023, TIPI: Test time adaptation with transformation invariance"
 _TTT = "Sun et al. 2020, Test-time training with self-supervision for generalization under shifts"
 _UDA_SS = "Sun et al. 2019, Unsupervised domain adaptation through self-supervision"
+_TTTPP = "Liu et al. 2021, TTT++: When does self-supervised test-time training fail or thrive?"
+_CLUST3 = "Hakim et al. 2023, ClusT3: Information invariant test-time training"
+_NC_TTT = "Osowiechi et al. 2024, NC-TTT: A noise contrastive approach for test-time training"
+_REC_TTT = "Colussi et al. 2024, ReC-TTT: Contrastive feature reconstruction for test-time training"
+_TTT_MAE = "Gandelsman et al. 2022, Test-time training with masked autoencoders"
+_TTT_FLOW = "Osowiechi et al. 2023, TTTFlow: Unsupervised test-time training with normalizing flow"
 _CTA = "Barbeau et al., CTA: Cross-Task Alignment for better test time training"
 
 _FROZEN = AdapterSettings()
@@ -108,6 +126,63 @@ METHODS: dict[str, Method] = {
         "uda-ss",
         _FROZEN,
         oracle=True,
+    ),
+    "tttpp": Method(
+        "contrast, and features whose mean and covariance stay the source's",
+        _TTTPP,
+        "tttpp",
+        AdapterSettings(
+            steps=1,
+            learning_rate=0.01,
+            optimizer="sgd",
+            momentum=0.9,
+            normalisation="running",
+            reset="never",
+        ),
+        objective=ContrastiveMoments,
+    ),
+    "clust3": Method(
+        "clusters of features keep telling as much about the images as before",
+        _CLUST3,
+        "clust3",
+        _EPISODES,
+        objective=Clustering,
+    ),
+    "nc-ttt": Method(
+        "features that a discriminator of noise takes for the source's",
+        _NC_TTT,
+        "nc-ttt",
+        _EPISODES,
+        objective=NoiseContrastive,
+    ),
+    "rec-ttt": Method(
+        "features from which a frozen encoder's can be reconstructed",
+        _REC_TTT,
+        "rec-ttt",
+        AdapterSettings(steps=10, learning_rate=1e-3, normalisation="running"),
+        objective=Reconstruction,
+    ),
+    "ttt-mae": Method(
+        "paint the hidden patches of each image alone, then forget; vision transformers",
+        _TTT_MAE,
+        "ttt-mae",
+        AdapterSettings(
+            steps=20, learning_rate=5e-3, optimizer="sgd", momentum=0.9, one_by_one=True
+        ),
+        objective=MaskedReconstruction,
+    ),
+    "ttt-flow": Method(
+        "features that are likely under a normalising flow of the source's",
+        _TTT_FLOW,
+        "ttt-flow",
+        AdapterSettings(
+            steps=10,
+            learning_rate=1e-3,
+            optimizer="sgd",
+            momentum=0.9,
+            normalisation="running",
+        ),
+        objective=Flow,
     ),
     "y": Method(
         "one encoder for classes and contrast: CTA without its alignment",

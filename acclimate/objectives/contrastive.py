@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from acclimate.backbones import Classifier
 from acclimate.objectives.objective import Objective
+from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
 from acclimate.ranks import gather
 from acclimate.views import SimCLRViews, simclr_views
@@ -101,8 +102,7 @@ def _projector(features: int, outputs: int) -> nn.Module:
 
 def unit(features: list[Tensor]) -> Float[Tensor, "total dim"]:
     """Concatenate and scale to length one, in at least float32."""
-    stacked = torch.cat(features)
-    return normalize(stacked.to(torch.promote_types(stacked.dtype, torch.float32)), dim=1)
+    return normalize(at_least_float32(torch.cat(features)), dim=1)
 
 
 def cosine(

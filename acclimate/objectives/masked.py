@@ -10,6 +10,7 @@ from acclimate import randomness
 from acclimate.backbones import Classifier
 from acclimate.errors import InputError
 from acclimate.objectives.objective import Objective
+from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
 from acclimate.views import shifted_crop
 
@@ -49,7 +50,7 @@ def masked_loss(
         patches: These patches of the image. Compared in at least float32.
         normalise: Whether each patch is scaled to mean 0 and standard deviation 1 before.
     """
-    patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
+    patches = at_least_float32(patches)
     if normalise:
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         patches = (patches - mean) / (variance + 1e-6).sqrt()

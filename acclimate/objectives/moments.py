@@ -10,6 +10,7 @@ from acclimate.backbones import Classifier
 from acclimate.errors import InputError
 from acclimate.objectives.contrastive import Contrastive
 from acclimate.objectives.objective import Objective
+from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
 
 # Of the mean's term beside the covariance's, as released.
@@ -25,7 +26,7 @@ def coral_loss(
         source: Unbiased covariance of the source's features.
         target: Unbiased covariance of the target's. Compared in at least float32.
     """
-    return (_accurate(source) - _accurate(target)).square().mean() / 4
+    return (at_least_float32(source) - at_least_float32(target)).square().mean() / 4
 
 
 def linear_mmd_loss(
@@ -37,7 +38,7 @@ def linear_mmd_loss(
         source: Mean of the source's features.
         target: Mean of the target's. Compared in at least float32.
     """
-    return (_accurate(source) - _accurate(target)).square().mean()
+    return (at_least_float32(source) - at_least_float32(target)).square().mean()
 
 
 class Moments(nn.Module):
@@ -83,7 +84,7 @@ class Moments(nn.Module):
             index: The images' numbers in their stream: in the next step on the same batch they
                 take their old rows, so that no image counts twice.
         """
-        features = _accurate(features)
+        features = at_least_float32(features)
         if len(features) < len(self.queue):
             rows = index % len(self.queue)
             latest = self.queue.index_copy(0, rows, features)
@@ -212,7 +213,7 @@ class _Summary:
 
     def add(self, sample: Float[Tensor, "n dim"]) -> None:
         """Take in a sample; one of fewer than ``size`` images is not compared with the first."""
-        sample = _accurate(sample)
+        sample = at_least_float32(sample)
         moments = covariance, mean = _moments(sample)
         if len(sample) == self.size and self.first is not None:
             self.losses.append(_distances(self.first, moments))
@@ -248,10 +249,6 @@ def _moments(
 
 def _distances(source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Float[Tensor, "2"]:
     return torch.stack([coral_loss(source[0], target[0]), linear_mmd_loss(source[1], target[1])])
-
-
-def _accurate(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _regrouped(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:

@@ -13,7 +13,8 @@ from acclimate.backbones.stages import as_map
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.objective import Objective
-from acclimate.objectives.probe import at_least_float32, probe
+from acclimate.objectives.probe import probe
+from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
 from acclimate.views import shifted_crop
 

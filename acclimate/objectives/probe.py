@@ -4,7 +4,6 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from acclimate.backbones import Classifier
 from acclimate.backbones.stages import as_map, resolve_tap
@@ -33,8 +32,3 @@ def probe(
     with torch.no_grad():
         shapes = [as_map(features).shape for features in tapped(encoder, names, image)]
     return names, [(channels, height, width) for _, channels, height, width in shapes]
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision as float32; float64 as it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -15,6 +15,7 @@ from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.decoder import FeatureDecoder
 from acclimate.objectives.objective import Objective
+from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
 from acclimate.views import shifted_crop
 
@@ -33,7 +34,8 @@ def cosine_distance(targets: Sequence[Map], reconstructions: Sequence[Map]) -> F
     terms = []
     for target, reconstruction in zip(targets, reconstructions, strict=True):
         similarity = cosine_similarity(
-            _accurate(target).detach().flatten(1), _accurate(reconstruction).flatten(1)
+            at_least_float32(target).detach().flatten(1),
+            at_least_float32(reconstruction).flatten(1),
         )
         terms.append((1 - similarity).mean())
     return torch.stack(terms).sum()
@@ -51,7 +53,7 @@ def only_hard(target: Map, reconstruction: Map, alpha: float | Tensor) -> Map:
         alpha: α; a large one leaves only the farthest outliers.
     """
     with torch.no_grad():
-        distance = 1 - cosine_similarity(_accurate(target), _accurate(reconstruction))
+        distance = 1 - cosine_similarity(at_least_float32(target), at_least_float32(reconstruction))
         hard = distance >= distance.mean() + alpha * distance.std()  # [batch, h, w]
     return torch.where(hard[:, None], reconstruction, reconstruction.detach())
 
@@ -65,7 +67,7 @@ def mutual_divergence(
         first: Logits of one classifier.
         second: Logits of the other.
     """
-    p, q = (log_softmax(_accurate(logits), dim=1) for logits in (first, second))
+    p, q = (log_softmax(at_least_float32(logits), dim=1) for logits in (first, second))
     return kl_div(p, q.detach(), reduction="batchmean", log_target=True) + kl_div(
         q, p.detach(), reduction="batchmean", log_target=True
     )
@@ -132,6 +134,7 @@ class Reconstruction(Objective):
         The two terms that reconstruct the encoders' own features are left out: their targets are
         detached, so that they would have no gradient here.
         """
+        self.decoder.eval()  # its batch norm keeps the source's statistics, as released
         students = self._study(model, views)
         targets = self._teach(_with_mirror(views))
         return cosine_distance(targets, self.decoder(students[:3], origins=2)) / 2
@@ -191,7 +194,3 @@ def _with_mirror(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "2*batch
 def _parts(stages: Sequence[Map], count: int) -> list[tuple[Map, ...]]:
     """The stages' features of each part of the batch."""
     return list(zip(*(features.chunk(count) for features in stages)))
-
-
-def _accurate(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -94,7 +94,11 @@ def begin(
     """The untrained classifier in the recipe's form, and the objective with its parts."""
     work = Work(FORMS[recipe.form](classifier), source, settings, run, start=start)
     if recipe.objective is not None:
-        work.options = {**_shared(recipe.objective, settings), **recipe.options, **(options or {})}
+        work.options = {
+            **_shared(recipe.objective, settings, len(source.images)),
+            **recipe.options,
+            **(options or {}),
+        }
         with _seeded(run, "objective"):
             work.objective = recipe.objective(work.classifier, source.preprocessing, **work.options)
     return work
@@ -132,9 +136,11 @@ def _seeded(run: Run, purpose: str) -> Iterator[None]:
         yield
 
 
-def _shared(kind: type[Objective], settings: SourceSettings) -> dict[str, Any]:
-    """What the settings say of views, for whichever objective asks for it."""
+def _shared(kind: type[Objective], settings: SourceSettings, images: int) -> dict[str, Any]:
+    """What follows from the settings, for whichever objective asks for it."""
+    steps = settings.joint.epochs * max(1, images // settings.joint.batch)
     known = {
+        "warm_up_steps": max(1, steps // 10),
         "temperature": settings.contrastive_temperature,
         "views": asdict(settings.views),
         "padding": settings.crop_padding,

@@ -167,7 +167,8 @@ def test_trace_starts_without_steps_and_ends_in_the_answer(bundle, images):
 
 @pytest.mark.parametrize("forget", ["batch", "never"])
 @pytest.mark.parametrize("name", METHODS)
-def test_reset_is_a_new_adapter(bundle, images, name, forget):
+def test_reset_is_a_new_adapter(bundle_of, images, name, forget):
+    bundle = bundle_of(name)
     settings = replace(short(name), reset=forget)
     used, new = Adapter(bundle, name, settings), Adapter(bundle, name, settings)
     for batch in batches_of(images, (20, 3)):
@@ -192,7 +193,8 @@ def test_reset_never_remembers_and_reset_batch_does_not(bundle, images):
 
 @pytest.mark.parametrize("forget", ["batch", "never"])
 @pytest.mark.parametrize("name", WITH_STEPS)
-def test_restore_brings_back_the_same_future(bundle, images, name, forget):
+def test_restore_brings_back_the_same_future(bundle_of, images, name, forget):
+    bundle = bundle_of(name)
     adapter = Adapter(bundle, name, short(name, reset=forget))
     future = batches_of(images[40:], (20, 3, 5))
     adapter(images[:20])
@@ -245,9 +247,11 @@ def test_works_in_every_grad_mode(saved, images, context):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_bundle_stays_as_it_was(bundle, images, name):
+def test_the_bundle_stays_as_it_was(bundle_of, images, name):
+    bundle = bundle_of(name)
+
     def state():
-        models = (bundle.classifier, bundle.twin)
+        models = bundle.modules.values()
         flags = [[p.requires_grad for p in m.parameters()] for m in models]
         modes = [[part.training for part in m.modules()] for m in models]
         return [digest(m.state_dict(), "") for m in models], flags, modes
@@ -266,7 +270,9 @@ def test_the_caller_s_images_and_generator_stay_as_they_were(bundle, images):
 
 
 @pytest.mark.parametrize("name", WITH_STEPS)
-def test_one_seed_one_answer(bundle, images, name):
+def test_one_seed_one_answer(bundle_of, images, name):
+    bundle = bundle_of(name)
+
     def answer(seed):
         return Adapter(bundle, name, short(name, seed=seed))(images[:20])
 
@@ -275,7 +281,9 @@ def test_one_seed_one_answer(bundle, images, name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_uint8_and_float_agree(bundle, images, name):
+def test_uint8_and_float_agree(bundle_of, images, name):
+    bundle = bundle_of(name)
+
     def answer(given):
         return Adapter(bundle, name, short(name))(given)
 
@@ -413,7 +421,8 @@ def test_gradients_that_are_not_finite_are_refused_too(bundle, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_nothing_that_a_batch_allocates_stays(bundle, images, name):
+def test_nothing_that_a_batch_allocates_stays(bundle_of, images, name):
+    bundle = bundle_of(name)
     gc.freeze()  # what was there before need not be looked at
     adapter = Adapter(bundle, name, replace(short(name), reset="never"))
 

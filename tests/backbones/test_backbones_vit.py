@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu, layer_norm, linear, unfold
 
-from acclimate.backbones import Classifier, build, split, tapped
-from acclimate.bundle import Bundle, copied_twin
+from acclimate.backbones import Classifier, build, projected, split, tapped
+from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
 
@@ -97,7 +97,7 @@ def test_names_that_cannot_be_built(name, message):
 
 def test_a_bundle_of_it_comes_back_as_it_was(model, tmp_path):
     architecture = "acclimate:vit2-w128-p4"
-    twin = copied_twin(model.encoder, model.feature_dim, model.head)
+    twin = projected(model)
     with torch.no_grad():
         nn.init.normal_(twin.encoder.projector.weight)
     preprocessing = Preprocessing(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
