@@ -10,6 +10,7 @@ from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.methods import METHODS, AdapterSettings
+from acclimate.objectives import Clustering, Entropy, Flow, NoiseContrastive, Reconstruction
 from acclimate.randomness import key
 from acclimate.sealed import digest
 from acclimate.views import SimCLRViews, simclr_views
@@ -277,7 +278,14 @@ def test_one_seed_one_answer(bundle_of, images, name):
         return Adapter(bundle, name, short(name, seed=seed))(images[:20])
 
     assert torch.equal(answer(0), answer(0))
-    assert not torch.equal(answer(0), answer(1))
+    draws_nothing = METHODS[name].objective in (
+        Entropy,
+        Clustering,
+        NoiseContrastive,
+        Reconstruction,
+        Flow,
+    )
+    assert torch.equal(answer(0), answer(1)) == draws_nothing
 
 
 @pytest.mark.parametrize("name", METHODS)
