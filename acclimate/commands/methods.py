@@ -5,20 +5,82 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from acclimate.methods import METHODS
+from acclimate.methods import METHODS, RECIPES, Method
+from acclimate.objectives import Objective
+
+_LABELLED = ("supervised", "joint", "probe")
 
 
 @dataclass(frozen=True)
 class Methods:
-    """List the methods that an adapter can run, with their settings."""
+    """List the methods: what each needs, how it learns, and what an image costs.
+
+    The cost is counted here and now, on untrained models: multiplications in units of one plain
+    answer, with batches of 128 as published.
+    """
+
+    model: str = "acclimate:resnet14-w16"
+    """The classifier that costs are counted on."""
+    transformer: str = "acclimate:vit6-w192-p4"
+    """The classifier of methods that need a vision transformer."""
+    size: int = 32
+    """Side of its images, in pixels."""
+    cost: bool = True
+    """Whether to count costs, which takes some seconds."""
 
     def run(self, console: Console) -> None:
         """Do it."""
-        table = Table("method", "what it is", "steps", "learning rate", "batch norm", "source")
-        for name, row in METHODS.items():
-            settings = row.settings
-            rate = f"{settings.learning_rate:g}" if settings.steps else "-"
-            table.add_row(
-                name, row.summary, str(settings.steps), rate, settings.normalisation, row.citation
-            )
+        from acclimate.progress import live
+
+        table = Table("method", "learns", "needs", "cost", "moving")
+        with live() as progress:
+            for done, (name, row) in enumerate(METHODS.items()):
+                progress("count costs", done, len(METHODS), name)
+                costs = self._costs(name) if self.cost else ("-", "-")
+                table.add_row(name, learns(row), needs(row), *costs)
         console.print(table)
+        for name, row in METHODS.items():
+            console.print(f"{name}: {row.summary} ({row.citation})", highlight=False)
+
+    def _costs(self, name: str) -> tuple[str, str]:
+        from acclimate.adapt import Adapter
+        from acclimate.errors import InputError
+        from acclimate.source.train import untrained
+
+        transformer = RECIPES[METHODS[name].recipe].transformer
+        try:
+            bundle = untrained(name, self.transformer if transformer else self.model, self.size)
+            cost = Adapter(bundle, name).cost()
+        except InputError as error:
+            return f"not on {self.model}: {error}", "-"
+        return f"{cost.forward_equivalents:.1f}", f"{cost.moving_parameters:,}"
+
+
+def needs(row: Method) -> str:
+    """What a method must have been given before deployment, and what it must be given there."""
+    recipe = RECIPES[row.recipe]
+    found = ["labels"] if set(recipe.stages) & set(_LABELLED) else []
+    if row.oracle:
+        found.append("target images")
+    if row.objective is not None and row.objective.observe is not Objective.observe:
+        found.append("source statistics")
+    if recipe.transformer:
+        found.append("a vision transformer")
+    if row.batch_norm:
+        found.append("batch norm")
+    elif row.settings.normalisation != "source":
+        found.append("batches")
+    fewest = row.objective.fewest_images if row.objective else 1
+    if fewest > 1:
+        found.append(f"{fewest} images")
+    return ", ".join(found)
+
+
+def learns(row: Method) -> str:
+    """From what, how often, and for how long."""
+    if not row.settings.steps:
+        return "-"
+    steps = f"{row.settings.steps} step{'s' if row.settings.steps > 1 else ''}"
+    unit = "image" if row.settings.one_by_one else "batch"
+    kind = "then forgets" if row.settings.reset == "batch" else "online"
+    return f"{steps} a{'n' if unit == 'image' else ''} {unit}, {kind}"

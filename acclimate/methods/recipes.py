@@ -29,6 +29,8 @@ class Recipe:
     """Of the objective, as published."""
     form: Literal["plain", "projected", "siamese"] = "plain"
     """What is made of the classifier first; a name of `acclimate.backbones.FORMS`."""
+    transformer: bool = False
+    """Whether it needs a vision transformer of timm's."""
     labels: bool = True
     """Whether a stage looks at labels of source images."""
 
@@ -48,7 +50,10 @@ RECIPES: dict[str, Recipe] = {
     "cta": Recipe(_TWIN, Contrastive),
     "cta-rotation": Recipe((*_TWIN, "parts"), Rotation, {"tap": None, "copies": 4}),
     "ttt-mae": Recipe(
-        ("pretrain", "probe"), MaskedReconstruction, {"decoder_width": 96, "decoder_depth": 2}
+        ("pretrain", "probe"),
+        MaskedReconstruction,
+        {"decoder_width": 96, "decoder_depth": 2},
+        transformer=True,
     ),
     "ttt-flow": Recipe(("supervised", "parts"), Flow),
 }

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from acclimate import __version__
-from acclimate.backbones import FORMS, Classifier, build, split
+from acclimate.backbones import FORMS, Classifier, build, projected, split
 from acclimate.bundle import Bundle
 from acclimate.data.datasets import LabelledImages
 from acclimate.errors import InputError
@@ -79,6 +79,39 @@ def train(
     bundle.method, bundle.recipe = name, row.recipe
     bundle.architecture = bundle.twin_architecture = model
     return bundle
+
+
+def untrained(name: str, model: str, size: int, *, classes: int = 10) -> Bundle:
+    """A bundle as before training, with random weights: to count costs and to try things out.
+
+    Args:
+        name: A name of `acclimate.methods.METHODS`.
+        model: A name, as `acclimate.build` takes it.
+        size: Side of its images, in pixels.
+        classes: Outputs of the head.
+
+    Raises:
+        InputError: an unknown name, or a model that the method cannot use.
+    """
+    row, run, settings = method(name), Run(), PRESETS["small"]
+    recipe = RECIPES[row.recipe]
+    source = SourceImages(torch.zeros(1, 3, size, size, dtype=torch.uint8), Preprocessing(size))
+    classifier = split(initial(model, classes, run, "classifier"))
+    work = begin(recipe, classifier, source, settings, run)
+    twin = projected(work.classifier) if row.model == "twin" else None
+    return Bundle(
+        classifier=work.classifier.requires_grad_(False).eval(),
+        twin=twin and twin.requires_grad_(False).eval(),
+        preprocessing=source.preprocessing,
+        classes=tuple(map(str, range(classes))),
+        method=name,
+        recipe=row.recipe,
+        objective=work.objective and work.objective.requires_grad_(False),
+        options=work.options,
+        form=recipe.form,
+        architecture=model,
+        twin_architecture=model,
+    )
 
 
 def begin(
