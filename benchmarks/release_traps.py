@@ -53,21 +53,30 @@ class Options:
     """A JSON file."""
 
 
+def released_loss(logits: Tensor) -> Tensor:
+    """Conditional entropy plus the divergence of the mean from uniform, of each head.
+
+    Args:
+        logits: ``[heads, clusters, points]``.
+    """
+    log_z = logits.log_softmax(1)
+    conditional = -(log_z.exp() * log_z).sum(1).mean(1)  # [heads]
+    clusters = logits.shape[1]
+    log_mean = logits.mean(2).log_softmax(1)  # [heads, clusters]
+    # From uniform, and divided by the clusters as if they were a batch.
+    return conditional + (-math.log(clusters) - log_mean).mean(1) / clusters
+
+
 class ReleasedClustering(Clustering):
     """ClusT3's loss as released: of mixed logits, and with the softmax of their mean."""
 
     def forward(self, model: Classifier, views: Tensor) -> Tensor:
-        """Conditional entropy plus the divergence of the mean from uniform, summed over heads."""
+        """Summed over heads and taps."""
         loss = views.new_zeros(())
         for projector, features in zip(self.projectors, tapped(model.encoder, self.names, views)):
             logits = projector(as_map(features)).unflatten(1, (-1, self.clusters)).transpose(0, 1)
             logits = logits.reshape(len(logits), self.clusters, -1)  # [heads, clusters, points]
-            log_z = logits.float().log_softmax(1)
-            conditional = -(log_z.exp() * log_z).sum(1).mean(1)  # [heads]
-            log_mean = logits.float().mean(2).log_softmax(1)  # [heads, clusters]
-            # From uniform, and divided by the clusters as if they were a batch.
-            divergence = (-math.log(self.clusters) - log_mean).mean(1) / self.clusters
-            loss = loss + (conditional + divergence).sum()
+            loss = loss + released_loss(logits.float()).sum()
         return loss
 
 
