@@ -39,6 +39,9 @@ class Train:
     """Where the settings below start from: what two cores can afford, or the published ones."""
     epochs: int | None = None
     """Sets every stage's epochs; --align.epochs and the like still win."""
+    target: str | None = None
+    """Unlabelled target images, which uda-ss alone is shown beforehand: a folder, a zip, an .npy
+    array, or a data set's name."""
     root: Path | None = None
     """Where a named data set lies."""
     domain: str | None = None
@@ -54,15 +57,25 @@ class Train:
 
     def run(self, console: Console) -> None:
         """Do it."""
-        from acclimate.data import load
+        from acclimate.data import load, load_images
         from acclimate.source.train import train
 
         check_absent(self.out)
         data = load(self.data, "train", root=self.root, domain=self.domain, size=self.size)
         report_skipped(data.skipped, console)
+        target = None
+        if self.target is not None:
+            side = data.images.shape[-1]
+            target = load_images(self.target, root=self.root, domain=self.domain, size=side).images
         make_bundle(
             lambda run: train(
-                self.method, self.model, data, self.settings, run, weights=self.weights
+                self.method,
+                self.model,
+                data,
+                self.settings,
+                run,
+                weights=self.weights,
+                target=target,
             ),
             self.out,
             console,

@@ -1,0 +1,114 @@
+"""Images learned from one by one, all in the same kernels: for devices that large kernels keep busy.
+
+One model, and as many sets of its moving parameters as there are images.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from acclimate.adapt.learner import Learner
+from acclimate.backbones import Classifier
+from acclimate.objectives import Objective
+from acclimate.precision import autocast
+from acclimate.randomness import key
+
+
+def can_vmap(learner: Learner) -> bool:
+    """Whether the steps are plain SGD and leave batch norm's statistics alone, or nearly so."""
+    return learner.settings.optimizer == "sgd" and learner.settings.normalisation == "source"
+
+
+def vmapped(
+    learner: Learner,
+    images: Float[Tensor, "batch 3 size size"],
+    index: Int64[Tensor, "batch"],
+    *,
+    every: bool = False,
+) -> list[Float[Tensor, "batch classes"]]:
+    """As `acclimate.adapt.one_by_one.one_by_one` with one learner, up to rounding.
+
+    Args:
+        learner: Must begin every image from the source weights; see `can_vmap`. It is left as it
+            was, but for the steps and answers that it counts as refused.
+        images: 0..1, not normalised.
+        index: Their numbers in the stream.
+        every: Answer before the first step and after each one, not only after the last.
+    """
+    learner.forget()
+    crowd = _Crowd(learner, len(images))
+    normalized = learner.preprocessing.normalize(images)
+    answers = [crowd.answers(normalized)] if every else []
+    for step in range(learner.settings.steps):
+        crowd.step(images, index, step)
+        if every:
+            answers.append(crowd.answers(normalized))
+    return answers or [crowd.answers(normalized)]
+
+
+class _Pair(nn.Module):
+    """Model and objective as one module, so that one dictionary names the parameters of both."""
+
+    def __init__(self, model: Classifier, objective: Objective):
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, *drawn: Tensor) -> Tensor:
+        return self.objective(self.model, *drawn)
+
+
+class _Crowd:
+    """A learner's moving parameters, once for each image."""
+
+    def __init__(self, learner: Learner, count: int):
+        assert learner.objective is not None
+        self.learner, self.count = learner, count
+        self.pair = _Pair(learner.model, learner.objective)
+        moving = {id(parameter) for parameter in learner.moving}
+        every = dict(self.pair.named_parameters()) | dict(self.pair.named_buffers())
+        tensors = {name: tensor.detach() for name, tensor in every.items()}
+        own = [name for name, tensor in every.items() if id(tensor) in moving]
+        self.frozen = {name: tensor for name, tensor in tensors.items() if name not in own}
+        self.own = {name: tensors[name].expand(count, *tensors[name].shape).clone() for name in own}
+        self.momentum = {name: torch.zeros_like(tensor) for name, tensor in self.own.items()}
+
+    def step(self, images: Tensor, index: Tensor, step: int) -> None:
+        """One step of SGD for each image; where its loss or gradient is not finite, none."""
+        settings = self.learner.settings
+        views, *rest = self.pair.objective.draw(images, key(settings.seed, "adapt", step), index)
+        drawn = [self.learner.preprocessing.normalize(views), *rest]
+        alone = [part.unflatten(0, (self.count, -1)) for part in drawn]
+        with autocast(self.learner.device, settings.precision):
+            gradients, losses = vmap(grad_and_value(self._loss))(self.own, *alone)
+        finite = losses.isfinite()
+        for gradient in gradients.values():
+            finite &= gradient.flatten(1).isfinite().all(1)
+        self.learner.refused += int((~finite).sum())
+        for name, gradient in gradients.items():
+            chosen = finite.view(-1, *[1] * (gradient.ndim - 1))
+            moved = self.momentum[name].mul(settings.momentum).add_(gradient)
+            self.momentum[name] = torch.where(chosen, moved, self.momentum[name])
+            self.own[name] = torch.where(
+                chosen, self.own[name] - settings.learning_rate * moved, self.own[name]
+            )
+
+    def answers(self, normalized: Tensor) -> Float[Tensor, "batch classes"]:
+        """Each image's logits by its own parameters; by the source's if these blew up."""
+        with autocast(self.learner.device, self.learner.settings.precision):
+            logits = vmap(self._logits)(self.own, normalized[:, None]).squeeze(1).float()
+            finite: Bool[Tensor, "batch 1"] = logits.isfinite().all(1, keepdim=True)
+            if finite.all():
+                return logits
+            self.learner.refused += int((~finite).sum())
+            return torch.where(finite, logits, self.learner.model(normalized).float())
+
+    def _loss(self, own: dict[str, Tensor], *drawn: Tensor) -> Tensor:
+        return functional_call(self.pair, {**self.frozen, **own}, drawn)
+
+    def _logits(self, own: dict[str, Tensor], normalized: Tensor) -> Tensor:
+        prefix = "model."
+        tensors = {**self.frozen, **own}
+        named = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        return functional_call(self.learner.model, named, (normalized,))
