@@ -34,8 +34,6 @@ from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS, STAGES, SourceSettings
 from acclimate.source.train import train
 
-FEW = ("ttt-mae",)
-"""So slow that fewer images must do."""
 COLUMNS = (
     "method", "bundle", "corruption", "accuracy", "images", "steps", "images_per_second",
     "forward_equivalents", "moving_parameters", "activation_bytes",
@@ -62,8 +60,10 @@ class Arguments:
     """Source images, evenly spaced."""
     images: int = 500
     """Test images under each corruption, evenly spaced."""
-    few_images: int = 50
-    """The same for ttt-mae."""
+    single_images: int = 200
+    """The same for ttt's bundle, which learns from each image alone."""
+    transformer_images: int = 50
+    """The same for ttt-mae's, which does so 20 times with 128 masks."""
     corruptions: tuple[str, ...] = ("gaussian_noise", "defocus_blur", "fog", "pixelate")
     """At severity 5."""
     oracle_corruptions: int = 2
@@ -115,9 +115,11 @@ def measured(
     """The rows of a recipe's bundle: itself frozen, with batch statistics, and its methods."""
     names = [name for name, row in METHODS.items() if row.recipe == recipe]
     names = [*dict.fromkeys(["source", "ptbn", *names])]
-    if recipe in FEW:
+    if RECIPES[recipe].transformer:
         names.remove("ptbn")  # no batch norm
-        test = subset(test, arguments.few_images)
+        test = subset(test, arguments.transformer_images)
+    elif any(METHODS[name].settings.one_by_one for name in names):
+        test = subset(test, arguments.single_images)
     shifts = [("none", 0), *((name, 5) for name in arguments.corruptions)]
     oracle = any(METHODS[name].oracle for name in names)
     alone = [[shift] for shift in shifts[1 : 1 + arguments.oracle_corruptions]]
@@ -158,7 +160,7 @@ def make(
     with live() as progress:
         bundle = train(
             name,
-            arguments.transformer if recipe in FEW else arguments.model,
+            arguments.transformer if RECIPES[recipe].transformer else arguments.model,
             source,
             settings(arguments.epochs),
             Run(arguments.seed, arguments.out / "stages" / label, progress=progress),

@@ -1,4 +1,4 @@
-"""Images learned from one by one, all in the same kernels: for devices that large kernels keep busy.
+"""Images learned from one by one, all in the same kernels: for devices that need large ones.
 
 One model, and as many sets of its moving parameters as there are images.
 """
