@@ -145,6 +145,17 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_every_method_has_a_row_and_a_page():
+    page = ROOT / "docs" / "methods.md"
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| ([^|]+) \|.*\]\((\S+)\) \|$", page.read_text(encoding="utf-8"), re.M
+    )
+    assert [name for name, _, _ in rows] == list(METHODS)
+    for name, answers, target in rows:
+        assert METHODS[name].model in answers
+        assert name in (page.parent / target).read_text(encoding="utf-8")
+
+
 def test_the_reference_is_what_the_code_says():
     assert REFERENCE.read_text(encoding="utf-8") == reference(), (
         "the settings changed: run python tests/test_docs.py to write the page anew"
