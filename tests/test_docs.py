@@ -12,6 +12,7 @@ import shutil
 import textwrap
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from PIL import Image
 from acclimate import cli
 from acclimate.backbones import build
 from acclimate.data import LabelledImages, load
-from acclimate.methods import METHODS, AdapterSettings
+from acclimate.methods import METHODS, RECIPES, AdapterSettings
+from acclimate.objectives import OBJECTIVES
 from acclimate.quickstart import STUDY
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, with_epochs
@@ -28,7 +30,7 @@ from acclimate.source.train import train
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference-settings.md"
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), *ROOT.glob("README.md")]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *ROOT.glob("README.md")]
 BLOCK = re.compile(
     r"^(?:<!-- not run: ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -38,7 +40,7 @@ CANNOT_RUN = re.compile(
     r"make\b|pip\b|python3? -m (pip|venv)\b|git clone\b|cd\b|acclimate quickstart\b"
 )
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
@@ -80,7 +82,15 @@ def prepared(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def own_tables():
+    """Rows that a page adds are gone after it."""
+    with patch.dict(OBJECTIVES), patch.dict(RECIPES), patch.dict(METHODS):
+        yield
+
+
 @pages
+@pytest.mark.usefixtures("own_tables")
 def test_snippets_run(page, prepared, tmp_path, monkeypatch):
     place = tmp_path / "place"
     shutil.copytree(prepared, place)
@@ -135,6 +145,17 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_every_method_has_a_row_and_a_page():
+    page = ROOT / "docs" / "methods.md"
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| ([^|]+) \|.*\]\((\S+)\) \|$", page.read_text(encoding="utf-8"), re.M
+    )
+    assert [name for name, _, _ in rows] == list(METHODS)
+    for name, answers, target in rows:
+        assert METHODS[name].model in answers
+        assert name in (page.parent / target).read_text(encoding="utf-8")
+
+
 def test_the_reference_is_what_the_code_says():
     assert REFERENCE.read_text(encoding="utf-8") == reference(), (
         "the settings changed: run python tests/test_docs.py to write the page anew"
@@ -162,7 +183,13 @@ def reference() -> str:
         for field in fields(AdapterSettings)
     ]
     methods = [
-        [f"`{name}`", row.summary, f"the {row.model}", row.citation]
+        [
+            f"`{name}`",
+            row.summary,
+            ", ".join(RECIPES[row.recipe].stages),
+            f"the {row.model}",
+            row.citation,
+        ]
         for name, row in METHODS.items()
     ]
     return f"""\
@@ -175,15 +202,18 @@ On the command line a setting is an option of its name with hyphens: `align.lear
 
 ## Source stages
 
-`acclimate train` uses all of them, `acclimate align` those of the contrastive and the alignment
-stage. `--preset small` is the default; `paper` holds the published settings; `quickstart` is what
+`acclimate train METHOD` uses those of the stages that the method's recipe names (see
+[methods](#methods)), `acclimate align` those of the contrastive and the alignment stage.
+`--preset small` is the default; `paper` holds the published settings; `quickstart` is what
 `acclimate quickstart` trains with.
 
 {table(["setting", "meaning", "quickstart", "small", "paper"], source)}
 
 ## Methods
 
-{table(["method", "what it is", "who answers", "source"], methods)}
+[Methods](methods.md) explains each.
+
+{table(["method", "what it is", "stages", "who answers", "source"], methods)}
 
 ## Adapter settings of each method
 

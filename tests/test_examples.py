@@ -1,10 +1,23 @@
 """Each example runs as a program and prints what it promises."""
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from acclimate.data import load, subset
+from acclimate.methods import METHODS, RECIPES
+from acclimate.objectives import OBJECTIVES
+from acclimate.source.loop import Training
+from acclimate.source.presets import PRESETS
+from acclimate.source.train import train
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -30,7 +43,7 @@ def percents(text: str) -> list[float]:
 
 
 def test_every_example_is_tested():
-    tested = {"adapt_your_model.py", "plain_loop.py", "stream.py"}
+    tested = {"adapt_your_model.py", "new_method.py", "plain_loop.py", "stream.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -40,6 +53,34 @@ def test_adapt_your_model_compares_with_the_frozen_network():
     assert len(percents("\n".join(lines))) == 6
     # It has seen the training set once: far more than the 10 % of guessing, without a shift.
     assert percents(lines[1])[0] > 50
+
+
+def test_new_method_adapts_by_its_own_task():
+    (line,) = run("new_method.py").splitlines()
+    words = r"frozen (\S+), batch statistics (\S+), adapted (\S+) % right"
+    assert percents(" ".join(re.fullmatch(words, line).groups()))[2] > 25  # guessing: 10
+
+
+@pytest.mark.slow
+def test_new_method_has_learned_its_task():
+    spec = importlib.util.spec_from_file_location("new_method", EXAMPLES / "new_method.py")
+    example = importlib.util.module_from_spec(spec)
+    with patch.dict(OBJECTIVES), patch.dict(RECIPES), patch.dict(METHODS):
+        spec.loader.exec_module(example)
+        images = subset(load("fashion-mnist-mini", "train"), 1000)
+        joint = Training(4, batch=64, learning_rate=1e-2, warm_up=0.5)
+        settings = replace(PRESETS["small"], joint=joint, crop_padding=2, cutout=0)
+        bundle = train("upside-down", "acclimate:resnet8-w8", images, settings)
+    test = subset(load("fashion-mnist-mini", "test"), 500).images
+    views, turned = bundle.objective.draw(
+        bundle.preprocessing.unit(test), 0, torch.arange(len(test))
+    )
+    with torch.no_grad():
+        guesses = bundle.objective.guess(
+            bundle.classifier.encoder(bundle.preprocessing.normalize(views))
+        )
+    # Guessing: 50 %, and 55 % of 1,000 views is three standard deviations above.
+    assert (guesses.argmax(1) == turned).float().mean() > 0.55
 
 
 def test_plain_loop_trains_both_losses_and_answers():

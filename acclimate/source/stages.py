@@ -40,6 +40,14 @@ class Work:
         return self.twin or self.classifier
 
 
+def new_twin(work: Work) -> Classifier:
+    """h'∘(π∘g) as it begins: g is the encoder to start from, or a copy of f as it is now."""
+    begin = work.classifier
+    if work.start is not None:
+        begin = Classifier(work.start, work.classifier.head)
+    return projected(begin, work.classifier.head)
+
+
 def supervised(work: Work) -> None:
     """h∘f by cross entropy."""
     fit(
@@ -112,10 +120,7 @@ def parts(work: Work) -> None:
 
 def contrastive(work: Work) -> None:
     """The twin π∘g by the objective (CTA, Eq. 1)."""
-    begin = work.classifier
-    if work.start is not None:
-        begin = Classifier(work.start, work.classifier.head)
-    work.twin = projected(begin, work.classifier.head)
+    work.twin = new_twin(work)
     check_twin(work.twin, work.classifier, work.source, work.settings)
     fit(
         "contrastive",

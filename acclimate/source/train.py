@@ -23,7 +23,7 @@ from acclimate.randomness import key
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
-from acclimate.source.stages import STAGES, Work, observe
+from acclimate.source.stages import STAGES, Work, new_twin, observe
 
 
 def train(
@@ -133,7 +133,9 @@ def begin(
             **(options or {}),
         }
         with _seeded(run, "objective"):
-            work.objective = recipe.objective(work.classifier, source.preprocessing, **work.options)
+            # Layers that it taps must have the names that they have in what will adapt.
+            model = new_twin(work) if "contrastive" in recipe.stages else work.classifier
+            work.objective = recipe.objective(model, source.preprocessing, **work.options)
     return work
 
 

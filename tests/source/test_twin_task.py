@@ -1,0 +1,37 @@
+"""A twin whose task taps an inner layer: its names are those of what adapts."""
+
+import pytest
+import torch
+
+import acclimate
+from acclimate.data import LabelledImages
+from acclimate.source.presets import PRESETS, with_epochs
+
+
+@pytest.fixture(scope="module")
+def data(images):
+    return LabelledImages(images[:32], torch.arange(32) % 2, ("ant", "bee"), "random")
+
+
+@pytest.mark.parametrize("tap", [2, "encoder.stages.1"])
+def test_the_tap_is_a_layer_of_the_twin(data, tap, tmp_path):
+    options = {"tap": tap, "copies": 2}
+    settings = with_epochs(PRESETS["small"], 1)
+    bundle = acclimate.train(
+        "cta-rotation", "acclimate:resnet8-w8", data, settings, options=options
+    )
+    assert bundle.objective.tap == "encoder.stages.1"
+    bundle.save(tmp_path / "bundle")
+    loaded = acclimate.Adapter(acclimate.Bundle.load(tmp_path / "bundle"), device="cpu")
+    adapter = acclimate.Adapter(bundle, device="cpu")
+    assert torch.equal(adapter(data.images), loaded(data.images))
+    before = dict(bundle.twin.encoder.named_parameters())
+    moved = {
+        name
+        for name, parameter in adapter.model.encoder.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
+    assert moved
+    assert all(
+        name.startswith(("encoder.stem", "encoder.stages.0", "encoder.stages.1")) for name in moved
+    )
