@@ -540,3 +540,16 @@ def test_a_bundle_with_a_nan_weight_is_refused(bundle):
         spoiled.twin.head.weight[0, 0] = float("nan")
     with pytest.raises(InputError, match="NaN"):
         Adapter(spoiled, "cta")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["cta", "tent", "ttt"])
+def test_the_caller_s_autocast_changes_nothing(bundle_of, images, name, precision):
+    """Torch keeps cast weights until the outermost autocast ends: steps would go unseen."""
+    bundle, settings = bundle_of(name), short(name, precision=precision)
+    outside = Adapter(bundle, name, settings)(images[:20])
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = Adapter(bundle, name, settings)
+        found = inside(images[:20])
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.equal(found, outside)
