@@ -78,6 +78,8 @@ class Adapter:
         alone = self.settings.one_by_one and self.settings.reset == "batch"
         with undisturbed(self.device):
             objective = _objective(bundle, name, model) if self.settings.steps else None
+            if self.settings.one_by_one and objective and objective.least_images > 1:
+                raise InputError(f"{name} cannot learn from one image; leave one_by_one at False.")
             self._learners = [
                 Learner(model, objective, self.settings, self.preprocessing, self.device)
                 for _ in range(threads(self.device) if alone else 1)

@@ -174,7 +174,7 @@ def test_what_is_held_by_hand(bundle_of):
     held = fp32(bundle, "cta").cost(8).held_bytes
     moving = sum(4 * p.numel() for p in bundle.twin.encoder.parameters())
     tensors = len(list(bundle.twin.encoder.parameters()))
-    buffers = [b for b in bundle.twin.encoder.buffers()]
+    buffers = list(bundle.twin.encoder.buffers())
     statistics = sum(b.nbytes for b in buffers)
     blended = sum(b.nbytes for b in buffers if b.is_floating_point())
     assert held == 3 * moving + 4 * tensors + 2 * statistics + blended
