@@ -553,3 +553,12 @@ def test_the_caller_s_autocast_changes_nothing(bundle_of, images, name, precisio
         found = inside(images[:20])
         assert torch.is_autocast_enabled("cpu")
     assert torch.equal(found, outside)
+
+
+def test_steps_in_bf16_reach_the_answer(bundle, images):
+    """Weights that were cast before a step must not answer after it."""
+    exact, half, frozen = (
+        Adapter(bundle, "cta", short("cta", **changes))(images[:20])
+        for changes in ({}, {"precision": "bf16"}, {"steps": 0})
+    )
+    assert (half - exact).abs().max() < 0.5 * (frozen - exact).abs().max()

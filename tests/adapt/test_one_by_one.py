@@ -1,6 +1,7 @@
 """Images that are learned from one by one, several at a time, against one after another."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -93,13 +94,19 @@ def test_trace_holds_every_step_of_every_image(bundle_of, images):
 
 
 def test_the_number_of_threads_stays(bundle_of, images):
+    """Here, and in threads that begin later: they take the process' number."""
+
+    def numbers():
+        with ThreadPoolExecutor(1) as pool:
+            return torch.get_num_threads(), pool.submit(torch.get_num_threads).result()
+
     adapter = Adapter(bundle_of("ttt"), "ttt", **visible("ttt"))
     adapter(images[:7])
-    assert torch.get_num_threads() == 3
+    assert numbers() == (3, 3)
     fail(adapter)
     with pytest.raises(RuntimeError, match="no memory left"):
         adapter(images[:7])
-    assert torch.get_num_threads() == 3
+    assert numbers() == (3, 3)
 
 
 def fail(adapter):
