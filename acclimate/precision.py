@@ -1,5 +1,7 @@
 """When half precision is the faster one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -20,10 +22,23 @@ def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "fp32
     return "bf16" if native else "fp32"
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Autocast to bf16, or none, as `resolve` decides."""
+@contextmanager
+def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Autocast to bf16, or none, as `resolve` decides; whatever the caller's own autocast is."""
     half = resolve(precision, device) == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=half)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        try:
+            yield
+        finally:
+            # Inside a caller's autocast torch would keep the cast weights, although they move.
+            torch.clear_autocast_cache()
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Without gradients, and outside the caller's inference mode and autocast."""
+    with torch.inference_mode(False), torch.no_grad(), autocast(device, "fp32"):
+        yield
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -15,11 +15,13 @@ from typing import Literal
 
 import torch
 import tyro
-from common import alternate, describe, finish, ratio
-from hot_path import CLASSES, adapter
+from common import CLASSES, alternate, describe, finish, ratio
 from torch import Tensor, nn
 
+from acclimate.adapt import Adapter
 from acclimate.backbones import build, projected, split
+from acclimate.bundle import Bundle
+from acclimate.methods import AdapterSettings
 from acclimate.preprocessing import Preprocessing
 
 FASTER, MEMORY = 3, 0.5
@@ -45,6 +47,15 @@ class Options:
     """With ``weigh``: only answer, without adapting."""
     out: Path | None = None
     """A JSON file."""
+
+
+def adapter(classifier: nn.Module, twin: nn.Module, options: Options) -> Adapter:
+    """CTA with the batch's statistics alone, and the steps that are asked for."""
+    bundle = Bundle(classifier, twin, Preprocessing(options.size), tuple(map(str, range(CLASSES))))
+    settings = AdapterSettings(
+        steps=options.steps, learning_rate=1e-4, normalisation="batch", seed=options.seed
+    )
+    return Adapter(bundle, "cta", settings)
 
 
 def engine(model: nn.Module, images: Tensor, options: Options) -> Callable[[Tensor], Tensor]:

@@ -4,11 +4,24 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from acclimate import machine
+from acclimate.backbones import build, projected, split
+from acclimate.bundle import Bundle
 from acclimate.files import write_text
+from acclimate.methods import RECIPES
+from acclimate.preprocessing import Preprocessing
+from acclimate.source.images import SourceImages
+from acclimate.source.loop import Run
+from acclimate.source.presets import PRESETS
+from acclimate.source.train import begin, make
+
+CLASSES = 10
 
 
 def alternate(
@@ -50,3 +63,20 @@ def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
     print(", ".join(f"{name} {value}" for name, value in where.items()))
     if out:
         write_text(out, json.dumps({**result, "environment": where}, indent=2) + "\n")
+
+
+def random_bundle(model: str, recipe: str, size: int, seed: int) -> Bundle:
+    """A recipe's bundle with the published options and random weights: speed depends on neither."""
+    torch.manual_seed(seed)
+    row = RECIPES[recipe]
+    # As many images as TTT++ needs to tell how much the moments of a queue of them vary.
+    images = torch.randint(0, 256, (3 * 1024, 3, size, size), dtype=torch.uint8)
+    source = SourceImages(images, Preprocessing(size))
+    classifier = split(build(model, classes=CLASSES)).eval()
+    work = begin(row, classifier, source, PRESETS["paper"], Run(seed=seed))
+    if "align" in row.stages:
+        work.twin = projected(work.classifier)
+    names = tuple(map(str, range(CLASSES)))
+    bundle = make(work, replace(row, stages=()), names, origin="random")
+    bundle.recipe = recipe
+    return bundle

@@ -1,37 +1,42 @@
-"""What an adapted batch costs above the bare passes, and which part of the speed is bf16's."""
+"""What an adapted batch costs above the bare passes, for each method; what bf16's part in it is."""
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import tyro
-from common import alternate, describe, finish, ratio
-from torch import Tensor, nn
+from common import alternate, describe, finish, random_bundle, ratio
+from torch import Tensor
 
 from acclimate.adapt import Adapter
-from acclimate.backbones import build, projected, split
+from acclimate.adapt.parameters import select_parameters
 from acclimate.bundle import Bundle
-from acclimate.methods import AdapterSettings
-from acclimate.objectives import contrastive_loss
-from acclimate.precision import resolve
-from acclimate.preprocessing import Preprocessing
+from acclimate.memory import keep_freed_memory
+from acclimate.methods import METHODS, AdapterSettings
+from acclimate.precision import Precision, resolve
 from acclimate.randomness import key
-from acclimate.views import SimCLRViews, simclr_views
 
 TARGET = 1.10
-CLASSES = 10
+WITH_STEPS = tuple(name for name, row in METHODS.items() if row.objective)
+MODELS = {"ttt": "acclimate:preact26", "ttt-mae": "acclimate:vit6-w192-p4"}
+"""By recipe, where a method asks for another model."""
 
 
 @dataclass
 class Options:
-    """Time the adapter against the same passes written plainly."""
+    """Time each method's adapter against the same passes written plainly."""
 
+    methods: tuple[str, ...] = WITH_STEPS
     model: str = "acclimate:resnet14-w32"
+    """Of all but ttt, which has preact26, and ttt-mae, which has vit6-w192-p4."""
     batch: int = 128
-    steps: int = 20
+    alone: int = 2
+    """Images of the methods that learn from each alone."""
+    steps: int = 3
+    """At most; fewer where a method publishes fewer."""
     size: int = 32
     """Side of the images, in pixels."""
     pairs: int = 5
@@ -39,116 +44,186 @@ class Options:
     threads: int | None = None
     """None takes torch's default."""
     parts: bool = True
-    """Also time the bare passes in float32, with and without channels_last."""
+    """Also time cta-paper's bare passes in float32, with and without channels_last."""
     seed: int = 0
     out: Path | None = None
     """A JSON file."""
 
 
-def bare(
-    model: nn.Module, options: Options, *, bf16: bool, layout: torch.memory_format
-) -> Callable:
-    """Adapt to a batch and answer as one would write it by hand: no checks, no choices."""
-    model = copy.deepcopy(model).to(memory_format=layout).train().requires_grad_(False)
-    encoder = model.encoder.requires_grad_(True)
-    parameters = list(encoder.parameters())
-    optimizer = torch.optim.Adam(parameters, 1e-4, fused=True)
-    state = [tensor.detach() for tensor in (*parameters, *encoder.buffers())]
-    floats = [tensor for tensor in state if tensor.is_floating_point()]
-    source = [tensor.clone() for tensor in floats]
-    index, mean, std = torch.arange(options.batch), *_statistics()
-    settings = SimCLRViews()
+class Bare:
+    """Adapt and answer as one would write it by hand for one method: no checks, no choices.
 
-    def normalize(images: Tensor) -> Tensor:
-        return ((images - mean) / std).contiguous(memory_format=layout)
+    Args:
+        bundle: As the adapter's.
+        name: A method with gradient steps.
+        settings: The adapter's; ``prior`` is taken to be 0.
+        precision: bf16 or fp32.
+        layout: Of weights and images.
+    """
 
-    def run(images: Tensor) -> Tensor:
+    def __init__(
+        self,
+        bundle: Bundle,
+        name: str,
+        settings: AdapterSettings,
+        precision: Precision,
+        layout: torch.memory_format = torch.channels_last,
+    ):
+        self.settings, self.layout = settings, layout
+        self.bf16 = precision == "bf16"
+        row, preprocessing = METHODS[name], bundle.preprocessing
+        model = bundle.twin if row.model == "twin" else bundle.classifier
+        self.model = copy.deepcopy(model).to(memory_format=layout).requires_grad_(False).eval()
+        own = row.objective is type(bundle.objective)
+        objective = bundle.objective if own else row.objective(model, preprocessing)
+        self.objective = copy.deepcopy(objective).requires_grad_(False).eval()
+        if settings.temperature:
+            self.objective.temperature = settings.temperature
+        self.mean, self.std = (
+            torch.tensor(x)[:, None, None] for x in (preprocessing.mean, preprocessing.std)
+        )
+        self.norms_learn = settings.normalisation != "source"
+        self.seen = 0
+        self._prepare(2, preprocessing.size)
+
+    def _prepare(self, count: int, size: int) -> None:
+        """What moves: the parameters that a gradient reaches; then what to go back to."""
+        chosen = list(select_parameters(self.model.encoder, self.settings.parameters))
+        if self.settings.auxiliary:
+            chosen += self.objective.requires_grad_().parameters()
+        state = [*self.model.encoder.buffers(), *self.objective.buffers()]
+        before = [tensor.clone() for tensor in state]
+        self._loss(torch.rand(count, 3, size, size), torch.arange(count), 0).backward()
+        for tensor, value in zip(state, before):
+            tensor.copy_(value)
+        moving = [parameter for parameter in chosen if parameter.grad is not None]
+        for parameter in chosen:
+            parameter.requires_grad_(parameter.grad is not None).grad = None
+        kinds = {
+            "adam": lambda: torch.optim.Adam(moving, self.settings.learning_rate, fused=True),
+            "sgd": lambda: torch.optim.SGD(
+                moving, self.settings.learning_rate, momentum=self.settings.momentum, fused=True
+            ),
+        }
+        self.optimizer = kinds[self.settings.optimizer]()
+        self.state = [p.detach() for p in moving] + state
+        self.source = [tensor.clone() for tensor in self.state]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The logits, of one image after another where the method learns so."""
         images = images.float() / 255
-        torch._foreach_copy_(floats, source)
-        for value in optimizer.state.values():
-            torch._foreach_zero_(list(value.values()))
-        for step in range(options.steps):
-            drawn = key(options.seed, "adapt", step)
-            views = simclr_views(images, settings, key=drawn, index=index, count=2)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                first, second = encoder(normalize(views)).chunk(2)
-            loss = contrastive_loss(first, second, temperature=0.5)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        index = torch.arange(self.seen, self.seen + len(images))
+        self.seen += len(images)
+        if not self.settings.one_by_one:
+            return self._episode(images, index)
+        pairs = zip(images.split(1), index.split(1))
+        return torch.cat([self._episode(image, number) for image, number in pairs])
+
+    def _episode(self, images: Tensor, index: Tensor) -> Tensor:
+        if self.settings.reset == "batch":
+            torch._foreach_copy_(self.state, self.source)
+            for value in self.optimizer.state.values():
+                torch._foreach_zero_([x for x in value.values() if x is not None])
+        for step in range(self.settings.steps):
+            self._loss(images, index, step).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         # In training mode batch norm normalises by the batch's own statistics.
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return model(normalize(images)).float()
+        self.model.train(self.settings.normalisation == "batch")
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            return self.model(self._normalize(images)).float()
 
-    return run
+    def _loss(self, images: Tensor, index: Tensor, step: int) -> Tensor:
+        self.model.train(self.norms_learn)
+        self.objective.train(self.norms_learn)
+        views, *rest = self.objective.draw(images, key(self.settings.seed, "adapt", step), index)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            return self.objective(self.model, self._normalize(views), *rest)
 
-
-def _statistics() -> tuple[Tensor, Tensor]:
-    defaults = Preprocessing(1)
-    return tuple(torch.tensor(x)[:, None, None] for x in (defaults.mean, defaults.std))
-
-
-def adapter(classifier: nn.Module, twin: nn.Module, options: Options) -> Adapter:
-    """CTA in its default settings, with the steps that are asked for."""
-    bundle = Bundle(classifier, twin, Preprocessing(options.size), tuple(map(str, range(CLASSES))))
-    settings = AdapterSettings(
-        steps=options.steps, learning_rate=1e-4, normalisation="batch", seed=options.seed
-    )
-    return Adapter(bundle, "cta", settings)
+    def _normalize(self, images: Tensor) -> Tensor:
+        return ((images - self.mean) / self.std).contiguous(memory_format=self.layout)
 
 
-def main(options: Options) -> None:
-    """Compare, then take the speed apart."""
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads or torch.get_num_threads())
-    classifier = split(build(options.model, classes=CLASSES)).eval()
-    twin = projected(classifier).eval()
-    shape = (options.batch, 3, options.size, options.size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8)
-    bf16 = resolve("auto", torch.device("cpu")) == "bf16"
+def settings_of(name: str, options: Options) -> AdapterSettings:
+    """A method's own, shortened; without the prior, which batch norm in training mode lacks.
+
+    Random weights may not survive the published learning rate when nothing is ever reset.
+    """
+    settings = METHODS[name].settings
+    steps = min(settings.steps, options.steps)
+    return replace(settings, steps=steps, learning_rate=1e-6, prior=0.0, seed=options.seed)
+
+
+def adapter(bundle: Bundle, name: str, settings: AdapterSettings) -> Adapter:
+    """With one learner, as the bare passes: several at once are `one_by_one.py`'s matter."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = Adapter(bundle, name, settings, device="cpu")
+    torch.set_num_threads(threads)
+    return made
+
+
+def measured(name: str, options: Options) -> dict:
+    """Check one method, then time it."""
+    row = METHODS[name]
+    model = MODELS.get(row.recipe, options.model)
+    bundle = random_bundle(model, row.recipe, options.size, options.seed)
+    settings = settings_of(name, options)
+    count = options.alone if settings.one_by_one else options.batch
+    images = torch.randint(0, 256, (count, 3, options.size, options.size), dtype=torch.uint8)
+    check_equal(bundle, name, settings, images)
+    precision = resolve("auto", torch.device("cpu"))
     last, first = torch.channels_last, torch.contiguous_format
-    runs = {
-        "adapter": adapter(classifier, twin, options),
-        "bare": bare(twin, options, bf16=bf16, layout=last),
+    runs: dict[str, Any] = {
+        "adapter": adapter(bundle, name, settings),
+        "bare": Bare(bundle, name, settings, precision),
     }
-    if options.parts:
-        runs["bare, float32 contiguous"] = bare(twin, options, bf16=False, layout=first)
-        runs["bare, float32 channels_last"] = bare(twin, options, bf16=False, layout=last)
-    _check_equal(runs["adapter"], runs["bare"], images)
+    if options.parts and name == "cta-paper":
+        runs["bare, float32 contiguous"] = Bare(bundle, name, settings, "fp32", first)
+        runs["bare, float32 channels_last"] = Bare(bundle, name, settings, "fp32", last)
     seconds = alternate(
-        {name: lambda number, run=run: run(images) for name, run in runs.items()}, options.pairs
+        {label: lambda number, run=run: run(images) for label, run in runs.items()}, options.pairs
     )
-    _report(seconds, bf16, options)
+    if runs["adapter"].refused:
+        raise SystemExit("the adapter refused steps, which the bare passes do not")
+    ratios = {label: ratio(seconds, label, "bare") for label in seconds}
+    for label, times in seconds.items():
+        print(f"{name + ': ' + label:40} {median(times):8.3f}  {describe(ratios[label])}")
+    return {
+        "method": name,
+        "steps": settings.steps,
+        "images": count,
+        "precision": precision,
+        "seconds": seconds,
+        "ratio_over_bare": ratios,
+    }
 
 
-def _check_equal(adapter: Callable, bare: Callable, images: Tensor) -> None:
-    """Both must do the same work: their answers agree up to bf16's rounding."""
-    a, b = adapter(images), bare(images)
-    difference = (a - b).abs().max().item() / b.abs().max().item()
-    print(f"largest difference of the answers: {difference:.1e} of the largest logit")
-    if difference > 0.1:
+def check_equal(bundle: Bundle, name: str, settings: AdapterSettings, images: Tensor) -> None:
+    """Both must do the same work: in float32, with steps that show, their answers are the same."""
+    visible = {"adam": 1e-3, "sgd": 1e-2}[settings.optimizer]
+    settings = replace(settings, learning_rate=visible, precision="fp32")
+    before, *_, after = adapter(bundle, name, settings).trace(images)
+    found = Bare(bundle, name, settings, "fp32")(images)
+    difference, moved = ((x - after).abs().max().item() for x in (found, before))
+    print(f"{name}: logits differ by {difference:.1e}, the steps moved them by {moved:.1e}")
+    if not difference < 0.05 * moved:
         raise SystemExit("the adapter and the bare passes do not compute the same")
 
 
-def _report(seconds: dict[str, list[float]], bf16: bool, options: Options) -> None:
-    names = {name: name + (f", {'bf16' if bf16 else 'float32'} channels_last") for name in seconds}
-    print(f"{options.model}, batch {options.batch}, {options.steps} steps, {options.size} pixels")
-    print(f"{'':36} {'seconds':>8}  over bare")
-    ratios = {}
-    for name, times in seconds.items():
-        ratios[name] = ratio(seconds, name, "bare")
-        label = names[name] if name in ("adapter", "bare") else name
-        print(f"{label:36} {median(times):8.3f}  {describe(ratios[name])}")
+def main(options: Options) -> None:
+    """Each method in turn."""
+    keep_freed_memory()
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    print(f"{'':40} {'seconds':>8}  over bare")
+    rows = [measured(name, options) for name in options.methods]
     print(f"target: adapter over bare <= {TARGET}")
+    names = ("model", "batch", "alone", "steps", "size", "pairs")
     result = {
         "benchmark": "hot_path",
         "target": TARGET,
-        "precision": "bf16" if bf16 else "fp32",
-        "settings": {
-            name: getattr(options, name) for name in ("model", "batch", "steps", "size", "pairs")
-        },
-        "seconds": seconds,
-        "ratio_over_bare": ratios,
+        "settings": {name: getattr(options, name) for name in names},
+        "rows": rows,
     }
     finish(result, options.seed, options.out)
 

@@ -17,6 +17,7 @@ from acclimate.bundle import Bundle
 from acclimate.errors import InputError, unknown_name
 from acclimate.methods import AdapterSettings, method
 from acclimate.objectives import Objective
+from acclimate.precision import undisturbed
 from acclimate.preprocessing import check_images
 
 
@@ -75,8 +76,10 @@ class Adapter:
         self.device = _device(device)
         model = _model(bundle, name)
         alone = self.settings.one_by_one and self.settings.reset == "batch"
-        with torch.inference_mode(False):
+        with undisturbed(self.device):
             objective = _objective(bundle, name, model) if self.settings.steps else None
+            if self.settings.one_by_one and objective and objective.least_images > 1:
+                raise InputError(f"{name} cannot learn from one image; leave one_by_one at False.")
             self._learners = [
                 Learner(model, objective, self.settings, self.preprocessing, self.device)
                 for _ in range(threads(self.device) if alone else 1)
@@ -150,13 +153,20 @@ class Adapter:
         self._seen, self._first.refused = snapshot.seen, snapshot.refused
 
     def cost(self, batch: int = 128) -> Cost:
-        """Measure what an image costs when this many come together; nothing is learned from it."""
-        return measure_cost(self._first, 1 if self.settings.one_by_one else batch)
+        """Measure what an image costs when this many come together; nothing is learned from it.
+
+        Raises:
+            InputError: no image.
+        """
+        if batch < 1:
+            raise InputError(f"the cost is that of a batch of at least 1 image, not {batch}.")
+        with undisturbed(self.device):
+            return measure_cost(self._first, 1 if self.settings.one_by_one else batch)
 
     def _answers(self, images: Tensor, *, every: bool) -> list[Tensor]:
         """The answers before the first step and after each, or only the last."""
         check_images(images)
-        with torch.inference_mode(False), torch.no_grad():
+        with undisturbed(self.device):
             unit = self.preprocessing.unit(images.to(self.device))
             if self.settings.one_by_one:
                 index = torch.arange(self._seen, self._seen + len(unit), device=self.device)

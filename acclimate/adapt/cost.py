@@ -1,10 +1,16 @@
 """What adapting costs, counted while it is done, not declared."""
 
+import weakref
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from acclimate.adapt.learner import Learner
 
@@ -22,7 +28,8 @@ class Cost:
     """What the adapter keeps beside the model: copies to go back to, the optimiser's state, and the
     objective's parts."""
     activation_bytes: int
-    """What a step keeps of its forward pass for the backward pass, a whole batch of it."""
+    """What a step keeps of its forward pass for the backward pass, a whole batch of it; the model's
+    own weights are not counted."""
 
 
 def measure_cost(learner: Learner, batch: int) -> Cost:
@@ -30,45 +37,82 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
 
     Args:
         learner: What is measured.
-        batch: Images that come together.
+        batch: Images that come together. Where the objective needs more, earlier ones are learned
+            from again, and their cost is these images' too.
     """
     size = learner.preprocessing.size
-    images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-    images, index = images.to(learner.device), torch.arange(batch, device=learner.device)
-    state = [tensor.clone() for tensor in (*learner.state, *learner.optimizer_state)]
-    refused, kept = learner.refused, _Kept()
-    with torch.inference_mode(False), torch.no_grad():
-        with FlopCounterMode(display=False) as whole, kept:
-            learner.episode(images, index, batch)
-        with FlopCounterMode(display=False) as forward:
-            votes = learner.model.votes(learner.preprocessing.normalize(images))
-        for tensor, value in zip((*learner.state, *learner.optimizer_state), state):
-            tensor.copy_(value)
+    context = max(batch, learner.objective.fewest_images if learner.objective else 1)
+    images = torch.rand(context, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images, index = images.to(learner.device), torch.arange(context, device=learner.device)
+    changing = [*learner.state, *learner.optimizer_state]
+    before = [tensor.clone() for tensor in changing]
+    refused, saved = learner.refused, _Saved(learner)
+    with _flops() as whole:
+        learner.episode(images, index, batch)
+    with _flops() as forward:
+        votes = learner.model.votes(learner.preprocessing.normalize(images))
+    if learner.settings.steps:
+        with saved:  # apart, because the counter of multiplications keeps graphs alive
+            learner.step(images, index, 0)
+    for tensor, value in zip(changing, before):
+        tensor.copy_(value)
     learner.refused = refused
-    single = forward.get_total_flops() / len(votes)
-    owned = [*state, *(learner.objective.parameters() if learner.objective else ())]
+    single = forward.get_total_flops() / len(votes) / context
     return Cost(
-        forward_equivalents=whole.get_total_flops() / single,
+        forward_equivalents=whole.get_total_flops() / single / batch,
         moving_parameters=sum(parameter.numel() for parameter in learner.moving),
-        held_bytes=sum(tensor.nbytes for tensor in owned),
-        activation_bytes=kept.most,
+        held_bytes=sum(tensor.nbytes for tensor in learner.held),
+        activation_bytes=saved.most,
     )
 
 
-class _Kept(torch.autograd.graph.saved_tensors_hooks):
-    """Counts the bytes that autograd saves, each storage once; the most of any step."""
+def _flops() -> FlopCounterMode:
+    """Torch's counter, which does not know attention on a CPU."""
 
-    def __init__(self):
+    def forward(query, key, value, *_, out_shape=None, **__) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    def backward(gradient, query, key, value, *_, out_shape=None, **__) -> int:
+        return sdpa_backward_flop_count(gradient, query, key, value)
+
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    derivative = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return FlopCounterMode(display=False, custom_mapping={attention: forward, derivative: backward})
+
+
+class _Packed:
+    """Stands for a saved tensor as long as autograd keeps it."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+
+class _Saved(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the bytes that autograd keeps at a time, each storage once; and the most of them."""
+
+    def __init__(self, learner: Learner):
         self.most = 0
-        self._storages: dict[int, int] = {}
-        super().__init__(self._pack, self._unpack)
+        self._now = 0
+        self._users: Counter[int] = Counter()
+        modules = filter(None, (learner.model, learner.objective))
+        self._weights = {
+            tensor.untyped_storage().data_ptr()
+            for module in modules
+            for tensor in (*module.parameters(), *module.buffers())
+        }
+        super().__init__(self._pack, lambda packed: packed.tensor)
 
-    def _pack(self, tensor: Tensor) -> Tensor:
+    def _pack(self, tensor: Tensor) -> _Packed:
+        packed = _Packed(tensor.detach())
         storage = tensor.untyped_storage()
-        self._storages[storage.data_ptr()] = storage.nbytes()
-        self.most = max(self.most, sum(self._storages.values()))
-        return tensor
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address not in self._weights:
+            weakref.finalize(packed, self._release, address, size)
+            self._now += 0 if self._users[address] else size
+            self._users[address] += 1
+            self.most = max(self.most, self._now)
+        return packed
 
-    def _unpack(self, tensor: Tensor) -> Tensor:
-        self._storages.clear()  # the backward pass has begun
-        return tensor
+    def _release(self, address: int, size: int) -> None:
+        self._users[address] -= 1
+        self._now -= 0 if self._users[address] else size

@@ -91,6 +91,15 @@ class Learner:
         found = [value for state in states for value in state.values()]
         return [value for value in found if isinstance(value, Tensor)]
 
+    @property
+    def held(self) -> list[Tensor]:
+        """Every tensor that is kept beside the model: copies, the optimiser's, the objective's."""
+        objective = self.objective
+        parts = [*objective.parameters(), *objective.buffers()] if objective else []
+        statistics = [tensor for pair in self._source_statistics for tensor in pair]
+        copies = [*self._source.copies, *self._last_statistics.copies]
+        return [*copies, *statistics, *self.optimizer_state, *parts]
+
     @torch.no_grad()
     def forget(self) -> None:
         """Go back to the source weights, in place."""
@@ -119,18 +128,29 @@ class Learner:
             self.forget()
         answers = [self._predict(context, fresh)] if every else []
         for step in range(self.settings.steps):
-            self._step(context, index, step)
+            self.step(context, index, step)
             if every:
                 answers.append(self._predict(context, fresh))
         return answers or [self._predict(context, fresh)]
 
-    def _step(self, context: Tensor, index: Tensor, step: int) -> None:
-        """One gradient step on the objective; undone if its loss or gradient is not finite."""
+    def step(
+        self,
+        context: Float[Tensor, "context 3 size size"],
+        index: Int64[Tensor, "context"],
+        number: int,
+    ) -> None:
+        """One gradient step on the objective; undone if its loss or gradient is not finite.
+
+        Args:
+            context: 0..1, not normalised.
+            index: Their numbers in the stream.
+            number: Of the step: each draws other views.
+        """
         objective, optimizer = self.objective, self._optimizer
         if objective is None or optimizer is None or len(context) < objective.least_images:
             return
         self._last_statistics.keep()
-        loss = self._backward(context, index, step)
+        loss = self._backward(context, index, number)
         gradients = [p.grad for p in self.moving if p.grad is not None]
         if torch.isfinite(loss + torch.stack(torch._foreach_norm(gradients)).sum()):
             optimizer.step()

@@ -1,6 +1,6 @@
 """Each image learned from alone: many at once, each with its own moving parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from acclimate.adapt.learner import Learner
+from acclimate.precision import undisturbed
 
 
 def threads(device: torch.device) -> int:
@@ -51,7 +52,9 @@ def one_by_one(
     return [torch.cat(step) for step in zip(*answers)]
 
 
-def _shared(learners, answer, count: int) -> list[list[Tensor]]:
+def _shared(
+    learners: Sequence[Learner], answer: Callable[[Learner, int], list[Tensor]], count: int
+) -> list[list[Tensor]]:
     """All answers, in order; whichever learner is free takes the next image."""
     free: SimpleQueue[Learner] = SimpleQueue()
     for learner in learners:
@@ -60,15 +63,16 @@ def _shared(learners, answer, count: int) -> list[list[Tensor]]:
     def work(number: int) -> list[Tensor]:
         learner = free.get()
         try:
-            with torch.inference_mode(False), torch.no_grad():
+            with undisturbed(learner.device):
                 return answer(learner, number)
         finally:
             free.put(learner)
 
     kept = torch.get_num_threads()
-    with ThreadPoolExecutor(
-        len(learners), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        answers = list(pool.map(work, range(count)))
-    torch.set_num_threads(kept)  # the number that new threads begin with is the process's
-    return answers
+    try:
+        with ThreadPoolExecutor(
+            len(learners), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            return list(pool.map(work, range(count)))
+    finally:
+        torch.set_num_threads(kept)  # the number that new threads begin with is the process's

@@ -69,6 +69,11 @@ class Backup:
             if (group := [tensor for tensor in tensors if tensor.dtype == dtype])
         ]
 
+    @property
+    def copies(self) -> list[Tensor]:
+        """The kept values."""
+        return [value for _, values in self._groups for value in values]
+
     def restore(self) -> None:
         """Write the kept values back."""
         for tensors, values in self._groups:

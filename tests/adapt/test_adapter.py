@@ -540,3 +540,25 @@ def test_a_bundle_with_a_nan_weight_is_refused(bundle):
         spoiled.twin.head.weight[0, 0] = float("nan")
     with pytest.raises(InputError, match="NaN"):
         Adapter(spoiled, "cta")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["cta", "tent", "ttt"])
+def test_the_caller_s_autocast_changes_nothing(bundle_of, images, name, precision):
+    """Torch keeps cast weights until the outermost autocast ends: steps would go unseen."""
+    bundle, settings = bundle_of(name), short(name, precision=precision)
+    outside = Adapter(bundle, name, settings)(images[:20])
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = Adapter(bundle, name, settings)
+        found = inside(images[:20])
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.equal(found, outside)
+
+
+def test_steps_in_bf16_reach_the_answer(bundle, images):
+    """Weights that were cast before a step must not answer after it."""
+    exact, half, frozen = (
+        Adapter(bundle, "cta", short("cta", **changes))(images[:20])
+        for changes in ({}, {"precision": "bf16"}, {"steps": 0})
+    )
+    assert (half - exact).abs().max() < 0.5 * (frozen - exact).abs().max()

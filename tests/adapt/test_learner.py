@@ -1,0 +1,127 @@
+"""What a learner moves, what it leaves alone, and what it goes back to."""
+
+import pytest
+import torch
+
+from acclimate.adapt import Adapter
+from acclimate.errors import InputError
+from acclimate.methods import METHODS
+
+WITH_STEPS = [name for name, row in METHODS.items() if row.objective]
+
+
+def adapter_of(bundle, name, **changes):
+    visible = {"steps": 2, "learning_rate": 3e-3, "precision": "fp32"}
+    return Adapter(bundle, name, **visible | changes)
+
+
+def snapshot(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def moved(module, before):
+    parameters = dict(module.named_parameters())
+    return {name for name, p in parameters.items() if not torch.equal(p, before[name])}
+
+
+@pytest.mark.parametrize("name", WITH_STEPS)
+def test_a_temperature_is_refused_where_there_is_none(bundle_of, name):
+    if name in ("y", "cta-c", "cta", "cta-paper"):
+        assert adapter_of(bundle_of(name), name, temperature=0.2)
+    else:
+        with pytest.raises(InputError, match="has no temperature"):
+            adapter_of(bundle_of(name), name, temperature=0.2)
+
+
+@pytest.mark.parametrize("name", ["cta", "nc-ttt"])
+def test_learning_one_by_one_is_refused_where_one_image_teaches_nothing(bundle_of, name):
+    with pytest.raises(InputError, match="cannot learn from one image"):
+        adapter_of(bundle_of(name), name, one_by_one=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("ttt", 2), ("clust3", None), ("nc-ttt", 2), ("rec-ttt", None)]
+)
+def test_what_comes_after_the_tap_does_not_move(bundle_of, images, name, last):
+    """The second of three stages is ``stages.1``; ClusT3 and ReC-TTT may tap the last one."""
+    adapter = adapter_of(bundle_of(name), name)
+    encoder = adapter.model.encoder
+    before = snapshot(encoder)
+    adapter(images[:9])
+    names = moved(encoder, before)
+    assert any("stem" in name for name in names)
+    if last:
+        assert names == {name for name in before if is_below(name, last, encoder)}
+    counted = adapter.cost(9).moving_parameters
+    of_objective = sum(
+        p.numel()
+        for p in adapter._learners[0].objective.parameters()
+        if p.requires_grad and adapter.settings.auxiliary
+    )
+    assert counted == of_objective + sum(
+        p.numel() for name, p in encoder.named_parameters() if name in names
+    )
+    heads = [n for n, p in adapter.model.head.named_parameters() if p.requires_grad]
+    assert heads == []
+
+
+def is_below(name, last, encoder):
+    stages = [f"stages.{number}." for number in range(last)]
+    return name in dict(encoder.named_parameters()) and name.startswith(("stem", *stages))
+
+
+@pytest.mark.parametrize("name", ["ttt", "ttt-online", "y"])
+def test_auxiliary_moves_the_objective_s_own_parts(bundle_of, images, name):
+    for auxiliary in (True, False):
+        adapter = adapter_of(bundle_of(name), name, auxiliary=auxiliary)
+        objective = adapter._learners[0].objective
+        before = snapshot(objective)
+        adapter(images[:1].expand(9, -1, -1, -1) if name != "y" else images[:9])
+        everything = {name for name, _ in objective.named_parameters()}
+        assert moved(objective, before) == (everything if auxiliary else set())
+
+
+@pytest.mark.parametrize("name", WITH_STEPS)
+def test_a_reset_brings_back_the_objective_too(bundle_of, images, name):
+    bundle = bundle_of(name)
+    adapter = adapter_of(bundle, name, reset="never")
+    [learner] = adapter._learners
+    model = bundle.twin if METHODS[name].model == "twin" else bundle.classifier
+    adapter(images[:9])
+    adapter.reset()
+    assert_equal(learner.model, model)
+    if bundle.objective is not None and type(learner.objective) is type(bundle.objective):
+        assert_equal(learner.objective, bundle.objective)
+    assert all(not state.any() for state in learner.optimizer_state)
+
+
+def assert_equal(own, source):
+    own, source = own.state_dict(), source.state_dict()
+    assert own.keys() == source.keys()
+    assert all(torch.equal(own[name], source[name]) for name in source)
+
+
+def test_buffers_of_the_objective_change_and_are_forgotten(bundle_of, images):
+    """TTT++'s queue of target features: a batch of an episode must not see another's."""
+    bundle = bundle_of("tttpp")
+    queue = adapter_of(bundle, "tttpp", reset="never")
+    [learner] = queue._learners
+    queue(images[:9])
+    assert learner.objective.features.filled.sum() == 9
+    episodes = adapter_of(bundle, "tttpp", reset="batch")
+    for batch in (images[:9], images[9:12]):
+        episodes(batch)
+    # Three new images are too few: the last five of before are learned from too, but no others.
+    assert episodes._learners[0].objective.features.filled.sum() == 8
+
+
+def test_a_refused_step_leaves_the_objective_s_buffers(bundle_of, images):
+    adapter = adapter_of(bundle_of("tttpp"), "tttpp", reset="never", steps=1)
+    [learner] = adapter._learners
+    adapter(images[:9])
+    before = snapshot(learner.objective)
+    learner.moving[0].register_hook(lambda gradient: gradient * float("nan"))
+    adapter(images[9:18])
+    assert adapter.refused == 1
+    after = learner.objective.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
