@@ -33,7 +33,7 @@ class Cost:
 
 
 def measure_cost(learner: Learner, batch: int) -> Cost:
-    """Count one episode of random images; the learner is left as it was.
+    """Count one step and one answer on random images; the learner is left as it was.
 
     Args:
         learner: What is measured.
@@ -47,19 +47,21 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
     changing = [*learner.state, *learner.optimizer_state]
     before = [tensor.clone() for tensor in changing]
     refused, saved = learner.refused, _Saved(learner)
-    with _flops() as whole:
-        learner.episode(images, index, batch)
+    with _flops() as step:
+        learner.step(images, index, 0)
+    with _flops() as answer:
+        learner.predict(images, batch)
     with _flops() as forward:
         votes = learner.model.votes(learner.preprocessing.normalize(images))
-    if learner.settings.steps:
-        with saved:  # apart, because the counter of multiplications keeps graphs alive
-            learner.step(images, index, 0)
+    with saved:  # apart, because the counter of multiplications keeps graphs alive
+        learner.step(images, index, 0)
     for tensor, value in zip(changing, before):
         tensor.copy_(value)
     learner.refused = refused
     single = forward.get_total_flops() / len(votes) / context
+    whole = learner.settings.steps * step.get_total_flops() + answer.get_total_flops()
     return Cost(
-        forward_equivalents=whole.get_total_flops() / single / batch,
+        forward_equivalents=whole / single / batch,
         moving_parameters=sum(parameter.numel() for parameter in learner.moving),
         held_bytes=sum(tensor.nbytes for tensor in learner.held),
         activation_bytes=saved.most,

@@ -126,12 +126,12 @@ class Learner:
         """
         if self.settings.reset == "batch":
             self.forget()
-        answers = [self._predict(context, fresh)] if every else []
+        answers = [self.predict(context, fresh)] if every else []
         for step in range(self.settings.steps):
             self.step(context, index, step)
             if every:
-                answers.append(self._predict(context, fresh))
-        return answers or [self._predict(context, fresh)]
+                answers.append(self.predict(context, fresh))
+        return answers or [self.predict(context, fresh)]
 
     def step(
         self,
@@ -194,7 +194,7 @@ class Learner:
             )
         return reached
 
-    def _predict(self, context: Tensor, fresh: int) -> Tensor:
+    def predict(self, context: Tensor, fresh: int) -> Tensor:
         """Logits of the last ``fresh`` images; from the source weights if others blew up."""
         normalized = self.preprocessing.normalize(context)
         logits = self._forward(normalized)

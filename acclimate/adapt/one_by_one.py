@@ -9,7 +9,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from acclimate.adapt.learner import Learner
+from acclimate.adapt.vmapped import can_vmap, vmapped
 from acclimate.precision import undisturbed
+
+_CROWD = 64
+"""Images at a time on a GPU, each with its own moving parameters and activations."""
 
 
 def threads(device: torch.device) -> int:
@@ -31,8 +35,9 @@ def one_by_one(
     """Learn from each image alone and answer for it.
 
     Args:
-        learners: One takes the images one after another; several, on a CPU, share them, a thread
-            each. They must begin every image from the source weights then.
+        learners: One takes the images one after another, or on a GPU all of a crowd in the same
+            kernels; several, on a CPU, share them, a thread each. They must begin every image from
+            the source weights then.
         images: 0..1, not normalised.
         index: Their numbers in the stream.
         every: Answer before the first step and after each one, not only after the last.
@@ -45,7 +50,10 @@ def one_by_one(
         alone = slice(number, number + 1)
         return learner.episode(images[alone], index[alone], 1, every=every)
 
-    if len(learners) == 1 or len(images) == 1:
+    if images.is_cuda and can_vmap(learners[0]):
+        crowds = zip(images.split(_CROWD), index.split(_CROWD))
+        answers = [vmapped(learners[0], *crowd, every=every) for crowd in crowds]
+    elif len(learners) == 1 or len(images) == 1:
         answers = [answer(learners[0], number) for number in range(len(images))]
     else:
         answers = _shared(learners, answer, len(images))

@@ -16,8 +16,13 @@ from acclimate.randomness import key
 
 
 def can_vmap(learner: Learner) -> bool:
-    """Whether the steps are plain SGD and leave batch norm's statistics alone, or nearly so."""
-    return learner.settings.optimizer == "sgd" and learner.settings.normalisation == "source"
+    """Whether every image begins at the source, with SGD that leaves statistics alone."""
+    settings = learner.settings
+    return (settings.optimizer, settings.normalisation, settings.reset) == (
+        "sgd",
+        "source",
+        "batch",
+    )
 
 
 def vmapped(

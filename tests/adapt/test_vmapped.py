@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from acclimate.adapt import Adapter
+from acclimate.adapt.one_by_one import one_by_one
+from acclimate.adapt.vmapped import can_vmap, vmapped
+
+CASES = [("ttt", 0.0), ("ttt", 0.9), ("ttt-mae", 0.9)]
+
+
+def learner_of(bundle_of, name, **changes):
+    given = {"precision": "fp32", "steps": 3, "learning_rate": 0.03} | changes
+    return Adapter(bundle_of(name), name, **given)._first
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize(("name", "momentum"), CASES)
+def test_all_at_once_equals_one_after_another(bundle_of, images, name, momentum):
+    learner = learner_of(bundle_of, name, momentum=momentum)
+    unit, index = images[:5].float() / 255, torch.arange(7, 12)
+    with torch.no_grad():
+        plain = torch.stack(one_by_one([learner], unit, index, every=True))
+        crowd = torch.stack(vmapped(learner, unit, index, every=True))
+    assert plain.shape == crowd.shape == (4, 5, 4)
+    assert (plain[3] - plain[0]).abs().max() > 1e-3  # the steps are visible
+    torch.testing.assert_close(crowd, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_an_image_that_blows_up_harms_no_other(bundle_of, images):
+    learner = learner_of(bundle_of, "ttt")
+    unit, index = images[:3].float() / 255, torch.arange(3)
+    with torch.no_grad():
+        (alone,) = vmapped(learner, unit[:2], index[:2])
+        unit[2] = torch.nan
+        (crowd,) = vmapped(learner, unit, index)
+    torch.testing.assert_close(crowd[:2], alone, atol=1e-5, rtol=1e-5)
+    assert learner.refused == 3 + 1  # each step, and the answer
+
+
+def test_only_what_it_can_do(bundle_of):
+    assert can_vmap(learner_of(bundle_of, "ttt"))
+    assert not can_vmap(learner_of(bundle_of, "ttt", optimizer="adam"))
+    assert not can_vmap(learner_of(bundle_of, "ttt", reset="never"))
+    assert not can_vmap(learner_of(bundle_of, "clust3"))
