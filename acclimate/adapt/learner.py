@@ -54,7 +54,9 @@ class Learner:
             raise InputError("the bundle's weights hold NaN or infinity; make the bundle anew.")
         self.objective = None
         if objective is not None:
-            self.objective = copy.deepcopy(objective).to(device).requires_grad_(False).eval()
+            self.objective = copy.deepcopy(objective).to(device)
+            # As the model, and whether it was just trained or read from a file: the same kernels.
+            self.objective.to(memory_format=torch.channels_last).requires_grad_(False).eval()
             if settings.temperature is not None:
                 _set_temperature(self.objective, settings.temperature)
         self.refused = 0
