@@ -65,6 +65,12 @@ def _bundle_of_recipe(recipe):
     return random_bundle(architecture, recipe, **SMALL_OPTIONS.get(recipe, {}))
 
 
+@pytest.fixture(scope="session")
+def small_options():
+    """Options of each recipe's objective, so that a test takes seconds."""
+    return lambda recipe: SMALL_OPTIONS.get(recipe, {})
+
+
 SMALL_OPTIONS = {
     "ttt": {"copies": 4},
     "tttpp": {"queue": 12, "projection": 8},
@@ -75,7 +81,6 @@ SMALL_OPTIONS = {
     "ttt-flow": {"couplings": 2, "blocks": 1},
     "y": {"projection": 8},
 }
-"""Of objectives, so that a test takes seconds."""
 
 
 def random_bundle(architecture, recipe="cta", **options):

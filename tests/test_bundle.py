@@ -1,5 +1,6 @@
 import copy
 import errno
+import hashlib
 import json
 import os
 import random
@@ -10,6 +11,7 @@ from torch import nn
 
 from acclimate import bundle as module
 from acclimate import files
+from acclimate.adapt import Adapter
 from acclimate.backbones import Classifier, build, projected, split
 from acclimate.bundle import Bundle, read_record
 from acclimate.errors import InputError
@@ -210,6 +212,29 @@ def test_future_schema(path, bundle, tmp_path, monkeypatch):
         Bundle.load(tmp_path / "future")
     with pytest.raises(InputError, match="newer acclimate"):
         read_record(tmp_path / "future")
+
+
+def test_a_bundle_of_schema_1_is_read_as_one_of_cta(bundle, path):
+    """Schema 1 knew one recipe: ``objective`` held its options alone."""
+    record = json.loads((path / "bundle.json").read_text())
+    for name in ("sha256", "recipe", "form"):
+        del record[name]
+    record |= {"schema": 1, "objective": {"views": {"hue": 0.2}}}
+
+    def text(record):
+        return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    record["sha256"] = hashlib.sha256(text(record).encode()).hexdigest()
+    (path / "bundle.json").write_text(text(record))
+    loaded = Bundle.load(path)
+    assert_same(loaded, bundle)
+    assert (loaded.recipe, loaded.form, loaded.method) == ("cta", "plain", "cta-paper")
+    assert loaded.objective.views.hue == 0.2
+    adapted = (Adapter(each, steps=1, device="cpu")(IMAGES) for each in (loaded, bundle))
+    assert torch.equal(*adapted)
+    (path / "bundle.json").write_text(text(record).replace("0.2", "0.3"))
+    with pytest.raises(InputError, match="damaged"):
+        Bundle.load(path)
 
 
 def test_weights_of_another_bundle_are_refused(path, tmp_path):

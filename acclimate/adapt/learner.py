@@ -6,7 +6,8 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from acclimate.adapt.normalisation import batch_statistics
 from acclimate.adapt.parameters import Backup, batch_norms, select_parameters
@@ -53,10 +54,13 @@ class Learner:
             raise InputError("the bundle's weights hold NaN or infinity; make the bundle anew.")
         self.objective = None
         if objective is not None:
-            self.objective = copy.deepcopy(objective).to(device).requires_grad_(False).eval()
+            self.objective = copy.deepcopy(objective).to(device)
+            # As the model, and whether it was just trained or read from a file: the same kernels.
+            self.objective.to(memory_format=torch.channels_last).requires_grad_(False).eval()
             if settings.temperature is not None:
                 _set_temperature(self.objective, settings.temperature)
         self.refused = 0
+        self._least_images = self.objective.least_images if self.objective else 1
         self._norms = batch_norms(self.model.encoder)
         self._source_statistics = [
             (norm.get_buffer("running_mean").clone(), norm.get_buffer("running_var").clone())
@@ -147,7 +151,7 @@ class Learner:
             number: Of the step: each draws other views.
         """
         objective, optimizer = self.objective, self._optimizer
-        if objective is None or optimizer is None or len(context) < objective.least_images:
+        if objective is None or optimizer is None or len(context) < self._least_images:
             return
         self._last_statistics.keep()
         loss = self._backward(context, index, number)
@@ -177,12 +181,15 @@ class Learner:
         chosen: list[Tensor] = list(select_parameters(self.model.encoder, self.settings.parameters))
         if self.settings.auxiliary:
             chosen += objective.requires_grad_(True).parameters()
-        count = max(2, objective.least_images)
+        count = max(2, self._least_images)
         number = torch.arange(count * 3 * size * size, device=self.device)
         images = (number % 251 / 250).view(count, 3, size, size)  # of no effect: any will do
         self._last_statistics.keep()
-        self._backward(images, torch.arange(count, device=self.device), 0)
+        with _values_a_channel([*self._norms, *batch_norms(objective)]) as values:
+            self._backward(images, torch.arange(count, device=self.device), 0)
         self._last_statistics.restore()
+        if count in values:  # of a single image there would be a single value: no statistics
+            self._least_images = count
         reached: list[Tensor] = [parameter for parameter in chosen if parameter.grad is not None]
         for parameter in chosen:
             parameter.requires_grad_(parameter.grad is not None)
@@ -223,6 +230,23 @@ class Learner:
         finally:
             for module in modules:
                 module.eval()
+
+
+@contextmanager
+def _values_a_channel(norms: list[_BatchNorm]) -> Iterator[set[int]]:
+    """Within it, over how many values layers in training mode take their statistics."""
+    seen: set[int] = set()
+
+    def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if norm.training:
+            seen.add(inputs[0].numel() // inputs[0].shape[1])
+
+    handles = [norm.register_forward_pre_hook(note) for norm in norms]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _set_temperature(objective: Objective, temperature: float) -> None:

@@ -31,8 +31,6 @@ class Recipe:
     """What is made of the classifier first; a name of `acclimate.backbones.FORMS`."""
     transformer: bool = False
     """Whether it needs a vision transformer of timm's."""
-    labels: bool = True
-    """Whether a stage looks at labels of source images."""
 
 
 _TWIN = ("supervised", "contrastive", "align")

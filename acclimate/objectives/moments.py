@@ -142,6 +142,7 @@ class ContrastiveMoments(Objective):
         self.contrastive = Contrastive(
             model, preprocessing, temperature=temperature, views=views, projection=projection
         )
+        self.least_source_images = 2 * queue
         self.features = Moments(model.feature_dim, queue)
         self.projections = Moments(projection, queue)
         self.feature_weight = feature_weight

@@ -20,6 +20,8 @@ class Objective(nn.Module):
     """An adapter that is given fewer learns from the last images that it has seen too."""
     least_images = 1
     """With fewer than this there is no loss, and the adapter does not learn."""
+    least_source_images = 1
+    """`observe` must see as many."""
 
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]

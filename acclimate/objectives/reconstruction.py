@@ -85,7 +85,7 @@ class Reconstruction(Objective):
 
     Args:
         model: A `siamese` classifier. The teacher is a copy of its first encoder as it is now:
-            construct this before training.
+            construct this when that one is trained, before the joint training.
         preprocessing: Gives the size of the images.
         taps: Three stages, by the names of their modules in one encoder or by number from 1.
         warm_up_steps: Calls of `source_loss` in which α of the mining rises from -3 to 1: a tenth
@@ -127,6 +127,12 @@ class Reconstruction(Objective):
         # What is decoded stems from the first or second encoder, or from the teacher for either.
         self.decoder = FeatureDecoder(shapes, blocks=blocks, origins=4)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Reconstruction":
+        """Of all parts but the teacher."""
+        super().requires_grad_(requires_grad)
+        self.teacher.requires_grad_(False)
+        return self
 
     def forward(self, model: Classifier, views: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, ""]:
         """How badly the teacher's features follow from those of a classifier's two encoders.

@@ -58,7 +58,7 @@ def fit(
         if supervision:
             labelled = _augmented(source, numbers, supervision, epoch_key, device)
         if objective is not None:
-            images, index = _unlabelled(source, target, numbers, device)
+            images, index = _unlabelled(source, target, numbers, epoch_key, device)
             views, *rest = objective.source_draw(images, key(epoch_key, "views"), index)
             drawn = (source.preprocessing.normalize(views), *rest)
         votes, unsupervised = module(labelled, drawn)
@@ -115,9 +115,14 @@ class _Both(nn.Module):
 
 
 def _options(objective: Objective | None) -> dict[str, str]:
-    """What an objective was constructed with, for a checkpoint's stamp."""
-    known = vars(objective) if objective is not None else {}
-    return {name: repr(value) for name, value in known.items() if name[0] != "_"} | {"training": ""}
+    """What an objective, and any within it, was constructed with, for a checkpoint's stamp."""
+    return {
+        f"{prefix}.{name}": repr(value)
+        for prefix, module in (objective.named_modules() if objective is not None else ())
+        if isinstance(module, Objective)
+        for name, value in vars(module).items()
+        if name[0] != "_" and name != "training"
+    }
 
 
 def _augmented(
@@ -135,13 +140,14 @@ def _augmented(
 
 
 def _unlabelled(
-    source: SourceImages, target: SourceImages | None, numbers: Tensor, device
+    source: SourceImages, target: SourceImages | None, numbers: Tensor, epoch_key: int, device
 ) -> tuple[Tensor, Tensor]:
     """The numbered source images in 0..1, as many target images behind them, and all numbers."""
     images = source.preprocessing.unit(source.images[numbers].to(device))
     if target is None:
         return images, numbers.to(device)
-    chosen = numbers % len(target.images)
+    # Where there are more than source images, another part of them each epoch.
+    chosen = (numbers + epoch_key % len(target.images)) % len(target.images)
     others = source.preprocessing.unit(target.images[chosen].to(device))
     index = torch.cat([numbers, len(source.images) + chosen])
     return torch.cat([images, others]), index.to(device)

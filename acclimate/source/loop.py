@@ -132,6 +132,7 @@ def train(
         if path and accelerator.is_main_process:
             _checkpoint(path, module, optimizer, stamp, history)
         accelerator.wait_for_everyone()
+    optimizer.zero_grad(set_to_none=True)  # as large as the module
 
 
 def _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, count) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
 from acclimate.source.twin import align_twin, check_twin
 
+OBSERVED = 10_000
+"""Source images that an objective sees in the end, evenly spaced."""
+
 
 @dataclass
 class Work:
@@ -25,7 +29,8 @@ class Work:
     source: SourceImages
     settings: SourceSettings
     run: Run
-    objective: Objective | None = None
+    construct: Callable[[Classifier], Objective] | None = None
+    """Makes the objective of the model that it is trained with, or for."""
     options: dict[str, Any] = field(default_factory=dict)
     """What the objective was constructed with."""
     start: nn.Module | None = None
@@ -39,13 +44,15 @@ class Work:
         """What will answer."""
         return self.twin or self.classifier
 
+    @cached_property
+    def objective(self) -> Objective | None:
+        """Made of the model as it is when a stage first asks: a teacher is trained by then."""
+        return self.construct(self.model) if self.construct else None
 
-def new_twin(work: Work) -> Classifier:
-    """h'∘(π∘g) as it begins: g is the encoder to start from, or a copy of f as it is now."""
-    begin = work.classifier
-    if work.start is not None:
-        begin = Classifier(work.start, work.classifier.head)
-    return projected(begin, work.classifier.head)
+    def new_twin(self) -> Classifier:
+        """What the twin begins as."""
+        start = self.start or self.classifier.encoder
+        return projected(Classifier(start, self.classifier.head))
 
 
 def supervised(work: Work) -> None:
@@ -120,7 +127,7 @@ def parts(work: Work) -> None:
 
 def contrastive(work: Work) -> None:
     """The twin π∘g by the objective (CTA, Eq. 1)."""
-    work.twin = new_twin(work)
+    work.twin = work.new_twin()
     check_twin(work.twin, work.classifier, work.source, work.settings)
     fit(
         "contrastive",
@@ -146,7 +153,7 @@ def observe(work: Work) -> None:
     if work.objective is None:
         return
     device = next(work.model.parameters()).device
-    images = work.source.sample(10_000).images
+    images = work.source.sample(OBSERVED).images
     work.objective.to(device)
     work.objective.observe(
         work.model, (work.source.preprocessing(part.to(device)) for part in images.split(256))
@@ -161,6 +168,5 @@ STAGES: dict[str, Callable[[Work], None]] = {
     "parts": parts,
     "contrastive": contrastive,
     "align": align,
-    "observe": observe,
 }
 """Every stage by its name."""

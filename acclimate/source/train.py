@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from acclimate import __version__
-from acclimate.backbones import FORMS, Classifier, build, projected, split
+from acclimate.backbones import FORMS, Classifier, build, split
 from acclimate.bundle import Bundle
 from acclimate.data.datasets import LabelledImages
-from acclimate.errors import InputError
+from acclimate.errors import InputError, unknown_name
 from acclimate.methods import RECIPES, Recipe, method
 from acclimate.objectives import Objective
 from acclimate.preprocessing import Preprocessing, check_images
@@ -23,7 +23,7 @@ from acclimate.randomness import key
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
-from acclimate.source.stages import STAGES, Work, new_twin, observe
+from acclimate.source.stages import OBSERVED, STAGES, Work, observe
 
 
 def train(
@@ -55,8 +55,8 @@ def train(
         target: Unlabelled images of the target domain, for ``uda-ss`` alone: an oracle.
 
     Raises:
-        InputError: an unknown method, a model that the method cannot use, target images missing
-            or not asked for, and as `acclimate.build` and `acclimate.source.loop.train`.
+        InputError: an unknown method or option, a model that the method cannot use, target images
+            missing or not asked for, and as `acclimate.build` and `acclimate.source.loop.train`.
     """
     run = run or Run()
     check_settings(settings)
@@ -77,7 +77,9 @@ def train(
         work.target = SourceImages(target, source.preprocessing)
     bundle = make(work, recipe, data.classes, origin=data.name)
     bundle.method, bundle.recipe = name, row.recipe
-    bundle.architecture = bundle.twin_architecture = model
+    bundle.architecture = model
+    if bundle.twin is not None:
+        bundle.twin_architecture = model
     return bundle
 
 
@@ -95,14 +97,14 @@ def untrained(name: str, model: str, size: int, *, classes: int = 10) -> Bundle:
     """
     row, run, settings = method(name), Run(), PRESETS["small"]
     recipe = RECIPES[row.recipe]
-    source = SourceImages(torch.zeros(1, 3, size, size, dtype=torch.uint8), Preprocessing(size))
+    black = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(OBSERVED, -1, -1, -1)
     classifier = split(initial(model, classes, run, "classifier"))
-    work = begin(recipe, classifier, source, settings, run)
-    twin = projected(work.classifier) if row.model == "twin" else None
+    work = begin(recipe, classifier, SourceImages(black, Preprocessing(size)), settings, run)
+    twin = work.twin = work.new_twin() if row.model == "twin" else None
     return Bundle(
         classifier=work.classifier.requires_grad_(False).eval(),
         twin=twin and twin.requires_grad_(False).eval(),
-        preprocessing=source.preprocessing,
+        preprocessing=work.source.preprocessing,
         classes=tuple(map(str, range(classes))),
         method=name,
         recipe=row.recipe,
@@ -124,18 +126,26 @@ def begin(
     start: nn.Module | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Work:
-    """The untrained classifier in the recipe's form, and the objective with its parts."""
+    """The untrained classifier in the recipe's form, and how to make its objective."""
     work = Work(FORMS[recipe.form](classifier), source, settings, run, start=start)
-    if recipe.objective is not None:
-        work.options = {
-            **_shared(recipe.objective, settings, len(source.images)),
-            **recipe.options,
-            **(options or {}),
-        }
+    kind = recipe.objective
+    _check_options(kind, options or {})
+    if kind is None:
+        return work
+    work.options = {
+        **_shared(kind, settings, len(source.images)),
+        **recipe.options,
+        **(options or {}),
+    }
+
+    def construct(model: Classifier) -> Objective:
         with _seeded(run, "objective"):
-            # Layers that it taps must have the names that they have in what will adapt.
-            model = new_twin(work) if "contrastive" in recipe.stages else work.classifier
-            work.objective = recipe.objective(model, source.preprocessing, **work.options)
+            return kind(model, source.preprocessing, **work.options)
+
+    # What would be refused in the end is refused now, not after the first stage's hours.
+    trial = construct(work.new_twin() if "contrastive" in recipe.stages else work.classifier)
+    _check_images(trial, len(source.sample(OBSERVED).images))
+    work.construct = construct
     return work
 
 
@@ -169,6 +179,23 @@ def _seeded(run: Run, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(run.seed, "initial weights", purpose) & (2**63 - 1))
         yield
+
+
+def _check_options(kind: type[Objective] | None, options: Mapping[str, Any]) -> None:
+    if kind is None and options:
+        raise InputError("this method trains no objective, so it has no options; give none.")
+    known = [*inspect.signature(kind).parameters][2:] if kind else []
+    for name in options:
+        if name not in known:
+            raise unknown_name("option", name, known)
+
+
+def _check_images(objective: Objective, found: int) -> None:
+    if found < objective.least_source_images:
+        raise InputError(
+            f"the objective must observe {objective.least_source_images} source images, not "
+            f"{found}; give more of them, or choose options that need fewer: a shorter queue."
+        )
 
 
 def _shared(kind: type[Objective], settings: SourceSettings, images: int) -> dict[str, Any]:
