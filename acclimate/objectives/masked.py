@@ -206,8 +206,11 @@ def _blocks(width: int, depth: int) -> nn.Sequential:
 
 
 def _transformer(encoder: nn.Module) -> "VisionTransformer":
+    """The encoder, or that of a twin, in front of its projector."""
     from timm.models.vision_transformer import VisionTransformer
 
+    if isinstance(encoder, nn.Sequential):
+        encoder = dict(encoder.named_children()).get("encoder", encoder)
     if not isinstance(encoder, VisionTransformer):
         raise InputError(
             f"a masked autoencoder needs timm's VisionTransformer, not {type(encoder).__name__}; "

@@ -5,6 +5,8 @@ import torch
 
 import acclimate
 from acclimate.data import LabelledImages
+from acclimate.methods import METHODS, RECIPES, AdapterSettings, Method, Recipe
+from acclimate.objectives import MaskedReconstruction
 from acclimate.source.presets import PRESETS, with_epochs
 
 
@@ -35,3 +37,22 @@ def test_the_tap_is_a_layer_of_the_twin(data, tap, tmp_path):
     assert all(
         name.startswith(("encoder.stem", "encoder.stages.0", "encoder.stages.1")) for name in moved
     )
+
+
+def test_a_twin_paints_patches(data, monkeypatch):
+    """Any task will do: of masked reconstruction there is no row, so one is added here."""
+    options = {"masks": 2, "decoder_width": 32, "decoder_depth": 1}
+    stages = ("supervised", "contrastive", "align", "parts")
+    recipe = Recipe(stages, MaskedReconstruction, options, transformer=True)
+    learning = AdapterSettings(steps=1, learning_rate=1e-3)
+    row = Method("", "", "cta-mae", learning, model="twin", objective=MaskedReconstruction)
+    monkeypatch.setitem(RECIPES, "cta-mae", recipe)
+    monkeypatch.setitem(METHODS, "cta-mae", row)
+    settings = with_epochs(PRESETS["small"], 1)
+    bundle = acclimate.train("cta-mae", "acclimate:vit2-w32-p4", data, settings)
+    adapter = acclimate.Adapter(bundle, device="cpu")
+    answers = adapter.trace(data.images)
+    assert answers.isfinite().all()
+    assert not torch.equal(answers[0], answers[1])
+    projector = bundle.twin.encoder.get_submodule("projector").weight
+    assert torch.equal(adapter.model.encoder.get_submodule("projector").weight, projector)
