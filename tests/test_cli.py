@@ -116,9 +116,10 @@ def test_info_prints_the_record(trained, capsys):
 
 
 def test_methods_are_listed(capsys):
-    main(["methods"])
+    main(["methods", "--model", "acclimate:resnet8-w4", "--size", "16", "--transformer", "timm:no"])
     said = capsys.readouterr().out
     assert all(name in said for name in METHODS)
+    assert "target images" in said and "10 steps an" in said
 
 
 @pytest.fixture

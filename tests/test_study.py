@@ -16,11 +16,10 @@ from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages
 from acclimate.errors import InputError
 from acclimate.evaluate import compare
-from acclimate.methods import METHODS
 from acclimate.quickstart import HELD_OUT, REPORTED, STUDY
 from acclimate.source.loop import Training
 from acclimate.source.presets import PRESETS
-from acclimate.study import Study, run_study
+from acclimate.study import ROWS, Study, run_study
 
 SHORT = Training(epochs=1, batch=32, warm_up=0.0)
 STUDY_OF_TWO = Study(
@@ -73,7 +72,7 @@ def test_a_study_leaves_all_that_it_should(done):
     assert "a small study" in page
     assert "acclimate study" in page
     assert "is done: open" in " ".join(said.split())
-    assert all(name in said for name in METHODS)
+    assert all(name in said for name in ROWS)
     assert len(cells) == 7 * 3
 
 
@@ -83,9 +82,9 @@ def test_results_are_the_cells_of_the_table_s_rows(done):
         rows = list(csv.DictReader(file))
     places = {(row["method"], row["corruption"], row["severity"]): row for row in rows}
     corruptions = (("none", "0"), ("contrast", "5"), ("saturate", "5"))
-    assert set(places) == {(m, *c) for m in METHODS for c in corruptions}
+    assert set(places) == {(m, *c) for m in ROWS for c in corruptions}
     for cell in cells:
-        if cell.method in METHODS:
+        if cell.method in ROWS:
             row = places[cell.method, cell.corruption, str(cell.severity)]
             assert float(row["accuracy"]) == cell.accuracy
             assert int(row["n_images"]) == 64
@@ -190,7 +189,7 @@ def test_the_real_quickstart(tmp_path):
             accuracy[row["method"], row["corruption"]] = float(row["accuracy"])
     mean = {
         name: torch.tensor([accuracy[name, corruption] for corruption in REPORTED]).mean().item()
-        for name in METHODS
+        for name in ROWS
     }
     assert mean["cta"] >= mean["source"] + 0.10
     assert mean["cta"] >= max(mean.values()) - 0.003

@@ -11,11 +11,10 @@ from torch import Tensor
 from acclimate.adapt.cost import Cost, measure_cost
 from acclimate.adapt.learner import Learner
 from acclimate.adapt.one_by_one import one_by_one, threads
-from acclimate.adapt.parameters import batch_norms
 from acclimate.backbones import Classifier
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError, unknown_name
-from acclimate.methods import AdapterSettings, method
+from acclimate.methods import AdapterSettings, check_model, method
 from acclimate.objectives import Objective
 from acclimate.precision import undisturbed
 from acclimate.preprocessing import check_images
@@ -78,12 +77,12 @@ class Adapter:
         alone = self.settings.one_by_one and self.settings.reset == "batch"
         with undisturbed(self.device):
             objective = _objective(bundle, name, model) if self.settings.steps else None
-            if self.settings.one_by_one and objective and objective.least_images > 1:
-                raise InputError(f"{name} cannot learn from one image; leave one_by_one at False.")
             self._learners = [
                 Learner(model, objective, self.settings, self.preprocessing, self.device)
                 for _ in range(threads(self.device) if alone else 1)
             ]
+        if self.settings.one_by_one and self._first.least_images > 1:
+            raise InputError(f"{name} cannot learn from one image; leave one_by_one at False.")
         self._recent: Tensor | None = None
         self._seen = 0
 
@@ -161,7 +160,13 @@ class Adapter:
         if batch < 1:
             raise InputError(f"the cost is that of a batch of at least 1 image, not {batch}.")
         with undisturbed(self.device):
-            return measure_cost(self._first, 1 if self.settings.one_by_one else batch)
+            cost = measure_cost(self._first, 1 if self.settings.one_by_one else batch)
+        more = [
+            tensor
+            for learner in self._learners[1:]
+            for tensor in (*learner.held, *learner.model.state_dict().values())
+        ]
+        return replace(cost, held_bytes=cost.held_bytes + sum(tensor.nbytes for tensor in more))
 
     def _answers(self, images: Tensor, *, every: bool) -> list[Tensor]:
         """The answers before the first step and after each, or only the last."""
@@ -218,11 +223,7 @@ def _model(bundle: Bundle, name: str) -> Classifier:
     model = bundle.classifier
     if row.model == "twin" and bundle.twin is not None:
         model = bundle.twin
-    if row.batch_norm and not batch_norms(model.encoder):
-        raise InputError(
-            f"{name} is about batch norm's statistics, and this model has no batch norm; choose "
-            f"another method or model."
-        )
+    check_model(name, model)
     return model
 
 

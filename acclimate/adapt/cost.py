@@ -25,8 +25,8 @@ class Cost:
     moving_parameters: int
     """How many numbers the steps change."""
     held_bytes: int
-    """What the adapter keeps beside the model: copies to go back to, the optimiser's state, and the
-    objective's parts."""
+    """What the adapter keeps beside the model: copies to go back to, the optimiser's state, the
+    objective's parts, and as much again with a model for each further thread of one by one."""
     activation_bytes: int
     """What a step keeps of its forward pass for the backward pass, a whole batch of it; the model's
     own weights are not counted."""

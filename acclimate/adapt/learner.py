@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from acclimate.adapt.normalisation import batch_statistics
 from acclimate.adapt.parameters import Backup, batch_norms, select_parameters
-from acclimate.backbones import Classifier
+from acclimate.backbones import Classifier, to_the_end
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective
@@ -32,6 +32,7 @@ class Learner:
 
     Attributes:
         moving: The parameters that steps change.
+        least_images: From fewer there is no loss, or batch norm would see a single value.
         refused: How often a step or an answer was undone because it was not finite.
 
     Raises:
@@ -60,7 +61,7 @@ class Learner:
             if settings.temperature is not None:
                 _set_temperature(self.objective, settings.temperature)
         self.refused = 0
-        self._least_images = self.objective.least_images if self.objective else 1
+        self.least_images = self.objective.least_images if self.objective else 1
         self._norms = batch_norms(self.model.encoder)
         self._source_statistics = [
             (norm.get_buffer("running_mean").clone(), norm.get_buffer("running_var").clone())
@@ -151,7 +152,7 @@ class Learner:
             number: Of the step: each draws other views.
         """
         objective, optimizer = self.objective, self._optimizer
-        if objective is None or optimizer is None or len(context) < self._least_images:
+        if objective is None or optimizer is None or len(context) < self.least_images:
             return
         self._last_statistics.keep()
         loss = self._backward(context, index, number)
@@ -181,7 +182,7 @@ class Learner:
         chosen: list[Tensor] = list(select_parameters(self.model.encoder, self.settings.parameters))
         if self.settings.auxiliary:
             chosen += objective.requires_grad_(True).parameters()
-        count = max(2, self._least_images)
+        count = max(2, self.least_images)
         number = torch.arange(count * 3 * size * size, device=self.device)
         images = (number % 251 / 250).view(count, 3, size, size)  # of no effect: any will do
         self._last_statistics.keep()
@@ -189,7 +190,7 @@ class Learner:
             self._backward(images, torch.arange(count, device=self.device), 0)
         self._last_statistics.restore()
         if count in values:  # of a single image there would be a single value: no statistics
-            self._least_images = count
+            self.least_images = count
         reached: list[Tensor] = [parameter for parameter in chosen if parameter.grad is not None]
         for parameter in chosen:
             parameter.requires_grad_(parameter.grad is not None)
@@ -225,8 +226,10 @@ class Learner:
         modules = [*self._norms, *([self.objective] if self.objective else [])]
         for module in modules:
             module.train(own)
+        running = self.settings.normalisation == "running"
         try:
-            yield
+            with to_the_end() if running and self._norms else nullcontext():
+                yield
         finally:
             for module in modules:
                 module.eval()

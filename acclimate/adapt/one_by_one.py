@@ -13,7 +13,7 @@ from acclimate.adapt.vmapped import can_vmap, vmapped
 from acclimate.precision import undisturbed
 
 _CROWD = 64
-"""Images at a time on a GPU, each with its own moving parameters and activations."""
+"""The most images at a time on a GPU, each with its own moving parameters and activations."""
 
 
 def threads(device: torch.device) -> int:
@@ -51,13 +51,25 @@ def one_by_one(
         return learner.episode(images[alone], index[alone], 1, every=every)
 
     if images.is_cuda and can_vmap(learners[0]):
-        crowds = zip(images.split(_CROWD), index.split(_CROWD))
-        answers = [vmapped(learners[0], *crowd, every=every) for crowd in crowds]
+        answers = _crowds(learners[0], images, index, every=every)
     elif len(learners) == 1 or len(images) == 1:
         answers = [answer(learners[0], number) for number in range(len(images))]
     else:
         answers = _shared(learners, answer, len(images))
     return [torch.cat(step) for step in zip(*answers)]
+
+
+def _crowds(
+    learner: Learner, images: Tensor, index: Tensor, *, every: bool, size: int = _CROWD
+) -> list[list[Tensor]]:
+    """The answers of crowds of images, of half as many where memory is too small."""
+    try:
+        crowds = zip(images.split(size), index.split(size))
+        return [vmapped(learner, *crowd, every=every) for crowd in crowds]
+    except torch.OutOfMemoryError:
+        if size == 1:
+            raise
+    return _crowds(learner, images, index, every=every, size=size // 2)
 
 
 def _shared(

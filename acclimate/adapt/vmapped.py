@@ -18,6 +18,8 @@ from acclimate.randomness import key
 def can_vmap(learner: Learner) -> bool:
     """Whether every image begins at the source, with SGD that leaves statistics alone."""
     settings = learner.settings
+    if learner.objective is None:
+        return False
     return (settings.optimizer, settings.normalisation, settings.reset) == (
         "sgd",
         "source",
@@ -107,7 +109,15 @@ class _Crowd:
             if finite.all():
                 return logits
             self.learner.refused += int((~finite).sum())
+            self._forget(~finite.squeeze(1))
             return torch.where(finite, logits, self.learner.model(normalized).float())
+
+    def _forget(self, which: Bool[Tensor, "batch"]) -> None:
+        """Let some images go on from the source."""
+        source = dict(self.pair.named_parameters())
+        for name, tensor in self.own.items():
+            tensor[which] = source[name].detach()
+            self.momentum[name][which] = 0
 
     def _loss(self, own: dict[str, Tensor], *drawn: Tensor) -> Tensor:
         return functional_call(self.pair, {**self.frozen, **own}, drawn)

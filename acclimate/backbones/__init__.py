@@ -7,7 +7,7 @@ from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
 from acclimate.backbones.rest import rest_after
 from acclimate.backbones.split import split
 from acclimate.backbones.stages import as_map, resolve_tap, stage_names
-from acclimate.backbones.taps import tapped
+from acclimate.backbones.taps import tapped, to_the_end
 from acclimate.backbones.vit import vit
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "split",
     "stage_names",
     "tapped",
+    "to_the_end",
     "vit",
 ]

@@ -41,7 +41,9 @@ class Train:
     """Sets every stage's epochs; --align.epochs and the like still win."""
     target: str | None = None
     """Unlabelled target images, which uda-ss alone is shown beforehand: a folder, a zip, an .npy
-    array, or a data set's name."""
+    array, or the test images of a data set by its name."""
+    target_domain: str | None = None
+    """Which part of a target with domains: fog/3 (cifar10-c)."""
     root: Path | None = None
     """Where a named data set lies."""
     domain: str | None = None
@@ -66,7 +68,9 @@ class Train:
         target = None
         if self.target is not None:
             side = data.images.shape[-1]
-            target = load_images(self.target, root=self.root, domain=self.domain, size=side).images
+            target = load_images(
+                self.target, "test", root=self.root, domain=self.target_domain, size=side
+            ).images
         make_bundle(
             lambda run: train(
                 self.method,

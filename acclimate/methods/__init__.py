@@ -2,6 +2,6 @@
 
 from acclimate.methods.recipes import RECIPES, Recipe
 from acclimate.methods.settings import AdapterSettings
-from acclimate.methods.table import METHODS, Method, method
+from acclimate.methods.table import METHODS, Method, check_model, method
 
-__all__ = ["METHODS", "RECIPES", "AdapterSettings", "Method", "Recipe", "method"]
+__all__ = ["METHODS", "RECIPES", "AdapterSettings", "Method", "Recipe", "check_model", "method"]

@@ -43,7 +43,7 @@ RECIPES: dict[str, Recipe] = {
     "clust3": Recipe(("joint",), Clustering),
     "nc-ttt": Recipe(("joint",), NoiseContrastive),
     "rec-ttt": Recipe(("supervised", "joint"), Reconstruction, form="siamese"),
-    "y": Recipe(("joint",), Contrastive, {"temperature": 0.5, "projection": 128}),
+    "y": Recipe(("joint",), Contrastive, {"projection": 128}),
     "cta-c": Recipe(("pretrain", "probe"), Contrastive, form="projected"),
     "cta": Recipe(_TWIN, Contrastive),
     "cta-rotation": Recipe((*_TWIN, "parts"), Rotation, {"tap": None, "copies": 4}),

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from acclimate.errors import unknown_name
+from torch import nn
+
+from acclimate.backbones import Classifier
+from acclimate.errors import InputError, unknown_name
 from acclimate.methods.settings import AdapterSettings
 from acclimate.objectives import (
     Clustering,
@@ -188,7 +191,9 @@ METHODS: dict[str, Method] = {
         "one encoder for classes and contrast: CTA without its alignment",
         _CTA,
         "y",
-        AdapterSettings(steps=20, learning_rate=1e-6, normalisation="running", auxiliary=True),
+        AdapterSettings(
+            steps=20, learning_rate=1e-6, temperature=0.01, normalisation="running", auxiliary=True
+        ),
         objective=Contrastive,
     ),
     "cta-c": Method(
@@ -235,6 +240,20 @@ METHODS: dict[str, Method] = {
     ),
 }
 """Every method by its name."""
+
+
+def check_model(name: str, model: Classifier) -> None:
+    """Refuse a model that a method can do nothing with.
+
+    Raises:
+        InputError: the method is about batch norm, and the model has none.
+    """
+    norms = [m for m in model.encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if METHODS[name].batch_norm and not norms:
+        raise InputError(
+            f"{name} is about batch norm's statistics, and this model has no batch norm; choose "
+            f"another method or model."
+        )
 
 
 def method(name: str) -> Method:

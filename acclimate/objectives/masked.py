@@ -68,6 +68,7 @@ class MaskedReconstruction(Objective):
         preprocessing: Gives the size of the images.
         masked: The share of patches that are hidden.
         masks: Random masks of each image at deployment; before it there is one.
+        padding: Of the shifted crops before deployment, in pixels.
         decoder_width: Channels of the decoder, a multiple of 32: that many has each attention head.
         decoder_depth: Blocks of the decoder.
         normalise_pixels: Whether each patch's own mean and standard deviation are taken out of
@@ -87,6 +88,7 @@ class MaskedReconstruction(Objective):
         *,
         masked: float = 0.75,
         masks: int = 128,
+        padding: int = 4,
         decoder_width: int = 512,
         decoder_depth: int = 8,
         normalise_pixels: bool = True,
@@ -105,7 +107,7 @@ class MaskedReconstruction(Objective):
                 f"a masked autoencoder needs at least 1 mask, at least 1 block and a width that is "
                 f"a multiple of {_HEAD_WIDTH}, not {masks}, {decoder_depth} and {decoder_width}."
             )
-        self.masks = masks
+        self.masks, self.padding = masks, padding
         self.normalise_pixels = normalise_pixels
         self.embed = nn.Linear(encoder.embed_dim, decoder_width)
         self.mask_token = nn.Parameter(0.02 * torch.randn(decoder_width))
@@ -128,7 +130,7 @@ class MaskedReconstruction(Objective):
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"], Int64[Tensor, "batch 1 patches"]]:
         """The images shifted and flipped, and one order of each one's patches."""
-        shifted = shifted_crop(images, images.shape[-1] // 8, key=key, index=index)
+        shifted = shifted_crop(images, self.padding, key=key, index=index)
         return shifted, self._orders(key, index, 1)
 
     def forward(
@@ -186,7 +188,8 @@ def encode_visible(
     tokens = encoder._pos_embed(encoder.patch_embed(images))  # [batch, prefix + patches, dim]
     prefix, patches = tokens[:, : encoder.num_prefix_tokens], tokens[:, encoder.num_prefix_tokens :]
     visible = torch.cat([prefix[image.squeeze(1)], patches[image, shown]], dim=1)
-    return encoder.norm(encoder.blocks(encoder.norm_pre(visible)))
+    # With average pooling timm has its last norm behind the pooling, as fc_norm.
+    return encoder.fc_norm(encoder.norm(encoder.blocks(encoder.norm_pre(visible))))
 
 
 def sinusoids(rows: int, columns: int, width: int) -> Float[Tensor, "rows*columns width"]:

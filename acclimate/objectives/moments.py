@@ -148,6 +148,15 @@ class ContrastiveMoments(Objective):
         self.feature_weight = feature_weight
         self.projection_weight = projection_weight
 
+    @property
+    def temperature(self) -> float:
+        """τ of the contrastive loss."""
+        return self.contrastive.temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.contrastive.temperature = value
+
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
     ) -> tuple[Float[Tensor, "3*batch 3 h w"], Int64[Tensor, "batch"]]:

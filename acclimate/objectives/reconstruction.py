@@ -91,6 +91,7 @@ class Reconstruction(Objective):
         warm_up_steps: Calls of `source_loss` in which α of the mining rises from -3 to 1: a tenth
             of the training. The default is that of 350 epochs of CIFAR-10 in batches of 128.
         blocks: Residual blocks of the bottleneck and of each stage of the decoder.
+        padding: Of the shifted crops before deployment, in pixels.
 
     Raises:
         InputError: no siamese classifier, or options out of range.
@@ -106,6 +107,7 @@ class Reconstruction(Objective):
         taps: Sequence[str | int] = (1, 2, 3),
         warm_up_steps: int = 13_650,
         blocks: int = 2,
+        padding: int = 4,
     ):
         super().__init__()
         if not isinstance(model.encoder, Siamese):
@@ -119,7 +121,7 @@ class Reconstruction(Objective):
             )
         size = preprocessing.size
         self.taps = [resolve_tap(model.encoder.first, tap, size) for tap in taps]
-        self.warm_up_steps = warm_up_steps
+        self.warm_up_steps, self.padding = warm_up_steps, padding
         self.teacher = copy.deepcopy(model.encoder.first).requires_grad_(False)
         like = next(self.teacher.parameters())
         features = self._teach(like.new_zeros(1, 3, size, size))
@@ -149,7 +151,7 @@ class Reconstruction(Objective):
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"]]:
         """The supervised augmentation of the images, which all encoders see alike."""
-        return (shifted_crop(images, images.shape[-1] // 8, key=key, index=index),)
+        return (shifted_crop(images, self.padding, key=key, index=index),)
 
     def source_loss(
         self, model: Classifier, views: Float[Tensor, "batch 3 h w"]

@@ -1,5 +1,6 @@
 """Train parts of a model by cross entropy, by a self-supervised objective, or by both."""
 
+import re
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from acclimate.source.loop import Run, Training, train
 from acclimate.source.presets import Supervision
 from acclimate.views import cutout, shifted_crop
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function, say: another in each process
 Part = Literal["encoder", "head", "objective"]
 
 
@@ -117,7 +119,7 @@ class _Both(nn.Module):
 def _options(objective: Objective | None) -> dict[str, str]:
     """What an objective, and any within it, was constructed with, for a checkpoint's stamp."""
     return {
-        f"{prefix}.{name}": repr(value)
+        f"{prefix}.{type(module).__name__}.{name}": _ADDRESS.sub("", repr(value))
         for prefix, module in (objective.named_modules() if objective is not None else ())
         if isinstance(module, Objective)
         for name, value in vars(module).items()

@@ -20,7 +20,8 @@ class SourceImages:
     """0..255, not normalised; may be a read-only memory map."""
     preprocessing: Preprocessing
     labels: Int64[Tensor, "n"] | None = None
-    """Only the supervised stage and an alignment that trains the classifier look at them."""
+    """Only stages with cross entropy look at them: supervised, joint, probe, and an alignment that
+    trains the classifier."""
 
     def __post_init__(self):
         if self.labels is not None and len(self.labels) != len(self.images):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from jaxtyping import Int64
 from torch import Tensor, nn
 
@@ -112,7 +112,9 @@ def train(
             a loss that is not finite.
     """
     check_training(name, settings)
-    accelerator = Accelerator(cpu=run.device == "cpu")
+    # Of a frozen or tapped network not every parameter has a gradient.
+    ranks = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[ranks])
     module.to(accelerator.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)
     path = run.folder / f"{name}.safetensors" if run.folder else None

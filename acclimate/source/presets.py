@@ -39,7 +39,7 @@ class SourceSettings:
     weight: float = 1.0
     """λ of the objective beside the cross entropy, in the joint stage."""
     contrastive_temperature: float = 0.01
-    """τ of Eq. 1."""
+    """τ of Eq. 1, also for CTA-C and the Y model; TTT++ has its own."""
     align_temperature: float = 0.5
     """τ of Eq. 4; the paper's ablation finds higher better."""
     views: SimCLRViews = SimCLRViews()

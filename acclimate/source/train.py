@@ -16,7 +16,7 @@ from acclimate.backbones import FORMS, Classifier, build, split
 from acclimate.bundle import Bundle
 from acclimate.data.datasets import LabelledImages
 from acclimate.errors import InputError, unknown_name
-from acclimate.methods import RECIPES, Recipe, method
+from acclimate.methods import RECIPES, Recipe, check_model, method
 from acclimate.objectives import Objective
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.randomness import key
@@ -68,6 +68,7 @@ def train(
         )
     source = SourceImages(data.images, Preprocessing.fit(data.images), data.labels)
     classifier = split(initial(model, len(data.classes), run, "classifier", weights))
+    check_model(name, classifier)
     start = None
     if settings.start == "separate" and "contrastive" in recipe.stages:
         start = split(initial(model, len(data.classes), run, "twin", weights)).encoder

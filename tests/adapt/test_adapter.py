@@ -26,6 +26,8 @@ def short(name, **changes):
     """A method's settings with steps that are few and visible in the answer."""
     if name not in WITH_STEPS:
         return settings_of(name)
+    if METHODS[name].settings.one_by_one:  # as many steps again for each image
+        changes = {"steps": 1} | changes
     return settings_of(name, **{"steps": 3, "learning_rate": 3e-3} | changes)
 
 

@@ -26,7 +26,7 @@ def moved(module, before):
 
 @pytest.mark.parametrize("name", WITH_STEPS)
 def test_a_temperature_is_refused_where_there_is_none(bundle_of, name):
-    if name in ("y", "cta-c", "cta", "cta-paper"):
+    if name in ("tttpp", "y", "cta-c", "cta", "cta-paper"):
         assert adapter_of(bundle_of(name), name, temperature=0.2)
     else:
         with pytest.raises(InputError, match="has no temperature"):
@@ -125,3 +125,27 @@ def test_a_refused_step_leaves_the_objective_s_buffers(bundle_of, images):
     assert adapter.refused == 1
     after = learner.objective.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("name", ["clust3", "nc-ttt", "rec-ttt", "ttt-flow"])
+def test_running_statistics_move_behind_the_tap_too(bundle_of, images, name):
+    """As in the releases, whose whole network is in training mode; gradients end at the tap."""
+    adapter = Adapter(bundle_of(name), name, steps=1, learning_rate=0.0, precision="fp32")
+    before = {n: b.clone() for n, b in adapter.model.encoder.named_buffers() if "running" in n}
+    adapter(images[:20])
+    after = dict(adapter.model.encoder.named_buffers())
+    assert all(not torch.equal(after[name], value) for name, value in before.items())
+    assert torch.is_grad_enabled()
+
+
+def test_temperature_of_an_objective_within_another(bundle_of):
+    adapter = Adapter(bundle_of("tttpp"), "tttpp", temperature=0.1)
+    assert adapter._first.objective.contrastive.temperature == 0.1
+
+
+def test_every_learner_counts(bundle_of, monkeypatch):
+    held = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        held.append(Adapter(bundle_of("ttt"), "ttt", device="cpu").cost().held_bytes)
+    assert held[1] > 2 * held[0]

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from acclimate.adapt import Adapter
+from acclimate.adapt import one_by_one as module
 from acclimate.adapt.one_by_one import one_by_one
 from acclimate.adapt.vmapped import can_vmap, vmapped
 
@@ -43,3 +44,20 @@ def test_only_what_it_can_do(bundle_of):
     assert not can_vmap(learner_of(bundle_of, "ttt", optimizer="adam"))
     assert not can_vmap(learner_of(bundle_of, "ttt", reset="never"))
     assert not can_vmap(learner_of(bundle_of, "clust3"))
+    assert not can_vmap(Adapter(bundle_of("ttt"), "ttt", steps=0)._first)
+
+
+def test_crowds_shrink_where_memory_is_small(bundle_of, images, monkeypatch):
+    learner, sizes = learner_of(bundle_of, "ttt"), []
+
+    def small(learner, images, index, *, every):
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise torch.OutOfMemoryError
+        return [images]
+
+    monkeypatch.setattr(module, "vmapped", small)
+    unit = images[:10].float() / 255
+    answers = module._crowds(learner, unit, torch.arange(10), every=False)
+    assert sizes == [10, 10, 10, 8, 4, 2, 2, 2, 2, 2]
+    assert torch.equal(torch.cat([step[0] for step in answers]), unit)

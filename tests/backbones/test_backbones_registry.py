@@ -8,14 +8,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from acclimate.backbones import Classifier, build
+from acclimate.backbones.resnet import GroupNorm
 from acclimate.errors import InputError
 
 OWN = {
     "acclimate:resnet14-w32": (128, nn.BatchNorm2d),
     "acclimate:resnet26": (64, nn.BatchNorm2d),
-    "acclimate:resnet26-w16-gn": (64, nn.GroupNorm),
-    "acclimate:preact26": (64, nn.GroupNorm),
-    "acclimate:preact26-w32": (128, nn.GroupNorm),
+    "acclimate:resnet26-w16-gn": (64, GroupNorm),
+    "acclimate:preact26": (64, GroupNorm),
+    "acclimate:preact26-w32": (128, GroupNorm),
     "acclimate:preact26-bn": (64, nn.BatchNorm2d),
     "acclimate:resnet50-cifar": (2048, nn.BatchNorm2d),
     "acclimate:resnet50-imagenet": (2048, nn.BatchNorm2d),
@@ -54,7 +55,7 @@ def test_own_names(name):
     dim, norm = OWN[name]
     assert isinstance(model, Classifier)
     assert (model.feature_dim, model.num_classes) == (dim, 4)
-    norms = (nn.BatchNorm2d, nn.GroupNorm)
+    norms = (nn.BatchNorm2d, GroupNorm)
     assert {type(m) for m in model.modules() if isinstance(m, norms)} == {norm}
 
 

@@ -98,7 +98,7 @@ def test_all_patches_visible_is_the_plain_encoder(options):
     images = torch.randn(2, 3, 16, 16)
     everything = torch.arange(16).expand(2, 16)
     found = encode_visible(encoder, images, torch.arange(2)[:, None], everything)
-    torch.testing.assert_close(found, encoder.forward_features(images))
+    torch.testing.assert_close(found, encoder.fc_norm(encoder.forward_features(images)))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,8 @@ def test_loss_equals_one_mask_at_a_time(options):
         tokens = encoder._pos_embed(encoder.patch_embed(views[n : n + 1]))
         start = encoder.num_prefix_tokens
         visible = [tokens[:, :start], *(tokens[:, start + p : start + p + 1] for p in shown)]
-        tokens = objective.embed(encoder.norm(encoder.blocks(torch.cat(visible, 1))))[0]
+        seen = encoder.fc_norm(encoder.norm(encoder.blocks(torch.cat(visible, 1))))
+        tokens = objective.embed(seen)[0]
         canvas = [objective.mask_token] * 16
         for place, p in enumerate(shown):
             canvas[p] = tokens[start + place]
