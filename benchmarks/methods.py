@@ -50,13 +50,13 @@ class Arguments:
     """Bundles, checkpoints and measurements."""
     results: Path | None = None
     """Where the table and the settings are written."""
-    model: str = "acclimate:resnet14-w16"
+    model: str = "acclimate:resnet8-w16"
     """The classifier of all methods but those that need a transformer."""
     transformer: str = "acclimate:vit6-w192-p4"
     """The classifier of ttt-mae."""
     epochs: int = 5
     """Of every stage."""
-    train_images: int = 10_000
+    train_images: int = 50_000
     """Source images, evenly spaced."""
     images: int = 500
     """Test images under each corruption, evenly spaced."""
@@ -66,7 +66,7 @@ class Arguments:
     """The same for ttt-mae's, which does so 20 times with 128 masks."""
     corruptions: tuple[str, ...] = ("gaussian_noise", "defocus_blur", "fog", "pixelate")
     """At severity 5."""
-    oracle_corruptions: int = 2
+    oracle_corruptions: int = 1
     """An oracle is trained anew for each: only for so many, and not for clean images."""
     recipes: tuple[str, ...] = tuple(RECIPES)
     """Which bundles to make."""
@@ -75,11 +75,11 @@ class Arguments:
 
 
 def settings(epochs: int) -> SourceSettings:
-    """One budget for all; the rates follow from batches of 64, not from any result."""
+    """One budget for all; the rates follow from batches of 128, not from any result."""
     labelled = Training(
-        epochs, 64, "sgd", learning_rate=0.05, final_learning_rate=1e-4, weight_decay=5e-4
+        epochs, 128, "sgd", learning_rate=0.1, final_learning_rate=1e-4, weight_decay=5e-4
     )
-    unlabelled = Training(epochs, 64, learning_rate=1e-3, warm_up=1)
+    unlabelled = Training(epochs, 128, learning_rate=1e-3, warm_up=1)
     kinds = {"supervised": labelled, "joint": labelled}
     stages = {stage: kinds.get(stage, unlabelled) for stage in STAGES}
     return replace(PRESETS["small"], cutout=0, **stages)
