@@ -1,6 +1,7 @@
 """What an adapted batch costs above the bare passes, for each method; what bf16's part in it is."""
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.parameters import select_parameters
+from acclimate.backbones import to_the_end
 from acclimate.bundle import Bundle
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS, AdapterSettings
@@ -137,7 +139,8 @@ class Bare:
         self.model.train(self.norms_learn)
         self.objective.train(self.norms_learn)
         views, *rest = self.objective.draw(images, key(self.settings.seed, "adapt", step), index)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        whole = to_the_end() if self.settings.normalisation == "running" else nullcontext()
+        with whole, torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             return self.objective(self.model, self._normalize(views), *rest)
 
     def _normalize(self, images: Tensor) -> Tensor:
