@@ -12,16 +12,20 @@ from rich.console import Console
 
 from acclimate import files, machine
 from acclimate.bundle import Bundle
-from acclimate.data import LabelledImages, corrupt, subset
+from acclimate.data import LabelledImages, subset
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.compare import compare
+from acclimate.evaluate.engines import Workplace
+from acclimate.evaluate.grid import run
 from acclimate.evaluate.measure import LR0
+from acclimate.evaluate.results import write_results
+from acclimate.evaluate.store import Store
+from acclimate.evaluate.task import Grid, tasks_of
 from acclimate.methods import METHODS
-from acclimate.progress import live
+from acclimate.progress import Progress, live
 from acclimate.report.figures import result_picture
-from acclimate.report.page import Sample, write_page
-from acclimate.report.results import write_results
+from acclimate.report.page import write_page
+from acclimate.report.samples import samples_of
 from acclimate.report.summary import Gain, gains_of, summarise
 from acclimate.report.table import show_table
 from acclimate.source.loop import Run
@@ -88,26 +92,15 @@ def run_study(
     with live() as progress:
         bundle_path = out / "bundle"
         if not bundle_path.exists():
-            run = Run(seed=study.seed, folder=stages or out / "stages", progress=progress)
-            train_bundle("cta", study.model, train, study.settings, run).save(bundle_path)
+            training = Run(seed=study.seed, folder=stages or out / "stages", progress=progress)
+            train_bundle("cta", study.model, train, study.settings, training).save(bundle_path)
             if not stages:
                 shutil.rmtree(out / "stages", ignore_errors=True)
-        measured = partial(
-            compare,
-            bundle_path,
-            methods=(*ROWS, f"cta{LR0}"),
-            folder=out / "cells",
-            seed=study.seed,
-            batch=study.batch,
-            progress=progress,
-        )
-        some = subset(test, study.images)
-        shifts = [(name, study.severity) for name in study.reported + study.held_out]
-        cells = measured(some, corruptions=shifts) + measured(test, corruptions=[("none", 0)])
-    gains = gains_of(cells, some.labels.tolist(), held_out=study.held_out)
+        cells = _measure(study, test, out, progress)
+    gains = gains_of(cells, held_out=study.held_out)
     if not finished:
         seconds = time.perf_counter() - started
-        _write(out, study, some, cells, gains, command, seconds)
+        _write(out, study, subset(test, study.images), cells, gains, command, seconds)
     show_table(summarise(cells, ROWS, study.held_out), console)
     for gain in gains:
         console.print(
@@ -117,6 +110,35 @@ def run_study(
     state = "was done already" if finished else "is done"
     console.print(f"{study.title} {state}: open {out / 'report.html'}")
     return cells
+
+
+def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) -> list[Cell]:
+    """All corruptions of some of the images, and all of the images clean."""
+    bundles = {"bundle": out / "bundle"}
+    tasks, data = [], {}
+    for images, corruptions in (
+        (subset(test, study.images), study.reported + study.held_out),
+        (test, ("none",)),
+    ):
+        grid = Grid(
+            corruptions,
+            severities=(study.severity,),
+            seeds=(study.seed,),
+            methods=(*ROWS, f"cta{LR0}"),
+            batch=study.batch,
+        )
+        found = tasks_of(grid, bundles, images)
+        data[found[0].images] = partial(_itself, images)
+        tasks += found
+    with Store(out / "cells.sqlite") as store:
+        run(tasks, store, Workplace(bundles, data), progress=progress)
+        if errors := store.errors():
+            raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
+        return store.cells(tasks)
+
+
+def _itself(images: LabelledImages) -> LabelledImages:
+    return images
 
 
 def _claim(out: Path, study: Study, train: LabelledImages, test: LabelledImages) -> None:
@@ -156,7 +178,7 @@ def _write(
         cells=cells,
         methods_order=ROWS,
         held_out=study.held_out,
-        samples=_samples(bundle, study, test, cells),
+        samples=samples_of(bundle.classes, study.reported, test, cells),
         gains=gains,
         provenance={
             "command": command,
@@ -169,35 +191,3 @@ def _write(
         },
         classes=bundle.classes,
     )
-
-
-def _samples(
-    bundle: Bundle, study: Study, test: LabelledImages, cells: Sequence[Cell]
-) -> list[Sample]:
-    """One image a corruption: where there is one, an answer that adaptation changed."""
-    found = {(cell.method, cell.corruption): cell for cell in cells}
-    samples = []
-    for position, name in enumerate(study.reported):
-        before, after = found["source", name], found["cta", name]
-        changed = [
-            i
-            for i, pair in enumerate(zip(before.predictions, after.predictions))
-            if pair[0] != pair[1]
-        ]
-        # Spread over the set, not picked for being right.
-        chosen = changed[position * 7 % len(changed)] if changed else position
-        clean = test.images[chosen : chosen + 1]
-        seen = corrupt(clean, name, study.severity, seed=study.seed, first_index=chosen)
-        samples.append(
-            Sample(
-                clean=clean[0],
-                corrupted=seen[0],
-                corruption=name,
-                truth=bundle.classes[int(test.labels[chosen])],
-                before=bundle.classes[before.predictions[chosen]],
-                before_confidence=before.confidences[chosen],
-                after=bundle.classes[after.predictions[chosen]],
-                after_confidence=after.confidences[chosen],
-            )
-        )
-    return samples

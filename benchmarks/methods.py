@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tyro
+from acclimate.evaluate.compare import compare
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +26,6 @@ from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, corrupt, load, subset
 from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.compare import compare
 from acclimate.files import write_text
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS, RECIPES

@@ -73,7 +73,7 @@ class Adapter:
             raise InputError(f"{name} takes no gradient steps; set steps to 0.")
         self.preprocessing = bundle.preprocessing
         self.device = _device(device)
-        model = _model(bundle, name)
+        model = model_of(bundle, name)
         alone = self.settings.one_by_one and self.settings.reset == "batch"
         with undisturbed(self.device):
             objective = _objective(bundle, name, model) if self.settings.steps else None
@@ -208,8 +208,12 @@ def _objective(bundle: Bundle, name: str, model: Classifier) -> Objective | None
     return row.objective(model, bundle.preprocessing)
 
 
-def _model(bundle: Bundle, name: str) -> Classifier:
-    """Which of the bundle's models a method adapts."""
+def model_of(bundle: Bundle, name: str) -> Classifier:
+    """Which of the bundle's models a method adapts.
+
+    Raises:
+        InputError: the bundle lacks what the method needs.
+    """
     row = method(name)
     if row.model == "twin" and bundle.twin is None:
         raise InputError(

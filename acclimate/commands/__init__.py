@@ -2,6 +2,7 @@
 
 from acclimate.commands.adapt import Adapt
 from acclimate.commands.align import Align
+from acclimate.commands.bench import Bench
 from acclimate.commands.corrupt import Corrupt
 from acclimate.commands.info import Info
 from acclimate.commands.methods import Methods
@@ -16,6 +17,7 @@ VERBS = {
     "align": Align,
     "adapt": Adapt,
     "corrupt": Corrupt,
+    "bench": Bench,
     "info": Info,
     "methods": Methods,
 }

@@ -1,22 +1,29 @@
 """Measure one method on one stream; the labels stay on this side."""
 
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
-from acclimate.data import LabelledImages, Shift, Stream, streams
-from acclimate.evaluate.cell import Cell
+from acclimate.data import LabelledImages, Shift, Stream
+from acclimate.evaluate.arrival import arrange
+from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.metrics import expected_calibration_error
+from acclimate.memory import PeakMemory
 from acclimate.methods import AdapterSettings, method
 
 LR0 = "-lr0"
 """``cta-lr0`` is ``cta`` with learning rate 0: what is left without the gradient steps."""
+_ALONE = 16
+"""Images that tell the speed of a method which learns from each alone."""
 
 
 def settings_of(name: str) -> AdapterSettings:
@@ -29,16 +36,18 @@ def measure(
     bundle: Bundle,
     name: str,
     data: LabelledImages,
-    corruption: str,
-    severity: int,
+    shifts: Sequence[Shift],
     *,
+    order: str = "shuffled",
     seed: int = 0,
     batch: int = 128,
     curve: bool = False,
     settings: AdapterSettings | None = None,
+    label: str = "",
+    device: str | None = None,
     advance: Callable[[int], None] = lambda images: None,
-) -> Cell:
-    """Let a method answer for every image once, in a seeded random order, and score it.
+) -> tuple[Cell, ...]:
+    """Let a method answer for every image of a stream, and score it.
 
     Images are corrupted as they arrive, so that one batch of pixels is held at a time.
 
@@ -46,65 +55,114 @@ def measure(
         bundle: What adapts.
         name: A method, or ``METHOD-lr0``.
         data: The images; the adapter sees these without labels.
-        corruption: Its name, or ``"none"``.
-        severity: 1..5, or 0 with ``"none"``.
+        shifts: What happens to them: one shift, or several for an order that takes several.
+        order: How they arrive, a name of `acclimate.data.streams.ORDERS`.
         seed: Of order, corruption and views.
         batch: Images that arrive together.
-        curve: Also score the answers before and after each step; ``seconds`` then includes these
-            extra forward passes.
+        curve: Also score the answers before and after each step.
         settings: Instead of the method's own.
+        label: Stands for the bundle in the result.
+        device: Where to run; None takes a GPU if there is one.
         advance: Called with the number of images done since the last call.
 
     Returns:
-        The measurement.
+        A cell for each shift, in the order in which they first come.
 
     Raises:
-        InputError: an unknown method or corruption, or a bundle that lacks what the method needs.
+        InputError: an unknown method, order or corruption, or a bundle that lacks what the method
+            needs.
     """
     settings = replace(settings or settings_of(name), seed=seed)
-    adapter = Adapter(bundle, name.removesuffix(LR0), settings)
-    shift = Shift(corruption, severity)
-    stream = streams.shuffled(data.images, shift, batch=batch, seed=seed)
-    logits, seconds = _answers(adapter, stream, curve, advance)
-    correct = logits.argmax(2) == data.labels
-    confidence, predictions = logits[-1].softmax(1).max(1)
-    accuracies = correct.double().mean(1).tolist()
-    return Cell(
+    stream = arrange(order, data, shifts, batch=batch, seed=seed)
+    with PeakMemory() as memory:
+        adapter = Adapter(bundle, name.removesuffix(LR0), settings, device=device)
+        logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
+        rate = stream.length / seconds
+        refused = adapter.refused
+        if curve and settings.steps:
+            rate = _rate(adapter, stream)
+    measured = Cell(
         method=name,
+        bundle=label,
         dataset=data.name,
-        corruption=corruption,
-        severity=severity,
-        order="shuffled",
+        corruption="",
+        severity=0,
+        order=order,
         seed=seed,
-        accuracy=accuracies[-1],
-        ece=expected_calibration_error(confidence, correct[-1]),
-        n_images=stream.length,
+        accuracy=0.0,
+        ece=0.0,
+        nll=0.0,
+        n_images=0,
         steps=settings.steps,
         seconds=seconds,
-        images_per_second=stream.length / seconds,
-        refused_steps=adapter.refused,
-        predictions=tuple(predictions.tolist()),
-        confidences=tuple(round(value, 4) for value in confidence.tolist()),
+        images_per_second=rate,
+        peak_memory=memory.most,
+        refused_steps=refused,
+    )
+    labels = data.labels[numbers]
+    if order == "growing-noise":  # its severity is another for each image
+        places = {shifts[0]: range(stream.length)}
+    return tuple(
+        _scored(measured, shift, torch.tensor(rows), logits, numbers, labels, curve)
+        for shift, rows in places.items()
+    )
+
+
+def _scored(
+    measured: Cell,
+    shift: Shift,
+    rows: Tensor,
+    logits: Float[Tensor, "steps images classes"],
+    numbers: Tensor,
+    labels: Tensor,
+    curve: bool,
+) -> Cell:
+    """The cell of the images in these rows."""
+    logits, numbers, labels = logits[:, rows], numbers[rows], labels[rows]
+    right = logits.argmax(2) == labels
+    confidences, predictions = logits[-1].softmax(1).max(1)
+    accuracies = right.double().mean(1).tolist()
+    answers = (rows, numbers, predictions, confidences, right[-1])
+    return replace(
+        measured,
+        corruption=shift.corruption,
+        severity=shift.severity,
+        accuracy=accuracies[-1],
+        ece=expected_calibration_error(confidences, right[-1]),
+        nll=cross_entropy(logits[-1].double(), labels).item(),
+        n_images=len(rows),
         curve=tuple(accuracies) if curve else (),
+        answers=Answers(*(np.asarray(values) for values in answers)),
     )
 
 
 def _answers(
     adapter: Adapter, stream: Stream, curve: bool, advance: Callable[[int], None]
-) -> tuple[Float[Tensor, "steps images classes"], float]:
-    """Logits in the images' own order, before and after each step with ``curve``; and seconds.
+) -> tuple[Float[Tensor, "steps images classes"], Tensor, dict[Shift, list[int]], float]:
+    """Logits, before and after each step with ``curve``; image numbers; where each shift is.
 
-    Of a stream in which every image comes once.
+    All in the order of arrival; and the seconds it took.
     """
     answers, numbers, seconds = [], [], 0.0
+    places: dict[Shift, list[int]] = defaultdict(list)
     for arrived in stream:
         started = time.perf_counter()
         logits = adapter.trace(arrived.images) if curve else adapter(arrived.images)[None]
-        seconds += time.perf_counter() - started
         answers.append(logits.cpu())
+        seconds += time.perf_counter() - started
         numbers.append(arrived.numbers)
+        first = arrived.position - len(arrived.numbers)
+        for place, shift in enumerate(arrived.shifts, first):
+            places[shift].append(place)
         advance(len(arrived.numbers))
-    given = torch.cat(answers, dim=1)
-    logits = torch.empty_like(given)
-    logits[:, torch.cat(numbers)] = given
-    return logits, seconds
+    return torch.cat(answers, dim=1), torch.cat(numbers), places, seconds
+
+
+def _rate(adapter: Adapter, stream: Stream) -> float:
+    """Images a second on the stream's first batch, without a curve."""
+    adapter.reset()
+    images = next(iter(stream)).images
+    images = images[:_ALONE] if adapter.settings.one_by_one else images
+    started = time.perf_counter()
+    adapter(images).cpu()
+    return len(images) / (time.perf_counter() - started)

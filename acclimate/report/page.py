@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from acclimate.report.figures import (
     iterations_figure,
     swatches,
 )
+from acclimate.report.samples import Sample
 from acclimate.report.summary import GRADIENT_STEPS, Gain, Summary, summarise
 
 FROZEN, ADAPTED = "source", "cta"
@@ -36,24 +36,6 @@ GLOSSARY = {
 
 _LONGEST_SIDE = 96
 """Of a sample image, in pixels; larger ones are shrunk so that the page stays small."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image before and after corruption, and the answers to the corrupted one."""
-
-    clean: UInt8[Tensor, "3 height width"]
-    corrupted: UInt8[Tensor, "3 height width"]
-    corruption: str
-    truth: str
-    """The right class."""
-    before: str
-    """What the frozen classifier answers."""
-    before_confidence: float
-    """0..1."""
-    after: str
-    """What the adapted one answers."""
-    after_confidence: float
 
 
 def write_page(

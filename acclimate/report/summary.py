@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
@@ -105,42 +105,49 @@ def summarise(
     return Summary(methods, columns, accuracy)
 
 
-def gains_of(
-    cells: Sequence[Cell], labels: Sequence[int], *, held_out: Collection[str]
-) -> tuple[Gain, ...]:
+def gains_of(cells: Sequence[Cell], *, held_out: Collection[str]) -> tuple[Gain, ...]:
     """What batch statistics, alignment and gradient steps add, with paired intervals.
 
     A part is left out if one of its two methods was not measured. See `paired_interval`.
 
     Args:
-        cells: What was measured.
-        labels: The right class of each image, in the data set's order.
+        cells: What was measured, with answers.
         held_out: Corruptions kept apart for choosing settings; they do not count here.
 
     Raises:
-        ValueError: a cell does not have one prediction a label.
+        ValueError: two methods answered for other images of a stream.
     """
-    truth = np.asarray(labels)
-    right = defaultdict(dict)
+    found = defaultdict(dict)
     for cell in reported_cells(cells, held_out):
-        if len(cell.predictions) != len(truth):
-            raise ValueError(
-                f"{cell.method} on {cell.corruption} has {len(cell.predictions)} predictions "
-                f"for {len(truth)} labels."
-            )
         stream = (cell.dataset, cell.corruption, cell.severity, cell.order, cell.seed)
-        right[cell.method][stream] = np.asarray(cell.predictions) == truth
+        found[cell.method][stream] = cell
     gains = []
     for label, method, base in _PARTS:
-        streams = [stream for stream in right[method] if stream in right[base]]
+        streams = [stream for stream in found[method] if stream in found[base]]
         if streams:
-            first, second = (
-                np.concatenate([right[name][stream] for stream in streams])
-                for name in (method, base)
-            )
-            images = np.tile(np.arange(len(truth)), len(streams))
+            pairs = [paired(found[method][stream], found[base][stream]) for stream in streams]
+            first, second, images = (np.concatenate(arrays) for arrays in zip(*pairs))
             gains.append(Gain(label, *paired_interval(first, second, groups=images)))
     return tuple(gains)
+
+
+def paired(
+    first: Cell, second: Cell
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Whether each of two methods was right on an image, and the images' numbers, in order.
+
+    Raises:
+        ValueError: they answered for other images.
+    """
+    one, other = first.answers, second.answers
+    assert one is not None and other is not None
+    numbers = np.sort(one.numbers)
+    if not np.array_equal(numbers, np.sort(other.numbers)):
+        raise ValueError(
+            f"{first.method} and {second.method} answered for other images under "
+            f"{first.corruption}: {len(numbers)} and {len(other.numbers)}."
+        )
+    return one.right[one.of(numbers)], other.right[other.of(numbers)], numbers
 
 
 def reported_cells(cells: Sequence[Cell], held_out: Collection[str]) -> list[Cell]:

@@ -2,10 +2,10 @@ import csv
 from dataclasses import replace
 
 import pytest
+from acclimate.report.results import write_results
 
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
-from acclimate.report.results import write_results
 
 CELL = Cell(
     "cta", "my, set", "fog", 5, "shuffled", 3, 0.1 + 0.2, 1 / 3, 7, 20, 1.25, 5.6, 2,

@@ -1,0 +1,70 @@
+"""Which streams an order makes of a list of shifts, and the streams themselves."""
+
+from collections.abc import Sequence
+
+from acclimate.data import LabelledImages, Shift, Stream, streams
+from acclimate.data.corruptions import AMOUNTS
+from acclimate.errors import InputError, unknown_name
+
+_TOGETHER = ("gradual", "continual", "recurring", "mixed")
+_CORRELATED = {
+    "class-correlated": streams.class_correlated,
+    "label-shifted": streams.label_shifted,
+}
+
+
+def groups(order: str, shifts: Sequence[Shift]) -> list[tuple[Shift, ...]]:
+    """The shifts of each stream: one a stream, or for some orders all of a severity.
+
+    Args:
+        order: A name of `acclimate.data.streams.ORDERS`.
+        shifts: Corruptions at severities, and clean images.
+
+    Raises:
+        InputError: an unknown order.
+    """
+    if order not in streams.ORDERS:
+        raise unknown_name("order", order, streams.ORDERS)
+    if order == "growing-noise":
+        noises = dict.fromkeys(s.corruption for s in shifts if s.corruption in AMOUNTS)
+        return [(Shift(noise, 5),) for noise in noises]
+    if order not in _TOGETHER:
+        return [(shift,) for shift in shifts]
+    corrupted = [shift for shift in shifts if shift != streams.CLEAN]
+    if order == "gradual":  # goes through all severities by itself
+        corrupted = [Shift(name, 5) for name in dict.fromkeys(s.corruption for s in corrupted)]
+    severities = dict.fromkeys(shift.severity for shift in corrupted)
+    return [tuple(s for s in corrupted if s.severity == severity) for severity in severities]
+
+
+def arrange(
+    order: str, data: LabelledImages, shifts: Sequence[Shift], *, batch: int, seed: int
+) -> Stream:
+    """The stream of one of `groups`.
+
+    Args:
+        order: A name of `acclimate.data.streams.ORDERS`.
+        data: The images; labels only build orders that depend on classes.
+        shifts: What happens to the images.
+        batch: Images that arrive together.
+        seed: Of order and corruptions.
+
+    Raises:
+        InputError: an unknown order, or shifts that it cannot have.
+    """
+    names = [shift.corruption for shift in shifts]
+    if len(shifts) != 1 and order not in _TOGETHER:
+        raise InputError(f"a stream of order {order!r} has one shift, not {len(shifts)}.")
+    if order == "shuffled":
+        return streams.shuffled(data.images, shifts[0], batch=batch, seed=seed)
+    if order in _CORRELATED:
+        make = _CORRELATED[order]
+        return make(data.images, data.labels, shift=shifts[0], batch=batch, seed=seed)
+    if order == "growing-noise":
+        last = float(shifts[0].severity)
+        return streams.growing_noise(data.images, names[0], last=last, batch=batch, seed=seed)
+    if order == "gradual":
+        return streams.gradual(data.images, names, batch=batch, seed=seed)
+    if order not in streams.ORDERS:
+        raise unknown_name("order", order, streams.ORDERS)
+    return streams.ORDERS[order](data.images, shifts, batch=batch, seed=seed)

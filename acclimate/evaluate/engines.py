@@ -1,0 +1,213 @@
+"""Where the tasks of a grid are worked on: in this process, or in several."""
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import multiprocessing
+
+from acclimate.bundle import Bundle
+from acclimate.data import LabelledImages
+from acclimate.errors import InputError
+from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.measure import measure
+from acclimate.evaluate.probe import Speed, probe
+from acclimate.evaluate.task import Task
+from acclimate.memory import keep_freed_memory
+
+Result = TypeVar("Result", covariant=True)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What tasks are worked on with. It can be sent to other processes."""
+
+    bundles: Mapping[str, Path]
+    """Folders by their labels."""
+    data: Mapping[str, Callable[[], LabelledImages]]
+    """What gives the data set of each `Task.images`; images that are a memory map stay one."""
+
+    def bundle(self, label: str) -> Bundle:
+        """The bundle of a label."""
+        return _load(self.bundles[label])
+
+    def images(self, key: str) -> LabelledImages:
+        """The data set of a fingerprint."""
+        return _images(self.data[key])
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task has no result."""
+
+    reason: str
+
+
+Job = Callable[[Task, Workplace], Result]
+
+
+class Engine(Protocol):
+    """Works on tasks, and gives each one's result or failure as soon as there is one."""
+
+    def __call__(
+        self, job: "Job[Result]", tasks: Sequence[Task], place: Workplace
+    ) -> Iterator[tuple[Task, "Result | Failure"]]:
+        """In any order."""
+        ...
+
+
+def measure_task(task: Task, place: Workplace) -> tuple[Cell, ...]:
+    """The job of a grid: see `acclimate.evaluate.measure`."""
+    return measure(
+        place.bundle(task.bundle),
+        task.method,
+        place.images(task.images),
+        task.shifts,
+        order=task.order,
+        seed=task.seed,
+        batch=task.batch,
+        curve=task.curve,
+        settings=task.settings,
+        label=task.bundle,
+    )
+
+
+def probe_task(task: Task, place: Workplace) -> Speed:
+    """The job of a plan: see `acclimate.evaluate.probe`."""
+    return probe(task, place.bundle(task.bundle), place.images(task.images))
+
+
+def here(
+    job: Job[Result], tasks: Sequence[Task], place: Workplace
+) -> Iterator[tuple[Task, Result | Failure]]:
+    """One after another in this process, with all of torch's threads."""
+    for task in tasks:
+        yield task, _attempt(job, task, place)
+
+
+def processes(workers: int, threads: int = 1) -> Engine:
+    """Several at a time, each in a process of its own that the next task finds again.
+
+    A process that dies takes one task with it. On a machine with several GPUs they take turns.
+    (An executor of the standard library loses all of its tasks when one process dies.)
+
+    Args:
+        workers: How many.
+        threads: Of torch, in each. Results do not depend on the number of workers, but rounding
+            may on the number of threads.
+
+    Raises:
+        InputError: not a positive number.
+    """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value < 1:
+            raise InputError(f"{name} is {value}: give at least 1.")
+
+    def engine(
+        job: Job[Result], tasks: Sequence[Task], place: Workplace
+    ) -> Iterator[tuple[Task, Result | Failure]]:
+        waiting = deque(tasks)
+        team = [_Worker(slot, threads, place) for slot in range(min(workers, len(tasks)))]
+        try:
+            for worker in team:
+                worker.give(job, waiting.popleft())
+            while busy := {worker.connection: worker for worker in team if worker.task}:
+                for ready in wait(list(busy)):
+                    worker = busy[ready]  # type: ignore[index]
+                    task, outcome = worker.take()
+                    if waiting:
+                        worker.give(job, waiting.popleft())
+                    yield task, outcome
+        finally:
+            for worker in team:
+                worker.process.kill()
+
+    return engine
+
+
+class _Worker:
+    """A process, and what it is busy with."""
+
+    def __init__(self, slot: int, threads: int, place: Workplace):
+        self.arguments = (slot, threads, place)
+        self.task: Task | None = None
+        self._start()
+
+    def give(self, job: Job, task: Task) -> None:
+        """Let it work on a task."""
+        self.task = task
+        try:
+            self.connection.send((job, task))
+        except BrokenPipeError:  # it died while it waited
+            self._start()
+            self.connection.send((job, task))
+
+    def take(self) -> tuple[Task, Any]:
+        """What became of its task; a process that died is replaced."""
+        task, self.task = self.task, None
+        assert task is not None
+        try:
+            return task, self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            code = self.process.exitcode
+            self._start()
+            return task, Failure(f"its process died with exit code {code}; is memory enough?")
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=_work, args=(other, *self.arguments), daemon=True)
+        self.process.start()
+        other.close()
+
+
+def _work(connection: Connection, slot: int, threads: int, place: Workplace) -> None:
+    """Do job after job until nobody gives any."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(slot % torch.cuda.device_count())
+    while True:
+        try:
+            job, task = connection.recv()
+            connection.send(_attempt(job, task, place))
+        except (EOFError, OSError):
+            return
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _attempt(job: Job[Result], task: Task, place: Workplace) -> Result | Failure:
+    try:
+        return job(task, place)
+    except InputError as error:
+        return Failure(str(error))
+    except Exception as error:  # whatever it is, other tasks go on
+        return Failure(f"{type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path) -> Bundle:
+    return Bundle.load(path)
+
+
+@lru_cache(maxsize=2)
+def _images(load: Callable[[], LabelledImages]) -> LabelledImages:
+    return load()

@@ -1,0 +1,82 @@
+"""The results as a file for other programs."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from acclimate.evaluate.cell import Cell
+from acclimate.files import write_text
+
+BASELINE = "source"
+"""The method whose error corruption errors are relative to."""
+_MEASURED = (
+    "method",
+    "bundle",
+    "dataset",
+    "corruption",
+    "severity",
+    "order",
+    "seed",
+    "accuracy",
+    "ece",
+    "nll",
+    "n_images",
+    "steps",
+    "forward_equivalents",
+    "seconds",
+    "images_per_second",
+    "peak_memory",
+    "refused_steps",
+)
+"""Fields of `Cell`, with the same meaning and unit."""
+COLUMNS = (*_MEASURED, "error", "corruption_error", "oracle_accuracy", "oracle_steps")
+"""The columns of ``results.csv``.
+
+``error`` is 1 − accuracy. ``corruption_error`` is the error over that of the frozen classifier of
+the first bundle on the same images (Hendrycks and Dietterich 2019, § 4.2, for one severity).
+``oracle_accuracy`` is the best of the curve, chosen by labels, and ``oracle_steps`` after how many
+steps: never what a method reaches, but how much its number of steps matters. Empty is unknown.
+"""
+TIMINGS = ("seconds", "images_per_second", "peak_memory")
+"""The columns that differ from run to run."""
+
+
+def write_results(cells: Sequence[Cell], path: Path) -> None:
+    """Write one line a cell as comma-separated values, with a header, atomically.
+
+    Numbers are written in full, so that they read back as the same floats.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([row[column] for column in COLUMNS] for row in rows_of(cells))
+    write_text(path, text.getvalue())
+
+
+def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
+    """The lines of the file, by `COLUMNS`."""
+    baseline = {}
+    for cell in cells:
+        if cell.method == BASELINE:
+            baseline.setdefault(_place(cell), 1 - cell.accuracy)
+    for cell in cells:
+        row: dict[str, object] = {name: getattr(cell, name) for name in _MEASURED}
+        row["error"] = 1 - cell.accuracy
+        row["corruption_error"] = row["oracle_accuracy"] = row["oracle_steps"] = ""
+        if cell.forward_equivalents != cell.forward_equivalents:
+            row["forward_equivalents"] = ""
+        if baseline.get(_place(cell)):
+            row["corruption_error"] = (1 - cell.accuracy) / baseline[_place(cell)]
+        if cell.curve:
+            row["oracle_accuracy"] = max(cell.curve)
+            row["oracle_steps"] = cell.curve.index(max(cell.curve))
+        yield row
+
+
+def _place(cell: Cell) -> tuple:
+    shift = (cell.corruption, cell.severity, cell.order, cell.seed)
+    return (cell.dataset, cell.n_images, *shift)
