@@ -76,4 +76,4 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> Correlation:
         raise ValueError(f"a correlation with an interval needs four pairs, not {len(first)}.")
     found = pearsonr(first, second)
     low, high = found.confidence_interval(0.95)
-    return Correlation(float(found[0]), float(low), float(high))
+    return Correlation(float(found.statistic), float(low), float(high))  # type: ignore[attr-defined]
