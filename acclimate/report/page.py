@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 from torch import Tensor
 
@@ -68,16 +68,8 @@ def write_page(
         InputError: there is nothing to report, or the file cannot be written.
     """
     summary = summarise(cells, methods_order, held_out)
-    environment = Environment(
-        loader=PackageLoader("acclimate.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"png": _png, "spaced": lambda name: name.replace("_", " ")}
     shown = [cell for cell in cells if cell.method in summary.methods]
-    page = environment.get_template("page.html.jinja").render(
+    page = _template().render(
         title=title,
         headline=_headline(summary),
         steps=next((gain for gain in gains if gain.label == GRADIENT_STEPS), None),
@@ -102,6 +94,18 @@ def write_page(
         provenance=provenance,
     )
     write_text(path, page)
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("acclimate.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"png": _png, "spaced": lambda name: name.replace("_", " ")}
+    return environment.get_template("page.html.jinja")
 
 
 def _headline(summary: Summary) -> dict[str, float] | None:
