@@ -2,6 +2,7 @@
 
 from acclimate.commands.adapt import Adapt
 from acclimate.commands.align import Align
+from acclimate.commands.analyse import Analyse
 from acclimate.commands.bench import Bench
 from acclimate.commands.corrupt import Corrupt
 from acclimate.commands.info import Info
@@ -18,6 +19,7 @@ VERBS = {
     "adapt": Adapt,
     "corrupt": Corrupt,
     "bench": Bench,
+    "analyse": Analyse,
     "info": Info,
     "methods": Methods,
 }

@@ -12,8 +12,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from acclimate.commands.common import labelled
 from acclimate.data.corruptions import PUBLISHED
-from acclimate.errors import InputError
 
 if TYPE_CHECKING:
     from acclimate.data import LabelledImages
@@ -78,7 +78,7 @@ class Bench:
 
         workers = self.workers or _usual_workers(self.threads)
         engine = processes(workers, self.threads)
-        job = bench.Bench(self._grid(), _labelled(self.bundles), self._load())
+        job = bench.Bench(self._grid(), labelled(self.bundles), self._load())
         with live() as progress:
             if self.plan:
                 rows = bench.plan(job, self.out, engine=engine, progress=progress)
@@ -121,15 +121,6 @@ def _usual_workers(threads: int) -> int:
     import torch
 
     return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // threads)
-
-
-def _labelled(bundles: tuple[Path, ...]) -> dict[str, Path]:
-    if not bundles:
-        raise InputError("there is no bundle; make one with acclimate train or acclimate align.")
-    labelled = {path.resolve().name: path for path in bundles}
-    if len(labelled) < len(bundles):
-        raise InputError("two bundles have the same name; rename a folder, for results carry it.")
-    return labelled
 
 
 def show_results(
