@@ -1,5 +1,6 @@
 """Does the self-supervised task pull where the main task would (TTT, Sun et al. 2020, § 4)?"""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,13 +68,15 @@ def agreement(
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> Correlation:
-    """Pearson's r of paired values, with its interval.
+    """Pearson's r of paired values, with its interval; nan where one of them does not vary.
 
     Raises:
         ValueError: fewer than four pairs.
     """
     if len(first) < 4:
         raise ValueError(f"a correlation with an interval needs four pairs, not {len(first)}.")
+    if min(max(first) - min(first), max(second) - min(second)) == 0:
+        return Correlation(math.nan, math.nan, math.nan)
     found = pearsonr(first, second)
     low, high = found.confidence_interval(0.95)
     return Correlation(float(found.statistic), float(low), float(high))  # type: ignore[attr-defined]

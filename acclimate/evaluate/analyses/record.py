@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from acclimate import machine
@@ -41,15 +41,20 @@ def write_record(
         "title": title,
         "caption": caption,
         "columns": columns,
-        "rows": [_plain([row[column] for column in columns]) for row in listed],
+        "rows": [[row[column] for column in columns] for row in listed],
         "settings": dict(settings),
         "machine": machine.describe(),
         **(more or {}),
     }
     path = out / FOLDER / f"{name}.json"
-    write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
     return path
 
 
-def _plain(values: Sequence[object]) -> list[object]:
-    return [None if isinstance(x, float) and not math.isfinite(x) else x for x in values]
+def _plain(value: object) -> object:
+    """The same with null for what is no number."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

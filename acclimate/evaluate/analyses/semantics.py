@@ -16,6 +16,7 @@ from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, Shift, streams
 from acclimate.errors import InputError
 from acclimate.evaluate.measure import settings_of
+from acclimate.objectives import Contrastive
 
 _BATCH = 256
 """Of images that are only looked at."""
@@ -82,13 +83,13 @@ def semantics(
     """
     classifier = bundle.classifier.eval()
     known = medians(_encoded(bundle, classifier, source.images), source.labels.numpy())
-    twin = model_of(bundle, name) is bundle.twin
+    part_read = "projector" if _projector_of(model_of(bundle, name)) else "encoder"
     for shift in shifts:
         found = features(bundle, name, data, shift, steps=steps, batch=batch, seed=seed)
         for count, of_both in zip((0, steps), found):
             for part in ("encoder", "projector"):
                 values = getattr(of_both, part)
-                read = part == ("projector" if twin else "encoder")
+                read = part == part_read
                 yield Semantics(
                     name,
                     shift.corruption,
@@ -117,9 +118,10 @@ def features(
     Raises:
         InputError: the method or the bundle does not fit.
     """
-    settings = replace(settings_of(name), steps=steps, seed=seed, precision="fp32")
-    if settings.reset != "batch" or not steps:
+    published = settings_of(name)
+    if published.reset != "batch" or not published.steps or steps < 1:
         raise InputError(f"{name} does not learn from each batch anew; choose cta, cta-paper or y.")
+    settings = replace(published, steps=steps, seed=seed, precision="fp32")
     adapter = Adapter(bundle, name, settings)
     labels, before, after = [], [], []
     for arrived in streams.shuffled(data.images, shift, batch=batch, seed=seed):
@@ -141,13 +143,13 @@ def _joined(parts: Sequence[tuple[Tensor, Tensor]], labels: Int64[np.ndarray, " 
 def _looking(adapter: Adapter) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Within it, what encoder and projector give whenever the adapter answers."""
     seen: list[tuple[Tensor, Tensor]] = []
-    encoder = adapter.model.encoder
-    if isinstance(getattr(encoder, "projector", None), nn.Module):  # a twin's: g, then π
-        encoder, projector = encoder.get_submodule("encoder"), encoder.get_submodule("projector")
+    encoder, projector = adapter.model.encoder, _projector_of(adapter.model)
+    if projector:
+        encoder = encoder.get_submodule("encoder")
+    elif isinstance(adapter.objective, Contrastive):
+        projector = adapter.objective.projector
     else:
-        projector = getattr(adapter.objective, "projector", None)
-    if not isinstance(projector, nn.Module):
-        raise InputError("this method has no projector; choose cta, cta-paper or y.")
+        raise InputError("this method has no projector; choose cta, cta-paper, cta-c or y.")
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not torch.is_grad_enabled():  # an answer, not a step
@@ -172,6 +174,12 @@ def drift(
 ) -> float:
     """Sum of the Euclidean distances of classes that are in both."""
     return float(sum(np.linalg.norm(here[name] - there[name]) for name in here.keys() & there))
+
+
+def _projector_of(model: Classifier) -> nn.Module | None:
+    """π, in a model that is h∘π∘g."""
+    projector = getattr(model.encoder, "projector", None)
+    return projector if isinstance(projector, nn.Module) else None
 
 
 @torch.no_grad()
