@@ -75,12 +75,12 @@ class Bench:
         from acclimate.report.summary import summarise
         from acclimate.report.table import show_table
 
-        engine = processes(self.workers or _usual_workers(self.threads), self.threads)
+        workers = _usual_workers(self.threads) if self.workers is None else self.workers
+        engine = processes(workers, self.threads)
         job = bench.Bench(self._grid(), _labelled(self.bundles), self._load())
         with live() as progress:
             if self.plan:
                 rows = bench.plan(job, self.out, engine=engine, progress=progress)
-                workers = self.workers or _usual_workers(self.threads)
                 console.print(_table(rows, workers))
                 return
             cells, errors = bench.run_bench(job, self.out, engine=engine, progress=progress)
@@ -118,19 +118,18 @@ class Bench:
 def _some(data: str, images: int | None, options: dict) -> "LabelledImages":
     from acclimate.data import load, subset
 
-    found = load(data, "test", **options)
-    return found if images is None else subset(found, images)
+    if images is not None and images < 1:
+        raise InputError(f"images is {images}: give at least 1.")
+    return subset(load(data, "test", **options), images)
 
 
 def _usual_workers(threads: int) -> int:
     import torch
 
-    return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // threads)
+    return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // max(1, threads))
 
 
 def _labelled(bundles: tuple[Path, ...]) -> dict[str, Path]:
-    if not bundles:
-        raise InputError("there is no bundle; make one with acclimate train or acclimate align.")
     labelled = {path.resolve().name: path for path in bundles}
     if len(labelled) < len(bundles):
         raise InputError("two bundles have the same name; rename a folder, for results carry it.")
