@@ -26,7 +26,7 @@ from rich.table import Table
 
 from acclimate import files, machine, quickstart, sealed
 from acclimate.bundle import Bundle
-from acclimate.data import LabelledImages, hold_out, load, subset
+from acclimate.data import LabelledImages, Shift, hold_out, load, streams, subset
 from acclimate.evaluate.measure import measure, settings_of
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS
@@ -129,12 +129,11 @@ class Bench:
         path = self.out / "rows" / f"{part}, {setting}, {method}-{stamp}.json"
         if not path.exists():
             level = self.study.severity
-            accuracy = {
-                name: measure(
-                    bundle, method, some, name, severity, settings=settings, batch=self.study.batch
-                ).accuracy
-                for name, severity in (("none", 0), ("speckle_noise", level), ("saturate", level))
-            }
+            named = {"settings": settings, "batch": self.study.batch}
+            accuracy = {}
+            for shift in (streams.CLEAN, Shift("speckle_noise", level), Shift("saturate", level)):
+                (cell,) = measure(bundle, method, some, [shift], **named)
+                accuracy[cell.corruption] = cell.accuracy
             clean = accuracy.pop("none")
             row = Row(part, setting, method, len(some.images), clean, **accuracy)
             files.write_text(path, json.dumps(asdict(row)))

@@ -14,10 +14,10 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import tyro
-from acclimate.evaluate.compare import compare
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +25,12 @@ from acclimate import machine
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, corrupt, load, subset
+from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.engines import Workplace
+from acclimate.evaluate.grid import run
+from acclimate.evaluate.store import Store
+from acclimate.evaluate.task import Grid, tasks_of
 from acclimate.files import write_text
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS, RECIPES
@@ -128,16 +133,17 @@ def measured(
         path = arguments.out / "bundles" / label
         if not path.exists():
             make(recipe, label, source, test, shift[0], arguments).save(path)
-        with live() as progress:
-            cells = compare(
-                path,
-                test,
-                methods=names,
-                corruptions=shift,
-                folder=arguments.out / "cells" / label,
-                seed=arguments.seed,
-                progress=progress,
-            )
+        corruptions = tuple(corruption for corruption, _ in shift)
+        grid = Grid(corruptions, seeds=(arguments.seed,), methods=tuple(names))
+        tasks = tasks_of(grid, {label: path}, test)
+        place = Workplace(
+            {label: path}, {task.images: partial(subset, test, None) for task in tasks}
+        )
+        with live() as progress, Store(arguments.out / "cells.sqlite") as store:
+            run(tasks, store, place, progress=progress)
+            cells = store.cells(tasks)
+            for task, error in store.errors(tasks):
+                raise InputError(f"{task} failed: {error}")
         bundle = Bundle.load(path)
         costs = {name: Adapter(bundle, name).cost() for name in names}
         yield from (row_of(cell, recipe, costs[cell.method]) for cell in cells)
