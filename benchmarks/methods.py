@@ -136,9 +136,7 @@ def measured(
         corruptions = tuple(corruption for corruption, _ in shift)
         grid = Grid(corruptions, seeds=(arguments.seed,), methods=tuple(names))
         tasks = tasks_of(grid, {label: path}, test)
-        place = Workplace(
-            {label: path}, {task.images: partial(subset, test, None) for task in tasks}
-        )
+        place = Workplace({label: path}, {tasks[0].images: partial(subset, test, None)})
         with live() as progress, Store(arguments.out / "cells.sqlite") as store:
             run(tasks, store, place, progress=progress)
             cells = store.cells(tasks)

@@ -150,24 +150,23 @@ class _Worker:
         self._start()
 
     def give(self, job: Job, task: Task) -> None:
-        """Let it work on a task."""
+        """Let it work on a task; a process that died is replaced."""
         self.task = task
         try:
             self.connection.send((job, task))
-        except BrokenPipeError:  # it died while it waited
+        except OSError:  # it died, with its last task or while it waited
             self.end()
             self._start()
             self.connection.send((job, task))
 
     def take(self) -> tuple[Task, Any]:
-        """What became of its task; a process that died is replaced."""
+        """What became of its task."""
         task, self.task = self.task, None
         assert task is not None
         try:
             return task, self.connection.recv()
         except (EOFError, ConnectionResetError):
             code = self.end()
-            self._start()
             return task, Failure(f"its process died with exit code {code}; is memory enough?")
 
     def end(self) -> int | None:

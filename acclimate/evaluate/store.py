@@ -184,7 +184,7 @@ class Store:
             yield
         except sqlite3.OperationalError as error:
             raise InputError(f"cannot use {self.path}: {error}; choose another place.") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self._damaged() from error
         except OSError as error:
             raise cannot_write(self.path, error) from error
