@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +9,8 @@ from acclimate.data import LabelledImages, Shift, corrupt, subset
 from acclimate.data.streams import stream
 from acclimate.errors import InputError
 from acclimate.evaluate import measure as module
+from acclimate.evaluate.arrival import arrange
+from acclimate.evaluate.cell import Answers
 from acclimate.evaluate.measure import measure, settings_of
 from acclimate.methods import METHODS
 from acclimate.randomness import key, permutation
@@ -143,6 +146,58 @@ def test_labels_never_reach_the_adapter(bundle, data, monkeypatch):
     assert torch.equal(given.flatten(1).sum(1).sort()[0], data.images.flatten(1).sum(1).sort()[0])
     other = measured(bundle, "cta", replace(data, labels=data.labels.flip(0)), "none", 0, batch=25)
     assert by_image(other) == by_image(cell)
+
+
+SEVERAL = {
+    "continual": [Shift("contrast", 5), Shift("fog", 5)],
+    "recurring": [Shift("contrast", 5), Shift("fog", 5)],
+    "mixed": [Shift("contrast", 5), Shift("fog", 5), Shift("snow", 5)],
+    "gradual": [Shift("contrast", 5), Shift("fog", 5)],
+    "growing-noise": [Shift("gaussian_noise", 5)],
+    "label-shifted": [Shift("fog", 5)],
+}
+
+
+@pytest.mark.parametrize("order", SEVERAL)
+def test_each_shift_of_a_stream_is_scored_alone(order, bundle, data):
+    """Against a loop over the stream that notes every image on a list of its shift."""
+    named = {"batch": 50, "seed": 2}
+    settings = replace(fp32("ptbn"), seed=2)
+    cells = measure(bundle, "ptbn", data, SEVERAL[order], order=order, settings=settings, **named)
+    adapter = Adapter(bundle, "ptbn", settings)
+    seen, position = {}, 0
+    for arrived in arrange(order, data, SEVERAL[order], **named):
+        likely = adapter(arrived.images).softmax(1)
+        for number, shift, row in zip(arrived.numbers.tolist(), arrived.shifts, likely):
+            shift = SEVERAL[order][0] if order == "growing-noise" else shift
+            line = (position, number, int(row.argmax()), float(row.max()))
+            seen.setdefault(shift, []).append((*line, line[2] == int(data.labels[number])))
+            position += 1
+    assert [(cell.corruption, cell.severity) for cell in cells] == [
+        (shift.corruption, shift.severity) for shift in seen
+    ]
+    for cell, lines in zip(cells, seen.values()):
+        kept = cell.answers
+        columns = (kept.positions, kept.numbers, kept.predictions, kept.confidences, kept.right)
+        assert [*zip(*(column.tolist() for column in columns))] == lines
+        assert cell.accuracy == sum(line[-1] for line in lines) / len(lines)
+        assert (cell.n_images, cell.batch, cell.order) == (len(lines), 50, order)
+    assert len({cell.seconds for cell in cells}) == 1  # of the whole stream
+
+
+def test_the_curve_of_each_shift_ends_in_its_accuracy(bundle, data):
+    shifts = SEVERAL["mixed"]
+    cells = measure(bundle, "cta", data, shifts, order="mixed", batch=60, curve=True)
+    for cell in cells:
+        assert len(cell.curve) == METHODS["cta"].settings.steps + 1
+        assert cell.curve[-1] == cell.accuracy
+
+
+def test_answers_are_found_by_number():
+    numbers = np.array([7, 2, 9, 0])
+    answers = Answers(np.arange(4), numbers, numbers, np.zeros(4, np.float32), numbers > 3)
+    assert answers.of(np.array([0, 9, 2])).tolist() == [3, 2, 1]
+    assert answers.numbers[answers.of(np.array([9, 7]))].tolist() == [9, 7]
 
 
 def test_progress_adds_up(bundle, data):
