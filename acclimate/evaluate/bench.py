@@ -73,16 +73,17 @@ def run_bench(
             writing or that cannot be written.
     """
     tasks, place = bench.tasks()
-    with only_writer(out), Store(out / STORE) as store:
+    with only_writer(out):
         known = _read_manifest(out / MANIFEST)
-        speeds = measure_speeds(tasks, store, place, engine=engine, progress=progress)
-        try:
-            run(tasks, store, place, engine=engine, speeds=speeds, progress=progress)
-        finally:  # also of a run that is interrupted
-            write_results(sorted(store.cells(answers=False), key=_line), out / RESULTS)
-            manifest = _manifest(known, bench, tasks, store.sources())
-            write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-        return store.cells(tasks), store.errors(tasks)
+        with Store(out / STORE) as store:
+            speeds = measure_speeds(tasks, store, place, engine=engine, progress=progress)
+            try:
+                run(tasks, store, place, engine=engine, speeds=speeds, progress=progress)
+            finally:  # also of a run that is interrupted
+                write_results(sorted(store.cells(answers=False), key=_line), out / RESULTS)
+                manifest = _manifest(known, bench, tasks, store.sources())
+                write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+            return store.cells(tasks), store.errors(tasks)
 
 
 def _line(cell: Cell) -> tuple:
