@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
@@ -64,7 +65,7 @@ def test_here_and_processes_give_the_same_bits(saved, data, place):
             task.key: [plain(cell) for cell in cells]
             for task, cells in engine(measure_task, tasks, place)
         }
-        for engine in (here, processes(2))
+        for engine in (here, processes(2, torch.get_num_threads()))
     ]
     assert found[0].keys() == {task.key for task in tasks}
     assert found[0] == found[1]
