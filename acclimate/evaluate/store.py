@@ -128,11 +128,12 @@ class Store:
         """Name and reason of those tasks that failed; without a choice, all."""
         rows = self._rows("SELECT key, task, error FROM tasks WHERE error IS NOT NULL ORDER BY key")
         keys = None if tasks is None else {task.key for task in tasks}
-        return [
-            (_name(json.loads(task)), error)
-            for key, task, error in rows
-            if keys is None or key in keys
-        ]
+        with self._told():
+            return [
+                (_name(json.loads(task)), error)
+                for key, task, error in rows
+                if keys is None or key in keys
+            ]
 
     def sources(self) -> list[str]:
         """The commits that measured what is here."""
@@ -141,7 +142,8 @@ class Store:
     def speed(self, key: str) -> Speed | None:
         """What was kept under a key of `acclimate.evaluate.probe.speed_key`."""
         found = self._rows("SELECT record FROM speeds WHERE key = ?", (key,))
-        return Speed(**json.loads(found[0][0])) if found else None
+        with self._told():
+            return Speed(**json.loads(found[0][0])) if found else None
 
     def keep_speed(self, key: str, speed: Speed) -> None:
         """Keep how fast a method is here."""
@@ -184,7 +186,7 @@ class Store:
             yield
         except sqlite3.OperationalError as error:
             raise InputError(f"cannot use {self.path}: {error}; choose another place.") from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
             raise self._damaged() from error
         except OSError as error:
             raise cannot_write(self.path, error) from error

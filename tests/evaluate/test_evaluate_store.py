@@ -248,6 +248,17 @@ def test_an_edited_result_is_refused(column, kept, tasks, tmp_path):
         store.cells(tasks)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "7", '{"seconds": 1}'])
+def test_a_damaged_speed_or_failure_is_refused(text, store, tasks):
+    store.fail(tasks[0], "no luck", "commit")
+    store.keep_speed("key", Speed(1.0, 3.5, 10, 20, 30))
+    for table, column in (("tasks", "task"), ("speeds", "record")):
+        store._base.execute(f"UPDATE {table} SET {column} = ?", (text,))
+    for read in (store.errors, lambda: store.speed("key")):
+        with pytest.raises(InputError, match=r"cells\.sqlite is damaged"):
+            read()
+
+
 def test_a_cell_that_is_missing_is_noticed(kept, tasks, tmp_path):
     path = tmp_path / "cells.sqlite"
     shutil.copy(kept[0], path)
