@@ -3,6 +3,7 @@
 import ctypes
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -35,7 +36,8 @@ def keep_freed_memory() -> bool:
 class PeakMemory:
     """Measures the most that this process, or its GPU where it uses one, holds within a block.
 
-    Elsewhere than on Linux it is the most since the process began.
+    Where the system cannot begin anew (other systems than Linux, some sandboxes), it is the most
+    since the process began.
 
     Attributes:
         most: In bytes, after the block.
@@ -48,8 +50,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
         if sys.platform.startswith("linux"):
             _give_back()
-            # proc(5): 5 sets the peak resident size to the present one.
-            Path("/proc/self/clear_refs").write_text("5")
+            with suppress(OSError):  # proc(5): 5 sets the peak resident size to the present one
+                Path("/proc/self/clear_refs").write_text("5")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -66,8 +68,9 @@ def _give_back() -> None:
 
 
 def _peak_resident() -> int:
-    if sys.platform.startswith("linux"):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most

@@ -132,7 +132,7 @@ def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) 
         tasks += found
     with Store(out / "cells.sqlite") as store:
         run(tasks, store, Workplace(bundles, data), progress=progress)
-        if errors := store.errors():
+        if errors := store.errors(tasks):
             raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
         return store.cells(tasks)
 

@@ -21,6 +21,7 @@ from PIL import Image
 from acclimate import cli
 from acclimate.backbones import build
 from acclimate.data import LabelledImages, load
+from acclimate.evaluate.results import COLUMNS
 from acclimate.methods import METHODS, RECIPES, AdapterSettings
 from acclimate.objectives import OBJECTIVES
 from acclimate.quickstart import STUDY
@@ -154,6 +155,12 @@ def test_every_method_has_a_row_and_a_page():
     for name, answers, target in rows:
         assert METHODS[name].model in answers
         assert name in (page.parent / target).read_text(encoding="utf-8")
+
+
+def test_every_column_of_the_results_is_explained():
+    text = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
+    section = text.split("## The columns of results.csv")[1].split("\n## ")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \| .+ \|$", section, re.M)) == COLUMNS
 
 
 def test_the_reference_is_what_the_code_says():

@@ -76,7 +76,7 @@ class Bench:
         from acclimate.evaluate.engines import processes
         from acclimate.progress import live
 
-        workers = self.workers or _usual_workers(self.threads)
+        workers = _usual_workers(self.threads) if self.workers is None else self.workers
         engine = processes(workers, self.threads)
         job = bench.Bench(self._grid(), labelled(self.bundles), self._load())
         with live() as progress:
@@ -113,14 +113,15 @@ class Bench:
 def _some(data: str, images: int | None, options: dict) -> "LabelledImages":
     from acclimate.data import load, subset
 
-    found = load(data, "test", **options)
-    return found if images is None else subset(found, images)
+    if images is not None and images < 1:
+        raise InputError(f"images is {images}: give at least 1.")
+    return subset(load(data, "test", **options), images)
 
 
 def _usual_workers(threads: int) -> int:
     import torch
 
-    return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // threads)
+    return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // max(1, threads))
 
 
 def show_results(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from acclimate.data import LabelledImages, Shift, Stream, streams
+from acclimate.data import CORRUPTIONS, LabelledImages, Shift, Stream, streams
 from acclimate.data.corruptions import AMOUNTS
 from acclimate.errors import InputError, unknown_name
 
@@ -21,18 +21,20 @@ def groups(order: str, shifts: Sequence[Shift]) -> list[tuple[Shift, ...]]:
         shifts: Corruptions at severities, and clean images.
 
     Raises:
-        InputError: an unknown order.
+        InputError: an unknown order, or one that none of the shifts can come in.
     """
     if order not in streams.ORDERS:
         raise unknown_name("order", order, streams.ORDERS)
-    if order == "growing-noise":
-        noises = dict.fromkeys(s.corruption for s in shifts if s.corruption in AMOUNTS)
-        return [(Shift(noise, 5),) for noise in noises]
-    if order not in _TOGETHER:
+    if order not in _TOGETHER and order != "growing-noise":
         return [(shift,) for shift in shifts]
-    corrupted = [shift for shift in shifts if shift != streams.CLEAN]
-    if order == "gradual":  # goes through all severities by itself
+    usable = AMOUNTS if order == "growing-noise" else CORRUPTIONS
+    corrupted = [shift for shift in shifts if shift.corruption in usable]
+    if not corrupted:
+        raise InputError(f"the order {order!r} needs a corruption, such as {next(iter(usable))}.")
+    if order in ("gradual", "growing-noise"):  # which go through all severities by themselves
         corrupted = [Shift(name, 5) for name in dict.fromkeys(s.corruption for s in corrupted)]
+    if order == "growing-noise":
+        return [(shift,) for shift in corrupted]
     severities = dict.fromkeys(shift.severity for shift in corrupted)
     return [tuple(s for s in corrupted if s.severity == severity) for severity in severities]
 

@@ -1,7 +1,7 @@
 """A grid in a folder: a store, ``results.csv`` and a manifest, which grow with each run."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Bench:
     def tasks(self) -> tuple[list[Task], Workplace]:
         """All tasks, and what they are worked on with."""
         tasks = tasks_of(self.grid, self.bundles, self.load())
-        return tasks, Workplace(self.bundles, {tasks[0].images: self.load} if tasks else {})
+        return tasks, Workplace(self.bundles, {task.images: self.load for task in tasks})
 
 
 def plan(
@@ -65,60 +65,70 @@ def run_bench(
         progress: Told of speeds and of seconds done.
 
     Returns:
-        This bench's cells with their answers, and the name and error of each task that failed.
+        This bench's cells with their answers, and the name and error of each of its tasks that
+        failed.
 
     Raises:
         InputError: an unknown name, a damaged bundle or store, a folder that another run is
             writing or that cannot be written.
     """
     tasks, place = bench.tasks()
-    with only_writer(out), Store(out / STORE) as store:
-        speeds = measure_speeds(tasks, store, place, engine=engine, progress=progress)
-        try:
-            run(tasks, store, place, engine=engine, speeds=speeds, progress=progress)
-        finally:  # also of a run that is interrupted
-            write_results(sorted(store.cells(answers=False), key=_line), out / RESULTS)
-            _write_manifest(bench, tasks, store, out / MANIFEST)
-        finished = store.done()
-        cells = store.cells([task for task in tasks if task.key in finished])
-        return cells, store.errors()
+    with only_writer(out):
+        known = _read_manifest(out / MANIFEST)
+        with Store(out / STORE) as store:
+            speeds = measure_speeds(tasks, store, place, engine=engine, progress=progress)
+            try:
+                run(tasks, store, place, engine=engine, speeds=speeds, progress=progress)
+            finally:  # also of a run that is interrupted
+                write_results(sorted(store.cells(answers=False), key=_line), out / RESULTS)
+                manifest = _manifest(known, bench, tasks, store.sources())
+                write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+            return store.cells(tasks), store.errors(tasks)
 
 
 def _line(cell: Cell) -> tuple:
     """Where a cell stands in the file: the same whatever was measured first."""
-    methods, corruptions = list(METHODS), ["none", *CORRUPTIONS]
-    name = cell.method.removesuffix(LR0)
-    what = (methods.index(name), cell.method, cell.bundle, cell.dataset, cell.n_images, cell.order)
-    return (*what, corruptions.index(cell.corruption), cell.severity, cell.seed)
+    method = _rank(cell.method.removesuffix(LR0), METHODS)
+    corruption = _rank(cell.corruption, ("none", *CORRUPTIONS))
+    what = (method, cell.method, cell.bundle, cell.dataset, cell.n_images, cell.order)
+    return (*what, corruption, cell.severity, cell.seed, cell.batch)
 
 
-def _write_manifest(bench: Bench, tasks: list[Task], store: Store, path: Path) -> None:
+def _rank(name: str, known: Iterable[str]) -> tuple[int, str]:
+    """Names in the order in which they are known, then those that only another program knew."""
+    names = list(known)
+    return (names.index(name) if name in names else len(names), name)
+
+
+def _manifest(known: dict, bench: Bench, tasks: Sequence[Task], commits: Sequence[str]) -> dict:
     """What is needed to run all grids of the folder again."""
     grid = asdict(bench.grid) | {"bundles": list(bench.bundles)}
-    if tasks:
-        grid |= {"dataset": tasks[0].dataset, "images": tasks[0].n_images}
-    known = _read_manifest(path)
+    grid |= {"dataset": tasks[0].dataset, "images": tasks[0].n_images}
     grid = json.loads(json.dumps(grid))
-    bundles = known.get("bundles", {})
+    bundles = known["bundles"]
     for label, folder in bench.bundles.items():
         record = read_record(folder)
         names = ("recipe", "architecture", "weights_sha256", "provenance")
         bundles[label] = {name: record[name] for name in names}
     methods = {task.method: asdict(settings_of(task.method)) for task in tasks}
-    manifest = {
-        "grids": [*(old for old in known.get("grids", []) if old != grid), grid],
+    return {
+        "grids": [*(old for old in known["grids"] if old != grid), grid],
         "bundles": bundles,
-        "methods": known.get("methods", {}) | methods,
-        "commits": store.sources(),
+        "methods": known["methods"] | methods,
+        "commits": list(commits),
         "machine": machine.describe(),
     }
-    write_text(path, json.dumps(manifest, indent=2) + "\n")
 
 
 def _read_manifest(path: Path) -> dict:
     if not path.exists():
-        return {}
+        return {"grids": [], "bundles": {}, "methods": {}}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "grids": list(known["grids"]),
+            "bundles": dict(known["bundles"]),
+            "methods": dict(known["methods"]),
+        }
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged; delete it and run the grid again.") from error

@@ -48,6 +48,8 @@ class Cell:
     """How the images arrived: a name of `acclimate.data.streams.ORDERS`."""
     seed: int
     """Of order, corruption and views."""
+    batch: int
+    """Images that arrived together."""
     accuracy: float
     """Share of right answers, 0..1."""
     ece: float

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import parent_process
@@ -21,7 +21,7 @@ from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.measure import measure
 from acclimate.evaluate.probe import Speed, probe
-from acclimate.evaluate.task import Task
+from acclimate.evaluate.task import Task, checksum_of
 from acclimate.memory import keep_freed_memory
 
 Result = TypeVar("Result", covariant=True)
@@ -36,13 +36,17 @@ class Workplace:
     data: Mapping[str, Callable[[], LabelledImages]]
     """What gives the data set of each `Task.images`; images that are a memory map stay one."""
 
-    def bundle(self, label: str) -> Bundle:
-        """The bundle of a label."""
-        return _load(self.bundles[label])
+    def bundle(self, task: Task) -> Bundle:
+        """The bundle of a task.
 
-    def images(self, key: str) -> LabelledImages:
-        """The data set of a fingerprint."""
-        return _images(self.data[key])
+        Raises:
+            InputError: another one is there by now.
+        """
+        return _load(self.bundles[task.bundle], task.checksum)
+
+    def images(self, task: Task) -> LabelledImages:
+        """The data set of a task."""
+        return _images(self.data[task.images], task.images)
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,17 @@ class Engine(Protocol):
 
     def __call__(
         self, job: "Job[Result]", tasks: Sequence[Task], place: Workplace
-    ) -> Iterator[tuple[Task, "Result | Failure"]]:
-        """In any order."""
+    ) -> Generator[tuple[Task, "Result | Failure"], None, None]:
+        """In any order; closed early, it stops working."""
         ...
 
 
 def measure_task(task: Task, place: Workplace) -> tuple[Cell, ...]:
     """The job of a grid: see `acclimate.evaluate.measure`."""
     return measure(
-        place.bundle(task.bundle),
+        place.bundle(task),
         task.method,
-        place.images(task.images),
+        place.images(task),
         task.shifts,
         order=task.order,
         seed=task.seed,
@@ -83,12 +87,12 @@ def measure_task(task: Task, place: Workplace) -> tuple[Cell, ...]:
 
 def probe_task(task: Task, place: Workplace) -> Speed:
     """The job of a plan: see `acclimate.evaluate.probe`."""
-    return probe(task, place.bundle(task.bundle), place.images(task.images))
+    return probe(task, place.bundle(task), place.images(task))
 
 
 def here(
     job: Job[Result], tasks: Sequence[Task], place: Workplace
-) -> Iterator[tuple[Task, Result | Failure]]:
+) -> Generator[tuple[Task, Result | Failure], None, None]:
     """One after another in this process, with all of torch's threads."""
     for task in tasks:
         yield task, _attempt(job, task, place)
@@ -114,12 +118,13 @@ def processes(workers: int, threads: int = 1) -> Engine:
 
     def engine(
         job: Job[Result], tasks: Sequence[Task], place: Workplace
-    ) -> Iterator[tuple[Task, Result | Failure]]:
+    ) -> Generator[tuple[Task, Result | Failure], None, None]:
         waiting = deque(tasks)
-        team = [_Worker(slot, threads, place) for slot in range(min(workers, len(tasks)))]
+        team: list[_Worker] = []
         try:
-            for worker in team:
-                worker.give(job, waiting.popleft())
+            for slot in range(min(workers, len(tasks))):
+                team.append(_Worker(slot, threads, place))
+                team[slot].give(job, waiting.popleft())
             while busy := {worker.connection: worker for worker in team if worker.task}:
                 for ready in wait(list(busy)):
                     worker = busy[ready]  # type: ignore[index]
@@ -130,6 +135,8 @@ def processes(workers: int, threads: int = 1) -> Engine:
         finally:
             for worker in team:
                 worker.process.kill()
+            for worker in team:
+                worker.end()
 
     return engine
 
@@ -143,25 +150,30 @@ class _Worker:
         self._start()
 
     def give(self, job: Job, task: Task) -> None:
-        """Let it work on a task."""
+        """Let it work on a task; a process that died is replaced."""
         self.task = task
         try:
             self.connection.send((job, task))
-        except BrokenPipeError:  # it died while it waited
+        except OSError:  # it died, with its last task or while it waited
+            self.end()
             self._start()
             self.connection.send((job, task))
 
     def take(self) -> tuple[Task, Any]:
-        """What became of its task; a process that died is replaced."""
+        """What became of its task."""
         task, self.task = self.task, None
         assert task is not None
         try:
             return task, self.connection.recv()
         except (EOFError, ConnectionResetError):
-            self.process.join()
-            code = self.process.exitcode
-            self._start()
+            code = self.end()
             return task, Failure(f"its process died with exit code {code}; is memory enough?")
+
+    def end(self) -> int | None:
+        """Wait until it has ended, and return its exit code."""
+        self.process.join()
+        self.connection.close()
+        return self.process.exitcode
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -203,11 +215,16 @@ def _attempt(job: Job[Result], task: Task, place: Workplace) -> Result | Failure
         return Failure(f"{type(error).__name__}: {error}")
 
 
+# What is loaded is kept for the next task, but not for tasks on what has replaced it since.
+
+
 @lru_cache(maxsize=2)
-def _load(path: Path) -> Bundle:
+def _load(path: Path, checksum: str) -> Bundle:
+    if checksum_of(path) != checksum:
+        raise InputError(f"{path} is another bundle than when the grid began; start it again.")
     return Bundle.load(path)
 
 
 @lru_cache(maxsize=2)
-def _images(load: Callable[[], LabelledImages]) -> LabelledImages:
+def _images(load: Callable[[], LabelledImages], fingerprint: str) -> LabelledImages:
     return load()

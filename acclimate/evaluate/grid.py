@@ -1,8 +1,10 @@
 """Run a grid: whatever is not in the store yet. Killed, it resumes."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from math import nan
+from types import MappingProxyType
 
 from acclimate import machine
 from acclimate.evaluate.engines import Engine, Failure, Workplace, here, measure_task, probe_task
@@ -32,7 +34,7 @@ def run(
     place: Workplace,
     *,
     engine: Engine = here,
-    speeds: Mapping[str, Speed] | None = None,
+    speeds: Mapping[str, Speed] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> None:
     """Work on all tasks that the store has no cells of.
@@ -52,17 +54,19 @@ def run(
     total, done = sum(amounts.values()), sum(amounts[key] for key in finished & amounts.keys())
     failed = 0
     progress("adapt and answer", round(done), round(total), "")
-    for task, outcome in engine(measure_task, todo, place):
-        if isinstance(outcome, Failure):
-            failed += 1
-            store.fail(task, outcome.reason, commit)
-        else:
-            known = (speeds or {}).get(speed_key(task))
-            cost = known.forward_equivalents if known else math.nan
-            store.add(task, [replace(cell, forward_equivalents=cost) for cell in outcome], commit)
-        done += amounts[task.key]
-        remark = f"{task}, {failed} failed" if failed else str(task)
-        progress("adapt and answer", round(done), round(total), remark)
+    with closing(engine(measure_task, todo, place)) as outcomes:
+        for task, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                failed += 1
+                store.fail(task, outcome.reason, commit)
+            else:
+                known = speeds.get(speed_key(task))
+                cost = known.forward_equivalents if known else nan
+                cells = [replace(cell, forward_equivalents=cost) for cell in outcome]
+                store.add(task, cells, commit)
+            done += amounts[task.key]
+            remark = f"{task}, {failed} failed" if failed else str(task)
+            progress("adapt and answer", round(done), round(total), remark)
 
 
 def measure_speeds(
@@ -81,11 +85,12 @@ def measure_speeds(
     examples = {speed_key(task): task for task in tasks}
     found = {key: speed for key in examples if (speed := store.speed(key))}
     missing = [task for key, task in examples.items() if key not in found]
-    for count, (task, outcome) in enumerate(engine(probe_task, missing, place), 1):
-        if not isinstance(outcome, Failure):
-            found[speed_key(task)] = outcome
-            store.keep_speed(speed_key(task), outcome)
-        progress("measure speeds", count, len(missing), f"{task.bundle} {task.method}")
+    with closing(engine(probe_task, missing, place)) as outcomes:
+        for count, (task, outcome) in enumerate(outcomes, 1):
+            if not isinstance(outcome, Failure):
+                found[speed_key(task)] = outcome
+                store.keep_speed(speed_key(task), outcome)
+            progress("measure speeds", count, len(missing), f"{task.bundle} {task.method}")
     return found
 
 
@@ -99,7 +104,7 @@ def estimate(tasks: Sequence[Task], store: Store, speeds: Mapping[str, Speed]) -
         seconds = sum(
             task.length * speeds[key].seconds_per_image
             if (key := speed_key(task)) in speeds
-            else float("nan")
+            else nan
             for task in todo
         )
         images = sum(task.length for task in todo)
@@ -107,9 +112,9 @@ def estimate(tasks: Sequence[Task], store: Store, speeds: Mapping[str, Speed]) -
     return rows
 
 
-def _amount(task: Task, speeds: Mapping[str, Speed] | None) -> float:
+def _amount(task: Task, speeds: Mapping[str, Speed]) -> float:
     """What a task weighs in the progress bar."""
-    if speeds is None:
+    if not speeds:
         return task.length
     known = speeds.get(speed_key(task))
     return task.length * known.seconds_per_image if known else 0.0

@@ -89,6 +89,7 @@ def measure(
         severity=0,
         order=order,
         seed=seed,
+        batch=batch,
         accuracy=0.0,
         ece=0.0,
         nll=0.0,

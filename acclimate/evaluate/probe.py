@@ -31,7 +31,7 @@ def speed_key(task: Task) -> str:
     """The same for all tasks that take as long an image."""
     same = (
         task.bundle,
-        task.weights,
+        task.checksum,
         task.method,
         task.batch,
         task.curve,

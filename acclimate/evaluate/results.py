@@ -18,6 +18,7 @@ _MEASURED = (
     "severity",
     "order",
     "seed",
+    "batch",
     "accuracy",
     "ece",
     "nll",
@@ -33,8 +34,9 @@ _MEASURED = (
 COLUMNS = (*_MEASURED, "error", "corruption_error", "oracle_accuracy", "oracle_steps")
 """The columns of ``results.csv``.
 
-``error`` is 1 − accuracy. ``corruption_error`` is the error over that of the frozen classifier of
-the first bundle on the same images (Hendrycks and Dietterich 2019, § 4.2, for one severity).
+``error`` is 1 − accuracy. ``corruption_error`` is the error over that of the frozen classifier on
+the same images (Hendrycks and Dietterich 2019, § 4.2, for one severity); where several bundles
+have one, that of the first bundle by name.
 ``oracle_accuracy`` is the best of the curve, chosen by labels, and ``oracle_steps`` after how many
 steps: never what a method reaches, but how much its number of steps matters. Empty is unknown.
 """
@@ -59,10 +61,8 @@ def write_results(cells: Sequence[Cell], path: Path) -> None:
 
 def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
     """The lines of the file, by `COLUMNS`."""
-    baseline = {}
-    for cell in cells:
-        if cell.method == BASELINE:
-            baseline.setdefault(_place(cell), 1 - cell.accuracy)
+    frozen = sorted((cell for cell in cells if cell.method == BASELINE), key=lambda c: c.bundle)
+    baseline = {_place(cell): 1 - cell.accuracy for cell in reversed(frozen)}
     for cell in cells:
         row: dict[str, object] = {name: getattr(cell, name) for name in _MEASURED}
         row["error"] = 1 - cell.accuracy

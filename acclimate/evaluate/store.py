@@ -1,5 +1,6 @@
 """The results of a grid in one SQLite file: a finished task is there whole, or not at all."""
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from acclimate.files import cannot_write
 _SCHEMA = 1
 _TABLES = """
 CREATE TABLE tasks (
-    key TEXT PRIMARY KEY, task TEXT NOT NULL, error TEXT, seconds REAL, source TEXT NOT NULL
+    key TEXT PRIMARY KEY, task TEXT NOT NULL, error TEXT, checksum TEXT, source TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE cells (
     key TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, part INTEGER NOT NULL,
@@ -28,6 +29,7 @@ CREATE TABLE cells (
 ) WITHOUT ROWID;
 CREATE TABLE speeds (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 """
+_APPLICATION = 0x41434C4D  # "ACLM"
 _TYPES = {
     "positions": "<i8", "numbers": "<i8", "predictions": "<i8", "confidences": "<f4", "right": "?",
 }  # fmt: skip
@@ -38,6 +40,8 @@ class Store:
     """A grid's results.
 
     One process at a time may write (see `acclimate.files.only_writer`); others may read meanwhile.
+    SQLite does not notice every changed byte, so a task has a checksum over its cells' records,
+    and each record one over its answers: what was not written here is never read as a result.
 
     Args:
         path: The file; made if it is not there.
@@ -51,16 +55,28 @@ class Store:
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(path, isolation_level=None)
-            self._base.execute("PRAGMA journal_mode = WAL")
-            self._base.execute("PRAGMA synchronous = FULL")
-            self._base.execute("PRAGMA foreign_keys = ON")
-            version = self._base.execute("PRAGMA user_version").fetchone()[0]
-            if not version:
+        try:
+            self._open()
+        except BaseException:
+            self._base.close()
+            raise
+
+    def _open(self) -> None:
+        if not self._rows("SELECT 1 FROM sqlite_schema"):  # a new file
+            with self._told():
                 self._base.executescript(
-                    f"BEGIN; {_TABLES} PRAGMA user_version = {_SCHEMA}; COMMIT;"
+                    f"BEGIN IMMEDIATE; {_TABLES} PRAGMA application_id = {_APPLICATION};"
+                    f"PRAGMA user_version = {_SCHEMA}; COMMIT;"
                 )
-            elif version > _SCHEMA:
-                raise InputError(f"{path} was written by a newer acclimate; upgrade acclimate.")
+        ((application,), (version,)) = (
+            self._rows(f"PRAGMA {name}")[0] for name in ("application_id", "user_version")
+        )
+        if application != _APPLICATION:
+            raise InputError(f"{self.path} holds something else; choose another place.")
+        if version > _SCHEMA:
+            raise InputError(f"{self.path} was written by a newer acclimate; upgrade acclimate.")
+        for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            self._rows(f"PRAGMA {setting}")
 
     def __enter__(self) -> "Store":
         return self
@@ -80,18 +96,11 @@ class Store:
             cells: All of its cells, with answers.
             source: The commit that measured it.
         """
-        rows = []
-        for part, cell in enumerate(cells):
-            assert cell.answers is not None
-            record = json.dumps({name: getattr(cell, name) for name in _SCALARS})
-            blobs = [
-                getattr(cell.answers, name).astype(kind).tobytes() for name, kind in _TYPES.items()
-            ]
-            rows.append((task.key, part, record, *blobs))
+        rows = [(task.key, part, *_row(cell)) for part, cell in enumerate(cells)]
+        checksum = _checksum(record.encode() for _, _, record, *_ in rows)
         with self._transaction() as base:
             base.execute("DELETE FROM tasks WHERE key = ?", (task.key,))
-            seconds = sum({cell.seconds for cell in cells})
-            values = (task.key, json.dumps(asdict(task)), None, seconds, source)
+            values = (task.key, json.dumps(asdict(task)), None, checksum, source)
             base.execute("INSERT INTO tasks VALUES (?, ?, ?, ?, ?)", values)
             base.executemany("INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
@@ -102,16 +111,29 @@ class Store:
             base.execute("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", values)
 
     def cells(self, tasks: Iterable[Task] | None = None, *, answers: bool = True) -> list[Cell]:
-        """The cells of tasks that are done, in the tasks' order; without a choice, all."""
-        keys = [task.key for task in tasks] if tasks is not None else sorted(self.done())
-        columns = "record" + (", " + ", ".join(_TYPES) if answers else "")
-        query = f"SELECT {columns} FROM cells WHERE key = ? ORDER BY part"
-        return [self._cell(row) for key in keys for row in self._rows(query, (key,))]
+        """The cells of those tasks that are done, in the tasks' order; without a choice, all.
 
-    def errors(self) -> list[tuple[str, str]]:
-        """Task and reason of all that failed."""
-        rows = self._rows("SELECT task, error FROM tasks WHERE error IS NOT NULL ORDER BY key")
-        return [(_name(json.loads(task)), error) for task, error in rows]
+        Args:
+            tasks: Which.
+            answers: Whether the answers are wanted, image by image.
+
+        Raises:
+            InputError: something was changed since it was written.
+        """
+        done = self.done()
+        keys = sorted(done) if tasks is None else [task.key for task in tasks if task.key in done]
+        return [cell for key in keys for cell in self._cells(key, answers)]
+
+    def errors(self, tasks: Iterable[Task] | None = None) -> list[tuple[str, str]]:
+        """Name and reason of those tasks that failed; without a choice, all."""
+        rows = self._rows("SELECT key, task, error FROM tasks WHERE error IS NOT NULL ORDER BY key")
+        keys = None if tasks is None else {task.key for task in tasks}
+        with self._told():
+            return [
+                (_name(json.loads(task)), error)
+                for key, task, error in rows
+                if keys is None or key in keys
+            ]
 
     def sources(self) -> list[str]:
         """The commits that measured what is here."""
@@ -120,7 +142,8 @@ class Store:
     def speed(self, key: str) -> Speed | None:
         """What was kept under a key of `acclimate.evaluate.probe.speed_key`."""
         found = self._rows("SELECT record FROM speeds WHERE key = ?", (key,))
-        return Speed(**json.loads(found[0][0])) if found else None
+        with self._told():
+            return Speed(**json.loads(found[0][0])) if found else None
 
     def keep_speed(self, key: str, speed: Speed) -> None:
         """Keep how fast a method is here."""
@@ -128,14 +151,23 @@ class Store:
             values = (key, json.dumps(asdict(speed)))
             base.execute("INSERT OR REPLACE INTO speeds VALUES (?, ?)", values)
 
-    def _cell(self, row: Sequence) -> Cell:
-        try:
-            record = json.loads(row[0])
+    def _cells(self, key: str, answers: bool) -> list[Cell]:
+        """A task's, verified."""
+        columns = ", ".join(("record", *_TYPES) if answers else ("record",))
+        rows = self._rows(f"SELECT {columns} FROM cells WHERE key = ? ORDER BY part", (key,))
+        expected = self._rows("SELECT checksum FROM tasks WHERE key = ?", (key,))
+        if expected != [(_checksum(str(record).encode() for record, *_ in rows),)]:
+            raise self._damaged()
+        cells = []
+        for text, *blobs in rows:
+            record = json.loads(text)
+            checksum = record.pop("answers")
+            if blobs and checksum != _checksum(blobs):
+                raise self._damaged()
+            arrays = [np.frombuffer(blob, kind) for blob, kind in zip(blobs, _TYPES.values())]
             record["curve"] = tuple(record["curve"])
-            arrays = [np.frombuffer(blob, kind) for blob, kind in zip(row[1:], _TYPES.values())]
-            return Cell(**record, answers=Answers(*arrays) if arrays else None)
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._damaged() from error
+            cells.append(Cell(**record, answers=Answers(*arrays) if arrays else None))
+        return cells
 
     def _rows(self, query: str, values: Sequence = ()) -> list[tuple]:
         with self._told():
@@ -145,12 +177,8 @@ class Store:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._told():
             self._base.execute("BEGIN IMMEDIATE")
-            try:
+            with self._base:  # commits, or after an error goes back
                 yield self._base
-            except BaseException:
-                self._base.execute("ROLLBACK")
-                raise
-            self._base.execute("COMMIT")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -158,13 +186,28 @@ class Store:
             yield
         except sqlite3.OperationalError as error:
             raise InputError(f"cannot use {self.path}: {error}; choose another place.") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
             raise self._damaged() from error
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
     def _damaged(self) -> InputError:
         return InputError(f"{self.path} is damaged; delete it and run the grid again.")
+
+
+def _row(cell: Cell) -> tuple[str, *tuple[bytes, ...]]:
+    """A cell's record and its answers."""
+    assert cell.answers is not None
+    blobs = [getattr(cell.answers, name).astype(kind).tobytes() for name, kind in _TYPES.items()]
+    record = {name: getattr(cell, name) for name in _SCALARS} | {"answers": _checksum(blobs)}
+    return json.dumps(record), *blobs
+
+
+def _checksum(parts: Iterable[bytes]) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(hashlib.sha256(part).digest())
+    return total.hexdigest()
 
 
 def _name(task: dict) -> str:

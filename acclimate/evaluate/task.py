@@ -12,7 +12,7 @@ from acclimate.data import LabelledImages, Shift
 from acclimate.data.corruptions.frost import frost_source
 from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
-from acclimate.evaluate.arrival import groups
+from acclimate.evaluate.arrival import arrange, groups
 from acclimate.evaluate.measure import LR0, settings_of
 from acclimate.methods import METHODS, AdapterSettings, method
 
@@ -23,14 +23,16 @@ class Task:
 
     bundle: str
     """Its label: the name of its folder."""
-    weights: str
-    """The checksum of the bundle's weights."""
+    checksum: str
+    """Of the bundle, see `checksum_of`."""
     method: str
     settings: AdapterSettings
     dataset: str
     images: str
     """The fingerprint of the images and labels."""
     n_images: int
+    length: int
+    """How many images come, some of them perhaps several times."""
     order: str
     shifts: tuple[Shift, ...]
     batch: int
@@ -44,11 +46,6 @@ class Task:
         """Names the task: a hash of all of it."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:32]
 
-    @property
-    def length(self) -> int:
-        """Images of the stream, at most."""
-        return self.n_images * len(self.shifts)
-
     def __str__(self) -> str:
         shift = self.shifts[0].corruption if len(self.shifts) == 1 else f"{len(self.shifts)} shifts"
         return f"{self.bundle} {self.method} {shift} {self.order} seed {self.seed}"
@@ -56,7 +53,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Grid:
-    """Which tasks there are: every combination."""
+    """Which tasks there are: every combination. What is named twice counts once."""
 
     corruptions: tuple[str, ...]
     """Names; ``none`` is clean images."""
@@ -73,6 +70,27 @@ class Grid:
     curve: bool = True
     """Whether accuracy is recorded before and after each gradient step."""
 
+    def __post_init__(self):
+        for name in ("corruptions", "severities", "orders", "seeds"):
+            if not getattr(self, name):
+                raise InputError(f"there are no {name}; give at least one.")
+
+    def streams(self) -> list[tuple[int, str, tuple[Shift, ...]]]:
+        """Seed, order and shifts of each stream.
+
+        Raises:
+            InputError: an unknown corruption, severity or order, or an order that none of the
+                corruptions can come in.
+        """
+        shifts = [
+            Shift(name, severity if name != "none" else 0)
+            for name in self.corruptions
+            for severity in self.severities
+        ]
+        shifts = list(dict.fromkeys(shifts))
+        found = [(order, group) for order in self.orders for group in groups(order, shifts)]
+        return list(dict.fromkeys((seed, *stream) for seed in self.seeds for stream in found))
+
 
 def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> list[Task]:
     """All tasks of a grid, bundle by bundle, method by method.
@@ -83,41 +101,53 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
         data: Test images.
 
     Raises:
-        InputError: an unknown name, a method that fits no bundle, or a damaged bundle.
+        InputError: an unknown name, a method that fits no bundle, no bundle, a damaged one, or one
+            for another number of classes.
     """
+    lengths = {
+        stream: arrange(stream[1], data, stream[2], batch=grid.batch, seed=stream[0]).length
+        for stream in grid.streams()
+    }
+    if not bundles:
+        raise InputError("there is no bundle; make one with acclimate train or acclimate align.")
+    methods = methods_of(bundles, grid.methods)
     images = _fingerprint(data)
-    shifts = [
-        Shift(name, severity if name != "none" else 0)
-        for name in grid.corruptions
-        for severity in (grid.severities if name != "none" else (0,))
-    ]
     tasks = []
-    for label, names in methods_of(bundles, grid.methods).items():
-        weights = read_record(bundles[label])["weights_sha256"]
+    for label, names in methods.items():
+        _check_classes(bundles[label], data)
+        checksum = checksum_of(bundles[label])
         tasks += [
             Task(
-                label,
-                weights,
-                name,
-                settings_of(name),
-                data.name,
-                images,
-                len(data.images),
-                order,
-                group,
-                grid.batch,
-                seed,
-                grid.curve and settings_of(name).steps > 0,
-                json.dumps(frost_source())
-                if "frost" in [shift.corruption for shift in group]
-                else "",
+                bundle=label,
+                checksum=checksum,
+                method=name,
+                settings=settings_of(name),
+                dataset=data.name,
+                images=images,
+                n_images=len(data.images),
+                length=length,
+                order=order,
+                shifts=shifts,
+                batch=grid.batch,
+                seed=seed,
+                curve=grid.curve and settings_of(name).steps > 0,
+                frost=_frost(shifts),
             )
             for name in names
-            for seed in grid.seeds
-            for order in grid.orders
-            for group in groups(order, shifts)
+            for (seed, order, shifts), length in lengths.items()
         ]
     return tasks
+
+
+def checksum_of(bundle: Path) -> str:
+    """A hash of all of a bundle but where it comes from: two that answer alike may share it.
+
+    Raises:
+        InputError: the bundle is missing or damaged.
+    """
+    record = read_record(bundle)
+    answering = {name: record[name] for name in record.keys() - {"provenance", "method"}}
+    return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
 
 
 def methods_of(bundles: Mapping[str, Path], chosen: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -139,7 +169,7 @@ def methods_of(bundles: Mapping[str, Path], chosen: Sequence[str] = ()) -> dict[
     misfits: dict[str, InputError] = {}
     for position, (label, path) in enumerate(bundles.items()):
         bundle = Bundle.load(path)
-        for name in chosen or METHODS:
+        for name in dict.fromkeys(chosen or METHODS):
             row = method(name.removesuffix(LR0))
             if position and row.recipe == "supervised" and row.settings.steps:
                 continue
@@ -154,6 +184,15 @@ def methods_of(bundles: Mapping[str, Path], chosen: Sequence[str] = ()) -> dict[
         if name not in fitting:
             raise misfits[name]
     return found
+
+
+def _check_classes(path: Path, data: LabelledImages) -> None:
+    mine, theirs = len(read_record(path)["classes"]), len(data.classes)
+    if mine != theirs:
+        raise InputError(
+            f"{path} answers with one of {mine} classes, but {data.name} has {theirs}; "
+            "measure it on images of its own classes."
+        )
 
 
 def _frost(shifts: Iterable[Shift]) -> str:

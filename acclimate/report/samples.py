@@ -76,5 +76,5 @@ def samples_of(
 def _by_image(cell: Cell) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
     """What was answered for each image of the data set, and how sure it was."""
     assert cell.answers is not None
-    rows = cell.answers.numbers.argsort()
+    rows = cell.answers.of(np.arange(cell.n_images))
     return cell.answers.predictions[rows], cell.answers.confidences[rows]

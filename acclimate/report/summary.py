@@ -141,13 +141,15 @@ def paired(
     """
     one, other = first.answers, second.answers
     assert one is not None and other is not None
-    numbers = np.sort(one.numbers)
-    if not np.array_equal(numbers, np.sort(other.numbers)):
+    # Of an image that came several times, as in a recurring stream, each time pairs with its own.
+    rows, others = (answers.numbers.argsort(kind="stable") for answers in (one, other))
+    numbers = one.numbers[rows]
+    if not np.array_equal(numbers, other.numbers[others]):
         raise ValueError(
             f"{first.method} and {second.method} answered for other images under "
-            f"{first.corruption}: {len(numbers)} and {len(other.numbers)}."
+            f"{first.corruption}: {len(rows)} and {len(others)}."
         )
-    return one.right[one.of(numbers)], other.right[other.of(numbers)], numbers
+    return one.right[rows], other.right[others], numbers
 
 
 def reported_cells(cells: Sequence[Cell], held_out: Collection[str]) -> list[Cell]:

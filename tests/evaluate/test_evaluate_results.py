@@ -2,15 +2,18 @@ import csv
 from dataclasses import replace
 
 import pytest
-from acclimate.report.results import write_results
 
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.results import COLUMNS, rows_of, write_results
 
 CELL = Cell(
-    "cta", "my, set", "fog", 5, "shuffled", 3, 0.1 + 0.2, 1 / 3, 7, 20, 1.25, 5.6, 2,
-    predictions=(1, 2), confidences=(0.5, 0.6), curve=(0.3,),
+    method="cta", bundle="my, bundle", dataset="my, set", corruption="fog", severity=5,
+    order="shuffled", seed=3, batch=64, accuracy=0.1 + 0.2, ece=1 / 3, nll=2 / 3, n_images=7,
+    steps=20, seconds=1.25, images_per_second=5.6, peak_memory=123, refused_steps=2,
+    forward_equivalents=4.5, curve=(0.2, 0.4, 0.4, 0.1 + 0.2),
 )  # fmt: skip
+FROZEN = replace(CELL, method="source", accuracy=0.6, steps=0, curve=())
 
 
 def test_the_file_reads_back_as_the_cells(tmp_path):
@@ -19,13 +22,54 @@ def test_the_file_reads_back_as_the_cells(tmp_path):
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == (
-        "method,dataset,corruption,severity,order,seed,accuracy,ece,n_images,steps,seconds,"
-        "images_per_second,refused_steps"
+        "method,bundle,dataset,corruption,severity,order,seed,batch,accuracy,ece,nll,n_images,"
+        "steps,forward_equivalents,seconds,images_per_second,peak_memory,refused_steps,"
+        "error,corruption_error,oracle_accuracy,oracle_steps"
     )
     for row, cell in zip(rows, cells, strict=True):
-        assert {name: type(getattr(cell, name))(text) for name, text in row.items()} == {
-            name: getattr(cell, name) for name in row
+        names = [name for name in row if hasattr(cell, name)]
+        assert len(names) == len(COLUMNS) - 4
+        assert {name: type(getattr(cell, name))(row[name]) for name in names} == {
+            name: getattr(cell, name) for name in names
         }
+
+
+def test_what_is_unknown_is_empty(tmp_path):
+    bare = replace(CELL, curve=(), forward_equivalents=float("nan"))
+    write_results([bare], tmp_path / "results.csv")
+    with (tmp_path / "results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    unknown = {"forward_equivalents", "corruption_error", "oracle_accuracy", "oracle_steps"}
+    assert {name for name, text in row.items() if not text} == unknown
+
+
+def test_corruption_errors_are_relative_to_the_frozen_classifier_on_the_same_images():
+    places = [
+        {"corruption": "snow"}, {"severity": 4}, {"order": "mixed"}, {"seed": 1}, {"dataset": "x"},
+        {"n_images": 8},
+    ]  # fmt: skip
+    elsewhere = [replace(FROZEN, accuracy=0.1, **place) for place in places]
+    cells = [*elsewhere, CELL, FROZEN, replace(CELL, method="cta-lr0", accuracy=0.8, batch=32)]
+    errors = [row["corruption_error"] for row in rows_of(cells)]
+    assert errors == [1.0] * 6 + [pytest.approx(0.7 / 0.4), 1.0, pytest.approx(0.5)]
+
+
+def test_the_first_bundle_by_name_is_the_baseline_whatever_comes_first():
+    other = replace(FROZEN, bundle="a bundle", accuracy=0.2)
+    for cells in ([CELL, FROZEN, other], [CELL, other, FROZEN]):
+        row = next(rows_of(cells))
+        assert row["corruption_error"] == pytest.approx(0.7 / 0.8)
+
+
+def test_a_frozen_classifier_without_errors_is_no_baseline():
+    row, _ = rows_of([CELL, replace(FROZEN, accuracy=1.0)])
+    assert row["corruption_error"] == ""
+
+
+def test_the_oracle_is_the_first_best_of_the_curve():
+    (row,) = rows_of([CELL])
+    assert (row["oracle_accuracy"], row["oracle_steps"]) == (0.4, 1)
+    assert row["error"] == 1 - CELL.accuracy
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

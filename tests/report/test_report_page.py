@@ -13,7 +13,8 @@ from acclimate.report.figures import (
     iterations_figure,
     result_picture,
 )
-from acclimate.report.page import Sample, write_page
+from acclimate.report.page import write_page
+from acclimate.report.samples import Sample
 from acclimate.report.summary import Gain, summarise
 
 METHODS = ["source", "cta", "<b>&mine"]
@@ -27,11 +28,14 @@ def cells():
         for c, corruption in enumerate(CORRUPTIONS):
             accuracy = 0.9 - 0.1 * c + 0.05 * m
             curve = (accuracy - 0.02, accuracy - 0.01, accuracy) if m else ()
-            measured = (0, accuracy, 0.1, 2000, 2, 1.0, 2000.0, 0)
-            severity = 5 if c else 0
             rows.append(
-                Cell(method, "fashion", corruption, severity, "shuffled", *measured, (), (), curve)
-            )
+                Cell(
+                    method=method, bundle="b", dataset="fashion", corruption=corruption,
+                    severity=5 if c else 0, order="shuffled", seed=0, batch=128, accuracy=accuracy,
+                    ece=0.1, nll=0.5, n_images=2000, steps=2, seconds=1.0, images_per_second=2000.0,
+                    peak_memory=0, refused_steps=0, curve=curve,
+                )
+            )  # fmt: skip
     return rows
 
 

@@ -5,19 +5,28 @@ import pytest
 from rich.console import Console
 
 from acclimate.errors import InputError
-from acclimate.evaluate.cell import Cell
-from acclimate.report.summary import gains_of, summarise
+from acclimate.evaluate.cell import Answers, Cell
+from acclimate.report.summary import gains_of, paired, summarise
 from acclimate.report.table import show_table
 
 HELD_OUT = ("speckle_noise",)
 
 
-def cell(method, corruption, accuracy, *, seed=0, predictions=(), dataset="fashion", severity=5):
-    severity = 0 if corruption == "none" else severity
+def cell(method, corruption, accuracy, *, seed=0, answers=None, dataset="fashion", severity=5):
     return Cell(
-        method, dataset, corruption, severity, "shuffled", seed, accuracy, 0.1, 4, 0, 1.0, 4.0, 0,
-        predictions=tuple(predictions), confidences=(), curve=(),
+        method=method, bundle="b", dataset=dataset, corruption=corruption,
+        severity=0 if corruption == "none" else severity, order="shuffled", seed=seed, batch=4,
+        accuracy=accuracy, ece=0.1, nll=1.0, n_images=4, steps=0, seconds=1.0,
+        images_per_second=4.0, peak_memory=0, refused_steps=0, answers=answers,
     )  # fmt: skip
+
+
+def answered(right, numbers=None):
+    """Answers to images that came in this order; by default in that of the data set."""
+    right = np.array(right, bool)
+    places = np.arange(len(right))
+    numbers = places if numbers is None else np.array(numbers)
+    return Answers(places, numbers, places, places.astype(np.float32), right)
 
 
 def grid(method, *accuracies):
@@ -70,20 +79,19 @@ def test_refuses_a_table_over_two_data_sets_or_of_nothing():
 
 
 def test_gains_are_paired_differences_over_the_reported_corruptions():
-    labels = [0, 1, 2, 3]
-    answers = {
-        "source": [[0, 0, 0, 0], [0, 1, 0, 0]],  # 1 and 2 of 4 right
-        "ptbn": [[0, 1, 2, 0], [0, 1, 2, 0]],  # 3 and 3
-        "cta-lr0": [[0, 1, 2, 3], [0, 1, 2, 0]],
-        "cta": [[0, 1, 2, 3], [0, 1, 2, 0]],
+    right = {
+        "source": [[1, 0, 0, 0], [1, 1, 0, 0]],
+        "ptbn": [[1, 1, 1, 0], [1, 1, 1, 0]],
+        "cta-lr0": [[1, 1, 1, 1], [1, 1, 1, 0]],
+        "cta": [[1, 1, 1, 1], [1, 1, 1, 0]],
     }
     cells = []
-    for method, (noise, fog) in answers.items():
-        cells += [cell(method, "noise", 0.0, predictions=noise)]
-        cells += [cell(method, "fog", 0.0, predictions=fog)]
-        wrong = labels if method == "source" else [9, 9, 9, 9]
-        cells += [cell(method, corruption, 0.0, predictions=wrong) for corruption in ("none", "x")]
-    statistics, steps = gains_of(cells, labels, held_out=("x",))  # no aligned-bn: no such part
+    for method, (noise, fog) in right.items():
+        cells += [cell(method, "noise", 0.0, answers=answered(noise))]
+        cells += [cell(method, "fog", 0.0, answers=answered(fog))]
+        elsewhere = answered([method == "source"] * 4)
+        cells += [cell(method, corruption, 0.0, answers=elsewhere) for corruption in ("none", "x")]
+    statistics, steps = gains_of(cells, held_out=("x",))  # no aligned-bn: no such part
     assert statistics.label == "batch statistics alone"
     assert statistics.difference == pytest.approx(3 / 8)
     # The gain of each image over both corruptions is 0, 1, 2, 0 of 2.
@@ -91,9 +99,28 @@ def test_gains_are_paired_differences_over_the_reported_corruptions():
     assert (steps.label, steps.difference, steps.low, steps.high) == ("gradient steps", 0, 0, 0)
 
 
-def test_gains_refuse_labels_of_other_images():
-    with pytest.raises(ValueError, match="3 labels"):
-        gains_of([cell("source", "fog", 0.5, predictions=(0, 1))], [0, 1, 2], held_out=())
+def test_answers_pair_by_image_in_whatever_order_they_came():
+    first = cell("cta", "fog", 0.5, answers=answered([1, 1, 0], [5, 2, 9]))
+    second = cell("source", "fog", 0.5, answers=answered([1, 0, 0], [2, 9, 5]))
+    one, other, images = paired(first, second)
+    assert images.tolist() == [2, 5, 9]
+    assert (one.tolist(), other.tolist()) == ([True, True, False], [True, False, False])
+
+
+def test_an_image_that_came_again_pairs_with_the_same_time():
+    first = cell("cta", "fog", 0.5, answers=answered([1, 1, 0, 0], [7, 3, 3, 7]))
+    second = cell("source", "fog", 0.5, answers=answered([0, 1, 0, 1], [7, 3, 3, 7]))
+    one, other, images = paired(first, second)
+    assert images.tolist() == [3, 3, 7, 7]
+    assert one.tolist() == [True, False, True, False]
+    assert other.tolist() == [True, False, False, True]
+
+
+def test_gains_refuse_answers_to_other_images():
+    some = cell("source", "fog", 0.5, answers=answered([0, 1]))
+    for others in (answered([0, 1], [0, 2]), answered([0, 1, 1])):
+        with pytest.raises(ValueError, match="answered for other images under fog: "):
+            gains_of([some, cell("ptbn", "fog", 0.5, answers=others)], held_out=())
 
 
 @pytest.mark.parametrize("width", [64, 120])

@@ -1,0 +1,167 @@
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from PIL import Image
+
+from acclimate.bundle import Bundle
+from acclimate.data import Shift
+from acclimate.errors import InputError
+from acclimate.evaluate.task import Grid, checksum_of, methods_of, tasks_of
+from acclimate.methods import METHODS
+
+GRID = Grid(("frost",), methods=("cta",), batch=10)
+
+
+def only(grid, bundles, data):
+    (task,) = tasks_of(grid, bundles, data)
+    return task
+
+
+@pytest.fixture(scope="module")
+def task(saved, data):
+    return only(GRID, {"b": saved}, data)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Grid) if field.name != "methods"])
+def test_what_a_grid_says_is_part_of_the_key(name, task, saved, data):
+    others = {
+        "corruptions": ("snow",), "severities": (4,), "orders": ("class-correlated",),
+        "seeds": (1,), "batch": 12, "curve": False,
+    }  # fmt: skip
+    other = only(replace(GRID, **{name: others[name]}), {"b": saved}, data)
+    assert other.key != task.key
+
+
+def test_every_field_of_a_task_is_part_of_the_key(task):
+    for field in fields(task):
+        value = getattr(task, field.name)
+        other = {str: "x", int: 77, bool: not value}.get(type(value))
+        if field.name == "settings":
+            other = replace(value, temperature=0.3)
+        if field.name == "shifts":
+            other = (Shift("frost", 4),)
+        assert replace(task, **{field.name: other}).key != task.key, field.name
+
+
+def test_images_and_labels_are_part_of_the_key(task, saved, data):
+    images = data.images.clone()
+    images[3, 1, 2, 4] ^= 1
+    labels = data.labels.clone()
+    labels[5] = (labels[5] + 1) % 4
+    fewer = replace(data, images=data.images[:-1], labels=data.labels[:-1])
+    others = [replace(data, images=images), replace(data, labels=labels), fewer]
+    keys = {only(GRID, {"b": saved}, other).key for other in others}
+    assert len(keys | {task.key}) == 4
+    assert only(GRID, {"b": saved}, replace(data, name="other")).key != task.key
+    same = replace(data, paths=("x",) * 24, images=data.images.clone())
+    assert only(GRID, {"b": saved}, same).key == task.key
+
+
+def test_settings_of_the_method_are_part_of_the_key(task, saved, data, monkeypatch):
+    assert only(replace(GRID, methods=("cta-lr0",)), {"b": saved}, data).key != task.key
+    row = METHODS["cta"]
+    changed = replace(row, settings=replace(row.settings, temperature=0.3))
+    monkeypatch.setitem(METHODS, "cta", changed)
+    assert only(GRID, {"b": saved}, data).key != task.key
+
+
+@pytest.mark.parametrize(
+    "changes", ["weights", "preprocessing", "classes", "provenance", "method", "folder"]
+)
+def test_what_a_bundle_answers_with_is_part_of_the_key(changes, task, saved, data, tmp_path):
+    bundle = Bundle.load(saved)
+    if changes == "weights":
+        bundle.classifier.head.bias.data[0] += 1e-3
+    if changes == "preprocessing":
+        known = bundle.preprocessing
+        bundle = replace(bundle, preprocessing=replace(known, mean=(0.5, 0.5, 0.5)))
+    if changes == "classes":
+        bundle = replace(bundle, classes=("w", "x", "y", "z"))
+    if changes == "provenance":
+        bundle = replace(bundle, provenance={"seed": 9, "settings": {}})
+    if changes == "method":
+        bundle = replace(bundle, method="ptbn")
+    bundle.save(tmp_path / "other")
+    same = only(GRID, {"b": tmp_path / "other"}, data).key == task.key
+    assert same == (changes in ("provenance", "method", "folder"))
+
+
+def test_frost_of_other_pictures_is_another_task(task, saved, data, tmp_path, monkeypatch):
+    plain = replace(GRID, corruptions=("fog",))
+    before = only(plain, {"b": saved}, data)
+    Image.new("RGB", (60, 40), "white").save(tmp_path / "white.png")
+    monkeypatch.setenv("ACCLIMATE_FROST", str(tmp_path))
+    assert only(GRID, {"b": saved}, data).key != task.key
+    assert only(plain, {"b": saved}, data) == before
+
+
+def test_what_is_named_twice_is_measured_once(saved, data):
+    once = tasks_of(Grid(("fog", "none"), (5,), ("shuffled", "continual")), {"b": saved}, data)
+    names = ("fog", "none", "fog")
+    orders = ("shuffled", "continual", "shuffled")
+    twice = tasks_of(Grid(names, (5, 5), orders, (0, 0)), {"b": saved}, data)
+    assert twice == once
+    assert len({task.key for task in once}) == len(once)
+    chosen = Grid(("fog",), methods=("source", "ptbn", "source"))
+    assert [task.method for task in tasks_of(chosen, {"b": saved}, data)] == ["source", "ptbn"]
+
+
+def test_lengths_are_those_of_the_streams(saved, data):
+    orders = ("shuffled", "label-shifted", "continual", "recurring", "gradual", "growing-noise")
+    grid = Grid(("gaussian_noise", "fog"), orders=orders, methods=("source",))
+    lengths = {task.order: task.length for task in tasks_of(grid, {"b": saved}, data)}
+    assert lengths.pop("label-shifted") < 24
+    assert lengths == {
+        "shuffled": 24, "continual": 48, "recurring": 20 * 48, "gradual": 48, "growing-noise": 24,
+    }  # fmt: skip
+
+
+def test_usual_methods(saved, bundle_of, tmp_path):
+    bundle_of("clust3").save(tmp_path / "clust3")
+    found = methods_of({"cta": saved, "clust3": tmp_path / "clust3"})
+    plain = [name for name, row in METHODS.items() if row.recipe == "supervised"]
+    cta = [name for name, row in METHODS.items() if row.recipe == "cta"]
+    assert set(found["cta"]) == {*plain, *cta}
+    assert found["clust3"][:2] == ["source", "ptbn"]
+    clust3 = [name for name, row in METHODS.items() if row.recipe == "clust3"]
+    assert set(found["clust3"]) - set(clust3) == {
+        name for name in plain if not METHODS[name].settings.steps
+    }
+    chosen = methods_of({"cta": saved, "clust3": tmp_path / "clust3"}, ["clust3", "tent"])
+    assert chosen == {"cta": ["tent"], "clust3": ["clust3", "tent"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"corruptions": ("fogg",)}, "unknown corruption 'fogg': did you mean fog"),
+        ({"severities": (6,)}, "severity 6 does not exist"),
+        ({"severities": (0,)}, "severity 0 does not exist"),
+        ({"orders": ("shufled",)}, "unknown order 'shufled'"),
+        ({"orders": ("shuffled", "growing-noise")}, "'growing-noise' needs a corruption"),
+        ({"methods": ("ctaa",)}, "unknown method 'ctaa'"),
+        ({"methods": ("source", "clust3")}, "made for cta, not for clust3"),
+        ({"batch": 0}, "batch is 0"),
+        *(({name: ()}, f"no {name}") for name in ("corruptions", "severities", "orders", "seeds")),
+    ],
+    ids=str,
+)
+def test_bad_grids_are_refused(changes, expected, saved, data):
+    with pytest.raises(InputError, match=expected):
+        tasks_of(replace(GRID, **changes), {"b": saved}, data)
+
+
+def test_bad_bundles_are_refused(saved, data, tmp_path):
+    with pytest.raises(InputError, match="there is no bundle"):
+        tasks_of(GRID, {}, data)
+    with pytest.raises(InputError, match="does not exist"):
+        tasks_of(GRID, {"b": tmp_path / "nowhere"}, data)
+    with pytest.raises(InputError, match="does not exist"):
+        checksum_of(tmp_path / "nowhere")
+    ten = replace(data, classes=tuple("0123456789"))
+    with pytest.raises(InputError, match="one of 4 classes, but tiny has 10"):
+        tasks_of(GRID, {"b": saved}, ten)
+    none = replace(data, images=data.images[:0], labels=torch.zeros(0, dtype=torch.long))
+    with pytest.raises(InputError, match="no images"):
+        tasks_of(GRID, {"b": saved}, none)
