@@ -7,6 +7,7 @@ from acclimate.commands.corrupt import Corrupt
 from acclimate.commands.info import Info
 from acclimate.commands.methods import Methods
 from acclimate.commands.quickstart import Quickstart
+from acclimate.commands.report import Report
 from acclimate.commands.train import Train
 
 __all__ = ["VERBS", "Adapt", "Align", "Train"]
@@ -18,6 +19,7 @@ VERBS = {
     "adapt": Adapt,
     "corrupt": Corrupt,
     "bench": Bench,
+    "report": Report,
     "info": Info,
     "methods": Methods,
 }

@@ -94,6 +94,8 @@ class Bench:
         for name, reason in errors:
             console.print(f"failed: {name}: {reason}", markup=False, highlight=False)
         console.print(f"results are in {self.out / bench.RESULTS}", highlight=False)
+        if cells:
+            console.print(f"acclimate report {self.out} shows them as a page", highlight=False)
         if errors:
             raise SystemExit(1)
 

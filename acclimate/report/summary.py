@@ -33,6 +33,11 @@ class Column:
     kind: Literal["clean", "mean", "reported", "held out"]
     """Held out: a corruption kept apart for choosing settings; no part of the mean."""
 
+    @property
+    def corruption(self) -> str:
+        """What its cells have as their corruption."""
+        return CLEAN if self.kind == "clean" else self.name
+
 
 @dataclass(frozen=True, eq=False)
 class Summary:
@@ -141,13 +146,14 @@ def paired(
     """
     one, other = first.answers, second.answers
     assert one is not None and other is not None
-    numbers = np.sort(one.numbers)
-    if not np.array_equal(numbers, np.sort(other.numbers)):
+    mine, theirs = (np.lexsort((each.positions, each.numbers)) for each in (one, other))
+    numbers = one.numbers[mine]
+    if not np.array_equal(numbers, other.numbers[theirs]):
         raise ValueError(
             f"{first.method} and {second.method} answered for other images under "
             f"{first.corruption}: {len(numbers)} and {len(other.numbers)}."
         )
-    return one.right[one.of(numbers)], other.right[other.of(numbers)], numbers
+    return one.right[mine], other.right[theirs], numbers
 
 
 def reported_cells(cells: Sequence[Cell], held_out: Collection[str]) -> list[Cell]:
