@@ -157,13 +157,17 @@ def _gains(
     cells: Mapping[RowKey, Sequence[Measured]],
     held_out: Collection[str],
 ) -> tuple[Gain | None, Gain | None]:
-    """The difference to the frozen classifier of the same bundle, and that of statistics alone."""
+    """The difference to the frozen classifier of the same bundle, and that of statistics alone.
+
+    Over the seeds that the frozen classifier was measured with.
+    """
     bundle, method = key
     if method == BASE:
         return None, None
     twin = METHODS[method.removesuffix(LR0)].model == "twin"
-    mine = reported(mine, held_out)
     base = cells.get((bundle, BASE), ())
+    seeds = {each.cell.seed for each in base}
+    mine = [each for each in reported(mine, held_out) if each.cell.seed in seeds]
     streams = {_stream(each) for each in mine}
     alone = [
         each

@@ -40,12 +40,14 @@ def _varied(
         held_out: Corruptions that do not count.
         split: What is varied, and what of the protocol must stay the same.
     """
-    found: dict[RowKey, dict[object, dict[tuple, float]]] = defaultdict(lambda: defaultdict(dict))
+    alike: dict[object, list[Measured]] = defaultdict(list)
     for each in _of_the_most_images(reported(measured, held_out)):
-        cell = each.cell
-        setting, same = split(each)
-        what = (cell.dataset, cell.corruption, cell.severity, cell.seed, same)
-        found[each.row][setting][what] = cell.accuracy
+        alike[each.cell.dataset, split(each)[1]].append(each)
+    most = max(alike.values(), key=lambda some: len({split(m)[0] for m in some}), default=[])
+    found: dict[RowKey, dict[object, dict[tuple, float]]] = defaultdict(lambda: defaultdict(dict))
+    for each in most:
+        what = (each.cell.corruption, each.cell.severity, each.cell.seed)
+        found[each.row][split(each)[0]][what] = each.cell.accuracy
     varied = {key: settings for key, settings in found.items() if len(settings) > 1}
     shared = _shared(varied)
     if not shared:
