@@ -17,7 +17,7 @@ from rich.console import Console
 
 from acclimate import machine
 from acclimate.bundle import read_record
-from acclimate.data import hold_out, load, subset
+from acclimate.data import hold_out, load
 from acclimate.files import write_text
 from acclimate.memory import keep_freed_memory
 from acclimate.quickstart import HELD_OUT, REPORTED
@@ -75,10 +75,9 @@ def main(arguments: Arguments) -> None:
         # Not the report: it shows images of the data set, which are not ours to pass on.
         for name in ("results.csv", "picture.png"):
             shutil.copy(arguments.out / "study" / name, arguments.results / name)
-        labels = subset(test, study.images).labels.tolist()
         record = {
             "study": asdict(study),
-            "gains": [asdict(gain) for gain in gains_of(cells, labels, held_out=study.held_out)],
+            "gains": [asdict(gain) for gain in gains_of(cells, held_out=study.held_out)],
             "machine": machine.describe(),
             "training": read_record(arguments.out / "study" / "bundle")["provenance"],
         }

@@ -54,11 +54,12 @@ class Protocol:
 def read_grid(folder: Path) -> tuple[list[Measured], dict]:
     """The cells of a grid's folder and its manifest.
 
-    Cells of a bundle or of settings that a later run into the same folder replaced are left out:
-    they belong to another row of the same name.
+    Cells of settings that a later run into the same folder replaced are left out: they belong to
+    another row of the same name.
 
     Raises:
-        InputError: there is no grid in the folder, it is empty, or damaged.
+        InputError: there is no grid in the folder, it is empty or damaged, or holds results of two
+            bundles of one name.
     """
     for name in (STORE, MANIFEST):
         if not (folder / name).is_file():
@@ -67,13 +68,15 @@ def read_grid(folder: Path) -> tuple[list[Measured], dict]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{folder / MANIFEST} is damaged; run the grid again.") from error
-    weights = {label: each["weights_sha256"] for label, each in manifest["bundles"].items()}
     settings = {name: AdapterSettings(**each) for name, each in manifest["methods"].items()}
     current = [
-        task
-        for task in _tasks(folder / STORE)
-        if weights.get(task.bundle) == task.weights and settings.get(task.method) == task.settings
+        task for task in _tasks(folder / STORE) if settings.get(task.method) == task.settings
     ]
+    for label in {task.bundle for task in current}:
+        if len({task.weights for task in current if task.bundle == label}) > 1:
+            raise InputError(
+                f"{folder} holds results of two bundles called {label}; run one into a new folder."
+            )
     with Store(folder / STORE) as store:
         measured = sorted(with_tasks(current, store), key=_place)
     if not measured:

@@ -8,6 +8,7 @@ function template() {
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = {
     gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, showline: false,
+    ticks: "outside", ticklen: 6, tickcolor: "rgba(0,0,0,0)", // keeps the two axes' labels apart
     tickfont: { color: colour("--soft") }, title: { font: { color: colour("--soft"), size: 13 } },
   };
   return {

@@ -146,14 +146,15 @@ def paired(
     """
     one, other = first.answers, second.answers
     assert one is not None and other is not None
-    mine, theirs = (np.lexsort((each.positions, each.numbers)) for each in (one, other))
-    numbers = one.numbers[mine]
-    if not np.array_equal(numbers, other.numbers[theirs]):
+    # Of an image that came several times, as in a recurring stream, each time pairs with its own.
+    rows, others = (answers.numbers.argsort(kind="stable") for answers in (one, other))
+    numbers = one.numbers[rows]
+    if not np.array_equal(numbers, other.numbers[others]):
         raise ValueError(
             f"{first.method} and {second.method} answered for other images under "
-            f"{first.corruption}: {len(numbers)} and {len(other.numbers)}."
+            f"{first.corruption}: {len(rows)} and {len(others)}."
         )
-    return one.right[mine], other.right[theirs], numbers
+    return one.right[rows], other.right[others], numbers
 
 
 def reported_cells(cells: Sequence[Cell], held_out: Collection[str]) -> list[Cell]:

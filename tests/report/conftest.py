@@ -33,8 +33,9 @@ def _measured(
     shift = Shift(corruption, severity)
     settings = settings_of(method)
     task = Task(
-        bundle, weights, method, settings, dataset, images, n, order, (shift,), batch, seed,
-        bool(curve), "",
+        bundle=bundle, weights=weights, method=method, settings=settings, dataset=dataset,
+        images=images, n_images=n, order=order, shifts=(shift,), batch=batch, seed=seed,
+        curve=bool(curve), frost="",
     )  # fmt: skip
     positions = np.arange(n) if positions is None else np.asarray(positions)
     confidences = np.full(n, 0.5) if confidences is None else np.asarray(confidences)

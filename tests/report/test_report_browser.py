@@ -94,7 +94,7 @@ def browser():
 def opened(browser, address, width=1440, scheme="light"):
     """The page with its figures drawn; what it complained of, and what it asked for."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(60_000)
     troubles, asked = [], []
     page.on("console", lambda message: troubles.append(message.text))
     page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -126,8 +126,15 @@ def overlapping(texts):
     return [(texts[i][0], texts[j][0]) for i, j in zip(first, second)]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize(
+    "width, scheme",
+    [
+        (390, "light"),
+        (1440, "dark"),
+        pytest.param(390, "dark", marks=pytest.mark.slow),
+        pytest.param(1440, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_overlaps_or_overflows_or_complains(browser, address, width, scheme):
     with opened(browser, address, width, scheme) as (page, troubles, asked):
         page.eval_on_selector_all("details", "all => all.forEach(d => d.open = true)")
@@ -205,7 +212,7 @@ def test_the_table_can_be_downloaded_and_a_figure_saved(browser, address, tmp_pa
         assert (tmp_path / "t.csv").read_text().startswith("bundle,method,")
         page.locator(".plot").first.hover()
         with page.expect_download() as download:
-            page.locator(".plot .modebar-btn[data-title*=png]").first.click()
+            page.locator(".plot .modebar-btn[data-title*=Download]").first.click()
         assert download.value.suggested_filename == "accuracy.png"
         download.value.save_as(tmp_path / "a.png")
         assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

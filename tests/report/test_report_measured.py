@@ -39,15 +39,20 @@ def test_what_was_stored_is_read_with_its_task(grid, measured, share):
     assert manifest["commits"] == ["commit"]
 
 
-def test_what_a_later_run_replaced_is_left_out(grid, measured, share):
+def test_settings_that_a_later_run_replaced_are_left_out(grid, measured, share):
     kept = measured("tent", "fog", share(7))
-    old = measured("tent", "fog", share(1), weights="before")
     other = measured("tent", "fog", share(2))
     other = Measured(
         replace(other.task, settings=replace(other.task.settings, learning_rate=0.5)), other.cell
     )
-    found, _ = read_grid(grid(kept, old, other))
+    found, _ = read_grid(grid(kept, other))
     assert [each.task for each in found] == [kept.task]
+
+
+def test_two_bundles_of_one_name_are_refused(grid, measured, share):
+    cells = [measured("tent", "fog", share(7), weights=weights) for weights in ("one", "two")]
+    with pytest.raises(InputError, match="results of two bundles called b"):
+        read_grid(grid(*cells))
 
 
 def test_a_folder_without_a_grid_is_refused(grid, measured, share, tmp_path):

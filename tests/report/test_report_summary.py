@@ -1,22 +1,28 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from acclimate.errors import InputError
-from acclimate.evaluate.cell import Cell
-from acclimate.report.summary import gains_of, summarise
+from acclimate.evaluate.cell import Answers, Cell
+from acclimate.report.summary import gains_of, paired, summarise
 from acclimate.report.table import show_table
 
 HELD_OUT = ("speckle_noise",)
 
 
-def cell(method, corruption, accuracy, *, seed=0, predictions=(), dataset="fashion", severity=5):
-    severity = 0 if corruption == "none" else severity
+def cell(method, corruption, accuracy, *, seed=0, right=(), dataset="fashion", severity=5):
+    n = len(right)
+    answers = Answers(
+        np.arange(n), np.arange(n), np.zeros(n, int), np.zeros(n, np.float32), np.array(right, bool)
+    )
     return Cell(
-        method, dataset, corruption, severity, "shuffled", seed, accuracy, 0.1, 4, 0, 1.0, 4.0, 0,
-        predictions=tuple(predictions), confidences=(), curve=(),
+        method=method, bundle="b", dataset=dataset, corruption=corruption,
+        severity=0 if corruption == "none" else severity, order="shuffled", seed=seed,
+        accuracy=accuracy, ece=0.1, nll=1.0, n_images=4, steps=0, seconds=1.0,
+        images_per_second=4.0, peak_memory=0, refused_steps=0, answers=answers,
     )  # fmt: skip
 
 
@@ -70,20 +76,18 @@ def test_refuses_a_table_over_two_data_sets_or_of_nothing():
 
 
 def test_gains_are_paired_differences_over_the_reported_corruptions():
-    labels = [0, 1, 2, 3]
-    answers = {
-        "source": [[0, 0, 0, 0], [0, 1, 0, 0]],  # 1 and 2 of 4 right
-        "ptbn": [[0, 1, 2, 0], [0, 1, 2, 0]],  # 3 and 3
-        "cta-lr0": [[0, 1, 2, 3], [0, 1, 2, 0]],
-        "cta": [[0, 1, 2, 3], [0, 1, 2, 0]],
+    right = {
+        "source": [(1, 0, 0, 0), (1, 1, 0, 0)],
+        "ptbn": [(1, 1, 1, 0), (1, 1, 1, 0)],
+        "cta-lr0": [(1, 1, 1, 1), (1, 1, 1, 0)],
+        "cta": [(1, 1, 1, 1), (1, 1, 1, 0)],
     }
     cells = []
-    for method, (noise, fog) in answers.items():
-        cells += [cell(method, "noise", 0.0, predictions=noise)]
-        cells += [cell(method, "fog", 0.0, predictions=fog)]
-        wrong = labels if method == "source" else [9, 9, 9, 9]
-        cells += [cell(method, corruption, 0.0, predictions=wrong) for corruption in ("none", "x")]
-    statistics, steps = gains_of(cells, labels, held_out=("x",))  # no aligned-bn: no such part
+    for method, (noise, fog) in right.items():
+        cells += [cell(method, "noise", 0.0, right=noise), cell(method, "fog", 0.0, right=fog)]
+        others = (1, 1, 1, 1) if method == "source" else (0, 0, 0, 0)
+        cells += [cell(method, corruption, 0.0, right=others) for corruption in ("none", "x")]
+    statistics, steps = gains_of(cells, held_out=("x",))  # no aligned-bn: no such part
     assert statistics.label == "batch statistics alone"
     assert statistics.difference == pytest.approx(3 / 8)
     # The gain of each image over both corruptions is 0, 1, 2, 0 of 2.
@@ -91,9 +95,23 @@ def test_gains_are_paired_differences_over_the_reported_corruptions():
     assert (steps.label, steps.difference, steps.low, steps.high) == ("gradient steps", 0, 0, 0)
 
 
-def test_gains_refuse_labels_of_other_images():
-    with pytest.raises(ValueError, match="3 labels"):
-        gains_of([cell("source", "fog", 0.5, predictions=(0, 1))], [0, 1, 2], held_out=())
+def test_answers_are_paired_by_image_whatever_their_order():
+    first, second = cell("cta", "fog", 0.5), cell("source", "fog", 0.5)
+    numbers = (np.array([2, 0, 1, 0]), np.array([0, 0, 1, 2]))  # image 0 comes twice
+    right = (np.array([1, 0, 0, 1], bool), np.array([1, 0, 0, 1], bool))
+    pair = [
+        replace(each, answers=replace(each.answers, positions=np.arange(4), numbers=n, right=r))
+        for each, n, r in zip((first, second), numbers, right)
+    ]
+    one, other, images = paired(*pair)
+    assert images.tolist() == [0, 0, 1, 2]
+    assert one.tolist() == [False, True, False, True]
+    assert other.tolist() == [True, False, False, True]
+
+
+def test_answers_for_other_images_do_not_pair():
+    with pytest.raises(ValueError, match="cta and source answered for other images under fog"):
+        paired(cell("cta", "fog", 0.5, right=(0, 1)), cell("source", "fog", 0.5, right=(0, 1, 1)))
 
 
 @pytest.mark.parametrize("width", [64, 120])

@@ -37,7 +37,7 @@ def reliability(measured: Sequence[Measured], held_out: Collection[str]) -> go.F
     drawn = figure([even, *traces], x="confidence, %", y="accuracy, %", height=440)
     drawn.update_traces(hovertemplate="%{y:.1f} % right at %{x:.1f} % confidence")
     drawn.update_xaxes(range=[0, 102])
-    drawn.update_yaxes(range=[0, 102])
+    drawn.update_yaxes(range=[0, 102], tickvals=[20, 40, 60, 80, 100])
     return drawn
 
 
