@@ -26,7 +26,8 @@ from rich.table import Table
 
 from acclimate import files, machine, quickstart, sealed
 from acclimate.bundle import Bundle
-from acclimate.data import LabelledImages, hold_out, load, subset
+from acclimate.data import LabelledImages, Shift, hold_out, load, subset
+from acclimate.data.streams import CLEAN
 from acclimate.evaluate.measure import measure, settings_of
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS
@@ -130,10 +131,10 @@ class Bench:
         if not path.exists():
             level = self.study.severity
             accuracy = {
-                name: measure(
-                    bundle, method, some, name, severity, settings=settings, batch=self.study.batch
-                ).accuracy
-                for name, severity in (("none", 0), ("speckle_noise", level), ("saturate", level))
+                shift.corruption: measure(
+                    bundle, method, some, [shift], settings=settings, batch=self.study.batch
+                )[0].accuracy
+                for shift in (CLEAN, Shift("speckle_noise", level), Shift("saturate", level))
             }
             clean = accuracy.pop("none")
             row = Row(part, setting, method, len(some.images), clean, **accuracy)

@@ -1,31 +1,33 @@
-"""Every method on CIFAR-10 at one small, equal budget: a table, with nothing tuned on it.
+"""Every method on one data set at one equal source budget, with nothing tuned on it.
 
     python benchmarks/methods.py --data cifar10.zip --out runs/methods --results results/methods
 
 DATA is a folder or zip of ``train/class/image`` and ``test/class/image``. A bundle is trained for
-each recipe, all stages for the same number of epochs; then each method adapts to the same images.
-Beside it stand its own bundle without adapting, and with batch norm's statistics alone, for these
-explain most of what most methods gain. Killed, it resumes.
+each recipe, all stages for the same number of epochs; then each method adapts to the same images
+(`acclimate.evaluate.bench`). Beside it stand its own bundle without adapting, and with batch norm's
+statistics alone, for these explain most of what most methods gain. Killed, it resumes;
+``--plan`` says how long the measuring takes, once the bundles are there.
 """
 
-import csv
-import io
 import json
+import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 import tyro
-from acclimate.evaluate.compare import compare
-from rich.console import Console
-from rich.table import Table
 
 from acclimate import machine
-from acclimate.adapt import Adapter
-from acclimate.bundle import Bundle
+from acclimate.commands.bench import show_plan, show_results
 from acclimate.data import LabelledImages, corrupt, load, subset
-from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.bench import MANIFEST, RESULTS, Bench, plan, run_bench
+from acclimate.evaluate.engines import processes
+from acclimate.evaluate.task import Grid
 from acclimate.files import write_text
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS, RECIPES
@@ -34,10 +36,13 @@ from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS, STAGES, SourceSettings
 from acclimate.source.train import train
 
-COLUMNS = (
-    "method", "bundle", "corruption", "accuracy", "images", "steps", "images_per_second",
-    "forward_equivalents", "moving_parameters", "activation_bytes",
-)  # fmt: skip
+ORACLE = next(row.recipe for row in METHODS.values() if row.oracle)
+SINGLE = [
+    name
+    for name, row in METHODS.items()
+    if row.settings.one_by_one and row.settings.reset == "batch"
+]
+"""They learn from each image alone, many steps: measured on fewer."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,11 @@ class Arguments:
     """What to run on, and where to write."""
 
     data: str
-    """CIFAR-10 as a folder or zip of split/class/image."""
+    """A data set as a folder or zip of split/class/image."""
     out: Path
     """Bundles, checkpoints and measurements."""
     results: Path | None = None
-    """Where the table and the settings are written."""
+    """Where results.csv, the manifest and the settings are copied."""
     model: str = "acclimate:resnet8-w16"
     """The classifier of all methods but those that need a transformer."""
     transformer: str = "acclimate:vit6-w192-p4"
@@ -61,17 +66,24 @@ class Arguments:
     images: int = 500
     """Test images under each corruption, evenly spaced."""
     single_images: int = 200
-    """The same for ttt's bundle, which learns from each image alone."""
+    """The same for ttt, which learns from each image alone."""
     transformer_images: int = 50
-    """The same for ttt-mae's, which does so 20 times with 128 masks."""
+    """The same for ttt-mae, which does so 20 times with 128 masks."""
     corruptions: tuple[str, ...] = ("gaussian_noise", "defocus_blur", "fog", "pixelate")
-    """At severity 5."""
+    """At severity 5; clean images besides."""
     oracle_corruptions: int = 1
     """An oracle is trained anew for each: only for so many, and not for clean images."""
     recipes: tuple[str, ...] = tuple(RECIPES)
     """Which bundles to make."""
-    seed: int = 0
-    """Of everything."""
+    seeds: tuple[int, ...] = (0,)
+    """Of order, corruption and views at deployment; training has seed 0. Methods that learn from
+    each image alone take the first."""
+    workers: int = 2
+    """Processes of one thread each."""
+    train_only: bool = False
+    """Stop when the bundles are made."""
+    plan: bool = False
+    """Only say what would be measured and how long it takes."""
 
 
 def settings(epochs: int) -> SourceSettings:
@@ -87,123 +99,98 @@ def settings(epochs: int) -> SourceSettings:
 
 def main(arguments: Arguments) -> None:
     """Train, measure, write."""
-    keep_freed_memory()
-    source = subset(load(arguments.data, "train"), arguments.train_images)
-    test = subset(load(arguments.data, "test"), arguments.images)
-    rows = [
-        row for recipe in arguments.recipes for row in measured(recipe, source, test, arguments)
-    ]
-    show(rows, arguments)
-    if arguments.results:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(arguments.results / "results.csv", text.getvalue())
+    train_all(arguments)
+    if arguments.train_only:
+        return
+    engine, out = processes(arguments.workers), arguments.out / "grid"
+    for bench in benches(arguments):
+        with live() as progress:
+            if arguments.plan:
+                show_plan(plan(bench, out, engine=engine, progress=progress), arguments.workers)
+            else:
+                show_results(*run_bench(bench, out, engine=engine, progress=progress))
+    if arguments.results and not arguments.plan:
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        for name in (RESULTS, MANIFEST):
+            shutil.copyfile(out / name, arguments.results / name)
         record = {
             "arguments": {name: str(value) for name, value in asdict(arguments).items()},
             "stages": asdict(settings(arguments.epochs)),
-            "adapters": {name: asdict(row.settings) for name, row in METHODS.items()},
             "machine": machine.describe(),
         }
         write_text(arguments.results / "settings.json", json.dumps(record, indent=2) + "\n")
 
 
-def measured(
-    recipe: str, source: LabelledImages, test: LabelledImages, arguments: Arguments
-) -> Iterator[dict]:
-    """The rows of a recipe's bundle: itself frozen, with batch statistics, and its methods."""
-    names = [name for name, row in METHODS.items() if row.recipe == recipe]
-    names = [*dict.fromkeys(["source", "ptbn", *names])]
-    if RECIPES[recipe].transformer:
-        names.remove("ptbn")  # no batch norm
-        test = subset(test, arguments.transformer_images)
-    elif any(METHODS[name].settings.one_by_one for name in names):
-        test = subset(test, arguments.single_images)
-    shifts = [("none", 0), *((name, 5) for name in arguments.corruptions)]
-    oracle = any(METHODS[name].oracle for name in names)
-    alone = [[shift] for shift in shifts[1 : 1 + arguments.oracle_corruptions]]
-    for shift in alone if oracle else [shifts]:
-        label = f"{recipe}-{shift[0][0]}" if oracle else recipe
-        path = arguments.out / "bundles" / label
-        if not path.exists():
-            make(recipe, label, source, test, shift[0], arguments).save(path)
-        with live() as progress:
-            cells = compare(
-                path,
-                test,
-                methods=names,
-                corruptions=shift,
-                folder=arguments.out / "cells" / label,
-                seed=arguments.seed,
-                progress=progress,
-            )
-        bundle = Bundle.load(path)
-        costs = {name: Adapter(bundle, name).cost() for name in names}
-        yield from (row_of(cell, recipe, costs[cell.method]) for cell in cells)
+def benches(arguments: Arguments) -> Iterator[Bench]:
+    """Batch methods on all bundles; then those of single images and the oracle, on less."""
+    whole = Grid(("none", *arguments.corruptions), seeds=arguments.seeds)
+    first = replace(whole, seeds=arguments.seeds[:1])
+    bundles = {name: arguments.out / "bundles" / name for name in arguments.recipes}
+    plain = {name: path for name, path in bundles.items() if name != ORACLE}
+    convolutional = {n: path for n, path in plain.items() if not RECIPES[n].transformer}
+    batch = tuple(
+        name for name, row in METHODS.items() if row.recipe in convolutional and name not in SINGLE
+    )
+    if convolutional:
+        grid = replace(whole, methods=batch)
+        yield Bench(grid, convolutional, partial(test_images, arguments, arguments.images))
+    for name in SINGLE:
+        recipe = METHODS[name].recipe
+        if recipe in plain:
+            transformer = RECIPES[recipe].transformer
+            count = arguments.transformer_images if transformer else arguments.single_images
+            frozen = ("source",) if transformer else ("source", "ptbn", "joint")
+            grid = replace(first, methods=(*frozen, name))
+            yield Bench(grid, {recipe: plain[recipe]}, partial(test_images, arguments, count))
+    if ORACLE in bundles:
+        for name in arguments.corruptions[: arguments.oracle_corruptions]:
+            path = arguments.out / "bundles" / f"{ORACLE}-{name}"
+            grid = replace(whole, corruptions=(name,), methods=("source", "ptbn", "uda-ss"))
+            load = partial(test_images, arguments, arguments.images)
+            yield Bench(grid, {path.name: path}, load)
 
 
-def make(
-    recipe: str,
-    label: str,
-    source: LabelledImages,
-    test: LabelledImages,
-    shift: tuple[str, int],
-    arguments: Arguments,
-) -> Bundle:
+def test_images(arguments: Arguments, count: int) -> LabelledImages:
+    """So many test images, spread evenly over the set."""
+    return subset(load(arguments.data, "test"), count)
+
+
+def train_all(arguments: Arguments) -> None:
+    """All bundles that are not there, in as many processes as measure later."""
+    jobs = [(name, "") for name in arguments.recipes if name != ORACLE]
+    if ORACLE in arguments.recipes:
+        jobs += [(ORACLE, name) for name in arguments.corruptions[: arguments.oracle_corruptions]]
+    with ProcessPoolExecutor(
+        arguments.workers, get_context("spawn"), torch.set_num_threads, (1,)
+    ) as pool:
+        list(pool.map(partial(make, arguments), jobs))
+
+
+def make(arguments: Arguments, job: tuple[str, str]) -> None:
     """Train a recipe's bundle; an oracle is shown the target images, without labels."""
+    keep_freed_memory()
+    recipe, corruption = job
+    label = f"{recipe}-{corruption}" if corruption else recipe
+    path = arguments.out / "bundles" / label
+    if path.exists():
+        return
     name = next(name for name, row in METHODS.items() if row.recipe == recipe)
     target = None
-    if METHODS[name].oracle:
-        target = corrupt(test.images, *shift, seed=arguments.seed)
+    if corruption:
+        test = test_images(arguments, arguments.images)
+        target = corrupt(test.images, corruption, 5, seed=0)
     started = time.perf_counter()
     with live() as progress:
         bundle = train(
             name,
             arguments.transformer if RECIPES[recipe].transformer else arguments.model,
-            source,
+            subset(load(arguments.data, "train"), arguments.train_images),
             settings(arguments.epochs),
-            Run(arguments.seed, arguments.out / "stages" / label, progress=progress),
+            Run(0, arguments.out / "stages" / label, progress=progress),
             target=target,
         )
+    bundle.save(path)
     print(f"{label}: trained in {time.perf_counter() - started:.0f} s", flush=True)
-    return bundle
-
-
-def row_of(cell: Cell, recipe: str, cost) -> dict:
-    """A line of the result file."""
-    return {
-        "method": cell.method,
-        "bundle": recipe,
-        "corruption": cell.corruption,
-        "accuracy": cell.accuracy,
-        "images": cell.n_images,
-        "steps": cell.steps,
-        "images_per_second": round(cell.images_per_second, 2),
-        "forward_equivalents": round(cost.forward_equivalents, 2),
-        "moving_parameters": cost.moving_parameters,
-        "activation_bytes": cost.activation_bytes,
-    }
-
-
-def show(rows: list[dict], arguments: Arguments) -> None:
-    """The table, in percent."""
-    shifts = ("none", *arguments.corruptions)
-    table = Table("method", "bundle", *shifts, "mean", "cost")
-    for method, bundle in dict.fromkeys((row["method"], row["bundle"]) for row in rows):
-        found = {
-            row["corruption"]: row
-            for row in rows
-            if (row["method"], row["bundle"]) == (method, bundle)
-        }
-        cells = [
-            f"{100 * found[shift]['accuracy']:.1f}" if shift in found else "-" for shift in shifts
-        ]
-        corrupted = [found[shift]["accuracy"] for shift in shifts[1:] if shift in found]
-        mean = f"{100 * sum(corrupted) / len(corrupted):.1f}"
-        cost = next(iter(found.values()))["forward_equivalents"]
-        table.add_row(method, bundle, *cells, mean, f"{cost:.0f}")
-    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

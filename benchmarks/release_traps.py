@@ -22,7 +22,7 @@ from torch import Tensor
 
 from acclimate.backbones import Classifier, as_map, tapped
 from acclimate.bundle import Bundle
-from acclimate.data import LabelledImages, load, subset
+from acclimate.data import LabelledImages, Shift, load, subset
 from acclimate.evaluate.measure import measure
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS, RECIPES
@@ -124,14 +124,15 @@ def rows(options: Options, seed: int) -> Iterator[dict]:
         for corruption in CORRUPTIONS:
             row = {"method": method, "trained": trained, "corruption": corruption, "seed": seed}
             row["training loss"] = bundle.provenance["loss"]
-            row["frozen"] = measure(bundle, "source", test, corruption, 5, seed=seed).accuracy
+            shift = [Shift(corruption, 5)]
+            row["frozen"] = measure(bundle, "source", test, shift, seed=seed)[0].accuracy
             for adapted, kind in adapting[method].items():
                 other = kind(bundle.classifier, bundle.preprocessing, **bundle.options)
                 other.load_state_dict(bundle.objective.state_dict())
                 METHODS[method] = replace(METHODS[method], objective=kind)
                 paired = replace(bundle, objective=other)
                 found = [
-                    measure(paired, method, test, corruption, 5, seed=seed, settings=chosen)
+                    measure(paired, method, test, shift, seed=seed, settings=chosen)[0]
                     for chosen in (still, settings)
                 ]
                 METHODS[method] = replace(METHODS[method], objective=RECIPES[method].objective)

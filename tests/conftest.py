@@ -2,8 +2,10 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from acclimate.backbones import FORMS, build, projected, split
@@ -33,6 +35,19 @@ def images():
     smooth = nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear")
     noise = 0.1 * torch.randn(smooth.shape, generator=generator)
     return ((smooth + noise).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """``train/class/image``: 40 pictures of 16 pixels, dark and light; not to be changed."""
+    folder = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 128)):
+        (folder / "train" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = generator.integers(low, low + 128, (SIZE, SIZE, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "train" / name / f"{number}.png")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -21,19 +21,6 @@ SMALL = ["--model", "acclimate:resnet8-w4"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """``train/class/image``: 40 pictures of 16 pixels, dark ones and bright ones."""
-    folder = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    for name, low in (("dark", 0), ("light", 128)):
-        (folder / "train" / name).mkdir(parents=True)
-        for number in range(20):
-            pixels = generator.integers(low, low + 128, (16, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / "train" / name / f"{number}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "bundle"
     stages = ["--epochs", "1", "--align.epochs", "2", "--supervised.batch", "20"]

@@ -3,9 +3,7 @@
 import csv
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import acclimate.adapt.folder
 from acclimate.bundle import Bundle
@@ -13,19 +11,6 @@ from acclimate.cli import main
 from acclimate.methods import METHODS
 
 SMALL = ["--model", "acclimate:resnet8-w4", "--epochs", "1", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """``train/class/image``: 32 pictures of 16 pixels, dark ones and bright ones."""
-    folder = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    for name, low in (("dark", 0), ("light", 128)):
-        (folder / "train" / name).mkdir(parents=True)
-        for number in range(16):
-            pixels = generator.integers(low, low + 128, (16, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / "train" / name / f"{number}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +46,7 @@ def test_train_info_and_adapt(trained, data, tmp_path, capsys, monkeypatch, meth
     assert (given["method"], given["settings"]) == (method, METHODS[method].settings)
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 32 and {row["prediction"] for row in rows} <= {"dark", "light"}
+    assert len(rows) == 40 and {row["prediction"] for row in rows} <= {"dark", "light"}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +55,7 @@ def test_train_info_and_adapt(trained, data, tmp_path, capsys, monkeypatch, meth
         ("clust", [], "unknown method 'clust': did you mean"),
         ("uda-ss", [], "uda-ss is an oracle and needs target images"),
         ("ttt-mae", [], "needs timm's VisionTransformer"),
-        ("tttpp", [], "must observe 3072 source images, not 32"),
+        ("tttpp", [], "must observe 3072 source images, not 40"),
         ("ttt", ["--weight", "-1"], "weight must be a finite number"),
         ("ttt", ["--joint.epochs", "-1"], "joint.epochs must be a whole number"),
     ],

@@ -125,6 +125,11 @@ class Adapter:
         return self._first.model
 
     @property
+    def objective(self) -> Objective | None:
+        """What the steps minimise, with its parts as they are now; None takes no steps."""
+        return self._first.objective
+
+    @property
     def refused(self) -> int:
         """How often a step or an answer was undone because it was not finite."""
         return sum(learner.refused for learner in self._learners)

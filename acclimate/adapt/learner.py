@@ -53,13 +53,7 @@ class Learner:
         self.model.requires_grad_(False).eval()
         if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
             raise InputError("the bundle's weights hold NaN or infinity; make the bundle anew.")
-        self.objective = None
-        if objective is not None:
-            self.objective = copy.deepcopy(objective).to(device)
-            # As the model, and whether it was just trained or read from a file: the same kernels.
-            self.objective.to(memory_format=torch.channels_last).requires_grad_(False).eval()
-            if settings.temperature is not None:
-                _set_temperature(self.objective, settings.temperature)
+        self.objective = None if objective is None else _copied(objective, settings, device)
         self.refused = 0
         self.least_images = self.objective.least_images if self.objective else 1
         self._norms = batch_norms(self.model.encoder)
@@ -250,6 +244,15 @@ def _values_a_channel(norms: list[_BatchNorm]) -> Iterator[set[int]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _copied(objective: Objective, settings: AdapterSettings, device: torch.device) -> Objective:
+    own = copy.deepcopy(objective).to(device)
+    # As the model, and whether it was just trained or read from a file: the same kernels.
+    own.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+    if settings.temperature is not None:
+        _set_temperature(own, settings.temperature)
+    return own
 
 
 def _set_temperature(objective: Objective, temperature: float) -> None:

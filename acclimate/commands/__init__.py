@@ -2,6 +2,7 @@
 
 from acclimate.commands.adapt import Adapt
 from acclimate.commands.align import Align
+from acclimate.commands.analyse import Analyse
 from acclimate.commands.bench import Bench
 from acclimate.commands.corrupt import Corrupt
 from acclimate.commands.info import Info
@@ -20,6 +21,7 @@ VERBS = {
     "corrupt": Corrupt,
     "bench": Bench,
     "report": Report,
+    "analyse": Analyse,
     "info": Info,
     "methods": Methods,
 }

@@ -1,6 +1,8 @@
 """``acclimate bench``."""
 
 import os
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,11 +12,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from acclimate.commands.common import labelled
 from acclimate.data.corruptions import PUBLISHED
-from acclimate.errors import InputError
 
 if TYPE_CHECKING:
     from acclimate.data import LabelledImages
+    from acclimate.evaluate.cell import Cell
     from acclimate.evaluate.grid import Estimate
 
 
@@ -72,27 +75,19 @@ class Bench:
         from acclimate.evaluate import bench
         from acclimate.evaluate.engines import processes
         from acclimate.progress import live
-        from acclimate.report.summary import summarise
-        from acclimate.report.table import show_table
 
-        engine = processes(self.workers or _usual_workers(self.threads), self.threads)
-        job = bench.Bench(self._grid(), _labelled(self.bundles), self._load())
+        workers = self.workers or _usual_workers(self.threads)
+        engine = processes(workers, self.threads)
+        job = bench.Bench(self._grid(), labelled(self.bundles), self._load())
         with live() as progress:
             if self.plan:
                 rows = bench.plan(job, self.out, engine=engine, progress=progress)
-                workers = self.workers or _usual_workers(self.threads)
-                console.print(_table(rows, workers))
-                return
-            cells, errors = bench.run_bench(job, self.out, engine=engine, progress=progress)
-        for dataset, order in dict.fromkeys((cell.dataset, cell.order) for cell in cells):
-            some = [cell for cell in cells if (cell.dataset, cell.order) == (dataset, order)]
-            for label in dict.fromkeys(cell.bundle for cell in some):
-                mine = [cell for cell in some if cell.bundle == label]
-                names = list(dict.fromkeys(cell.method for cell in mine))
-                console.print(f"{label}: {dataset}, {order}", highlight=False)
-                show_table(summarise(mine, names), console)
-        for name, reason in errors:
-            console.print(f"failed: {name}: {reason}", markup=False, highlight=False)
+            else:
+                cells, errors = bench.run_bench(job, self.out, engine=engine, progress=progress)
+        if self.plan:
+            show_plan(rows, workers, console)
+            return
+        show_results(cells, errors, console)
         console.print(f"results are in {self.out / bench.RESULTS}", highlight=False)
         if cells:
             console.print(f"acclimate report {self.out} shows them as a page", highlight=False)
@@ -130,16 +125,26 @@ def _usual_workers(threads: int) -> int:
     return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // threads)
 
 
-def _labelled(bundles: tuple[Path, ...]) -> dict[str, Path]:
-    if not bundles:
-        raise InputError("there is no bundle; make one with acclimate train or acclimate align.")
-    labelled = {path.resolve().name: path for path in bundles}
-    if len(labelled) < len(bundles):
-        raise InputError("two bundles have the same name; rename a folder, for results carry it.")
-    return labelled
+def show_results(
+    cells: "Sequence[Cell]", errors: Sequence[tuple[str, str]], console: Console | None = None
+) -> None:
+    """Print a table for each bundle, data set and order, and what failed."""
+    from acclimate.report.summary import summarise
+    from acclimate.report.table import show_table
+
+    console = console or Console()
+    tables = defaultdict(list)
+    for cell in cells:
+        tables[cell.bundle, cell.dataset, cell.order].append(cell)
+    for (bundle, dataset, order), some in tables.items():
+        console.print(f"{bundle} on {dataset}, {order}", highlight=False)
+        show_table(summarise(some, list(dict.fromkeys(cell.method for cell in some))), console)
+    for name, reason in errors:
+        console.print(f"failed: {name}: {reason}", markup=False, highlight=False)
 
 
-def _table(rows: "list[Estimate]", workers: int) -> Table:
+def show_plan(rows: "Sequence[Estimate]", workers: int, console: Console | None = None) -> None:
+    """Print what is to be done, and how long it takes."""
     table = Table("bundle", "method", title="To be measured", title_justify="left", box=None)
     for name in ("runs", "done", "images left", "time"):
         table.add_column(name, justify="right")
@@ -151,11 +156,12 @@ def _table(rows: "list[Estimate]", workers: int) -> Table:
     table.add_row(
         "", f"in {workers} processes", "", "", f"{left:,}", _time(together / workers), style="bold"
     )
-    return table
+    (console or Console()).print(table)
 
 
 def _time(seconds: float) -> str:
     if seconds != seconds:
         return "fails"
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.1f} min"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -49,3 +49,13 @@ def make_bundle(
     bundle.save(out)
     shutil.rmtree(stages, ignore_errors=True)
     console.print(f"{out} is ready: acclimate adapt {out} FOLDER --out predictions.csv")
+
+
+def labelled(bundles: tuple[Path, ...]) -> dict[str, Path]:
+    """Bundles by the names of their folders, which results carry."""
+    if not bundles:
+        raise InputError("there is no bundle; make one with acclimate train or acclimate align.")
+    labelled = {path.resolve().name: path for path in bundles}
+    if len(labelled) < len(bundles):
+        raise InputError("two bundles have the same name; rename a folder, for results carry it.")
+    return labelled

@@ -121,45 +121,39 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
 
 
 def methods_of(bundles: Mapping[str, Path], chosen: Sequence[str] = ()) -> dict[str, list[str]]:
-    """The methods that each bundle is measured with.
+    """The methods that each bundle is measured with: those that its recipe is for.
 
-    Without a choice a bundle has all methods that its recipe is for, and beside them its classifier
-    frozen and with batch statistics, which alone explain much of what others gain. Methods that
-    learn with any classifier come with the first bundle only.
+    Beside them comes its classifier, frozen and with batch statistics, which alone explain much of
+    what others gain. Methods that learn with any classifier come with the first bundle only.
 
     Args:
         bundles: Folders by their labels.
-        chosen: Names, for the bundles that they fit.
+        chosen: Names; without them all.
 
     Raises:
-        InputError: an unknown name, a method that fits no bundle, or a damaged bundle.
+        InputError: an unknown name, a chosen method that fits no bundle, or a damaged bundle.
     """
     for name in chosen:
         method(name.removesuffix(LR0))
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {label: [] for label in bundles}
     misfits: dict[str, InputError] = {}
-    for label, path in bundles.items():
+    for position, (label, path) in enumerate(bundles.items()):
         bundle = Bundle.load(path)
-        names = chosen or _usual(bundle.recipe, first=not found)
-        found[label] = []
-        for name in names:
+        for name in chosen or METHODS:
+            row = method(name.removesuffix(LR0))
+            if position and row.recipe == "supervised" and row.settings.steps:
+                continue
             try:
                 model_of(bundle, name.removesuffix(LR0))
-                found[label].append(name)
             except InputError as error:
                 misfits[name] = error
+            else:
+                found[label].append(name)
     fitting = {name for names in found.values() for name in names}
     for name in chosen:
         if name not in fitting:
             raise misfits[name]
     return found
-
-
-def _usual(recipe: str, *, first: bool) -> Iterable[str]:
-    for name, row in METHODS.items():
-        plain = row.recipe == "supervised" and (first or not row.settings.steps)
-        if plain or row.recipe == recipe:
-            yield name
 
 
 def _frost(shifts: Iterable[Shift]) -> str:

@@ -3,19 +3,18 @@
 import math
 from collections.abc import Sequence
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from acclimate.backbones import Classifier
 from acclimate.backbones.stages import as_map
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
-from acclimate.objectives.objective import Objective
+from acclimate.objectives.objective import TrainedOnCrops
 from acclimate.objectives.probe import probe
 from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
 from acclimate.ranks import gather
-from acclimate.views import shifted_crop
 
 
 def cluster_entropies(
@@ -44,7 +43,7 @@ def cluster_entropies(
     return marginal, conditional
 
 
-class Clustering(Objective):
+class Clustering(TrainedOnCrops):
     """The negative mutual information of feature maps and their clusters, summed over projectors.
 
     Projectors are 1x1 convolutions on the maps of some stages; the last stage that is tapped is
@@ -98,9 +97,3 @@ class Clustering(Objective):
             marginal, conditional = cluster_entropies(logits)
             loss = loss - (marginal - conditional).sum()
         return loss
-
-    def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
-    ) -> tuple[Float[Tensor, "batch 3 h w"]]:
-        """Shifted crops, some of them flipped."""
-        return (shifted_crop(images, self.padding, key=key, index=index),)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
 from torch.nn.utils.parametrizations import weight_norm
@@ -12,12 +12,11 @@ from acclimate.backbones import Classifier
 from acclimate.backbones.stages import as_map
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
-from acclimate.objectives.objective import Objective
+from acclimate.objectives.objective import TrainedOnCrops
 from acclimate.objectives.probe import probe
 from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
 from acclimate.ranks import gather
-from acclimate.views import shifted_crop
 
 # A rectified map is exactly zero at many positions. There the density has no bound, and a scale
 # without one would grow for as long as the flow is trained.
@@ -40,7 +39,7 @@ def negative_log_likelihood(
     return (energy - log_det).mean() / dimensions + 0.5 * math.log(2 * math.pi)
 
 
-class Flow(Objective):
+class Flow(TrainedOnCrops):
     """−log likelihood, per dimension, of a tapped map under a normalising flow.
 
     Before deployment the flow learns on a classifier that no gradient reaches; it is to be frozen
@@ -83,12 +82,6 @@ class Flow(Objective):
     def forward(self, model: Classifier, views: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, ""]:
         """The loss of a classifier's encoder on normalised images."""
         return self._loss(self._features(model, views))
-
-    def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
-    ) -> tuple[Float[Tensor, "batch 3 h w"]]:
-        """Shifted crops, some of them flipped."""
-        return (shifted_crop(images, self.padding, key=key, index=index),)
 
     def source_loss(
         self, model: Classifier, views: Float[Tensor, "batch 3 h w"]

@@ -12,11 +12,10 @@ from acclimate.backbones import Classifier
 from acclimate.backbones.stages import as_map
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
-from acclimate.objectives.objective import Objective
+from acclimate.objectives.objective import TrainedOnCrops
 from acclimate.objectives.probe import probe
 from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
-from acclimate.views import shifted_crop
 
 
 def in_distribution_probability(
@@ -40,7 +39,7 @@ def in_distribution_probability(
     return torch.sigmoid(precision * squared - noise.shape[1] * math.log(sigma_in / sigma_out))
 
 
-class NoiseContrastive(Objective):
+class NoiseContrastive(TrainedOnCrops):
     """A discriminator of noise levels on a projected map; at deployment, −log p(in) of features.
 
     The discriminator D gives the logit of p(in): before deployment it learns the probability of
@@ -109,7 +108,7 @@ class NoiseContrastive(Objective):
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
     ) -> tuple[Tensor, ...]:
         """Shifted crops, and what the noise is drawn from: a key, and each image's number."""
-        crops = shifted_crop(images, self.padding, key=key, index=index)
+        (crops,) = super().source_draw(images, key, index)
         return crops, torch.tensor(randomness.key(key, "feature noise")), index
 
     def source_loss(

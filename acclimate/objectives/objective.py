@@ -6,6 +6,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from acclimate.backbones import Classifier
+from acclimate.views import shifted_crop
 
 
 class Objective(nn.Module):
@@ -66,3 +67,16 @@ class Objective(nn.Module):
             model: The trained classifier, in evaluation mode, without gradients.
             batches: Normalised source images.
         """
+
+
+class TrainedOnCrops(Objective):
+    """An objective that sees shifted, flipped crops before deployment and whole images at it."""
+
+    padding: int
+    """The largest shift, in pixels."""
+
+    def source_draw(
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+    ) -> tuple[Tensor, ...]:
+        """The images shifted, and some of them flipped: the supervised augmentation."""
+        return (shifted_crop(images, self.padding, key=key, index=index),)

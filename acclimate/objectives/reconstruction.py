@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, kl_div, log_softmax
 
@@ -14,10 +14,9 @@ from acclimate.backbones.stages import as_map, resolve_tap
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.decoder import FeatureDecoder
-from acclimate.objectives.objective import Objective
+from acclimate.objectives.objective import TrainedOnCrops
 from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
-from acclimate.views import shifted_crop
 
 Map = Float[Tensor, "batch channels h w"]
 # Hard-feature mining begins with points this many standard deviations off the mean (ReC-TTT).
@@ -73,7 +72,7 @@ def mutual_divergence(
     )
 
 
-class Reconstruction(Objective):
+class Reconstruction(TrainedOnCrops):
     """ReC-TTT (Colussi et al. 2024): cross-reconstruction between two encoders and a frozen one.
 
     One decoder makes, from three stages of a trained encoder, the frozen teacher's features of the
@@ -146,12 +145,6 @@ class Reconstruction(Objective):
         students = self._study(model, views)
         targets = self._teach(_with_mirror(views))
         return cosine_distance(targets, self.decoder(students[:3], origins=2)) / 2
-
-    def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
-    ) -> tuple[Float[Tensor, "batch 3 h w"]]:
-        """The supervised augmentation of the images, which all encoders see alike."""
-        return (shifted_crop(images, self.padding, key=key, index=index),)
 
     def source_loss(
         self, model: Classifier, views: Float[Tensor, "batch 3 h w"]

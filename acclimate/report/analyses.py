@@ -8,8 +8,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from acclimate.errors import InputError
-
-FOLDER = "analyses"
+from acclimate.evaluate.analyses.record import FOLDER
 
 
 @dataclass(frozen=True)

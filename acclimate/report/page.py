@@ -8,7 +8,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 from jaxtyping import UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
@@ -88,15 +88,7 @@ def write_page(path: Path, report: Report) -> None:
         for name in dict.fromkeys(each.cell.corruption for each in first)
         if (drawn := iterations_of(name, first, report.held_out)) is not None
     }
-    environment = Environment(
-        loader=PackageLoader("acclimate.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"png": _png, "json": _json, "points": points, "spaced": _spaced}
-    page = environment.get_template("page.html.jinja").render(
+    page = _template().render(
         report=report,
         sections=sections,
         headline=_headline(sections[0].table),
@@ -107,6 +99,18 @@ def write_page(path: Path, report: Report) -> None:
         plotly=Markup(get_plotlyjs()),
     )
     write_text(path, page)
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("acclimate.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"png": _png, "json": _json, "points": points, "spaced": _spaced}
+    return environment.get_template("page.html.jinja")
 
 
 def _section(protocol: Protocol, cells: Sequence[Measured], report: Report, place: int) -> _Section:

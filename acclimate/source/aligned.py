@@ -75,16 +75,11 @@ def align(
         raise InputError(
             f"{len(names)} class names were given for a head with {classifier.num_classes} outputs."
         )
-    architecture = model if isinstance(model, str) else CUSTOM
     if twin is None and settings.start == "separate":
         if not isinstance(model, str):
             raise InputError("give twin=NETWORK to start it separately, or set start to 'copy'.")
         twin = model
-    start, twin_architecture = None, architecture
-    if isinstance(twin, str):
-        start, twin_architecture = split(initial(twin, len(names), run, "twin")).encoder, twin
-    elif twin is not None:
-        start, twin_architecture = split(twin).encoder, CUSTOM
+    start = None if twin is None else _encoder(twin, len(names), run)
     source = SourceImages(images, preprocessing or Preprocessing(images.shape[-1]), labels)
     if labels is not None and not 0 <= labels.min() <= labels.max() < len(names):
         raise InputError(f"labels must lie in 0..{len(names) - 1}, the outputs of the head.")
@@ -92,4 +87,16 @@ def align(
     work = begin(recipe, classifier, source, settings, run, start=start)
     work.classifier.requires_grad_(False).eval()
     bundle = make(work, recipe, names, origin=f"{len(images)} unlabelled images")
-    return replace(bundle, architecture=architecture, twin_architecture=twin_architecture)
+    return replace(
+        bundle, architecture=_name(model), twin_architecture=_name(model if twin is None else twin)
+    )
+
+
+def _name(network: nn.Module | str) -> str:
+    """Of its architecture, for the bundle."""
+    return network if isinstance(network, str) else CUSTOM
+
+
+def _encoder(twin: nn.Module | str, classes: int, run: Run) -> nn.Module:
+    """What the twin begins from."""
+    return split(initial(twin, classes, run, "twin") if isinstance(twin, str) else twin).encoder

@@ -60,9 +60,7 @@ def fit(
         if supervision:
             labelled = _augmented(source, numbers, supervision, epoch_key, device)
         if objective is not None:
-            images, index = _unlabelled(source, target, numbers, epoch_key, device)
-            views, *rest = objective.source_draw(images, key(epoch_key, "views"), index)
-            drawn = (source.preprocessing.normalize(views), *rest)
+            drawn = _drawn(objective, source, target, numbers, epoch_key, device)
         votes, unsupervised = module(labelled, drawn)
         if supervision is None:
             return unsupervised
@@ -139,6 +137,20 @@ def _augmented(
     if supervision.cutout:
         batch = cutout(batch, supervision.cutout, key=key(epoch_key, "cutout"), index=numbers)
     return source.preprocessing(batch.to(device))
+
+
+def _drawn(
+    objective: Objective,
+    source: SourceImages,
+    target: SourceImages | None,
+    numbers: Tensor,
+    epoch_key: int,
+    device,
+) -> tuple[Tensor, ...]:
+    """Normalised views, and whatever else the objective's `source_loss` takes behind them."""
+    images, index = _unlabelled(source, target, numbers, epoch_key, device)
+    views, *rest = objective.source_draw(images, key(epoch_key, "views"), index)
+    return source.preprocessing.normalize(views), *rest
 
 
 def _unlabelled(

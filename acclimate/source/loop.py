@@ -19,6 +19,7 @@ from acclimate.errors import InputError, unknown_name
 from acclimate.precision import Precision, autocast, resolve
 from acclimate.progress import Progress, silent
 from acclimate.randomness import key, permutation
+from acclimate.ranks import agree
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def train(
         if path and accelerator.is_main_process:
             _checkpoint(path, module, optimizer, stamp, history)
         accelerator.wait_for_everyone()
+    # Batch norm's statistics are of each rank's own images; the first one's are in the checkpoint.
+    agree(module.buffers())
     optimizer.zero_grad(set_to_none=True)  # as large as the module
 
 
@@ -159,7 +162,7 @@ def _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, c
         optimizer.step()
         total += value.detach()
         run.progress(name, epoch * steps + step + 1, settings.epochs * steps, f"epoch {epoch + 1}")
-    mean = total.item() / steps
+    mean = accelerator.reduce(total, "mean").item() / steps
     if not math.isfinite(mean):
         raise InputError(
             f"the {name} loss became {mean} in epoch {epoch + 1}; lower the learning rate."

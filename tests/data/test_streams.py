@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from arrivals import NOISE, SHIFTS, arrived, data, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acclimate.data import Shift, Stream, corrupt, streams
+from acclimate.data import Stream, corrupt, streams
 from acclimate.data.corruptions import corrupt_by_amount
-from acclimate.data.streams import CLEAN, ORDERS, Batch
-
-NOISE, DARK = Shift("gaussian_noise", 5), Shift("contrast", 3)
-SHIFTS = [NOISE, CLEAN, DARK]
+from acclimate.data.streams import ORDERS, Batch
 
 
 def make(order, images, labels, **options):
@@ -36,26 +34,6 @@ def make(order, images, labels, **options):
     if order == "recurring":
         options |= {"rounds": 3}
     return ORDERS[order](images, *given, **options)
-
-
-def data(count, classes=4, seed=0, side=6):
-    """Images, no two alike, and labels of which each class has some."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(count) % classes
-    return images, labels[torch.randperm(count, generator=generator)]
-
-
-def arrived(stream):
-    """All images, numbers and shifts."""
-    batches = list(stream)
-    images = torch.cat([stream.images[:0], *(batch.images for batch in batches)])
-    numbers = [number for batch in batches for number in batch.numbers.tolist()]
-    return images, numbers, [shift for batch in batches for shift in batch.shifts]
-
-
-def same(one, other):
-    return torch.equal(one[0], other[0]) and one[1:] == other[1:]
 
 
 orders = pytest.mark.parametrize("order", ORDERS)

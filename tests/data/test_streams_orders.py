@@ -7,6 +7,7 @@ from itertools import groupby, pairwise
 import numpy as np
 import pytest
 import torch
+from arrivals import DARK, NOISE, SHIFTS, arrived, data, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,29 +16,7 @@ from acclimate.data.streams import CLEAN
 from acclimate.data.streams.labelled import spread
 from acclimate.randomness import key, permutation
 
-NOISE, DARK = Shift("gaussian_noise", 5), Shift("contrast", 3)
-SHIFTS = [NOISE, CLEAN, DARK]
 HILL = [1, 2, 3, 4, 5, 4, 3, 2, 1]
-
-
-def data(count, classes=4, seed=0, side=6):
-    """Images, no two alike, and labels of which each class has some."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(count) % classes
-    return images, labels[torch.randperm(count, generator=generator)]
-
-
-def arrived(stream):
-    """All images, numbers and shifts."""
-    batches = list(stream)
-    images = torch.cat([stream.images[:0], *(batch.images for batch in batches)])
-    numbers = [number for batch in batches for number in batch.numbers.tolist()]
-    return images, numbers, [shift for batch in batches for shift in batch.shifts]
-
-
-def same(one, other):
-    return torch.equal(one[0], other[0]) and one[1:] == other[1:]
 
 
 counts, seeds = st.integers(1, 30), st.integers(0, 2**63)

@@ -1,4 +1,4 @@
-"""Networks with maps of many kinds, and shifted images."""
+"""Networks with maps of many kinds, shifted images, and how losses are compared and lowered."""
 
 import pytest
 import torch
@@ -52,3 +52,75 @@ def shifted(clean):
     """The same pictures, noisy and dark."""
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(3))
     return (0.5 * clean + 0.2 * noise).clamp(0, 1)
+
+
+@pytest.fixture(scope="session")
+def descend():
+    """Take steps of Adam on ``loss(step)``; gives each step's loss."""
+
+    def descend(parameters, loss, *, steps, rate):
+        optimizer = torch.optim.Adam(parameters, rate)
+        losses = []
+        for step in range(steps):
+            value = loss(step)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            losses.append(value.item())
+        return losses
+
+    return descend
+
+
+@pytest.fixture(scope="session")
+def learn(descend):
+    """Train on source images or adapt to shifted ones, step by step; gives each step's loss."""
+
+    def learn(objective, network, images, parameters, *, on, **options):
+        model, preprocessing = network
+        draw, loss = {
+            "source": (objective.source_draw, objective.source_loss),
+            "target": (objective.draw, objective),
+        }[on]
+
+        def drawn_loss(step):
+            views, *drawn = draw(images, step, torch.arange(len(images)))
+            return loss(model, preprocessing.normalize(views), *drawn)
+
+        return descend(parameters, drawn_loss, **options)
+
+    return learn
+
+
+@pytest.fixture(scope="session")
+def assert_same_with_gradients():
+    """Two losses of the same float64 inputs are equal, and their gradients are."""
+
+    def check(found, expected, inputs):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+        gradients = (torch.autograd.grad(x, inputs, retain_graph=True) for x in (found, expected))
+        for ours, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def assert_precise_in_bf16():
+    """Under bf16 autocast a loss and its gradients are those of the formula in float64."""
+
+    def check(loss, plain, features):
+        truth = [f.requires_grad_() for f in features]
+        single = [f.detach().float().requires_grad_() for f in truth]
+        expected = plain(*truth)
+        assert 0.1 < expected < 5
+        with torch.autocast("cpu", torch.bfloat16):
+            found = loss(*single)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
+        gradients = torch.autograd.grad(expected, truth)
+        largest = max(g.abs().max().item() for g in gradients)
+        for ours, theirs in zip(torch.autograd.grad(found, single), gradients):
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-3 * largest)
+
+    return check

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,31 +44,22 @@ def test_golden_values(temperature):
 
 @pytest.mark.parametrize("temperature", [0.01, 0.05, 0.5])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_value_and_gradients_equal_the_double_loop(temperature, reduction):
+def test_value_and_gradients_equal_the_double_loop(
+    temperature, reduction, assert_same_with_gradients
+):
     features = [f.requires_grad_() for f in draw(1, batch=5, dim=4)]
     arguments = {"temperature": temperature, "reduction": reduction}
     found, expected = alignment_loss(*features, **arguments), plain(*features, **arguments)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    gradients = (torch.autograd.grad(loss, features) for loss in (found, expected))
-    for ours, theirs in zip(*gradients):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+    assert_same_with_gradients(found, expected, features)
 
 
-def test_bf16_autocast_at_a_low_temperature():
+def test_bf16_autocast_at_a_low_temperature(assert_precise_in_bf16):
     first, second, target = draw(2, batch=16, dim=6)
-    truth = [target + 0.3 * first, target + 0.3 * second, target]
-    truth = [f.requires_grad_() for f in truth]
-    single = [f.detach().float().requires_grad_() for f in truth]
-    expected = plain(*truth, 0.01, "mean")
-    assert 0.1 < expected < 5
-    with torch.autocast("cpu", torch.bfloat16):
-        found = alignment_loss(*single, temperature=0.01)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
-    gradients = torch.autograd.grad(expected, truth)
-    largest = max(g.abs().max().item() for g in gradients)
-    for ours, theirs in zip(torch.autograd.grad(found, single), gradients):
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-3 * largest)
+    assert_precise_in_bf16(
+        partial(alignment_loss, temperature=0.01),
+        lambda *features: plain(*features, 0.01, "mean"),
+        [target + 0.3 * first, target + 0.3 * second, target],
+    )
 
 
 batches = {

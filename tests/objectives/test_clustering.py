@@ -12,7 +12,6 @@ from torch.nn.functional import conv2d
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.clustering import Clustering, cluster_entropies
-from acclimate.views import shifted_crop
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses.npz")
 
@@ -50,14 +49,10 @@ def test_golden_values(layout):
     assert (marginal - conditional).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_value_and_gradients_equal_the_loop_over_points():
+def test_value_and_gradients_equal_the_loop_over_points(assert_same_with_gradients):
     logits = draw(1, 3, 4, 5).requires_grad_()
     for found, expected in zip(cluster_entropies(logits), plain(logits), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-        ours, theirs = (
-            torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (found, expected)
-        )
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+        assert_same_with_gradients(found, expected, [logits])
 
 
 def test_each_head_is_as_alone():
@@ -140,30 +135,17 @@ def test_loss_is_summed_over_projectors_and_taps(network, clean):
     assert objective(model, images).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_learns_on_source_then_on_target(network, clean, shifted):
+def test_learns_on_source_then_on_target(network, clean, shifted, learn):
     model, preprocessing = network
     objective = Clustering(model, preprocessing, clusters=4, projectors=2)
-    index = torch.arange(len(clean))
-    optimiser = torch.optim.Adam([*model.parameters(), *objective.parameters()], lr=1e-2)
-    losses = []
-    for number in range(15):
-        views, *drawn = objective.source_draw(clean, number, index)
-        losses.append(objective.source_loss(model, preprocessing.normalize(views), *drawn))
-        optimiser.zero_grad()
-        losses[-1].backward()
-        optimiser.step()
+    parameters = [*model.parameters(), *objective.parameters()]
+    losses = learn(objective, network, clean, parameters, on="source", steps=15, rate=1e-2)
     assert losses[-1] < losses[0] - 1
 
     model.eval()
     source = objective(model, preprocessing.normalize(clean))
-    views, *drawn = objective.draw(shifted, 1, index)
-    optimiser = torch.optim.Adam(model.encoder.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(8):
-        losses.append(objective(model, preprocessing.normalize(views), *drawn))
-        optimiser.zero_grad()
-        losses[-1].backward()
-        optimiser.step()
+    parameters = model.encoder.parameters()
+    losses = learn(objective, network, shifted, parameters, on="target", steps=8, rate=1e-3)
     assert source < losses[0]  # the clusters tell less about what they were not made for
     assert losses[-1] < losses[0] - 0.05
 
@@ -183,15 +165,6 @@ def test_construction_leaves_the_model_alone(network):
     Clustering(model, preprocessing)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(module.training for module in model.modules())
-
-
-def test_views(bundle, images):
-    objective = Clustering(bundle.classifier, bundle.preprocessing, padding=2)
-    unit, index = bundle.preprocessing.unit(images[:4]), torch.arange(4)
-    (views,) = objective.source_draw(unit, 5, index)
-    assert torch.equal(views, shifted_crop(unit, 2, key=5, index=index))
-    (views,) = objective.draw(unit, 5, index)
-    assert torch.equal(views, unit)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,31 +53,23 @@ def test_golden_values(temperature, both, key):
 @pytest.mark.parametrize("temperature", [0.01, 0.05, 0.5])
 @pytest.mark.parametrize("both", [True, False])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_value_and_gradients_equal_the_double_loop(temperature, both, reduction):
+def test_value_and_gradients_equal_the_double_loop(
+    temperature, both, reduction, assert_same_with_gradients
+):
     features = [f.requires_grad_() for f in draw(1, batch=5, dim=4)]
     arguments = {"temperature": temperature, "both_directions": both, "reduction": reduction}
     found, expected = contrastive_loss(*features, **arguments), plain(*features, **arguments)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    gradients = (torch.autograd.grad(loss, features) for loss in (found, expected))
-    for ours, theirs in zip(*gradients):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+    assert_same_with_gradients(found, expected, features)
 
 
-def test_bf16_autocast_at_a_low_temperature():
+def test_bf16_autocast_at_a_low_temperature(assert_precise_in_bf16):
     first, second = draw(2, batch=24, dim=6)
-    # Views of one image are alike, so that the loss is small and an error would show.
-    truth = [f.requires_grad_() for f in (first, first + 0.3 * second)]
-    single = [f.detach().float().requires_grad_() for f in truth]
-    expected = plain(*truth, 0.01, True, "mean")
-    assert 0.1 < expected < 5
-    with torch.autocast("cpu", torch.bfloat16):
-        found = contrastive_loss(*single, temperature=0.01)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
-    gradients = torch.autograd.grad(expected, truth)
-    largest = max(g.abs().max().item() for g in gradients)
-    for ours, theirs in zip(torch.autograd.grad(found, single), gradients):
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-3 * largest)
+    assert_precise_in_bf16(
+        partial(contrastive_loss, temperature=0.01),
+        lambda *features: plain(*features, 0.01, True, "mean"),
+        # Views of one image are alike, so that the loss is small and an error would show.
+        [first, first + 0.3 * second],
+    )
 
 
 def test_half_precision_features_are_compared_in_float32():

@@ -81,7 +81,7 @@ def test_half_precision_logits_are_compared_in_float32():
 
 
 @pytest.mark.parametrize("which", ["bundle", "group_norm_bundle"])
-def test_predictions_grow_surer(which, images, request):
+def test_predictions_grow_surer(which, images, request, descend):
     bundle = request.getfixturevalue(which)
     model = copy.deepcopy(bundle.classifier).train()
     objective = Entropy(model, bundle.preprocessing)
@@ -94,14 +94,7 @@ def test_predictions_grow_surer(which, images, request):
     ]
     (views,) = objective.draw(bundle.preprocessing.unit(images[:48]), 0, torch.arange(48))
     views = bundle.preprocessing.normalize(views)
-    optimizer = torch.optim.Adam(scales, 0.03)
-    losses = []
-    for _ in range(8):
-        loss = objective(model, views)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = descend(scales, lambda step: objective(model, views), steps=8, rate=0.03)
     assert losses[0] == pytest.approx(entropy_loss(bundle_logits(bundle, views)).item(), rel=1e-4)
     assert losses[-1] < 0.9 * losses[0]
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from acclimate.errors import InputError
 from acclimate.objectives.flow import Flow, RealNVP, negative_log_likelihood
-from acclimate.views import shifted_crop
 
 
 def random_flow(seed, channels, couplings=3, *, scale=0.5):
@@ -114,33 +113,20 @@ def test_density_of_a_random_flow_integrates_to_one():
     assert (log_p.exp().sum() * step**2).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_learns_on_source_then_on_target(network, clean, shifted):
+def test_learns_on_source_then_on_target(network, clean, shifted, learn):
     model, preprocessing = network
     model.eval()
     before = copy.deepcopy(model.state_dict())
     objective = Flow(model, preprocessing, tap=1, blocks=1, width=8)
-    index = torch.arange(len(clean))
-    optimiser = torch.optim.Adam(objective.parameters(), lr=1e-2)
-    losses = []
-    for number in range(20):
-        views, *drawn = objective.source_draw(clean, number, index)
-        losses.append(objective.source_loss(model, preprocessing.normalize(views), *drawn))
-        optimiser.zero_grad()
-        losses[-1].backward()
-        optimiser.step()
+    parameters = objective.parameters()
+    losses = learn(objective, network, clean, parameters, on="source", steps=20, rate=1e-2)
     assert losses[-1] < losses[0] - 0.05
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
     source = objective(model, preprocessing.normalize(clean))
-    views, *drawn = objective.draw(shifted, 1, index)
-    optimiser = torch.optim.Adam(model.encoder.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(8):
-        losses.append(objective(model, preprocessing.normalize(views), *drawn))
-        optimiser.zero_grad()
-        losses[-1].backward()
-        optimiser.step()
+    parameters = model.encoder.parameters()
+    losses = learn(objective, network, shifted, parameters, on="target", steps=8, rate=1e-3)
     assert source < losses[0]  # the flow takes the shifted features for unlikely
     assert losses[-1] < losses[0] - 0.02
 
@@ -173,15 +159,6 @@ def test_bf16_autocast_computes_the_flow_in_float32(bundle, images):
         found = objective._loss(features)
         assert objective(model, preprocessing(images[:4])).dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-
-
-def test_views(bundle, images):
-    objective = Flow(bundle.classifier, bundle.preprocessing, padding=2)
-    unit, index = bundle.preprocessing.unit(images[:4]), torch.arange(4)
-    (views,) = objective.source_draw(unit, 5, index)
-    assert torch.equal(views, shifted_crop(unit, 2, key=5, index=index))
-    (views,) = objective.draw(unit, 5, index)
-    assert torch.equal(views, unit)
 
 
 def test_what_is_refused(bundle):

@@ -209,7 +209,7 @@ def test_published_decoder(model):
     assert objective.masks == 128 and objective.visible == 4 and objective.normalise_pixels
 
 
-def test_it_learns_before_and_at_deployment(model):
+def test_it_learns_before_and_at_deployment(model, descend):
     objective = MaskedReconstruction(model, PREPROCESSING, **SMALL)
     images = nn.functional.interpolate(torch.rand(64, 3, 3, 3), size=16, mode="bilinear")
     index = torch.arange(len(images))
@@ -217,16 +217,9 @@ def test_it_learns_before_and_at_deployment(model):
     def loss(step):
         return objective(model, *objective.draw(images, step, index))
 
-    def train(parameters, steps, rate):
-        optimizer = torch.optim.Adam(parameters, rate)
-        for step in range(steps):
-            optimizer.zero_grad()
-            loss(step).backward()
-            optimizer.step()
-
     with torch.no_grad():
         before = loss(1000)
-    train([*model.parameters(), *objective.parameters()], 60, 3e-3)
+    descend([*model.parameters(), *objective.parameters()], loss, steps=60, rate=3e-3)
     with torch.no_grad():
         after = loss(1000)
     assert after < 0.6 * before
@@ -234,6 +227,6 @@ def test_it_learns_before_and_at_deployment(model):
     index = index[:4]
     with torch.no_grad():
         before = loss(1000)
-    train(model.encoder.parameters(), 20, 1e-3)
+    descend(model.encoder.parameters(), loss, steps=20, rate=1e-3)
     with torch.no_grad():
         assert after < before and loss(1000) < 0.97 * before

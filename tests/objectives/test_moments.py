@@ -193,27 +193,22 @@ def test_what_is_refused(options):
         ContrastiveMoments(small_model(), PREPROCESSING, **options)
 
 
-def test_it_learns_before_and_at_deployment():
+def test_it_learns_before_and_at_deployment(descend):
     model = small_model(dim=16)
     objective = ContrastiveMoments(model, PREPROCESSING, projection=8, queue=64)
     images = nn.functional.interpolate(torch.rand(256, 3, 2, 2), size=8, mode="bilinear")
     index = torch.arange(32)
 
-    def train(parameters, loss_of, steps, rate):
-        optimizer = torch.optim.Adam(parameters, rate)
-        losses = []
-        for step in range(steps):
-            loss = loss_of(step)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+    def train(parameters, loss, **options):
+        losses = descend(parameters, loss, **options)
         return sum(losses[:3]) / 3, sum(losses[-3:]) / 3
 
     def on_source(step):
         return objective.source_loss(model, *objective.source_draw(images[:32], step, index))
 
-    before, after = train([*model.parameters(), *objective.parameters()], on_source, 60, 1e-2)
+    before, after = train(
+        [*model.parameters(), *objective.parameters()], on_source, steps=60, rate=1e-2
+    )
     assert after < 0.93 * before
     objective.observe(model, images.split(32))
     shifted = 0.5 * images[:32]
@@ -226,6 +221,6 @@ def test_it_learns_before_and_at_deployment():
 
     near = objective.features(model.encoder(images[:32]), index).item()
     far = apart()
-    before, after = train(model.encoder.parameters(), on_target, 30, 3e-3)
+    before, after = train(model.encoder.parameters(), on_target, steps=30, rate=3e-3)
     assert near < 0.3 * far
     assert after < 0.85 * before and apart() < 0.5 * far

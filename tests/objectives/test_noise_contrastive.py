@@ -13,7 +13,6 @@ from acclimate import randomness
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.noise_contrastive import NoiseContrastive, in_distribution_probability
-from acclimate.views import shifted_crop
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses.npz")
 
@@ -74,6 +73,7 @@ def test_source_loss_is_cross_entropy_with_the_noises_probabilities(network, cle
     objective.eval()
     index = torch.arange(3, 8)
     views, key, drawn = objective.source_draw(clean[:5], 11, index)
+    assert torch.equal(drawn, index)
     views = preprocessing.normalize(views)
     features = features_of(objective, model, views)
     dim = features.shape[1]
@@ -113,32 +113,19 @@ def test_noise_depends_on_key_and_image_alone(bundle, images):
     assert losses(2, slice(0, 6)) != whole
 
 
-def test_learns_on_source_then_on_target(network, clean, shifted):
+def test_learns_on_source_then_on_target(network, clean, shifted, learn):
     model, preprocessing = network
     # Levels of noise so far apart that a few steps suffice.
     options = {"sigma_in": 0.1, "sigma_out": 3.0, "projection": 4, "hidden": 16}
     objective = NoiseContrastive(model, preprocessing, **options)
-    index = torch.arange(len(clean))
-    optimiser = torch.optim.Adam([*model.parameters(), *objective.parameters()], lr=1e-2)
-    losses = []
-    for number in range(30):
-        views, *drawn = objective.source_draw(clean, number, index)
-        losses.append(objective.source_loss(model, preprocessing.normalize(views), *drawn))
-        optimiser.zero_grad()
-        losses[-1].backward()
-        optimiser.step()
+    parameters = [*model.parameters(), *objective.parameters()]
+    losses = learn(objective, network, clean, parameters, on="source", steps=30, rate=1e-2)
     assert losses[-1] < losses[0] - 0.05
 
     model.eval()
     objective.eval()
-    views, *drawn = objective.draw(shifted, 1, index)
-    optimiser = torch.optim.Adam(model.encoder.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(8):
-        losses.append(objective(model, preprocessing.normalize(views), *drawn))
-        optimiser.zero_grad()
-        losses[-1].backward()
-        optimiser.step()
+    parameters = model.encoder.parameters()
+    losses = learn(objective, network, shifted, parameters, on="target", steps=8, rate=1e-3)
     assert losses[-1] < losses[0] - 0.02
 
 
@@ -156,16 +143,6 @@ def test_bf16_autocast_keeps_small_noise(bundle, images):
         found = objective.source_loss(model, *drawn)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
-
-
-def test_views(bundle, images):
-    objective = NoiseContrastive(bundle.classifier, bundle.preprocessing, padding=2)
-    unit, index = bundle.preprocessing.unit(images[:4]), torch.arange(4)
-    views, _, numbers = objective.source_draw(unit, 5, index)
-    assert torch.equal(views, shifted_crop(unit, 2, key=5, index=index))
-    assert torch.equal(numbers, index)
-    (views,) = objective.draw(unit, 5, index)
-    assert torch.equal(views, unit)
 
 
 def test_projection_follows_the_map(bundle):

@@ -236,29 +236,20 @@ def test_what_is_refused(model):
             Reconstruction(model, PREPROCESSING, **options)
 
 
-def test_it_learns_before_and_at_deployment(model):
+def test_it_learns_before_and_at_deployment(model, descend):
     objective = Reconstruction(model, PREPROCESSING, blocks=1, warm_up_steps=25)
     coarse = torch.randn(32, 3, 4, 4)
     images = nn.functional.interpolate(coarse, size=16, mode="bilinear")
 
-    def train(parameters, loss_of, steps, rate):
-        optimizer = torch.optim.Adam(parameters, rate)
-        losses = []
-        for _ in range(steps):
-            loss = loss_of(model, images)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        return losses[0], losses[-1]
-
-    before, after = train(
-        [*model.parameters(), *objective.parameters()], objective.source_loss, 25, 3e-3
+    parameters = [*model.parameters(), *objective.parameters()]
+    losses = descend(
+        parameters, lambda step: objective.source_loss(model, images), steps=25, rate=3e-3
     )
-    assert after < 0.7 * before
+    assert losses[-1] < 0.7 * losses[0]
     objective.eval()
     model.eval()
     clean = objective(model, images).item()
-    images = images + 0.5 * torch.randn_like(images)
-    before, after = train(model.encoder.parameters(), objective, 20, 1e-3)
-    assert clean < before and after < 0.9 * before
+    noisy = images + 0.5 * torch.randn_like(images)
+    parameters = model.encoder.parameters()
+    losses = descend(parameters, lambda step: objective(model, noisy), steps=20, rate=1e-3)
+    assert clean < losses[0] and losses[-1] < 0.9 * losses[0]

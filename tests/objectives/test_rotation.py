@@ -153,21 +153,14 @@ def test_rebuilt_from_options_and_state(any_bundle, images):
 
 
 @pytest.mark.parametrize("tap", [2, None])
-def test_encoder_alone_can_lower_the_loss(any_bundle, images, tap):
+def test_encoder_alone_can_lower_the_loss(any_bundle, images, tap, descend):
     torch.manual_seed(2)  # the last layer's first weights
     model = copy.deepcopy(any_bundle.classifier)
     objective = Rotation(model, PREPROCESSING, tap=tap, copies=16)
     moving = [p.requires_grad_() for p in model.encoder.parameters()]
     views, turns = objective.draw(some(images, 4), 3, torch.arange(4))
     views = PREPROCESSING.normalize(views)
-    optimizer = torch.optim.Adam(moving, 3e-3)
-    losses = []
-    for _ in range(10):
-        loss = objective(model, views, turns)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = descend(moving, lambda step: objective(model, views, turns), steps=10, rate=3e-3)
     assert losses[-1] < losses[0] - 0.05
 
 
@@ -183,7 +176,7 @@ def test_loss_is_float32_under_autocast(any_bundle, images):
 
 
 @pytest.mark.parametrize("network", [resnet, preact_resnet])
-def test_training_learns_which_way_is_up(network):
+def test_training_learns_which_way_is_up(network, descend):
     torch.manual_seed(0)
     model = network(8, classes=2, width=8)
     objective = Rotation(model, PREPROCESSING)
@@ -191,14 +184,14 @@ def test_training_learns_which_way_is_up(network):
     # Sky above, in a colour and behind a noise of each image's own.
     light = torch.linspace(1, 0, SIZE)[:, None] * torch.rand(192, 3, 1, 1, generator=generator)
     unit = (light + 0.5 * torch.rand(192, 3, SIZE, SIZE, generator=generator)).clamp(0, 1)
-    optimizer = torch.optim.Adam([*model.encoder.parameters(), *objective.parameters()], 3e-3)
-    for step in range(60):
+
+    def loss(step):
         index = torch.arange(32) + 32 * (step % 4)
         views, turns = objective.source_draw(unit[index], step, index)
-        loss = objective.source_loss(model, PREPROCESSING.normalize(views), turns)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        return objective.source_loss(model, PREPROCESSING.normalize(views), turns)
+
+    parameters = [*model.encoder.parameters(), *objective.parameters()]
+    descend(parameters, loss, steps=60, rate=3e-3)
     views, turns = objective.draw(unit[128:], 99, torch.arange(128, 192))
     model.eval(), objective.eval()
     with torch.no_grad():
