@@ -16,7 +16,7 @@ function template() {
       font: { family: style.fontFamily, size: 12, color: colour("--ink") },
       paper_bgcolor: colour("--paper"), plot_bgcolor: colour("--paper"),
       xaxis: axis, yaxis: axis, dragmode: touch ? false : "zoom",
-      legend: { orientation: "h", x: 0, xref: "container", y: 0, yref: "container", yanchor: "bottom", font: { size: 12 } },
+      legend: { orientation: "h", x: 0, xref: "container", y: 0, yref: "container", yanchor: "bottom", maxheight: 4000, font: { size: 12 } },
       hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--accent") },
     },

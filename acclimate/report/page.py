@@ -78,11 +78,12 @@ def write_page(path: Path, report: Report) -> None:
     """
     if not report.measured:
         raise InputError("there are no results to report; run the evaluation first.")
+    protocols = by_protocol(report.measured)
     sections = [
         _section(protocol, cells, report, place)
-        for place, (protocol, cells) in enumerate(by_protocol(report.measured).items())
+        for place, (protocol, cells) in enumerate(protocols.items())
     ]
-    first = by_protocol(report.measured)[sections[0].protocol]
+    first = protocols[sections[0].protocol]
     small = {
         name: drawn
         for name in dict.fromkeys(each.cell.corruption for each in first)

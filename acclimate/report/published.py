@@ -43,11 +43,15 @@ def read_published(path: Path) -> list[Published]:
 def published_score(
     published: Sequence[Published], method: str, corruptions: Sequence[str], severity: float | None
 ) -> float | None:
-    """The mean over corruptions, a fraction; None if one of them was not published."""
+    """The mean over corruptions, a fraction; None if one of them was not published.
+
+    A row of published settings, such as ``cta-paper``, has what was published of the method.
+    """
+    known = {method, method.removesuffix("-paper")}
     found = {
         each.corruption: each.accuracy
         for each in published
-        if each.method == method and each.severity == severity
+        if each.method in known and each.severity == severity
     }
     if not corruptions or any(name not in found for name in corruptions):
         return None

@@ -25,6 +25,7 @@ def test_published_numbers_and_their_mean(tmp_path):
     assert (found[0].accuracy, found[0].deviation, found[1].deviation) == (0.8, 0.01, None)
     assert published_score(found, "cta", ["fog", "contrast"], 5) == pytest.approx(0.7)
     assert published_score(found, "cta", ["fog", "contrast"], 3) is None
+    assert published_score(found, "cta-paper", ["fog"], 5) == 0.8
     assert published_score(found, "tent", ["fog"], 5) is None
     assert published_score(found, "cta", [], 5) is None
 

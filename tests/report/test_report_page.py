@@ -136,7 +136,9 @@ def test_the_first_sentence_is_computed_from_the_cells(text):
 def test_the_table_shows_and_marks_what_was_measured(text):
     table = text.split("<tbody>")[1].split("</tbody>")[0]
     rows = {
-        plain(row.split("</th>")[0]): re.findall(r'<td class="([^"]*)"[^>]*>(.*?)</td>', row, re.S)
+        re.search('data-value="([^"]+)"', row)[1]: re.findall(
+            r'<td class="([^"]*)"[^>]*>(.*?)</td>', row, re.S
+        )
         for row in table.split("</tr>")[:-1]
     }
     tent = [(kind.strip(), plain(figure)) for kind, figure in rows["tent · good"]]

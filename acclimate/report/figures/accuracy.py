@@ -6,7 +6,7 @@ from html import escape
 import plotly.graph_objects as go
 
 from acclimate.report.comparison import Comparison, compare
-from acclimate.report.figures.style import figure, looks
+from acclimate.report.figures.style import figure, looks, marker
 from acclimate.report.measured import Measured
 
 
@@ -35,7 +35,8 @@ def _dots(table: Comparison, columns: Sequence[int]) -> list[go.Scatter]:
                 y=[table.columns[i].name.replace("_", " ") for i, _ in known],
                 name=escape(row.name),
                 mode="markers",
-                marker={**look[row.key], "size": 9, "opacity": 0.85},
+                marker=marker(look[row.key], 9),
+                opacity=0.85,
                 hovertemplate="%{y}: %{x:.1f} %",
             )
         )

@@ -6,7 +6,7 @@ from html import escape
 import plotly.graph_objects as go
 
 from acclimate.report.comparison import compare
-from acclimate.report.figures.style import figure, looks
+from acclimate.report.figures.style import figure, looks, marker
 from acclimate.report.measured import Measured
 
 
@@ -26,7 +26,7 @@ def cost(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure |
                 y=[100 * mean.mean],
                 name=escape(row.name),
                 mode="markers",
-                marker={**look[row.key], "symbol": look[row.key]["symbol"] + hollow, "size": 12},
+                marker={**marker(look[row.key], 12), "symbol": look[row.key]["symbol"] + hollow},
                 hovertemplate="%{x:.1f} forward passes, %{y:.1f} %",
             )
         )

@@ -17,10 +17,14 @@ _COLOURS = (
     "#8c8c8c", "#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#e69f00",
     "#3b82d0", "#a3a000", "#9467bd", "#2aa5a0", "#c44e52",
 )  # fmt: skip
-_MARKERS = ("circle", "diamond", "square", "triangle-up")
+_MARKERS = {
+    "circle": "●", "diamond": "◆", "square": "■", "triangle-up": "▲",
+    "cross": "✚", "triangle-down": "▼", "x": "✖", "star": "★",
+}  # fmt: skip
+"""Plotly's names, and how they look in text."""
 
 Look = dict[str, str]
-"""``color`` and ``symbol``."""
+"""``color``, ``symbol`` as plotly calls it, and ``glyph``, the same in text."""
 
 
 def looks(rows: Iterable[RowKey]) -> dict[RowKey, Look]:
@@ -33,13 +37,17 @@ def looks(rows: Iterable[RowKey]) -> dict[RowKey, Look]:
     seen: Counter[str] = Counter()
     for bundle, method in rows:
         place = list(METHODS).index(method.removesuffix(LR0))
-        marker = place // len(_COLOURS) + 2 * seen[method]
+        turn = place // len(_COLOURS) + 2 * seen[method]
         seen[method] += 1
-        given[bundle, method] = {
-            "color": _COLOURS[place % len(_COLOURS)],
-            "symbol": _MARKERS[marker % len(_MARKERS)],
-        }
+        symbol = list(_MARKERS)[turn % len(_MARKERS)]
+        colour = _COLOURS[place % len(_COLOURS)]
+        given[bundle, method] = {"color": colour, "symbol": symbol, "glyph": _MARKERS[symbol]}
     return given
+
+
+def marker(look: Look, size: int) -> dict[str, object]:
+    """A look as plotly's markers take it."""
+    return {"color": look["color"], "symbol": look["symbol"], "size": size}
 
 
 def line(name: str, look: Look, x: Iterable, y: Iterable, **more) -> go.Scatter:
@@ -50,7 +58,7 @@ def line(name: str, look: Look, x: Iterable, y: Iterable, **more) -> go.Scatter:
         name=escape(name),
         mode="lines+markers",
         line={"color": look["color"], "width": 2},
-        marker={"color": look["color"], "symbol": look["symbol"], "size": 7},
+        marker=marker(look, 7),
         **{"hovertemplate": "%{y:.1f} % after %{x}"} | more,
     )
 
