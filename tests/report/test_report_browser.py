@@ -153,7 +153,7 @@ def test_nothing_overlaps_or_overflows_or_complains(browser, address, width, sch
 
 def test_the_check_for_overlaps_can_fail(browser, address):
     with opened(browser, address) as (page, *_):
-        page.eval_on_selector("h2", "h => h.style.marginTop = '-60px'")
+        page.eval_on_selector("h2", "h => Object.assign(h.style, {position: 'absolute', top: 0})")
         assert overlapping(page.evaluate(TEXTS))
 
 
