@@ -23,8 +23,9 @@ from acclimate.evaluate.store import Store
 from acclimate.evaluate.task import Grid, tasks_of
 from acclimate.methods import METHODS
 from acclimate.progress import Progress, live
-from acclimate.report.figures import result_picture
-from acclimate.report.page import write_page
+from acclimate.report.measured import Measured, with_tasks
+from acclimate.report.page import Report, write_page
+from acclimate.report.picture import result_picture
 from acclimate.report.samples import samples_of
 from acclimate.report.summary import Gain, gains_of, summarise
 from acclimate.report.table import show_table
@@ -96,11 +97,12 @@ def run_study(
             train_bundle("cta", study.model, train, study.settings, training).save(bundle_path)
             if not stages:
                 shutil.rmtree(out / "stages", ignore_errors=True)
-        cells = _measure(study, test, out, progress)
+        measured = _measure(study, test, out, progress)
+    cells = [each.cell for each in measured]
     gains = gains_of(cells, held_out=study.held_out)
     if not finished:
         seconds = time.perf_counter() - started
-        _write(out, study, subset(test, study.images), cells, gains, command, seconds)
+        _write(out, study, subset(test, study.images), measured, gains, command, seconds)
     show_table(summarise(cells, ROWS, study.held_out), console)
     for gain in gains:
         console.print(
@@ -112,7 +114,7 @@ def run_study(
     return cells
 
 
-def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) -> list[Cell]:
+def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) -> list[Measured]:
     """All corruptions of some of the images, and all of the images clean."""
     bundles = {"bundle": out / "bundle"}
     tasks, data = [], {}
@@ -134,7 +136,7 @@ def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) 
         run(tasks, store, Workplace(bundles, data), progress=progress)
         if errors := store.errors(tasks):
             raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
-        return store.cells(tasks)
+        return with_tasks(tasks, store)
 
 
 def _itself(images: LabelledImages) -> LabelledImages:
@@ -163,31 +165,31 @@ def _write(
     out: Path,
     study: Study,
     test: LabelledImages,
-    cells: Sequence[Cell],
+    measured: Sequence[Measured],
     gains: Sequence[Gain],
     command: str,
     seconds: float,
 ) -> None:
+    cells = [each.cell for each in measured]
     write_results([cell for cell in cells if cell.method in ROWS], out / "results.csv")
     summary = summarise(cells, ROWS, study.held_out)
     result_picture(out / "picture.png", summary, ROWS, title=study.title)
     bundle = Bundle.load(out / "bundle")
-    write_page(
-        out / "report.html",
+    report = Report(
         title=study.title,
-        cells=cells,
-        methods_order=ROWS,
-        held_out=study.held_out,
-        samples=samples_of(bundle.classes, study.reported, test, cells),
-        gains=gains,
+        measured=[each for each in measured if each.cell.method in ROWS],
+        settings={name: asdict(METHODS[name].settings) for name in ROWS},
         provenance={
             "command": command,
             "seed": study.seed,
             "seconds of the last run": round(seconds, 1),
             "machine": machine.describe(),
-            "adapter of cta": asdict(METHODS["cta"].settings),
             "training": bundle.provenance["seconds"],
             "settings": bundle.provenance["settings"],
         },
+        held_out=study.held_out,
+        samples=samples_of(bundle.classes, study.reported, test, cells),
+        gains=gains,
         classes=bundle.classes,
     )
+    write_page(out / "report.html", report)

@@ -8,6 +8,7 @@ from acclimate.commands.corrupt import Corrupt
 from acclimate.commands.info import Info
 from acclimate.commands.methods import Methods
 from acclimate.commands.quickstart import Quickstart
+from acclimate.commands.report import Report
 from acclimate.commands.train import Train
 
 __all__ = ["VERBS", "Adapt", "Align", "Train"]
@@ -19,6 +20,7 @@ VERBS = {
     "adapt": Adapt,
     "corrupt": Corrupt,
     "bench": Bench,
+    "report": Report,
     "analyse": Analyse,
     "info": Info,
     "methods": Methods,

@@ -89,6 +89,8 @@ class Bench:
             return
         show_results(cells, errors, console)
         console.print(f"results are in {self.out / bench.RESULTS}", highlight=False)
+        if cells:
+            console.print(f"acclimate report {self.out} shows them as a page", highlight=False)
         if errors:
             raise SystemExit(1)
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from acclimate.data import Shift
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.probe import Speed
 from acclimate.evaluate.task import Task
 from acclimate.files import cannot_write
+from acclimate.methods import AdapterSettings
 
 _SCHEMA = 1
 _TABLES = """
@@ -87,6 +89,15 @@ class Store:
     def done(self) -> set[str]:
         """The keys of all tasks that have cells."""
         return {key for (key,) in self._rows("SELECT key FROM tasks WHERE error IS NULL")}
+
+    def tasks(self) -> list[Task]:
+        """All that have cells."""
+        rows = self._rows("SELECT key, task FROM tasks WHERE error IS NULL ORDER BY key")
+        with self._told():
+            tasks = [_task(json.loads(text)) for _, text in rows]
+        if [task.key for task in tasks] != [key for key, _ in rows]:
+            raise self._damaged()
+        return tasks
 
     def add(self, task: Task, cells: Sequence[Cell], source: str) -> None:
         """Keep what a task gave, in place of an error if it had one.
@@ -193,6 +204,12 @@ class Store:
 
     def _damaged(self) -> InputError:
         return InputError(f"{self.path} is damaged; delete it and run the grid again.")
+
+
+def _task(record: dict) -> Task:
+    settings = AdapterSettings(**record["settings"])
+    shifts = tuple(Shift(**shift) for shift in record["shifts"])
+    return Task(**record | {"settings": settings, "shifts": shifts})
 
 
 def _row(cell: Cell) -> tuple[str, *tuple[bytes, ...]]:

@@ -3,95 +3,101 @@
 import base64
 import io
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import plotly.graph_objects as go
 from jaxtyping import UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 from PIL import Image
+from plotly.offline import get_plotlyjs
 from torch import Tensor
 
-from acclimate.evaluate.cell import Cell
+from acclimate.errors import InputError
 from acclimate.files import write_text
-from acclimate.report.figures import (
-    accuracy_figure,
-    iterations_by_corruption,
-    iterations_figure,
-    swatches,
-)
+from acclimate.report.analyses import Analysis
+from acclimate.report.cards import cards_of
+from acclimate.report.comparison import Comparison, Row, compare
+from acclimate.report.exports import as_csv, as_latex, as_markdown, points
+from acclimate.report.figures import ACROSS, WITHIN, Kind, iterations_of
+from acclimate.report.figures.style import looks
+from acclimate.report.measured import Measured, Protocol, by_protocol, row_names
+from acclimate.report.published import Published, published_score
 from acclimate.report.samples import Sample
-from acclimate.report.summary import GRADIENT_STEPS, Gain, Summary, summarise
-
-FROZEN, ADAPTED = "source", "cta"
-
-GLOSSARY = {
-    "source": "the classifier as it was trained, frozen",
-    "ptbn": "the same classifier, its batch norms using the statistics of each batch",
-    "aligned": "the aligned twin, frozen",
-    "aligned-bn": "the aligned twin with the statistics of each batch",
-    "cta": "Cross-Task Alignment in our default settings: the twin takes gradient steps",
-    "cta-lr0": "cta at learning rate 0: everything but the gradient steps",
-    "cta-paper": "Cross-Task Alignment in the published settings",
-}
+from acclimate.report.summary import CLEAN, Gain
 
 _LONGEST_SIDE = 96
 """Of a sample image, in pixels; larger ones are shrunk so that the page stays small."""
 
 
-def write_page(
-    path: Path,
-    *,
-    title: str,
-    cells: Sequence[Cell],
-    methods_order: Sequence[str],
-    held_out: Collection[str],
-    samples: Sequence[Sample],
-    gains: Sequence[Gain],
-    provenance: Mapping[str, object],
-    classes: Sequence[str],
-) -> None:
-    """Write the report, atomically. It loads nothing from elsewhere and runs no script.
+@dataclass(frozen=True)
+class Report:
+    """What a page shows."""
 
-    Args:
-        path: The HTML file.
-        title: Its heading.
-        cells: What was measured, on one data set.
-        methods_order: The rows of the table.
-        held_out: Corruptions kept apart for choosing settings.
-        samples: Images to show.
-        gains: What each part adds, see `gains_of`.
-        provenance: What is needed to run it again: seed, commit, machine, versions, settings,
-            command. A value that is a mapping is shown a line an entry.
-        classes: The names of the classes.
+    title: str
+    measured: Sequence[Measured]
+    settings: Mapping[str, Mapping[str, object]]
+    """Of each method, as `acclimate.methods.AdapterSettings` names them."""
+    provenance: Mapping[str, object]
+    """What is needed to run it again: text, a list of lines, or names and values."""
+    held_out: Collection[str] = ()
+    """Corruptions kept apart for choosing settings; in no mean."""
+    published: Sequence[Published] = ()
+    """Others' numbers on the same data set."""
+    analyses: Sequence[Analysis] = ()
+    samples: Sequence[Sample] = ()
+    """Images to show."""
+    gains: Sequence[Gain] = ()
+    """What each part adds, see `acclimate.report.summary.gains_of`."""
+    classes: Sequence[str] = ()
+    """The names of the classes."""
+
+
+@dataclass(frozen=True)
+class _Section:
+    """The cells of one protocol, compared."""
+
+    protocol: Protocol
+    table: Comparison
+    downloads: Mapping[str, str]
+    """What a file is called, and its address."""
+    published: Mapping[tuple[str, str], float | None]
+    """Published mean of each row over the same corruptions."""
+    beside: Sequence[tuple[Row, list[float | None]]]
+    """Rows that have published numbers: a number a column."""
+    seeds: Sequence[int]
+    figures: Sequence[tuple[Kind, go.Figure]]
+
+
+def write_page(path: Path, report: Report) -> None:
+    """Write the report, atomically. It loads nothing from elsewhere.
 
     Raises:
         InputError: there is nothing to report, or the file cannot be written.
     """
-    summary = summarise(cells, methods_order, held_out)
-    shown = [cell for cell in cells if cell.method in summary.methods]
+    if not report.measured:
+        raise InputError("there are no results to report; run the evaluation first.")
+    protocols = by_protocol(report.measured)
+    sections = [
+        _section(protocol, cells, report, place)
+        for place, (protocol, cells) in enumerate(protocols.items())
+    ]
+    first = protocols[sections[0].protocol]
+    small = {
+        name: drawn
+        for name in dict.fromkeys(each.cell.corruption for each in first)
+        if (drawn := iterations_of(name, first, report.held_out)) is not None
+    }
     page = _template().render(
-        title=title,
-        headline=_headline(summary),
-        steps=next((gain for gain in gains if gain.label == GRADIENT_STEPS), None),
-        dataset=shown[0].dataset,
-        order=shown[0].order,
-        severities=sorted({cell.severity for cell in shown if cell.severity}),
-        seeds=sorted({cell.seed for cell in shown}),
-        images=max((c.n_images for c in shown if c.severity), default=0),
-        clean_images=max((c.n_images for c in shown if not c.severity), default=0),
-        classes=classes,
-        summary=summary,
-        table=list(zip(summary.methods, summary.texts(), summary.best().tolist())),
-        held_out=[column.name for column in summary.columns if column.kind == "held out"],
-        reported=[column.name for column in summary.columns if column.kind == "reported"],
-        gains=gains,
-        iterations=iterations_figure(shown, methods_order, held_out),
-        iterations_by_corruption=iterations_by_corruption(shown, methods_order, held_out),
-        accuracies=accuracy_figure(summary, methods_order),
-        swatches=swatches(methods_order),
-        samples=samples,
-        glossary={name: GLOSSARY[name] for name in summary.methods if name in GLOSSARY},
-        provenance=provenance,
+        report=report,
+        sections=sections,
+        headline=_headline(sections[0].table),
+        small=small,
+        across=_drawn(ACROSS, report.measured, report.held_out),
+        cards=cards_of(report.measured, report.settings),
+        looks=looks(row_names(report.measured)),
+        plotly=Markup(get_plotlyjs()),
     )
     write_text(path, page)
 
@@ -104,18 +110,74 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"png": _png, "spaced": lambda name: name.replace("_", " ")}
+    environment.filters |= {"png": _png, "json": _json, "points": points, "spaced": _spaced}
     return environment.get_template("page.html.jinja")
 
 
-def _headline(summary: Summary) -> dict[str, float] | None:
-    """The four numbers of the first sentence, in percent as shown; none if one is missing."""
-    numbers = {
-        f"{name}_{column}": round(100 * summary.value(method, column), 1)
-        for name, method in (("frozen", FROZEN), ("adapted", ADAPTED))
-        for column in ("clean", "mean")
+def _section(protocol: Protocol, cells: Sequence[Measured], report: Report, place: int) -> _Section:
+    table = compare(cells, report.held_out)
+    counting = [column.name for column in table.columns if column.kind == "reported"]
+    published = {
+        row.key: published_score(report.published, row.method, counting, protocol.severity)
+        for row in table.rows
     }
-    return None if np.isnan(list(numbers.values())).any() else numbers
+    beside = []
+    for row in table.rows:
+        numbers = [
+            published_score(
+                report.published,
+                row.method,
+                counting if column.kind == "mean" else [column.corruption],
+                0 if column.corruption == CLEAN else protocol.severity,
+            )
+            for column in table.columns
+        ]
+        if any(number is not None for number in numbers):
+            beside.append((row, numbers))
+    texts = {"csv": as_csv(table), "md": as_markdown(table), "tex": as_latex(table)}
+    downloads = {f"table-{place + 1}.{kind}": _address(text) for kind, text in texts.items()}
+    seeds = sorted({each.cell.seed for each in cells})
+    kinds = WITHIN if place == 0 else [kind for kind in WITHIN if kind.name == "along"]
+    figures = _drawn(kinds, cells, report.held_out)
+    return _Section(protocol, table, downloads, published, beside, seeds, figures)
+
+
+def _drawn(
+    kinds: Sequence[Kind], measured: Sequence[Measured], held_out: Collection[str]
+) -> list[tuple[Kind, go.Figure]]:
+    """The figures that there is data for."""
+    found = [(kind, kind.draw(measured, held_out)) for kind in kinds]
+    return [(kind, figure) for kind, figure in found if figure is not None]
+
+
+def _headline(table: Comparison) -> dict[str, object] | None:
+    """The best row, and the frozen classifier of its bundle; None if one of them is missing."""
+    rivals = [
+        (score.mean, row)
+        for row in table.rows
+        if row.competes and (score := table.score(row, "mean")) and score.comparable
+    ]
+    best = max(rivals, key=lambda each: each[0], default=None)
+    if best is None or best[1].gain is None:
+        return None
+    mean, row = best
+    return {"row": row, "mean": mean, "among": len({other.method for _, other in rivals})}
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _json(figure: go.Figure) -> Markup:
+    """A figure as text for a script element, where nothing may look like a tag."""
+    text = figure.to_json() or ""
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _address(text: str) -> str:
+    """A text as a data URI."""
+    encoded = base64.b64encode(text.encode()).decode("ascii")
+    return f"data:text/plain;charset=utf-8;base64,{encoded}"
 
 
 def _png(image: UInt8[Tensor, "3 height width"]) -> str:

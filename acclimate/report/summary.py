@@ -33,6 +33,11 @@ class Column:
     kind: Literal["clean", "mean", "reported", "held out"]
     """Held out: a corruption kept apart for choosing settings; no part of the mean."""
 
+    @property
+    def corruption(self) -> str:
+        """What its cells have as their corruption."""
+        return CLEAN if self.kind == "clean" else self.name
+
 
 @dataclass(frozen=True, eq=False)
 class Summary:

@@ -1,0 +1,260 @@
+"""The main table: every method under one protocol, compared only where that is fair."""
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.measure import LR0
+from acclimate.methods import METHODS
+from acclimate.report.intervals import paired_interval
+from acclimate.report.measured import Measured, RowKey, is_oracle, reported, row_names
+from acclimate.report.summary import CLEAN, Column, Gain, paired
+
+BASE = "source"
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy, over seeds."""
+
+    mean: float
+    """A fraction."""
+    deviation: float | None
+    """Sample standard deviation over seeds; None of a single seed."""
+    images: int
+    """How many each seed answered for."""
+    comparable: bool = True
+    """Whether it is of the images that most in its column are of."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with a bundle."""
+
+    key: RowKey
+    name: str
+    scores: tuple[Score | None, ...]
+    """One a column; None where something was not measured."""
+    best_iteration: Score | None
+    """The mean with the number of steps chosen by label for each corruption: an oracle."""
+    gain: Gain | None
+    """The mean's difference to the frozen classifier of the same bundle."""
+    statistics: Gain | None
+    """What of it batch-norm statistics alone explain."""
+    cost: float | None
+    """Forward passes an image; None where it was not counted."""
+    lead: float | None = None
+    """The mean minus that of the best other method."""
+
+    @property
+    def method(self) -> str:
+        """Its name in the table of methods, or that with ``-lr0``."""
+        return self.key[1]
+
+    @property
+    def oracle(self) -> bool:
+        """Whether it was shown what it is measured on."""
+        return is_oracle(self.method)
+
+    @property
+    def competes(self) -> bool:
+        """Whether it may be marked: no oracle, and no control at learning rate 0."""
+        return not self.oracle and not self.method.endswith(LR0)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether some of it is of other images than most."""
+        return any(score is not None and not score.comparable for score in self.scores)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows of one protocol."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    def score(self, row: Row, column: str) -> Score | None:
+        """What a row has in the column of this name."""
+        names = [each.name for each in self.columns]
+        return row.scores[names.index(column)] if column in names else None
+
+    def rank(self, row: Row, column: int) -> int:
+        """1 and 2 for the best two of a column as they are shown, ties included; otherwise 0."""
+        shown = {
+            round(100 * score.mean, 1)
+            for each in self.rows
+            if each.competes and (score := each.scores[column]) and score.comparable
+        }
+        score = row.scores[column]
+        if not (score and score.comparable and row.competes):
+            return 0
+        place = sorted(shown, reverse=True).index(round(100 * score.mean, 1)) + 1
+        return place if place <= 2 else 0
+
+    def images(self) -> int:
+        """How many images most of the mean is of."""
+        return max((s.images for row in self.rows for s in row.scores if s), default=0)
+
+
+def compare(measured: Sequence[Measured], held_out: Collection[str] = ()) -> Comparison:
+    """The table of one protocol's cells.
+
+    The mean is over the reported corruptions, for rows that have all of them. A method measured on
+    other images than most of its column (fewer of them, because it is slow) keeps its figures but
+    is compared with nothing, except its own classifier on the same images.
+
+    Args:
+        measured: All of one protocol, see `acclimate.report.measured.by_protocol`.
+        held_out: Corruptions kept apart for choosing settings; in no mean.
+    """
+    columns = _columns(measured, held_out)
+    counting = [column.name for column in columns if column.kind == "reported"]
+    usual = _usual_images(measured)
+    names = row_names(measured)
+    cells: dict[RowKey, list[Measured]] = defaultdict(list)
+    for each in measured:
+        cells[each.row].append(each)
+    rows = []
+    for key, name in names.items():
+        mine = _own(cells[key], usual)
+        gain, statistics = _gains(key, mine, cells, held_out)
+        rows.append(
+            Row(
+                key,
+                name,
+                tuple(_score(mine, column, counting, usual) for column in columns),
+                _best_iteration(mine, counting),
+                gain,
+                statistics,
+                None if math.isnan(cost := mine[0].cell.forward_equivalents) else cost,
+            )
+        )
+    return _with_leads(Comparison(columns, tuple(rows)))
+
+
+def gain_between(mine: Sequence[Measured], base: Sequence[Measured]) -> Gain | None:
+    """The mean difference of two methods over the same images, with a paired interval.
+
+    Returns:
+        None if one of the streams of ``mine`` has no partner.
+    """
+    partners = {_stream(each): each for each in base}
+    if not mine or any(_stream(each) not in partners for each in mine):
+        return None
+    pairs = [paired(each.cell, partners[_stream(each)].cell) for each in mine]
+    first, second, images = (np.concatenate(arrays) for arrays in zip(*pairs))
+    return Gain("", *paired_interval(first, second, groups=images))
+
+
+def _gains(
+    key: RowKey,
+    mine: Sequence[Measured],
+    cells: Mapping[RowKey, Sequence[Measured]],
+    held_out: Collection[str],
+) -> tuple[Gain | None, Gain | None]:
+    """The difference to the frozen classifier of the same bundle, and that of statistics alone.
+
+    Over the seeds that the frozen classifier was measured with.
+    """
+    bundle, method = key
+    if method == BASE:
+        return None, None
+    twin = METHODS[method.removesuffix(LR0)].model == "twin"
+    base = cells.get((bundle, BASE), ())
+    seeds = {each.cell.seed for each in base}
+    mine = [each for each in reported(mine, held_out) if each.cell.seed in seeds]
+    streams = {_stream(each) for each in mine}
+    alone = [
+        each
+        for each in cells.get((bundle, "aligned-bn" if twin else "ptbn"), ())
+        if _stream(each) in streams
+    ]
+    return gain_between(mine, base), gain_between(alone, base) if len(alone) == len(mine) else None
+
+
+def _columns(measured: Sequence[Measured], held_out: Collection[str]) -> tuple[Column, ...]:
+    seen = list(dict.fromkeys(each.cell.corruption for each in measured))
+    counting = [name for name in seen if name != CLEAN and name not in held_out]
+    columns = [Column("clean", "clean")] if CLEAN in seen else []
+    columns += [Column("mean", "mean")] if counting else []
+    columns += [Column(name, "reported") for name in counting]
+    return (*columns, *(Column(name, "held out") for name in seen if name in held_out))
+
+
+def _usual_images(measured: Sequence[Measured]) -> dict[str, str]:
+    """The images that each corruption was measured on; of several sets the largest."""
+    found: dict[str, Measured] = {}
+    for each in measured:
+        known = found.setdefault(each.cell.corruption, each)
+        if each.task.n_images > known.task.n_images:
+            found[each.cell.corruption] = each
+    return {corruption: each.task.images for corruption, each in found.items()}
+
+
+def _own(mine: Sequence[Measured], usual: Mapping[str, str]) -> list[Measured]:
+    """A row's cells; of a corruption that was measured on several sets of images, one set's."""
+    sets = _usual_images(mine)
+    for each in mine:
+        if each.task.images == usual[each.cell.corruption]:
+            sets[each.cell.corruption] = each.task.images
+    return [each for each in mine if each.task.images == sets[each.cell.corruption]]
+
+
+def _score(
+    mine: Sequence[Measured], column: Column, counting: Sequence[str], usual: Mapping[str, str]
+) -> Score | None:
+    wanted = counting if column.kind == "mean" else [column.corruption]
+    here = [each for each in mine if each.cell.corruption in wanted]
+    score = _over_seeds([(each.cell, each.cell.accuracy) for each in here], wanted)
+    if score is None:
+        return None
+    same = all(each.task.images == usual[each.cell.corruption] for each in here)
+    return replace(score, images=min(each.cell.n_images for each in here), comparable=same)
+
+
+def _best_iteration(mine: Sequence[Measured], counting: Sequence[str]) -> Score | None:
+    best = [(each.cell, max(each.cell.curve)) for each in mine if len(each.cell.curve) > 1]
+    return _over_seeds(best, counting) if counting else None
+
+
+def _over_seeds(values: Sequence[tuple[Cell, float]], wanted: Sequence[str]) -> Score | None:
+    """Mean and deviation over the seeds that have all corruptions that are wanted."""
+    places: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for cell, value in values:
+        places[cell.seed][cell.corruption].append(value)
+    means = [
+        float(np.mean([np.mean(here[name]) for name in wanted]))
+        for here in places.values()
+        if all(name in here for name in wanted)
+    ]
+    if not means:
+        return None
+    deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return Score(float(np.mean(means)), deviation, 0)
+
+
+def _with_leads(table: Comparison) -> Comparison:
+    means = {row.key: table.score(row, "mean") for row in table.rows}
+    rivals = {
+        row.key: score.mean
+        for row in table.rows
+        if row.competes and (score := means[row.key]) and score.comparable
+    }
+    rows = []
+    for row in table.rows:
+        others = [value for key, value in rivals.items() if key[1] != row.method]
+        lead = rivals[row.key] - max(others) if row.key in rivals and others else None
+        rows.append(replace(row, lead=lead))
+    return replace(table, rows=tuple(rows))
+
+
+def _stream(each: Measured) -> tuple:
+    """What two cells must share to be answers to the same pixels."""
+    cell = each.cell
+    shift = (cell.corruption, cell.severity, cell.order, cell.seed)
+    return (cell.dataset, each.task.images, *shift)

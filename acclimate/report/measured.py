@@ -1,0 +1,145 @@
+"""What a grid left in its folder, as the report reads it."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from acclimate.data import CORRUPTIONS
+from acclimate.errors import InputError
+from acclimate.evaluate.bench import MANIFEST, STORE
+from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.measure import LR0
+from acclimate.evaluate.store import Store
+from acclimate.evaluate.task import Task
+from acclimate.methods import METHODS, AdapterSettings
+from acclimate.report.summary import CLEAN
+
+AS_IT_GOES = ("gradual", "growing-noise")
+"""Orders whose streams pass through severities, so that no one severity describes them."""
+RowKey = tuple[str, str]
+"""Bundle and method: what has a row in a table and a colour in a figure."""
+
+
+class Measured(NamedTuple):
+    """A cell, and the task that it was measured for."""
+
+    task: Task
+    cell: Cell
+
+    @property
+    def row(self) -> RowKey:
+        """Bundle and method."""
+        return self.cell.bundle, self.cell.method
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What cells must share to stand in one table."""
+
+    dataset: str
+    order: str
+    batch: int
+    severity: float | None
+    """None where a stream passes through several."""
+
+    def __str__(self) -> str:
+        severity = "" if self.severity is None else f", severity {self.severity:g}"
+        return f"{self.dataset}{severity}, {self.order}, batches of {self.batch}"
+
+
+def read_grid(folder: Path) -> tuple[list[Measured], dict]:
+    """The cells of a grid's folder and its manifest.
+
+    Cells of settings that a later run into the same folder replaced are left out: they belong to
+    another row of the same name.
+
+    Raises:
+        InputError: there is no grid in the folder, it is empty or damaged, or holds results of two
+            bundles of one name.
+    """
+    for name in (STORE, MANIFEST):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} has no {name}; make one with acclimate bench --out.")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / MANIFEST} is damaged; run the grid again.") from error
+    settings = {name: AdapterSettings(**each) for name, each in manifest["methods"].items()}
+    with Store(folder / STORE) as store:
+        tasks = store.tasks()
+    current = [task for task in tasks if settings.get(task.method) == task.settings]
+    for label in {task.bundle for task in current}:
+        if len({task.checksum for task in current if task.bundle == label}) > 1:
+            raise InputError(
+                f"{folder} holds results of two bundles called {label}; run one into a new folder."
+            )
+    with Store(folder / STORE) as store:
+        measured = sorted(with_tasks(current, store), key=_place)
+    if not measured:
+        raise InputError(f"{folder} has no results yet; run the grid first.")
+    return measured, manifest
+
+
+def with_tasks(tasks: Iterable[Task], store: Store) -> list[Measured]:
+    """The cells of tasks that are done, each beside its task."""
+    return [Measured(task, cell) for task in tasks for cell in store.cells([task])]
+
+
+def by_protocol(measured: Iterable[Measured]) -> dict[Protocol, list[Measured]]:
+    """The cells that may be compared, the largest table of shuffled images first.
+
+    Clean images have no severity: they stand in the tables of all.
+    """
+    found: dict[Protocol, list[Measured]] = defaultdict(list)
+    clean = []
+    for each in measured:
+        if each.cell.corruption == CLEAN:
+            clean.append(each)
+        else:
+            found[_protocol(each)].append(each)
+    for each in clean:
+        same = (each.cell.dataset, each.cell.order, each.task.batch)
+        severities = [p for p in found if (p.dataset, p.order, p.batch) == same]
+        for protocol in severities or [_protocol(each)]:
+            found[protocol].append(each)
+    ranked = sorted(found, key=lambda p: (p.order != "shuffled", -len(found[p])))
+    return {protocol: sorted(found[protocol], key=_place) for protocol in ranked}
+
+
+def reported(measured: Sequence[Measured], held_out: Collection[str]) -> list[Measured]:
+    """What counts for a mean: corrupted, and not kept apart for choosing settings."""
+    return [m for m in measured if m.cell.corruption not in (CLEAN, *held_out)]
+
+
+def row_names(measured: Iterable[Measured]) -> dict[RowKey, str]:
+    """What rows are called: the method; with its bundle, where the method has several."""
+    rows = list(dict.fromkeys(each.row for each in measured))
+    bundles = defaultdict(set)
+    for bundle, method in rows:
+        bundles[method].add(bundle)
+    return {
+        (bundle, method): f"{method} · {bundle}" if len(bundles[method]) > 1 else method
+        for bundle, method in rows
+    }
+
+
+def is_oracle(method: str) -> bool:
+    """Whether a method was shown beforehand what it is measured on."""
+    return METHODS[method.removesuffix(LR0)].oracle
+
+
+def _protocol(each: Measured) -> Protocol:
+    cell = each.cell
+    severity = None if cell.order in AS_IT_GOES else cell.severity
+    return Protocol(cell.dataset, cell.order, each.task.batch, severity)
+
+
+def _place(each: Measured) -> tuple:
+    """As in the tables of methods and corruptions; methods at learning rate 0 beside themselves."""
+    cell = each.cell
+    method = list(METHODS).index(cell.method.removesuffix(LR0))
+    corruption = [CLEAN, *CORRUPTIONS].index(cell.corruption)
+    return method, cell.method, cell.bundle, corruption, cell.severity, cell.seed

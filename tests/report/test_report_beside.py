@@ -1,0 +1,102 @@
+"""What stands beside a grid's own figures: published numbers, analyses, commands, cards."""
+
+import json
+import shlex
+from dataclasses import asdict
+
+import pytest
+
+from acclimate.cli import _parse
+from acclimate.errors import InputError
+from acclimate.evaluate.measure import settings_of
+from acclimate.evaluate.task import Grid
+from acclimate.report.analyses import read_analyses
+from acclimate.report.cards import cards_of
+from acclimate.report.published import published_score, read_published
+from acclimate.report.reproduce import command, provenance_of
+
+HEAD = "method,corruption,severity,accuracy,std\n"
+
+
+def test_published_numbers_and_their_mean(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(HEAD + "cta,fog,5,0.8,0.01\ncta,contrast,5,0.6,\ncta,fog,3,0.9,\n")
+    found = read_published(path)
+    assert (found[0].accuracy, found[0].deviation, found[1].deviation) == (0.8, 0.01, None)
+    assert published_score(found, "cta", ["fog", "contrast"], 5) == pytest.approx(0.7)
+    assert published_score(found, "cta", ["fog", "contrast"], 3) is None
+    assert published_score(found, "cta-paper", ["fog"], 5) == 0.8
+    assert published_score(found, "tent", ["fog"], 5) is None
+    assert published_score(found, "cta", [], 5) is None
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("method,accuracy\n", "must begin with the line method,corruption,severity"),
+        (HEAD + "cta,fog,5,much,\n", "line 2: a figure is missing or no number"),
+        (HEAD + "cta,fog,5,0.5,\ncta,fog\n", "line 3: a figure is missing"),
+        (HEAD + "cta,fog,5,78.1,\n", "line 2: accuracies are fractions, not 78.1"),
+    ],
+)
+def test_other_files_of_numbers_are_refused(tmp_path, text, reason):
+    path = tmp_path / "p.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=reason):
+        read_published(path)
+    with pytest.raises(InputError, match="cannot read"):
+        read_published(tmp_path / "absent.csv")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot read"):
+        read_published(path)
+
+
+def test_analyses_come_in_the_tables_order_and_unknown_ones_after(tmp_path):
+    (tmp_path / "analyses").mkdir()
+    record = {"title": "T", "caption": "C", "columns": ["a", "b"]}
+    record["rows"] = [[1, 0.123456], [None, "x"]]
+    for name in ("aardvark", "semantics", "temperature"):
+        (tmp_path / "analyses" / f"{name}.json").write_text(json.dumps(record))
+    found = read_analyses(tmp_path)
+    assert [each.name for each in found] == ["temperature", "semantics", "aardvark"]
+    assert found[0].rows == (("1", "0.1235"), ("–", "x"))
+    assert read_analyses(tmp_path / "analyses") == []
+    for text in ("{", '{"title": "T"}', "[]"):
+        (tmp_path / "analyses" / "uda.json").write_text(text)
+        with pytest.raises(InputError, match=r"uda.json cannot be shown"):
+            read_analyses(tmp_path)
+
+
+def test_the_command_of_a_grid_makes_this_grid():
+    grid = Grid(("none", "fog"), (3, 5), ("shuffled", "continual"), (0, 7), ("tent",), 64, False)
+    record = asdict(grid) | {"bundles": ["one", "two words"], "dataset": "cifar10", "images": 50}
+    words = shlex.split(command(record))
+    assert words[0] == "acclimate"
+    bench = _parse(words[1:])
+    assert bench._grid() == grid
+    assert [path.name for path in bench.bundles] == ["one", "two words"]
+    assert (bench.data, bench.images) == ("cifar10", 50)
+
+
+def test_a_bundle_is_shown_without_settings_of_stages_it_did_not_have():
+    training = {"epochs": 3, "batch": 16}
+    settings = {"supervised": training, "align": training, "views": {"hue": 0.1}, "weight": 1.0}
+    made = {"seed": 4, "settings": settings}
+    bundle = {"recipe": "supervised", "architecture": "a", "weights_sha256": "w"}
+    bundle["provenance"] = made
+    manifest = {"grids": [], "commits": ["c"], "machine": {"cores": "2"}, "bundles": {"b": bundle}}
+    shown = provenance_of(manifest)["bundle b"]
+    assert shown == {
+        "recipe": "supervised", "architecture": "a", "weights_sha256": "w", "seed": 4,
+        "supervised.epochs": 3, "supervised.batch": 16, "views.hue": 0.1, "weight": 1.0,
+    }  # fmt: skip
+
+
+def test_cards_say_what_a_method_is(measured, share):
+    cells = [measured("tent", "fog", share(3), cost=3.0), measured("uda-ss", "fog", share(3))]
+    settings = {name: asdict(settings_of(name)) for name in ("tent", "uda-ss")}
+    tent, oracle = cards_of(cells, settings)
+    assert tent.name == "tent" and "Wang" in tent.citation and not tent.oracle
+    assert tent.settings["learning_rate"] == 1e-3 and "momentum" not in tent.settings
+    assert (tent.forward_equivalents, tent.images_per_second) == (3.0, 20.0)
+    assert oracle.oracle and "target images" in oracle.needs and not oracle.settings

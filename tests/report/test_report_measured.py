@@ -1,0 +1,106 @@
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from acclimate.errors import InputError
+from acclimate.evaluate.measure import settings_of
+from acclimate.evaluate.store import Store
+from acclimate.report.measured import Measured, by_protocol, read_grid, reported, row_names
+
+
+@pytest.fixture
+def grid(measured, share, tmp_path):
+    """A folder as a grid leaves it, of the cells that are given."""
+
+    def write(*cells, **changes):
+        with Store(tmp_path / "cells.sqlite") as store:
+            for each in cells:
+                store.add(each.task, [each.cell], "commit")
+        manifest = {
+            "grids": [],
+            "bundles": {"b": {"weights_sha256": "w"}},
+            "methods": {name: asdict(settings_of(name)) for name in ("source", "tent")},
+            "commits": ["commit"],
+            "machine": {},
+        } | changes
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        return tmp_path
+
+    return write
+
+
+def test_what_was_stored_is_read_with_its_task(grid, measured, share):
+    cells = [measured("tent", "fog", share(7), batch=16, curve=(0.1, 0.35))]
+    cells.append(measured("source", "none", share(9)))
+    found, manifest = read_grid(grid(*cells))
+    assert [(m.task, m.cell) for m in found] == [(m.task, m.cell) for m in reversed(cells)]
+    assert found[1].cell.answers.right.tolist() == share(7)
+    assert manifest["commits"] == ["commit"]
+
+
+def test_settings_that_a_later_run_replaced_are_left_out(grid, measured, share):
+    kept = measured("tent", "fog", share(7))
+    other = measured("tent", "fog", share(2))
+    other = Measured(
+        replace(other.task, settings=replace(other.task.settings, learning_rate=0.5)), other.cell
+    )
+    found, _ = read_grid(grid(kept, other))
+    assert [each.task for each in found] == [kept.task]
+
+
+def test_two_bundles_of_one_name_are_refused(grid, measured, share):
+    cells = [measured("tent", "fog", share(7), weights=weights) for weights in ("one", "two")]
+    with pytest.raises(InputError, match="results of two bundles called b"):
+        read_grid(grid(*cells))
+
+
+def test_a_folder_without_a_grid_is_refused(grid, measured, share, tmp_path):
+    with pytest.raises(InputError, match=r"no cells.sqlite; make one with acclimate bench"):
+        read_grid(tmp_path)
+    with pytest.raises(InputError, match="no results yet"):
+        read_grid(grid())
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match=r"manifest.json is damaged"):
+        read_grid(tmp_path)
+    grid(measured("tent", "fog", share(7)))
+    (tmp_path / "cells.sqlite").write_bytes(b"no base of data" * 100)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_grid(tmp_path)
+
+
+def test_only_cells_of_one_protocol_stand_together(measured, share):
+    cells = [
+        measured("tent", "fog", share(1)),
+        measured("tent", "contrast", share(1)),
+        measured("tent", "fog", share(2), batch=16),
+        measured("tent", "fog", share(3), order="continual"),
+        measured("tent", "fog", share(4), severity=3),
+        measured("tent", "none", share(5)),
+    ]
+    found = by_protocol(cells)
+    counts = {str(protocol): len(some) for protocol, some in found.items()}
+    assert counts == {
+        "tiny, severity 5, shuffled, batches of 128": 3,
+        "tiny, severity 3, shuffled, batches of 128": 2,
+        "tiny, severity 5, shuffled, batches of 16": 1,
+        "tiny, severity 5, continual, batches of 128": 1,
+    }
+    first, *_ = found
+    assert (first.order, first.severity, first.batch) == ("shuffled", 5, 128)
+
+
+def test_clean_images_alone_are_a_protocol(measured, share):
+    ((protocol, cells),) = by_protocol([measured("tent", "none", share(5))]).items()
+    assert protocol.severity == 0 and len(cells) == 1
+
+
+def test_a_row_is_called_by_its_bundle_only_where_that_matters(measured, share):
+    cells = [measured("source", "fog", share(1), bundle=name) for name in ("a", "b")]
+    names = row_names([*cells, measured("tent", "fog", share(1), bundle="b")])
+    assert list(names.values()) == ["source · a", "source · b", "tent"]
+
+
+def test_clean_and_held_out_do_not_count(measured, share):
+    cells = [measured("tent", name, share(1)) for name in ("none", "fog", "saturate")]
+    assert [m.cell.corruption for m in reported(cells, ["saturate"])] == ["fog"]
