@@ -44,8 +44,8 @@ def _measured(
     )
     cell = Cell(
         method=method, bundle=bundle, dataset=dataset, corruption=corruption, severity=severity,
-        order=order, batch=batch, seed=seed, accuracy=float(right.mean()), ece=0.1, nll=1.0, n_images=n,
-        steps=settings.steps, seconds=1.0, images_per_second=float(n), peak_memory=1,
+        order=order, batch=batch, seed=seed, accuracy=float(right.mean()), ece=0.1, nll=1.0,
+        n_images=n, steps=settings.steps, seconds=1.0, images_per_second=float(n), peak_memory=1,
         refused_steps=0, forward_equivalents=cost, curve=tuple(curve), answers=answers,
     )  # fmt: skip
     return Measured(task, cell)

@@ -50,7 +50,7 @@ def test_settings_that_a_later_run_replaced_are_left_out(grid, measured, share):
 
 
 def test_two_bundles_of_one_name_are_refused(grid, measured, share):
-    cells = [measured("tent", "fog", share(7), weights=weights) for weights in ("one", "two")]
+    cells = [measured("tent", "fog", share(7), checksum=checksum) for checksum in ("one", "two")]
     with pytest.raises(InputError, match="results of two bundles called b"):
         read_grid(grid(*cells))
 
@@ -65,7 +65,7 @@ def test_a_folder_without_a_grid_is_refused(grid, measured, share, tmp_path):
         read_grid(tmp_path)
     grid(measured("tent", "fog", share(7)))
     (tmp_path / "cells.sqlite").write_bytes(b"no base of data" * 100)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cells.sqlite is damaged"):
         read_grid(tmp_path)
 
 
