@@ -65,7 +65,7 @@ def test_a_folder_without_a_grid_is_refused(grid, measured, share, tmp_path):
         read_grid(tmp_path)
     grid(measured("tent", "fog", share(7)))
     (tmp_path / "cells.sqlite").write_bytes(b"no base of data" * 100)
-    with pytest.raises(InputError, match="cells.sqlite is damaged"):
+    with pytest.raises(InputError, match=r"cells.sqlite is damaged"):
         read_grid(tmp_path)
 
 
