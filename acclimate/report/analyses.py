@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 import plotly.graph_objects as go
 
 from acclimate.errors import InputError
 from acclimate.evaluate.analyses.record import FOLDER
+from acclimate.report.figures import inside
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,50 @@ def as_table(name: str, record: Mapping) -> Analysis:
     return Analysis(name, record["title"], record["caption"], tuple(record["columns"]), rows)
 
 
+def semantics(name: str, record: Mapping) -> Analysis:
+    """The mean over corruptions before and after adapting, a row for each method and part."""
+    cells = [dict(zip(record["columns"], row)) for row in record["rows"]]
+    last = max(cell["steps"] for cell in cells)
+    columns = ("method", "part", "steps", "Davies–Bouldin index", "distance from the classifier's")
+    rows = []
+    for method, part in dict.fromkeys((cell["method"], cell["part"]) for cell in cells):
+        for steps in (0, last):
+            same = (method, part, steps)
+            mine = [c for c in cells if (c["method"], c["part"], c["steps"]) == same]
+            index, drift = (
+                None if None in values else mean(values)
+                for values in ([c[key] for c in mine] for key in ("davies_bouldin", "drift"))
+            )
+            rows.append(tuple(map(_text, (*same, index, drift))))
+    return Analysis(name, record["title"], record["caption"], columns, tuple(rows))
+
+
+def tsne(name: str, record: Mapping) -> Analysis:
+    """Panels in the plane."""
+    return Analysis(name, record["title"], record["caption"], figure=inside.tsne(record))
+
+
+def gradients(name: str, record: Mapping) -> Analysis:
+    """A dot a test set, and the correlations."""
+    columns = ("method", "Pearson's r", "95 % interval")
+    rows = tuple(
+        (method, _text(found["r"]), f"{_text(found['low'])} to {_text(found['high'])}")
+        for method, found in (
+            ("ttt", record["r_gain_ttt"]),
+            ("ttt-online", record["r_gain_ttt_online"]),
+        )
+    )
+    drawn = inside.gradients(record)
+    return Analysis(name, record["title"], record["caption"], columns, rows, drawn)
+
+
 Show = Callable[[str, Mapping], Analysis]
 
 ANALYSES: dict[str, Show] = {
     "temperature": as_table,
-    "semantics": as_table,
-    "tsne": as_table,
-    "gradients": as_table,
-    "uda": as_table,
+    "semantics": semantics,
+    "tsne": tsne,
+    "gradients": gradients,
 }
 """How the file of a name is shown, in the order of the page; others follow as tables."""
 

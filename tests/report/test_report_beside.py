@@ -55,15 +55,18 @@ def test_analyses_come_in_the_tables_order_and_unknown_ones_after(tmp_path):
     (tmp_path / "analyses").mkdir()
     record = {"title": "T", "caption": "C", "columns": ["a", "b"]}
     record["rows"] = [[1, 0.123456], [None, "x"]]
-    for name in ("aardvark", "semantics", "temperature"):
+    inside = record | {"columns": ["method", "part", "steps", "davies_bouldin", "drift"]}
+    inside["rows"] = [["y", "encoder", 0, 1.0, 2.0]]
+    (tmp_path / "analyses" / "semantics.json").write_text(json.dumps(inside))
+    for name in ("aardvark", "temperature"):
         (tmp_path / "analyses" / f"{name}.json").write_text(json.dumps(record))
     found = read_analyses(tmp_path)
     assert [each.name for each in found] == ["temperature", "semantics", "aardvark"]
     assert found[0].rows == (("1", "0.1235"), ("–", "x"))
     assert read_analyses(tmp_path / "analyses") == []
     for text in ("{", '{"title": "T"}', "[]"):
-        (tmp_path / "analyses" / "uda.json").write_text(text)
-        with pytest.raises(InputError, match=r"uda.json cannot be shown"):
+        (tmp_path / "analyses" / "temperature.json").write_text(text)
+        with pytest.raises(InputError, match=r"temperature.json cannot be shown"):
             read_analyses(tmp_path)
 
 

@@ -13,7 +13,7 @@ from acclimate.evaluate.measure import LR0
 from acclimate.methods import METHODS
 from acclimate.report.measured import RowKey
 
-_COLOURS = (
+COLOURS = (
     "#8c8c8c", "#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#e69f00",
     "#3b82d0", "#a3a000", "#9467bd", "#2aa5a0", "#c44e52",
 )  # fmt: skip
@@ -37,10 +37,10 @@ def looks(rows: Iterable[RowKey]) -> dict[RowKey, Look]:
     seen: Counter[str] = Counter()
     for bundle, method in rows:
         place = list(METHODS).index(method.removesuffix(LR0))
-        turn = place // len(_COLOURS) + 2 * seen[method]
+        turn = place // len(COLOURS) + 2 * seen[method]
         seen[method] += 1
         symbol = list(_MARKERS)[turn % len(_MARKERS)]
-        colour = _COLOURS[place % len(_COLOURS)]
+        colour = COLOURS[place % len(COLOURS)]
         given[bundle, method] = {"color": colour, "symbol": symbol, "glyph": _MARKERS[symbol]}
     return given
 
