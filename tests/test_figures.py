@@ -2,8 +2,9 @@
 
 A marked table ends in two columns for each file that its mark names, accuracies in percent: clean,
 and the mean over corruptions. ``<!-- figures: results/NAME/results.csv -->``: a row begins with the
-method, and the mean is over the reported corruptions. ``results/NAME/held_out.csv``: a row begins
-with setting and method, and the mean is over the held-out corruptions.
+method, and where methods have several bundles with method and bundle; the mean is over the reported
+corruptions, and over seeds. ``results/NAME/held_out.csv``: a row begins with setting and method, and
+the mean is over the held-out corruptions.
 """
 
 import csv
@@ -35,13 +36,15 @@ def measured(path: Path) -> dict[tuple[str, ...], tuple[float, float]]:
             (row["setting"], row["method"]): (float(row["clean"]), float(row["mean"]))
             for row in rows
         }
-    clean, corrupted = {}, defaultdict(list)
+    clean, corrupted = defaultdict(list), defaultdict(list)
+    several = len({row.get("bundle") for row in rows}) > 1
     for row in rows:
+        name = (row["method"], row["bundle"]) if several else (row["method"],)
         if row["corruption"] == "none":
-            clean[row["method"],] = float(row["accuracy"])
+            clean[name].append(float(row["accuracy"]))
         elif row["corruption"] not in HELD_OUT:
-            corrupted[row["method"],].append(float(row["accuracy"]))
-    return {name: (clean[name], mean(corrupted[name])) for name in clean}
+            corrupted[name].append(float(row["accuracy"]))
+    return {n: (mean(clean[n]), mean(corrupted[n])) for n in clean if n in corrupted}
 
 
 @pytest.mark.parametrize("sources, table", TABLES)
