@@ -3,8 +3,8 @@
 A marked table ends in two columns for each file that its mark names, accuracies in percent: clean,
 and the mean over corruptions. ``<!-- figures: results/NAME/results.csv -->``: a row begins with the
 method, and where methods have several bundles with method and bundle; the mean is over the reported
-corruptions, and over seeds. ``results/NAME/held_out.csv``: a row begins with setting and method, and
-the mean is over the held-out corruptions.
+corruptions, and over seeds. ``results/NAME/held_out.csv``: a row begins with setting and method,
+and the mean is over the held-out corruptions.
 """
 
 import csv
