@@ -68,7 +68,7 @@ def test_a_table_a_file_and_the_way_to_it(bench, tmp_path):
     assert {row["bundle"] for row in found} == {"bundle"}
     for row in found:
         assert f"{100 * float(row['accuracy']):.1f}" in said
-    assert "bundle: pictures" in said
+    assert "bundle on pictures, shuffled" in said
     assert "results are in" in said and "failed" not in said
 
 
@@ -76,7 +76,7 @@ def test_a_table_for_each_order(bench, tmp_path):
     orders = ("--orders", "shuffled", "continual", "growing-noise")
     names = ("--corruptions", "gaussian_noise", "fog", "--methods", "ptbn")
     said = bench(tmp_path, *names, *orders)
-    assert all(f"bundle: pictures, {order}" in said for order in orders[1:])
+    assert all(f"bundle on pictures, {order}" in said for order in orders[1:])
     assert len(rows(tmp_path)) == 5
 
 
@@ -92,7 +92,7 @@ def test_a_plan_says_what_is_left_and_measures_nothing(bench, tmp_path, monkeypa
     assert not (tmp_path / "results.csv").exists()
     bench(tmp_path, *FEW, "--methods", "source")
     said = bench(tmp_path, *FEW, "--methods", "source", "ptbn", "--plan")
-    assert "source 2 2 0 0.0 min" in said
+    assert "source 2 2 0 0 s" in said
     assert "ptbn 2 0 48" in said
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from acclimate.commands.common import labelled
 from acclimate.data.corruptions import PUBLISHED
+from acclimate.errors import InputError
 
 if TYPE_CHECKING:
     from acclimate.data import LabelledImages
