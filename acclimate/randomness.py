@@ -34,7 +34,7 @@ def key(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def uniform(key: int, index: Int64[Tensor, "n"], count: int) -> Float32[Tensor, "n count"]:
+def uniform(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
     """Independent uniform numbers in [0, 1), a row for each image index.
 
     Args:
@@ -49,7 +49,7 @@ def uniform(key: int, index: Int64[Tensor, "n"], count: int) -> Float32[Tensor, 
     return numbers
 
 
-def normal(key: int, index: Int64[Tensor, "n"], count: int) -> Float32[Tensor, "n count"]:
+def normal(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
     """Independent standard normal numbers, a row for each image index (Box-Muller).
 
     Args:
@@ -70,7 +70,7 @@ def normal(key: int, index: Int64[Tensor, "n"], count: int) -> Float32[Tensor, "
     return numbers.view(-1, 2 * half)[:, :count]
 
 
-def permutation(key: int, count: int) -> Int64[Tensor, "count"]:
+def permutation(key: int, count: int) -> Int64[Tensor, " count"]:
     """A random order of ``range(count)``."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(key & (2**63 - 1)))
 

@@ -110,7 +110,7 @@ class Learner:
     def episode(
         self,
         context: Float[Tensor, "context 3 size size"],
-        index: Int64[Tensor, "context"],
+        index: Int64[Tensor, " context"],
         fresh: int,
         *,
         every: bool = False,
@@ -135,7 +135,7 @@ class Learner:
     def step(
         self,
         context: Float[Tensor, "context 3 size size"],
-        index: Int64[Tensor, "context"],
+        index: Int64[Tensor, " context"],
         number: int,
     ) -> None:
         """One gradient step on the objective; undone if its loss or gradient is not finite.

@@ -28,7 +28,7 @@ def threads(device: torch.device) -> int:
 def one_by_one(
     learners: Sequence[Learner],
     images: Float[Tensor, "batch 3 size size"],
-    index: Int64[Tensor, "batch"],
+    index: Int64[Tensor, " batch"],
     *,
     every: bool = False,
 ) -> list[Float[Tensor, "batch classes"]]:

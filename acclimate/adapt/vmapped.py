@@ -30,7 +30,7 @@ def can_vmap(learner: Learner) -> bool:
 def vmapped(
     learner: Learner,
     images: Float[Tensor, "batch 3 size size"],
-    index: Int64[Tensor, "batch"],
+    index: Int64[Tensor, " batch"],
     *,
     every: bool = False,
 ) -> list[Float[Tensor, "batch classes"]]:
@@ -112,7 +112,7 @@ class _Crowd:
             self._forget(~finite.squeeze(1))
             return torch.where(finite, logits, self.learner.model(normalized).float())
 
-    def _forget(self, which: Bool[Tensor, "batch"]) -> None:
+    def _forget(self, which: Bool[Tensor, " batch"]) -> None:
         """Let some images go on from the source."""
         source = dict(self.pair.named_parameters())
         for name, tensor in self.own.items():

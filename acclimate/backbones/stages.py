@@ -74,7 +74,7 @@ def resolve_tap(encoder: nn.Module, tap: str | int, size: int) -> str:
     return names[tap - 1]
 
 
-def as_map(features: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch channels h w"]:
+def as_map(features: Float[Tensor, " batch *shape"]) -> Float[Tensor, "batch channels h w"]:
     """Features as a map: ``[batch, tokens, channels]`` as a column of positions, maps unchanged.
 
     Raises:

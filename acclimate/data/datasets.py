@@ -277,6 +277,6 @@ def subset(data: LabelledImages, count: int | None) -> LabelledImages:
     return _part(data, torch.arange(count) * len(data.images) // count)
 
 
-def _part(data: LabelledImages, chosen: Int64[Tensor, "part"]) -> LabelledImages:
+def _part(data: LabelledImages, chosen: Int64[Tensor, " part"]) -> LabelledImages:
     paths = tuple(data.paths[i] for i in chosen.tolist()) if data.paths else ()
     return replace(data, images=data.images[chosen], labels=data.labels[chosen], paths=paths)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def expected_calibration_error(
-    confidence: Float[Tensor, "n"], correct: Bool[Tensor, "n"], bins: int = 15
+    confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"], bins: int = 15
 ) -> float:
     """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017, Eq. 3).
 

@@ -81,7 +81,7 @@ class Contrastive(Objective):
         self.projector = _projector(model.feature_dim, projection) if projection else nn.Identity()
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "2*batch 3 h w"]]:
         """Both views of each image, 0..1: all first views, then all second views."""
         return (simclr_views(images, self.views, key=key, index=index, count=2),)

@@ -22,7 +22,7 @@ def entropy_loss(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
     return entropies(logits).mean()
 
 
-def entropies(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch"]:
+def entropies(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
     """The entropy of each prediction."""
     precise = torch.promote_types(logits.dtype, torch.float32)
     logs = log_softmax(logits, dim=1, dtype=precise)

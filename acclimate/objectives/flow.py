@@ -24,7 +24,7 @@ _LARGEST_LOG_SCALE = 2.0
 
 
 def negative_log_likelihood(
-    z: Float[Tensor, "batch c h w"], log_det: Float[Tensor, "batch"]
+    z: Float[Tensor, "batch c h w"], log_det: Float[Tensor, " batch"]
 ) -> Float[Tensor, ""]:
     """−log p(x) by change of variables, z = f(x) standard normal; mean over images and dimensions.
 
@@ -125,7 +125,7 @@ class RealNVP(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "batch c h w"]
-    ) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, "batch"]]:
+    ) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, " batch"]]:
         """Give z = f(x), and log |det ∂z/∂x| of each image."""
         _, _, height, width = x.shape
         z = (x - self.mean) / self.std

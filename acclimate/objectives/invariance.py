@@ -20,7 +20,7 @@ from acclimate.randomness import uniform
 
 def reverse_kl(
     shifted: Float[Tensor, "batch classes"], clean: Float[Tensor, "batch classes"]
-) -> Float[Tensor, "batch"]:
+) -> Float[Tensor, " batch"]:
     """KL( p(x′) ‖ p(x) ) of each image, in nats, in at least float32.
 
     Args:
@@ -74,7 +74,7 @@ class Invariance(Objective):
         self.register_buffer("epsilon", scaled, persistent=False)
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"], Float[Tensor, "batch 3 h w"]]:
         """The images themselves, and where their shifts start, in units of ε: -1..1."""
         start = 2 * uniform(key, index, images[0].numel()) - 1

@@ -121,13 +121,13 @@ class MaskedReconstruction(Objective):
                 nn.init.zeros_(module.bias)
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"], Int64[Tensor, "batch masks patches"]]:
         """The images as they are, and random orders of each one's patches: visible ones first."""
         return images, self._orders(key, index, self.masks)
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"], Int64[Tensor, "batch 1 patches"]]:
         """The images shifted and flipped, and one order of each one's patches."""
         shifted = shifted_crop(images, self.padding, key=key, index=index)

@@ -30,7 +30,7 @@ def coral_loss(
 
 
 def linear_mmd_loss(
-    source: Float[Tensor, "dim"], target: Float[Tensor, "dim"]
+    source: Float[Tensor, " dim"], target: Float[Tensor, " dim"]
 ) -> Float[Tensor, ""]:
     """How far two means are apart: ‖μₛ − μₜ‖² / d (TTT++; divided by d as released).
 
@@ -72,7 +72,7 @@ class Moments(nn.Module):
         self.register_buffer("filled", torch.zeros(queue, dtype=torch.bool))
 
     def forward(
-        self, features: Float[Tensor, "batch dim"], index: Int64[Tensor, "batch"]
+        self, features: Float[Tensor, "batch dim"], index: Int64[Tensor, " batch"]
     ) -> Float[Tensor, ""]:
         """CORAL / c + ½ MMD / c' between the source and the target's latest features.
 
@@ -158,8 +158,8 @@ class ContrastiveMoments(Objective):
         self.contrastive.temperature = value
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
-    ) -> tuple[Float[Tensor, "3*batch 3 h w"], Int64[Tensor, "batch"]]:
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "3*batch 3 h w"], Int64[Tensor, " batch"]]:
         """All first views, all second views, the images themselves; and the images' numbers."""
         (views,) = self.contrastive.draw(images, key, index)
         return torch.cat([views, images]), index
@@ -168,7 +168,7 @@ class ContrastiveMoments(Objective):
         self,
         model: Classifier,
         views: Float[Tensor, "3*batch 3 h w"],
-        index: Int64[Tensor, "batch"],
+        index: Int64[Tensor, " batch"],
     ) -> Float[Tensor, ""]:
         """The views' contrastive loss and the images' distance from the source."""
         views, images = views.split([2 * len(index), len(index)])
@@ -183,7 +183,7 @@ class ContrastiveMoments(Objective):
         )
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "2*batch 3 h w"]]:
         """Both views of each image, 0..1: all first views, then all second views."""
         return self.contrastive.draw(images, key, index)
@@ -249,7 +249,7 @@ class _Summary:
 
 def _moments(
     features: Float[Tensor, "n dim"],
-) -> tuple[Float[Tensor, "dim dim"], Float[Tensor, "dim"]]:
+) -> tuple[Float[Tensor, "dim dim"], Float[Tensor, " dim"]]:
     """Unbiased covariance, and mean. The covariance of a single image is zero."""
     mean = features.mean(0)
     with torch.autocast(features.device.type, enabled=False):

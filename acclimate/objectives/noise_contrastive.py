@@ -20,7 +20,7 @@ from acclimate.preprocessing import Preprocessing
 
 def in_distribution_probability(
     noise: Float[Tensor, "batch dim"], sigma_in: float, sigma_out: float
-) -> Float[Tensor, "batch"]:
+) -> Float[Tensor, " batch"]:
     """How probable it is that noise is the weaker of two isotropic Gaussians (NC-TTT, § 3).
 
     By Bayes, with both equally probable beforehand, for noise ε of D dimensions:
@@ -105,7 +105,7 @@ class NoiseContrastive(TrainedOnCrops):
             return softplus(-self._logits(self._features(model, views))).mean()
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """Shifted crops, and what the noise is drawn from: a key, and each image's number."""
         (crops,) = super().source_draw(images, key, index)
@@ -116,7 +116,7 @@ class NoiseContrastive(TrainedOnCrops):
         model: Classifier,
         views: Float[Tensor, "batch 3 h w"],
         key: Int64[Tensor, ""],
-        index: Int64[Tensor, "batch"],
+        index: Int64[Tensor, " batch"],
     ) -> Float[Tensor, ""]:
         """Cross entropy of the discriminator: each feature once with each of the two noises."""
         features = self._features(model, views)  # [batch, dim]
@@ -134,5 +134,5 @@ class NoiseContrastive(TrainedOnCrops):
         with torch.autocast(views.device.type, enabled=False):
             return self.projector(at_least_float32(as_map(features))).flatten(1)
 
-    def _logits(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch"]:
+    def _logits(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         return self.discriminator(features).squeeze(1)

@@ -25,7 +25,7 @@ class Objective(nn.Module):
     """`observe` must see as many."""
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """Views of images at deployment, 0..1, and whatever else `forward` takes behind them.
 
@@ -49,7 +49,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """As `draw`, before deployment."""
         return self.draw(images, key, index)
@@ -76,7 +76,7 @@ class TrainedOnCrops(Objective):
     """The largest shift, in pixels."""
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, "batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """The images shifted, and some of them flipped: the supervised augmentation."""
         return (shifted_crop(images, self.padding, key=key, index=index),)

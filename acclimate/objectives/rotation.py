@@ -58,8 +58,8 @@ class Rotation(Objective):
         self.branch = nn.Sequential(rest, nn.Linear(model.feature_dim, 4)).requires_grad_()
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h h"], key: int, index: Int64[Tensor, "batch"]
-    ) -> tuple[Float[Tensor, "batch*copies 3 h h"], Int64[Tensor, "batch*copies"]]:
+        self, images: Float[Tensor, "batch 3 h h"], key: int, index: Int64[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch*copies 3 h h"], Int64[Tensor, " batch*copies"]]:
         """Shifted, flipped copies of each image, each turned at random, and their quarter turns.
 
         All copies of the first image come first, then all of the second, ...
@@ -75,7 +75,7 @@ class Rotation(Objective):
         self,
         model: Classifier,
         views: Float[Tensor, "views 3 h h"],
-        turns: Int64[Tensor, "views"],
+        turns: Int64[Tensor, " views"],
     ) -> Float[Tensor, ""]:
         """Cross entropy of the predicted turns, a mean over all views.
 
@@ -95,8 +95,8 @@ class Rotation(Objective):
         return self.branch(*tapped(model.encoder, [self.tap], views))
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h h"], key: int, index: Int64[Tensor, "batch"]
-    ) -> tuple[Float[Tensor, "4*batch 3 h h"], Int64[Tensor, "4*batch"]]:
+        self, images: Float[Tensor, "batch 3 h h"], key: int, index: Int64[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "4*batch 3 h h"], Int64[Tensor, " 4*batch"]]:
         """One shifted, flipped view of each image in all four rotations, and the quarter turns.
 
         All views by 0 degrees come first, then all by 90, ...

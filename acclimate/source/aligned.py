@@ -32,7 +32,7 @@ def align(
     settings: SourceSettings = PRESETS["small"],
     run: Run | None = None,
     twin: nn.Module | str | None = None,
-    labels: Int64[Tensor, "n"] | None = None,
+    labels: Int64[Tensor, " n"] | None = None,
     head: str | None = None,
 ) -> Bundle:
     """CTA on a classifier that you already have, from unlabelled source images alone.

@@ -19,7 +19,7 @@ class SourceImages:
     images: UInt8[Tensor, "n 3 h w"]
     """0..255, not normalised; may be a read-only memory map."""
     preprocessing: Preprocessing
-    labels: Int64[Tensor, "n"] | None = None
+    labels: Int64[Tensor, " n"] | None = None
     """Only stages with cross entropy look at them: supervised, joint, probe, and an alignment that
     trains the classifier."""
 
@@ -29,7 +29,7 @@ class SourceImages:
                 f"{len(self.labels)} labels do not fit {len(self.images)} images; give each one."
             )
 
-    def labels_for(self, purpose: str) -> Int64[Tensor, "n"]:
+    def labels_for(self, purpose: str) -> Int64[Tensor, " n"]:
         """The labels.
 
         Raises:

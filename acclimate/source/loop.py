@@ -78,7 +78,7 @@ def check_training(stage: str, settings: Training) -> None:
         raise unknown_name(f"{stage}.optimizer", settings.optimizer, ("adam", "sgd"))
 
 
-Loss = Callable[[nn.Module, Int64[Tensor, "batch"], int], Tensor]
+Loss = Callable[[nn.Module, Int64[Tensor, " batch"], int], Tensor]
 """(module as prepared for its device, image numbers, key of this epoch) -> mean loss."""
 
 

@@ -9,7 +9,7 @@ from acclimate.randomness import uniform
 
 
 def shifted_crop(
-    images: Shaped[Tensor, "batch 3 h w"], padding: int, *, key: int, index: Int64[Tensor, "batch"]
+    images: Shaped[Tensor, "batch 3 h w"], padding: int, *, key: int, index: Int64[Tensor, " batch"]
 ) -> Shaped[Tensor, "batch 3 h w"]:
     """Random crop of the zero-padded image, and a random flip: the supervised augmentation.
 
@@ -36,7 +36,7 @@ def shifted_crop(
 
 
 def cutout(
-    images: Shaped[Tensor, "batch 3 h w"], size: int, *, key: int, index: Int64[Tensor, "batch"]
+    images: Shaped[Tensor, "batch 3 h w"], size: int, *, key: int, index: Int64[Tensor, " batch"]
 ) -> Shaped[Tensor, "batch 3 h w"]:
     """Blacken a square of each image (DeVries & Taylor 2017, § 3).
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def rotate(
-    images: Shaped[Tensor, "batch 3 side side"], turns: Int64[Tensor, "batch"]
+    images: Shaped[Tensor, "batch 3 side side"], turns: Int64[Tensor, " batch"]
 ) -> Shaped[Tensor, "batch 3 side side"]:
     """Turn each square image counter-clockwise.
 
@@ -30,7 +30,7 @@ def rotate(
 
 def all_rotations(
     images: Shaped[Tensor, "batch 3 side side"],
-) -> tuple[Shaped[Tensor, "4*batch 3 side side"], Int64[Tensor, "4*batch"]]:
+) -> tuple[Shaped[Tensor, "4*batch 3 side side"], Int64[Tensor, " 4*batch"]]:
     """Every image in all four rotations, TTT's ``expand``: all by 0, then all by 90 degrees, ...
 
     Returns:

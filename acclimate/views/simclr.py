@@ -51,7 +51,7 @@ def simclr_views(
     settings: SimCLRViews,
     *,
     key: int,
-    index: Int64[Tensor, "batch"],
+    index: Int64[Tensor, " batch"],
     count: int = 1,
 ) -> Float[Tensor, "count*batch 3 h w"]:
     """Random resized crop, flip, colour jitter in random order, grey (SimCLR; TTT++; CTA).
@@ -89,7 +89,7 @@ def simclr_views(
     return views.permute(0, 3, 1, 2)
 
 
-def _where(condition: Bool[Tensor, "batch"]) -> Int64[Tensor, "chosen"]:
+def _where(condition: Bool[Tensor, " batch"]) -> Int64[Tensor, " chosen"]:
     return condition.nonzero().squeeze(1)
 
 
@@ -125,7 +125,7 @@ def resized_crop(
     images: Float[Tensor, "batch 3 h w"],
     boxes: Int64[Tensor, "batch 4"],
     *,
-    flip: Bool[Tensor, "batch"],
+    flip: Bool[Tensor, " batch"],
 ) -> Float[Tensor, "batch 3 h w"]:
     """Cut a box from each image, resize it bilinearly to the images' size, mirror some.
 
@@ -199,7 +199,7 @@ def jitter(
     return images
 
 
-def _hue_turn(order: Int64[Tensor, "batch 4"]) -> Int64[Tensor, "batch"]:
+def _hue_turn(order: Int64[Tensor, "batch 4"]) -> Int64[Tensor, " batch"]:
     return (order == 3).int().argmax(1)
 
 
@@ -220,17 +220,17 @@ def _jitter(images: Tensor, factors: Tensor, order: Tensor, hue_turn: int) -> Te
     return images
 
 
-def adjust_brightness(images: Tensor, factor: Float[Tensor, "batch"]) -> Tensor:
+def adjust_brightness(images: Tensor, factor: Float[Tensor, " batch"]) -> Tensor:
     """Scale each image's values, clipped to 0..1."""
     return (images * _column(factor)).clamp_(0, 1)
 
 
-def adjust_contrast(images: Tensor, factor: Float[Tensor, "batch"]) -> Tensor:
+def adjust_contrast(images: Tensor, factor: Float[Tensor, " batch"]) -> Tensor:
     """Blend each image with the mean of its grey version, clipped to 0..1."""
     return _blend(images, factor, torch.zeros_like(factor), 1 - factor)
 
 
-def adjust_saturation(images: Tensor, factor: Float[Tensor, "batch"]) -> Tensor:
+def adjust_saturation(images: Tensor, factor: Float[Tensor, " batch"]) -> Tensor:
     """Blend each image with its grey version, clipped to 0..1."""
     return _blend(images, factor, 1 - factor, torch.zeros_like(factor))
 
@@ -246,7 +246,7 @@ def _blend(
 
 
 def adjust_hue(
-    images: Tensor, shift: Float[Tensor, "batch"], *, out: Tensor | None = None
+    images: Tensor, shift: Float[Tensor, " batch"], *, out: Tensor | None = None
 ) -> Tensor:
     """Turn each image's hues in HSV space by a share of the colour circle.
 

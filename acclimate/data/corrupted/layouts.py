@@ -56,7 +56,7 @@ def write_array(
     return files.sha256(path)
 
 
-def write_labels(labels: Int64[Tensor, "n"], blocks: int, out: Path) -> str:
+def write_labels(labels: Int64[Tensor, " n"], blocks: int, out: Path) -> str:
     """Write ``labels.npy``, the labels once for each severity; the file's SHA-256."""
     path = out / "labels.npy"
     values = np.tile(labels.numpy(), blocks)

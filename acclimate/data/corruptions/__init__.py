@@ -119,7 +119,7 @@ def corrupt_numbered(
     images: UInt8[Tensor, "n 3 height width"],
     name: str,
     severity: int,
-    index: Int64[Tensor, "n"],
+    index: Int64[Tensor, " n"],
     *,
     seed: int = 0,
 ) -> UInt8[Tensor, "n 3 height width"]:
@@ -150,8 +150,8 @@ def corrupt_numbered(
 def corrupt_by_amount(
     images: UInt8[Tensor, "n 3 height width"],
     name: str,
-    severities: Float[Tensor, "n"],
-    index: Int64[Tensor, "n"],
+    severities: Float[Tensor, " n"],
+    index: Int64[Tensor, " n"],
     *,
     seed: int = 0,
 ) -> UInt8[Tensor, "n 3 height width"]:
@@ -229,8 +229,8 @@ def _size(images: Tensor) -> tuple[int, float]:
 
 
 def _interpolated(
-    constants: Sequence[float], severities: Float[Tensor, "n"]
-) -> Float64[Tensor, "n"]:
+    constants: Sequence[float], severities: Float[Tensor, " n"]
+) -> Float64[Tensor, " n"]:
     """Constants of severities 0..5, linearly between the published ones."""
     knots = torch.tensor([0.0, *constants], dtype=torch.float64)
     severities = severities.cpu().double()
@@ -241,7 +241,7 @@ def _interpolated(
 def _in_chunks(
     name: str,
     images: UInt8[Tensor, "n 3 height width"],
-    index: Int64[Tensor, "n"],
+    index: Int64[Tensor, " n"],
     corrupt_rows: Callable[[Tensor, Tensor, slice], Tensor],
 ) -> UInt8[Tensor, "n 3 height width"]:
     """Corrupt a few images at a time; ``rows`` says which."""

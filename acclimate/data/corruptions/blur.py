@@ -179,7 +179,7 @@ def _glass(
     return ~source
 
 
-def enlarged(length: int, factor: float) -> Float64[Tensor, "length"]:
+def enlarged(length: int, factor: float) -> Float64[Tensor, " length"]:
     """Where along an axis each pixel of the enlarged image comes from.
 
     The crop that is enlarged and the enlarged axis are whole numbers of pixels; their outermost
@@ -282,7 +282,7 @@ def _transformed(
 
 
 def _convolve(
-    image: Float[Tensor, "side side"], weights: Float[Tensor, "taps"]
+    image: Float[Tensor, "side side"], weights: Float[Tensor, " taps"]
 ) -> Float[Tensor, "side side"]:
     """A separable, symmetric convolution; the image is mirrored about its outermost pixels."""
     reach = len(weights) // 2

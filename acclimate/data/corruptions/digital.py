@@ -107,6 +107,6 @@ def _boxes(old: int, new: int) -> tuple[Int64[Tensor, "most new"], Bool[Tensor, 
     return place.clamp(max=old - 1), place < last
 
 
-def _nearest(old: int, new: int, device: torch.device) -> Int64[Tensor, "new"]:
+def _nearest(old: int, new: int, device: torch.device) -> Int64[Tensor, " new"]:
     """The old pixel that each pixel of an enlarged line lies in."""
     return ((torch.arange(new, device=device, dtype=torch.float64) + 0.5) * (old / new)).long()

@@ -196,7 +196,7 @@ def _crystals(number: int) -> Float64[Tensor, "height width"]:
     return (field + soft)[0, 0]
 
 
-def _chances(number: int, purpose: str, count: int) -> Float64[Tensor, "count"]:
+def _chances(number: int, purpose: str, count: int) -> Float64[Tensor, " count"]:
     key = randomness.key(0, "frost picture", number, purpose)
     return randomness.uniform(key, torch.zeros(1, dtype=torch.long), count)[0].double()
 

@@ -24,7 +24,7 @@ def fit(
 
 
 def sample(
-    layer: Float32[Tensor, "n h w"], axis: int, places: Float64[Tensor, "length"]
+    layer: Float32[Tensor, "n h w"], axis: int, places: Float64[Tensor, " length"]
 ) -> Float32[Tensor, "n ..."]:
     """A layer at places between its pixels along one axis, linearly; centres are 0, 1, ..."""
     below = places.floor()

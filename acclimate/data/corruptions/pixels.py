@@ -24,7 +24,7 @@ class Draws:
     """
 
     origin: tuple[int, str, int]
-    index: Int64[Tensor, "n"]
+    index: Int64[Tensor, " n"]
 
     def uniform(self, purpose: str, count: int) -> Float32[Tensor, "n count"]:
         """Uniform numbers in [0, 1); another purpose gives unrelated ones."""

@@ -18,7 +18,7 @@ from acclimate.errors import unknown_name
 
 def read(
     split: Literal["train", "test"],
-) -> tuple[UInt8[Tensor, "n 3 28 28"], Int64[Tensor, "n"], tuple[str, ...]]:
+) -> tuple[UInt8[Tensor, "n 3 28 28"], Int64[Tensor, " n"], tuple[str, ...]]:
     """Read one split.
 
     Args:

@@ -89,7 +89,7 @@ def read_severity(
 
 
 def _by_severity(
-    file: Path, count: int, labels: Int64[np.ndarray, "n"], severities: int, remedy: str
+    file: Path, count: int, labels: Int64[np.ndarray, " n"], severities: int, remedy: str
 ) -> Int64[np.ndarray, "severities part"]:
     """The labels of each severity, which must be the same."""
     if count != len(labels) or count % severities:

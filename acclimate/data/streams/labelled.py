@@ -111,8 +111,8 @@ def label_shifted(
 
 
 def spread(
-    classes: Int64[np.ndarray, "n"], concentration: float, slots: int, rng: np.random.Generator
-) -> Int64[np.ndarray, "n"]:
+    classes: Int64[np.ndarray, " n"], concentration: float, slots: int, rng: np.random.Generator
+) -> Int64[np.ndarray, " n"]:
     """The slot of each image, by shares of its class from a symmetric Dirichlet distribution."""
     shares = rng.dirichlet([concentration] * slots, int(classes.max()) + 1)  # [classes, slots]
     chance = rng.random(len(classes))
@@ -129,7 +129,7 @@ def _order_key(seed: int, name: str, shift: Shift) -> int:
     return key(seed, "stream", name, shift.corruption, str(shift.severity))
 
 
-def _classes(images: Pixels, labels: Labels) -> Int64[np.ndarray, "n"]:
+def _classes(images: Pixels, labels: Labels) -> Int64[np.ndarray, " n"]:
     """The classes that occur, numbered from 0."""
     if not isinstance(labels, Tensor) or labels.is_floating_point():
         given = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
@@ -145,11 +145,11 @@ def _classes(images: Pixels, labels: Labels) -> Int64[np.ndarray, "n"]:
 
 
 def _fixed(
-    images: Pixels, order: Int64[np.ndarray, "m"], shift: Shift, batch: int, seed: int
+    images: Pixels, order: Int64[np.ndarray, " m"], shift: Shift, batch: int, seed: int
 ) -> Stream:
     segment = Segment(len(order), (shift,), partial(_as_given, torch.from_numpy(order)))
     return Stream(images, (segment,), batch=batch, seed=seed)
 
 
-def _as_given(order: Tensor, turn: int) -> Int64[Tensor, "m"]:
+def _as_given(order: Tensor, turn: int) -> Int64[Tensor, " m"]:
     return order

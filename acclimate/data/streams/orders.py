@@ -189,15 +189,15 @@ def joined(streams: Sequence[Stream]) -> Stream:
 # Orders of segments: functions of the round, which only a recurring stream has more than one of.
 
 
-def _shuffled(order_key: int, count: int, turn: int) -> Int64[Tensor, "count"]:
+def _shuffled(order_key: int, count: int, turn: int) -> Int64[Tensor, " count"]:
     return permutation(order_key, count)
 
 
-def _shuffled_anew(seed: int, segment: int, count: int, turn: int) -> Int64[Tensor, "count"]:
+def _shuffled_anew(seed: int, segment: int, count: int, turn: int) -> Int64[Tensor, " count"]:
     return permutation(key(seed, "stream", segment, turn), count)
 
 
-def _climbing(seed: int, segment: int, count: int, turn: int) -> Int64[Tensor, "count"]:
+def _climbing(seed: int, segment: int, count: int, turn: int) -> Int64[Tensor, " count"]:
     """Pairs: the images in random order, the steps one after another in (nearly) equal parts."""
     steps = torch.arange(count) * len(UP_AND_DOWN) // count
     return steps * count + _shuffled_anew(seed, segment, count, turn)

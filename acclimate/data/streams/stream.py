@@ -50,7 +50,7 @@ class Batch:
     """Images that arrive together, and nothing that says of which class they are."""
 
     images: UInt8[Tensor, "b 3 height width"]
-    numbers: Int64[Tensor, "b"]
+    numbers: Int64[Tensor, " b"]
     """Which image of the data set each one is."""
     shifts: tuple[Shift, ...]
     """What was done to each one."""
@@ -80,7 +80,7 @@ class Segment:
 
     length: int
     shifts: tuple[Shift, ...] | Growth
-    order: Callable[[int], Int64[Tensor, "length"]]
+    order: Callable[[int], Int64[Tensor, " length"]]
     """In this round of the cycle: pair p is image p mod n, of n, under shift p div n."""
 
 
@@ -184,7 +184,7 @@ class Stream:
 
 def shifted(
     images: UInt8[Tensor, "b 3 height width"],
-    numbers: Int64[Tensor, "b"],
+    numbers: Int64[Tensor, " b"],
     shifts: Sequence[Shift],
     *,
     seed: int = 0,
