@@ -132,8 +132,9 @@ class Store:
             InputError: something was changed since it was written.
         """
         done = self.done()
-        keys = sorted(done) if tasks is None else [task.key for task in tasks if task.key in done]
-        return [cell for key in keys for cell in self._cells(key, answers)]
+        with self._told():  # a damaged file may hold values of any type
+            keys = sorted(done) if tasks is None else [t.key for t in tasks if t.key in done]
+            return [cell for key in keys for cell in self._cells(key, answers)]
 
     def errors(self, tasks: Iterable[Task] | None = None) -> list[tuple[str, str]]:
         """Name and reason of those tasks that failed; without a choice, all."""
@@ -195,6 +196,8 @@ class Store:
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except InputError:
+            raise
         except sqlite3.OperationalError as error:
             raise InputError(f"cannot use {self.path}: {error}; choose another place.") from error
         except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
