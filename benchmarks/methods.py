@@ -28,7 +28,7 @@ from acclimate.data import LabelledImages, corrupt, load, subset
 from acclimate.evaluate.bench import MANIFEST, RESULTS, Bench, plan, run_bench
 from acclimate.evaluate.engines import processes
 from acclimate.evaluate.task import Grid
-from acclimate.files import write_text
+from acclimate.files import write_atomically, write_text
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS, RECIPES
 from acclimate.progress import live
@@ -36,6 +36,9 @@ from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS, STAGES, SourceSettings
 from acclimate.source.train import train
 
+PLAIN = "supervised"
+"""The recipe of a classifier alone, and its stage."""
+CLASSIFIER = f"{PLAIN}.safetensors"
 ORACLE = next(row.recipe for row in METHODS.values() if row.oracle)
 SINGLE = [
     name
@@ -156,13 +159,18 @@ def test_images(arguments: Arguments, count: int) -> LabelledImages:
 
 
 def train_all(arguments: Arguments) -> None:
-    """All bundles that are not there, in as many processes as measure later."""
-    jobs = [(name, "") for name in arguments.recipes if name != ORACLE]
+    """All bundles that are not there, in as many processes as measure later.
+
+    First the plain classifier, with which several of the others begin.
+    """
+    jobs = [(name, "") for name in arguments.recipes if name not in (PLAIN, ORACLE)]
     if ORACLE in arguments.recipes:
         jobs += [(ORACLE, name) for name in arguments.corruptions[: arguments.oracle_corruptions]]
     with ProcessPoolExecutor(
         arguments.workers, get_context("spawn"), torch.set_num_threads, (1,)
     ) as pool:
+        if any(PLAIN in RECIPES[name].stages for name in arguments.recipes):
+            pool.submit(make, arguments, (PLAIN, "")).result()
         list(pool.map(partial(make, arguments), jobs))
 
 
@@ -179,6 +187,11 @@ def make(arguments: Arguments, job: tuple[str, str]) -> None:
     if corruption:
         test = test_images(arguments, arguments.images)
         target = corrupt(test.images, corruption, 5, seed=0)
+    stages = arguments.out / "stages" / label
+    if PLAIN in RECIPES[recipe].stages and not (copied := stages / CLASSIFIER).exists():
+        trained = arguments.out / "stages" / PLAIN / CLASSIFIER
+        if trained.exists():
+            write_atomically(copied, partial(shutil.copyfile, trained))
     started = time.perf_counter()
     with live() as progress:
         bundle = train(
@@ -186,7 +199,7 @@ def make(arguments: Arguments, job: tuple[str, str]) -> None:
             arguments.transformer if RECIPES[recipe].transformer else arguments.model,
             subset(load(arguments.data, "train"), arguments.train_images),
             settings(arguments.epochs),
-            Run(0, arguments.out / "stages" / label, progress=progress),
+            Run(0, stages, progress=progress),
             target=target,
         )
     bundle.save(path)
