@@ -11,6 +11,11 @@ def several() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
+def first() -> bool:
+    """Whether this process is alone or the first: the one that writes what all have made."""
+    return not several() or torch.distributed.get_rank() == 0
+
+
 def gather(features: Tensor) -> Tensor:
     """The features of all ranks, with gradients: N ranks then have the negatives of one."""
     if not several():

@@ -40,12 +40,15 @@ def make_bundle(
     device: Literal["cpu"] | None,
 ) -> None:
     """Run the stages with checkpoints beside the bundle, save it, remove the checkpoints."""
+    from acclimate import ranks
     from acclimate.progress import live
     from acclimate.source.loop import Run
 
     stages = out.with_name(f"{out.name}.stages")
     with live() as progress:
         bundle = make(Run(seed=seed, folder=stages, progress=progress, device=device))
+    if not ranks.first():
+        return
     bundle.save(out)
     shutil.rmtree(stages, ignore_errors=True)
     console.print(f"{out} is ready: acclimate adapt {out} FOLDER --out predictions.csv")

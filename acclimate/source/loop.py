@@ -109,13 +109,14 @@ def train(
             device or initial weights is refused.
 
     Raises:
-        InputError: impossible settings, a checkpoint that is damaged or belongs to another run, or
-            a loss that is not finite.
+        InputError: impossible settings, a batch that cannot be shared evenly among the processes,
+            a checkpoint that is damaged or belongs to another run, or a loss that is not finite.
     """
     check_training(name, settings)
     # Of a frozen or tapped network not every parameter has a gradient.
     ranks = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[ranks])
+    _check_shares(min(settings.batch, count), accelerator.num_processes)
     module.to(accelerator.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)
     path = run.folder / f"{name}.safetensors" if run.folder else None
@@ -138,6 +139,14 @@ def train(
     # Batch norm's statistics are of each rank's own images; the first one's are in the checkpoint.
     agree(module.buffers())
     optimizer.zero_grad(set_to_none=True)  # as large as the module
+
+
+def _check_shares(batch: int, processes: int) -> None:
+    if batch % processes:
+        raise InputError(
+            f"a batch of {batch} images cannot be shared evenly among {processes} processes; "
+            f"choose a batch that is a multiple of {processes}."
+        )
 
 
 def _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, count) -> float:

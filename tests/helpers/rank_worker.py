@@ -1,15 +1,19 @@
 """What the test of several ranks runs in processes of its own."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 
+from acclimate.commands.common import make_bundle
 from acclimate.data import load
+from acclimate.errors import InputError
 from acclimate.sealed import plain
+from acclimate.source import loop
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import STAGES, SourceSettings
 from acclimate.source.train import train
@@ -44,4 +48,35 @@ def as_rank(rank: int, folder: Path, tasks: list[tuple[str, str]]) -> None:
     )
     for number, task in enumerate(tasks):
         save_file(made(*task), folder / f"{number}-{rank}.safetensors")
+    make_bundle(
+        lambda run: Written(rank), folder / "written", Console(quiet=True), seed=0, device="cpu"
+    )
+    (folder / f"refusal-{rank}").write_text(refusal())
     torch.distributed.destroy_process_group()
+
+
+@dataclass
+class Written:
+    """Stands for a bundle: says who saved it."""
+
+    rank: int
+
+    def save(self, path: Path) -> None:
+        """Add a line for each time that it is saved."""
+        with path.open("a") as file:
+            file.write(f"{self.rank}\n")
+
+
+def refusal() -> str:
+    """What is said of a batch that two ranks cannot share evenly."""
+    module, settings = torch.nn.Linear(1, 1), replace(STEPS, batch=7)
+    try:
+        loop.train("odd", module, no_loss, settings, Run(device="cpu"), count=16, identity=None)
+    except InputError as error:
+        return str(error)
+    return "nothing"
+
+
+def no_loss(*_: object) -> torch.Tensor:
+    """Never called."""
+    raise AssertionError

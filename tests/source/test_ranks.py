@@ -11,8 +11,8 @@ TASKS = [*GROUP_NORM, ("source", "acclimate:resnet8-w8")]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """What each task made on each rank."""
+def folder(tmp_path_factory):
+    """What both ranks wrote."""
     folder = tmp_path_factory.mktemp("ranks")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["acclimate.source.train", "torch._dynamo"])
@@ -25,6 +25,12 @@ def trained(tmp_path_factory):
     for rank in ranks:
         rank.join()
         assert rank.exitcode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """What each task made on each rank."""
     return {
         task: [
             load_file(folder / f"{number}-{rank}.safetensors") for rank in range(rank_worker.RANKS)
@@ -44,3 +50,15 @@ def test_all_ranks_end_with_the_same_bits(trained, task):
 def test_ranks_learn_what_one_process_learns(trained, task):
     found, expected = trained[task][0], rank_worker.made(*task)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_only_the_first_rank_saves(folder):
+    assert (folder / "written").read_text() == "0\n"
+
+
+@pytest.mark.parametrize("rank", range(rank_worker.RANKS))
+def test_a_batch_that_ranks_cannot_share_evenly_is_refused(folder, rank):
+    assert (folder / f"refusal-{rank}").read_text() == (
+        "a batch of 7 images cannot be shared evenly among 2 processes; choose a batch that is a "
+        "multiple of 2."
+    )
