@@ -142,8 +142,9 @@ def benches(arguments: Arguments) -> Iterator[Bench]:
         if recipe in plain:
             transformer = RECIPES[recipe].transformer
             count = arguments.transformer_images if transformer else arguments.single_images
-            frozen = ("source",) if transformer else ("source", "ptbn", "joint")
-            grid = replace(first, methods=(*frozen, name))
+            frozen = ("source",) if transformer else ("source", "ptbn")
+            alike = (other for other, row in METHODS.items() if row.recipe == recipe)
+            grid = replace(first, methods=(*frozen, *alike))
             yield Bench(grid, {recipe: plain[recipe]}, partial(test_images, arguments, count))
     if ORACLE in bundles:
         for name in arguments.corruptions[: arguments.oracle_corruptions]:

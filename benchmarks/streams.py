@@ -1,0 +1,85 @@
+"""How images arrive: batch sizes, orders, and noise that grows from image to image.
+
+    python benchmarks/methods.py --data cifar10.zip --out runs/methods --train-only
+    python benchmarks/streams.py --data cifar10.zip --out runs/methods
+    acclimate report runs/methods/streams
+
+The bundles are those of the first command. The grid is one of its own, of fewer images.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+
+import tyro
+from methods import Arguments as Study
+from methods import test_images
+
+from acclimate.commands.bench import show_plan, show_results
+from acclimate.evaluate.bench import Bench, plan, run_bench
+from acclimate.evaluate.engines import processes
+from acclimate.evaluate.task import Grid
+from acclimate.memory import keep_freed_memory
+from acclimate.methods import METHODS
+from acclimate.progress import live
+
+ORDERS = ("class-correlated", "label-shifted", "gradual", "continual", "mixed")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to run on, and where to write."""
+
+    data: str
+    """As for methods.py."""
+    out: Path
+    """Where methods.py trained; the grid is its folder streams."""
+    methods: tuple[str, ...] = ("source", "ptbn", "tent", "ttt-online", "tttpp", "y", "cta")
+    """On their own bundles."""
+    corruptions: tuple[str, ...] = Study.corruptions
+    """At severity 5; of noise that grows, the first."""
+    batches: tuple[int, ...] = (1, 8, 32, 512)
+    """Beside the usual 128."""
+    images: int = 500
+    """Test images, evenly spaced."""
+    growing_images: int = 2000
+    """The same for noise that grows."""
+    workers: int = 2
+    """Processes of one thread each."""
+    plan: bool = False
+    """Only say what would be measured and how long it takes."""
+
+
+def main(arguments: Arguments) -> None:
+    """Measure everything, bench by bench."""
+    keep_freed_memory()
+    engine, out = processes(arguments.workers), arguments.out / "streams"
+    for bench in benches(arguments):
+        with live() as progress:
+            if arguments.plan:
+                show_plan(plan(bench, out, engine=engine, progress=progress), arguments.workers)
+            else:
+                show_results(*run_bench(bench, out, engine=engine, progress=progress))
+
+
+def benches(arguments: Arguments) -> Iterator[Bench]:
+    """Those that share batch size and images."""
+    recipes = {name: METHODS[name].recipe for name in arguments.methods}
+    bundles = {name: arguments.out / "bundles" / name for name in dict.fromkeys(recipes.values())}
+    given = {field.name: getattr(arguments, field.name) for field in fields(arguments)}
+    known = {field.name for field in fields(Study)}
+    study = Study(**{name: value for name, value in given.items() if name in known})
+    some, more = (
+        partial(test_images, study, count) for count in (arguments.images, arguments.growing_images)
+    )
+    plain = Grid(arguments.corruptions, methods=arguments.methods, curve=False)
+    for batch in arguments.batches:
+        yield Bench(replace(plain, batch=batch), bundles, some)
+    yield Bench(replace(plain, orders=("shuffled", *ORDERS)), bundles, some)
+    growing = replace(plain, corruptions=plain.corruptions[:1], orders=("growing-noise",))
+    yield Bench(growing, bundles, more)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
