@@ -26,7 +26,7 @@ from acclimate import machine
 from acclimate.commands.bench import show_plan, show_results
 from acclimate.data import LabelledImages, corrupt, load, subset
 from acclimate.evaluate.bench import MANIFEST, RESULTS, Bench, plan, run_bench
-from acclimate.evaluate.engines import processes
+from acclimate.evaluate.engines import end_with_parent, processes
 from acclimate.evaluate.task import Grid
 from acclimate.files import write_atomically, write_text
 from acclimate.memory import keep_freed_memory
@@ -167,12 +167,16 @@ def train_all(arguments: Arguments) -> None:
     jobs = [(name, "") for name in arguments.recipes if name not in (PLAIN, ORACLE)]
     if ORACLE in arguments.recipes:
         jobs += [(ORACLE, name) for name in arguments.corruptions[: arguments.oracle_corruptions]]
-    with ProcessPoolExecutor(
-        arguments.workers, get_context("spawn"), torch.set_num_threads, (1,)
-    ) as pool:
+    with ProcessPoolExecutor(arguments.workers, get_context("spawn"), alone) as pool:
         if any(PLAIN in RECIPES[name].stages for name in arguments.recipes):
             pool.submit(make, arguments, (PLAIN, "")).result()
         list(pool.map(partial(make, arguments), jobs))
+
+
+def alone() -> None:
+    """Prepare a process that trains."""
+    end_with_parent()
+    torch.set_num_threads(1)
 
 
 def make(arguments: Arguments, job: tuple[str, str]) -> None:

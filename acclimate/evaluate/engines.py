@@ -186,7 +186,7 @@ class _Worker:
 def _work(connection: Connection, slot: int, threads: int, place: Workplace) -> None:
     """Do job after job until nobody gives any."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
     keep_freed_memory()
     if torch.cuda.is_available():
@@ -199,11 +199,16 @@ def _work(connection: Connection, slot: int, threads: int, place: Workplace) -> 
             return
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """From now on this process ends as soon as the one that started it has, however it ended."""
     parent = parent_process()
     assert parent is not None
-    parent.join()
-    os._exit(1)
+
+    def wait_for_it() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_for_it, daemon=True).start()
 
 
 def _attempt(job: Job[Result], task: Task, place: Workplace) -> Result | Failure:
