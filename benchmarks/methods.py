@@ -27,6 +27,7 @@ from acclimate.commands.bench import show_plan, show_results
 from acclimate.data import LabelledImages, corrupt, load, subset
 from acclimate.evaluate.bench import MANIFEST, RESULTS, Bench, plan, run_bench
 from acclimate.evaluate.engines import end_with_parent, processes
+from acclimate.evaluate.measure import LR0
 from acclimate.evaluate.task import Grid
 from acclimate.files import write_atomically, write_text
 from acclimate.memory import keep_freed_memory
@@ -81,6 +82,8 @@ class Arguments:
     seeds: tuple[int, ...] = (0,)
     """Of order, corruption and views at deployment; training has seed 0. Methods that learn from
     each image alone take the first."""
+    controls: bool = False
+    """Also measure batch methods at learning rate 0: what moving statistics do without steps."""
     workers: int = 2
     """Processes of one thread each."""
     train_only: bool = False
@@ -134,6 +137,8 @@ def benches(arguments: Arguments) -> Iterator[Bench]:
     batch = tuple(
         name for name, row in METHODS.items() if row.recipe in convolutional and name not in SINGLE
     )
+    if arguments.controls:
+        batch += tuple(name + LR0 for name in batch if METHODS[name].settings.steps)
     if convolutional:
         grid = replace(whole, methods=batch)
         yield Bench(grid, convolutional, partial(test_images, arguments, arguments.images))
