@@ -5,6 +5,11 @@ and the mean over corruptions. ``<!-- figures: results/NAME/results.csv -->``: a
 method, and where methods have several bundles with method and bundle; the mean is over the reported
 corruptions, and over seeds. ``results/NAME/held_out.csv``: a row begins with setting and method,
 and the mean is over the held-out corruptions.
+
+``<!-- adapting: results/NAME/results.csv -->``: a row begins with method, bundle and number of
+images; its figures are of the bundle's frozen classifier (clean, mean over corruptions), the same
+with batch statistics (mean), the method at learning rate 0 (mean) and the method (clean, mean);
+``-`` is not measured.
 """
 
 import csv
@@ -25,12 +30,19 @@ TABLES = [
     for page in PAGES
     for number, (sources, table) in enumerate(MARKED.findall(page.read_text(encoding="utf-8")))
 ]
+ADAPTING = [
+    pytest.param(source, table, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, (source, table) in enumerate(
+        re.findall(r"<!-- adapting: ([^>]+) -->\n((?:\|.*\n)+)", page.read_text(encoding="utf-8"))
+    )
+]
 
 
-def measured(path: Path) -> dict[tuple[str, ...], tuple[float, float]]:
+def measured(path: Path, images: str = "") -> dict[tuple[str, ...], tuple[float, float]]:
     """Clean and mean corrupted accuracy of each row of a results file, as fractions."""
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if images in ("", row["n_images"])]
     if path.name == "held_out.csv":
         return {
             (row["setting"], row["method"]): (float(row["clean"]), float(row["mean"]))
@@ -57,6 +69,21 @@ def test_table_says_what_was_measured(sources, table):
         cells = [cell.strip().strip("*`") for cell in row.strip("|").split("|")]
         expected = [value for found in files for value in found[tuple(cells[:keys])]]
         assert cells[-len(expected) :] == [f"{100 * value:.1f}" for value in expected], row
+
+
+@pytest.mark.parametrize("source, table", ADAPTING)
+def test_table_of_methods_says_what_was_measured(source, table):
+    _, _, *rows = table.splitlines()
+    assert rows
+    for row in rows:
+        method, bundle, images, *cells = [c.strip().strip("*`") for c in row.strip("|").split("|")]
+        found = measured(ROOT / source, images)
+        frozen, still, learned = (
+            found.get((name, bundle)) for name in ("source", f"{method}-lr0", method)
+        )
+        statistics = found.get(("ptbn", bundle))
+        expected = [*(frozen or ()), *(each and each[1] for each in (statistics, still)), *learned]
+        assert cells == [f"{100 * x:.1f}" if x is not None else "-" for x in expected], row
 
 
 def test_readme_has_its_tables():

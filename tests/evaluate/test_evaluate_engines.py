@@ -92,6 +92,7 @@ def test_closed_early_it_leaves_no_process(jobs, tasks, place):
 
 
 DRIVER = """
+import signal
 import sys
 from dataclasses import replace
 import grid_jobs
@@ -99,6 +100,7 @@ from acclimate.evaluate.engines import Workplace, processes
 from acclimate.evaluate.task import Task
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background lacks
     rest = {name: None for name in Task.__dataclass_fields__}
     tasks = [Task(**rest | {"dataset": sys.argv[1], "seed": seed}) for seed in range(2)]
     list(processes(2)(grid_jobs.wait_for_ever, tasks, Workplace({}, {})))
