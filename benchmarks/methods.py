@@ -119,8 +119,10 @@ def main(arguments: Arguments) -> None:
         arguments.results.mkdir(parents=True, exist_ok=True)
         for name in (RESULTS, MANIFEST):
             shutil.copyfile(out / name, arguments.results / name)
+        told = {n: v for n, v in asdict(arguments).items() if n not in ("data", "out", "results")}
         record = {
-            "arguments": {name: str(value) for name, value in asdict(arguments).items()},
+            "data": Path(arguments.data).name,
+            "arguments": told,
             "stages": asdict(settings(arguments.epochs)),
             "machine": machine.describe(),
         }

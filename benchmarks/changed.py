@@ -1,0 +1,128 @@
+"""Methods with one published setting changed: three times the steps, or the batch's statistics.
+
+    python benchmarks/methods.py --data cifar10.zip --out runs/methods --train-only
+    python benchmarks/changed.py --data cifar10.zip --out runs/methods --results results/methods
+
+The bundles are those of the first command; `acclimate report runs/methods/grid` shows the table.
+"""
+
+import csv
+import io
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean
+
+import tyro
+from methods import Arguments as Study
+from methods import alone, test_images
+from rich.console import Console
+
+from acclimate.bundle import Bundle
+from acclimate.data import Shift
+from acclimate.evaluate.analyses.record import write_record
+from acclimate.evaluate.measure import measure, settings_of
+from acclimate.files import write_text
+from acclimate.memory import keep_freed_memory
+from acclimate.methods import METHODS, AdapterSettings
+from acclimate.progress import live
+
+PUBLISHED, STEPS, STATISTICS = "as published", "three times the steps", "batch statistics"
+TIMES = 3
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to run on, and where to write."""
+
+    data: str
+    """As for methods.py."""
+    out: Path
+    """Where methods.py trained; the table goes to its grid."""
+    results: Path | None = None
+    """Where changed.csv is written."""
+    methods: tuple[str, ...] = (
+        *("cta-paper", "y", "cta-c", "tttpp", "clust3", "nc-ttt", "rec-ttt", "ttt-flow"),
+    )
+    """On their own bundles."""
+    changes: tuple[str, ...] = (PUBLISHED, STEPS, STATISTICS)
+    """What to try."""
+    corruptions: tuple[str, ...] = Study.corruptions
+    """At severity 5."""
+    images: int = 500
+    """Test images under each corruption, evenly spaced."""
+    workers: int = 2
+    """Processes of one thread each."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Accuracy, a mean over corruptions."""
+
+    method: str
+    change: str
+    steps: int
+    """Gradient steps on each batch before its answer."""
+    accuracy: float
+
+
+def main(arguments: Arguments) -> None:
+    """Measure in processes, write the table."""
+    cases = list(product(arguments.methods, arguments.changes))
+    tasks = list(product(cases, arguments.corruptions))
+    curves: dict[tuple[str, str], list[tuple[float, ...]]] = {case: [] for case in cases}
+    context = get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, context, alone) as pool, live() as progress:
+        found = pool.map(partial(curve, arguments), tasks)
+        for done, ((case, corruption), measured) in enumerate(zip(tasks, found), 1):
+            curves[case].append(measured)
+            progress("changed settings", done, len(tasks), f"{case[0]} {corruption}, {case[1]}")
+    rows = [row for case in cases for row in rows_of(case, curves[case])]
+    path = write_record(
+        arguments.out / "grid",
+        "changed",
+        title="One published setting changed",
+        caption="Accuracy before the first step on each batch and after some, a mean over "
+        f"{', '.join(arguments.corruptions)} at severity 5.",
+        rows=map(asdict, rows),
+        settings={"images": arguments.images},
+    )
+    Console().print(f"{path} is ready", highlight=False)
+    if arguments.results:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [*asdict(rows[0])], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, rows))
+        write_text(arguments.results / "changed.csv", text.getvalue())
+
+
+def curve(arguments: Arguments, task: tuple[tuple[str, str], str]) -> tuple[float, ...]:
+    """Accuracy before the first step and after each."""
+    keep_freed_memory()
+    (name, change), corruption = task
+    bundle = Bundle.load(arguments.out / "bundles" / METHODS[name].recipe)
+    images = test_images(Study(data=arguments.data, out=arguments.out), arguments.images)
+    settings, shift = changed(settings_of(name), change), Shift(corruption, 5)
+    (cell,) = measure(bundle, name, images, [shift], settings=settings, curve=True)
+    return cell.curve
+
+
+def changed(settings: AdapterSettings, change: str) -> AdapterSettings:
+    """The published settings, or one of them changed."""
+    if change == STEPS:
+        return replace(settings, steps=TIMES * settings.steps)
+    return replace(settings, normalisation="batch") if change == STATISTICS else settings
+
+
+def rows_of(case: tuple[str, str], curves: list[tuple[float, ...]]) -> list[Row]:
+    """A row for each quarter of the published steps."""
+    means = [mean(values) for values in zip(*curves)]
+    every = max(settings_of(case[0]).steps // 4, 1)
+    return [Row(*case, step, round(means[step], 5)) for step in range(0, len(means), every)]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
