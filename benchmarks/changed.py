@@ -6,8 +6,6 @@
 The bundles are those of the first command; `acclimate report runs/methods/grid` shows the table.
 """
 
-import csv
-import io
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,6 +15,7 @@ from pathlib import Path
 from statistics import mean
 
 import tyro
+from common import write_table
 from methods import Arguments as Study
 from methods import alone, test_images
 from rich.console import Console
@@ -25,7 +24,6 @@ from acclimate.bundle import Bundle
 from acclimate.data import Shift
 from acclimate.evaluate.analyses.record import write_record
 from acclimate.evaluate.measure import measure, settings_of
-from acclimate.files import write_text
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS, AdapterSettings
 from acclimate.progress import live
@@ -92,11 +90,7 @@ def main(arguments: Arguments) -> None:
     )
     Console().print(f"{path} is ready", highlight=False)
     if arguments.results:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [*asdict(rows[0])], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
-        write_text(arguments.results / "changed.csv", text.getvalue())
+        write_table(arguments.results / "changed.csv", [asdict(row) for row in rows])
 
 
 def curve(arguments: Arguments, task: tuple[tuple[str, str], str]) -> tuple[float, ...]:

@@ -7,19 +7,17 @@ A row of ``claims.csv`` is a difference in accuracy on the same images and strea
 an oracle, at its best one, and the deviation of its mean over seeds.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
 import tyro
+from common import write_table
 from rich.console import Console
 from rich.table import Table
 
 from acclimate.data.corruptions import PUBLISHED
-from acclimate.files import write_text
 from acclimate.methods import METHODS
 from acclimate.report.comparison import gain_between
 from acclimate.report.measured import Measured, RowKey, read_grid
@@ -159,15 +157,6 @@ def _stream(each: Measured) -> tuple:
     return each.cell.corruption, each.cell.severity, each.cell.seed
 
 
-def as_csv(rows: Sequence[Difference] | Sequence[Steps]) -> str:
-    """With the fields as columns."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(rows[0])], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(asdict, rows))
-    return text.getvalue()
-
-
 def main(arguments: Arguments) -> None:
     """Compare, show, write."""
     measured, _ = read_grid(arguments.grid)
@@ -188,7 +177,7 @@ def main(arguments: Arguments) -> None:
     if arguments.results:
         for name, rows in (("claims.csv", found), ("steps.csv", steps)):
             if rows:
-                write_text(arguments.results / name, as_csv(rows))
+                write_table(arguments.results / name, [asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

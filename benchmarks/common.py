@@ -1,9 +1,11 @@
 """What every benchmark shares: alternated timing, the machine's description, the result file."""
 
+import csv
+import io
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,15 @@ def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
     print(", ".join(f"{name} {value}" for name, value in where.items()))
     if out:
         write_text(out, json.dumps({**result, "environment": where}, indent=2) + "\n")
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows that are alike in their keys as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def random_bundle(model: str, recipe: str, size: int, seed: int) -> Bundle:

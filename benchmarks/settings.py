@@ -8,8 +8,6 @@ images. The best mean is chosen of those that lose at most a point to the frozen
 same clean images. Killed, it resumes.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from common import write_table
 from jaxtyping import Bool
 from methods import Arguments as Study
 from methods import alone, settings
@@ -31,7 +30,7 @@ from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, Shift, hold_out, load
 from acclimate.data.streams import CLEAN
 from acclimate.evaluate.measure import measure, settings_of
-from acclimate.files import write_atomically, write_text
+from acclimate.files import write_atomically
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import AdapterSettings
 from acclimate.progress import live
@@ -119,11 +118,8 @@ def main(arguments: Arguments) -> None:
         table.add_row(row["method"], row["setting"], f"{row['passes']:.1f}", *percents, gain, mark)
     Console().print(table)
     if arguments.results:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [*rows[0], "chosen"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | {"chosen": "yes" if row is best else ""} for row in rows)
-        write_text(arguments.results / "held_out.csv", text.getvalue())
+        marked = [row | {"chosen": "yes" if row is best else ""} for row in rows]
+        write_table(arguments.results / "held_out.csv", marked)
 
 
 def make_bundle(arguments: Arguments) -> None:

@@ -42,7 +42,7 @@ ADAPTING = [
 def measured(path: Path, images: str = "") -> dict[tuple[str, ...], tuple[float, float]]:
     """Clean and mean corrupted accuracy of each row of a results file, as fractions."""
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if images in ("", row["n_images"])]
+        rows = list(csv.DictReader(file))
     if path.name == "held_out.csv":
         return {
             (row["setting"], row["method"]): (float(row["clean"]), float(row["mean"]))
@@ -50,7 +50,7 @@ def measured(path: Path, images: str = "") -> dict[tuple[str, ...], tuple[float,
         }
     clean, corrupted = defaultdict(list), defaultdict(list)
     several = len({row.get("bundle") for row in rows}) > 1
-    for row in rows:
+    for row in (row for row in rows if images in ("", row["n_images"])):
         name = (row["method"], row["bundle"]) if several else (row["method"],)
         if row["corruption"] == "none":
             clean[name].append(float(row["accuracy"]))
