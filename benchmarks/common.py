@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
     print(", ".join(f"{name} {value}" for name, value in where.items()))
     if out:
         write_text(out, json.dumps({**result, "environment": where}, indent=2) + "\n")
+
+
+def told(options: Any) -> dict[str, Any]:
+    """Options as they are written: without where this machine keeps things."""
+    return {
+        name: value
+        for name, value in asdict(options).items()
+        if name not in ("data", "out", "results")
+    }
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from common import told
 
 from acclimate import machine
 from acclimate.commands.bench import show_plan, show_results
@@ -119,10 +120,9 @@ def main(arguments: Arguments) -> None:
         arguments.results.mkdir(parents=True, exist_ok=True)
         for name in (RESULTS, MANIFEST):
             shutil.copyfile(out / name, arguments.results / name)
-        told = {n: v for n, v in asdict(arguments).items() if n not in ("data", "out", "results")}
         record = {
             "data": Path(arguments.data).name,
-            "arguments": told,
+            "arguments": told(arguments),
             "stages": asdict(settings(arguments.epochs)),
             "machine": machine.describe(),
         }

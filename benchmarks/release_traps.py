@@ -10,12 +10,12 @@ steps with learning rate zero.
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
 import tyro
-from common import finish
+from common import finish, told
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -153,7 +153,7 @@ def main(options: Options) -> None:
         means = (f"{100 * mean(row[number] for row in same):.1f}" for number in numbers)
         table.add_row(*identity, f"{mean(row['training loss'] for row in same):.3f}", *means)
     Console().print(table)
-    result = {"options": asdict(options) | {"out": str(options.out)}, "rows": found}
+    result = {"options": told(options), "rows": found}
     finish(result, 0, options.out)
 
 

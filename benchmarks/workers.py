@@ -7,13 +7,13 @@ weights and seeds the accuracies must be the same too.
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 import tyro
-from common import alternate, describe, finish, ratio
+from common import alternate, describe, finish, ratio, told
 
 from acclimate.data import LabelledImages, load, subset
 from acclimate.data.corruptions import PUBLISHED
@@ -74,8 +74,7 @@ def main(options: Options) -> None:
     print(f"{options.workers} workers over 1: {describe(gain)}, target {TARGET}")
     print({n: [round(rate) for rate in rates] for n, rates in hourly.items()}, "cells an hour")
     result = {"seconds": seconds, "cells": len(one), "ratio": gain, "target": TARGET}
-    chosen = asdict(options) | {"out": str(options.out)}
-    finish({"options": chosen, **result}, options.seed, options.out)
+    finish({"options": told(options), **result}, options.seed, options.out)
 
 
 def images(count: int) -> LabelledImages:
