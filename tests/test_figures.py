@@ -30,13 +30,19 @@ TABLES = [
     for page in PAGES
     for number, (sources, table) in enumerate(MARKED.findall(page.read_text(encoding="utf-8")))
 ]
-ADAPTING = [
-    pytest.param(source, table, id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, (source, table) in enumerate(
-        re.findall(r"<!-- adapting: ([^>]+) -->\n((?:\|.*\n)+)", page.read_text(encoding="utf-8"))
-    )
-]
+
+
+def marked(kind: str) -> list:
+    """Source and text of each table that is marked so."""
+    mark = re.compile(rf"<!-- {kind}: ([^>]+) -->\n((?:\|.*\n)+)")
+    return [
+        pytest.param(source, table, id=f"{page.name}-{number}")
+        for page in PAGES
+        for number, (source, table) in enumerate(mark.findall(page.read_text(encoding="utf-8")))
+    ]
+
+
+ADAPTING, CHANGED = marked("adapting"), marked("changed")
 
 
 def measured(path: Path, images: str = "") -> dict[tuple[str, ...], tuple[float, float]]:
@@ -84,6 +90,22 @@ def test_table_of_methods_says_what_was_measured(source, table):
         statistics = found.get(("ptbn", bundle))
         expected = [*(frozen or ()), *(each and each[1] for each in (statistics, still)), *learned]
         assert cells == [f"{100 * x:.1f}" if x is not None else "-" for x in expected], row
+
+
+@pytest.mark.parametrize("source, table", CHANGED)
+def test_table_of_changed_settings_says_what_was_measured(source, table):
+    """Rows of method, steps and accuracy with the batch's statistics."""
+    with (ROOT / source).open(newline="") as file:
+        measured = {
+            (row["method"], row["steps"]): f"{100 * float(row['accuracy']):.1f}"
+            for row in csv.DictReader(file)
+            if row["change"] == "batch statistics"
+        }
+    _, _, *rows = table.splitlines()
+    assert rows
+    for row in rows:
+        method, steps, accuracy = [cell.strip().strip("`") for cell in row.strip("|").split("|")]
+        assert accuracy == measured[method, steps], row
 
 
 def test_readme_has_its_tables():
