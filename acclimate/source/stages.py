@@ -82,7 +82,9 @@ def joint(work: Work) -> None:
         weight=work.settings.weight,
         target=work.target,
     )
-    recalibrate(work.classifier, work.source, work.run.precision)
+    # What was made with target images is made for them.
+    met = work.source if work.target is None else work.target
+    recalibrate(work.classifier, met, work.run.precision)
 
 
 def pretrain(work: Work) -> None:

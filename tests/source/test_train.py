@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from acclimate.adapt import Adapter
 from acclimate.backbones import split
@@ -65,6 +66,22 @@ def test_loaded_bundle_gives_the_same_frozen_and_adapted_answers(trained, data, 
             Adapter(each, name, **changes)(data.images[:few]) for each in (bundle, loaded)
         )
         assert torch.equal(ours, theirs), name
+
+
+@pytest.mark.parametrize("recipe", ["ttt", "uda-ss"])
+def test_batch_norm_knows_the_images_that_are_to_be_answered(trained, data, target, recipe):
+    bundle, _ = trained(recipe)
+    met, other = (target, data.images) if recipe == "uda-ss" else (data.images, target)
+    norm = next(m for m in bundle.classifier.modules() if isinstance(m, nn.BatchNorm2d))
+    seen = []
+    handle = norm.register_forward_hook(lambda norm, inputs, output: seen.append(inputs[0]))
+    for images in (met, other):
+        bundle.classifier(bundle.preprocessing(images))
+    handle.remove()
+    right, wrong = (x.detach().transpose(0, 1).flatten(1) for x in seen)
+    torch.testing.assert_close(norm.running_mean, right.mean(1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(norm.running_var, right.var(1), rtol=1e-2, atol=1e-4)
+    assert not torch.allclose(norm.running_mean, wrong.mean(1), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
