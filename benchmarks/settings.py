@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from common import write_table
+from common import finish, told, write_table
 from jaxtyping import Bool
 from methods import Arguments as Study
 from methods import alone, settings
@@ -71,7 +71,7 @@ class Arguments:
     out: Path
     """Bundle, checkpoints and answers."""
     results: Path | None = None
-    """Where held_out.csv is written."""
+    """Where held_out.csv and held_out.json are written."""
     model: str = Study.model
     epochs: int = Study.epochs
     images: int = 2500
@@ -88,8 +88,8 @@ class Setting:
     changes: Mapping[str, Any]
 
     def __str__(self) -> str:
-        told = {n: "gentle" if n == "views" else v for n, v in self.changes.items()}
-        return ", ".join(f"{name} {value}" for name, value in told.items()) or "as it is"
+        named = {n: "gentle" if n == "views" else v for n, v in self.changes.items()}
+        return ", ".join(f"{name} {value}" for name, value in named.items()) or "as it is"
 
 
 def main(arguments: Arguments) -> None:
@@ -120,6 +120,7 @@ def main(arguments: Arguments) -> None:
     if arguments.results:
         marked = [row | {"chosen": "yes" if row is best else ""} for row in rows]
         write_table(arguments.results / "held_out.csv", marked)
+        finish({"options": told(arguments)}, 0, arguments.results / "held_out.json")
 
 
 def make_bundle(arguments: Arguments) -> None:
@@ -186,8 +187,8 @@ def row_of(
     numbers = {"clean": clean.mean(), **each, "mean": np.mean(list(each.values()))}
     numbers |= dict(zip(("gain", "low", "high"), interval))
     numbers["passes"] = Adapter(bundle, setting.method, changed).cost().forward_equivalents
-    told = {"setting": str(setting), "method": setting.method, "n_images": len(clean)}
-    return told | {name: round(float(value), 5) for name, value in numbers.items()}
+    names = {"setting": str(setting), "method": setting.method, "n_images": len(clean)}
+    return names | {name: round(float(value), 5) for name, value in numbers.items()}
 
 
 def chosen(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
