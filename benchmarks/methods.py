@@ -12,7 +12,7 @@ statistics alone, for these explain most of what most methods gain. Killed, it r
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -109,13 +109,8 @@ def main(arguments: Arguments) -> None:
     train_all(arguments)
     if arguments.train_only:
         return
-    engine, out = processes(arguments.workers), arguments.out / "grid"
-    for bench in benches(arguments):
-        with live() as progress:
-            if arguments.plan:
-                show_plan(plan(bench, out, engine=engine, progress=progress), arguments.workers)
-            else:
-                show_results(*run_bench(bench, out, engine=engine, progress=progress))
+    out = arguments.out / "grid"
+    run_all(benches(arguments), out, workers=arguments.workers, only_plan=arguments.plan)
     if arguments.results and not arguments.plan:
         arguments.results.mkdir(parents=True, exist_ok=True)
         for name in (RESULTS, MANIFEST):
@@ -127,6 +122,17 @@ def main(arguments: Arguments) -> None:
             "machine": machine.describe(),
         }
         write_text(arguments.results / "settings.json", json.dumps(record, indent=2) + "\n")
+
+
+def run_all(found: Iterable[Bench], out: Path, *, workers: int, only_plan: bool) -> None:
+    """Run one bench after the other into a folder, or only say how long each takes."""
+    engine = processes(workers)
+    for bench in found:
+        with live() as progress:
+            if only_plan:
+                show_plan(plan(bench, out, engine=engine, progress=progress), workers)
+            else:
+                show_results(*run_bench(bench, out, engine=engine, progress=progress))
 
 
 def benches(arguments: Arguments) -> Iterator[Bench]:

@@ -14,15 +14,12 @@ from pathlib import Path
 
 import tyro
 from methods import Arguments as Study
-from methods import test_images
+from methods import run_all, test_images
 
-from acclimate.commands.bench import show_plan, show_results
-from acclimate.evaluate.bench import Bench, plan, run_bench
-from acclimate.evaluate.engines import processes
+from acclimate.evaluate.bench import Bench
 from acclimate.evaluate.task import Grid
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS
-from acclimate.progress import live
 
 ORDERS = ("class-correlated", "label-shifted", "gradual", "continual", "mixed")
 
@@ -54,13 +51,8 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Measure everything, bench by bench."""
     keep_freed_memory()
-    engine, out = processes(arguments.workers), arguments.out / "streams"
-    for bench in benches(arguments):
-        with live() as progress:
-            if arguments.plan:
-                show_plan(plan(bench, out, engine=engine, progress=progress), arguments.workers)
-            else:
-                show_results(*run_bench(bench, out, engine=engine, progress=progress))
+    out = arguments.out / "streams"
+    run_all(benches(arguments), out, workers=arguments.workers, only_plan=arguments.plan)
 
 
 def benches(arguments: Arguments) -> Iterator[Bench]:
