@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean
 
 import tyro
-from common import write_table
+from common import finish, told, write_table
 from methods import Arguments as Study
 from methods import alone, test_images
 from rich.console import Console
@@ -91,6 +91,7 @@ def main(arguments: Arguments) -> None:
     Console().print(f"{path} is ready", highlight=False)
     if arguments.results:
         write_table(arguments.results / "changed.csv", [asdict(row) for row in rows])
+        finish({"arguments": told(arguments)}, 0, arguments.results / "changed.json")
 
 
 def curve(arguments: Arguments, task: tuple[tuple[str, str], str]) -> tuple[float, ...]:

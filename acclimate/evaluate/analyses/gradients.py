@@ -1,11 +1,11 @@
 """Does the self-supervised task pull where the main task would (TTT, Sun et al. 2020, § 4)?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from scipy.stats import pearsonr
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -46,12 +46,26 @@ def agreement(
     Raises:
         InputError: the bundle has no objective that can learn from one image.
     """
+    products = torch.zeros(len(data.images))
+    for index, main, own in gradients(bundle, data, shift, seed=seed):
+        products[index] = main @ own
+    return products
+
+
+def gradients(
+    bundle: Bundle, data: LabelledImages, shift: Shift, *, seed: int = 0
+) -> Iterator[tuple[Int64[Tensor, "1"], Float[Tensor, " weights"], Float[Tensor, " weights"]]]:
+    """For each image its number, and the gradients of cross entropy and of the objective.
+
+    As for `agreement`, which multiplies them; images come in the order of the stream.
+    """
     objective = bundle.objective
     if objective is None or objective.least_images > 1:
-        raise InputError("gradients need a bundle whose objective learns from single images: ttt.")
+        raise InputError(
+            "gradients need a bundle whose objective learns from single images: ttt or ttt-mae."
+        )
     model = bundle.classifier.eval().requires_grad_(False)
     parameters = list(model.encoder.requires_grad_(True).parameters())
-    products = torch.zeros(len(data.images))
     for arrived in streams.shuffled(data.images, shift, batch=1, seed=seed):
         index, label = arrived.numbers, data.labels[arrived.numbers]
         unit = bundle.preprocessing.unit(arrived.images)
@@ -60,11 +74,11 @@ def agreement(
             cross_entropy(model(bundle.preprocessing.normalize(unit)), label),
             objective(model, bundle.preprocessing.normalize(views), *drawn),
         )
-        main, own = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in losses)
-        shared = [(a * b).sum() for a, b in zip(main, own) if a is not None and b is not None]
-        products[index] = torch.stack(shared).sum()
+        found = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in losses)
+        both = [pair for pair in zip(*found) if pair[0] is not None and pair[1] is not None]
+        main, own = (torch.cat([part.flatten() for part in parts]) for parts in zip(*both))
+        yield index, main, own
     model.requires_grad_(False)
-    return products
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> Correlation:

@@ -1,0 +1,107 @@
+"""Does the task that a method learns at deployment pull where the classifier's own task would?
+
+    python benchmarks/methods.py --data cifar10.zip --out runs/methods --train-only
+    python benchmarks/agreement.py --data cifar10.zip --out runs/methods --results results/methods
+
+The two gradients on the encoder's weights, image by image, before any step (TTT, Sun et al. 2020,
+Theorem 1): their cosine, and how far the method's first step lowers the cross entropy to first
+order. Labels are used for looking alone.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from math import sqrt
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import tyro
+from common import finish, told, write_table
+from methods import SINGLE, alone, test_images
+from methods import Arguments as Study
+from rich.console import Console
+from torch.nn.functional import cosine_similarity
+
+from acclimate.bundle import Bundle
+from acclimate.data import Shift
+from acclimate.evaluate.analyses.gradients import gradients
+from acclimate.memory import keep_freed_memory
+from acclimate.methods import METHODS
+from acclimate.progress import live
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to run on, and where to write."""
+
+    data: str
+    """As for methods.py."""
+    out: Path
+    """Where methods.py trained."""
+    results: Path | None = None
+    """Where agreement.csv and agreement.json are written."""
+    methods: tuple[str, ...] = tuple(SINGLE)
+    """Methods that learn from each image alone, on their own bundles."""
+    corruptions: tuple[str, ...] = ("none", *Study.corruptions)
+    """At severity 5."""
+    images: int = 200
+    """Test images under each corruption, evenly spaced."""
+    workers: int = 2
+    """Processes of one thread each."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Means over images, and their standard errors."""
+
+    method: str
+    corruption: str
+    images: int
+    cosine: float
+    cosine_error: float
+    fall: float
+    """Of the cross entropy in the first published step, to first order; nats."""
+    fall_error: float
+
+
+def main(arguments: Arguments) -> None:
+    """Measure in processes, write the table."""
+    tasks = list(product(arguments.methods, arguments.corruptions))
+    context, rows = get_context("spawn"), []
+    with ProcessPoolExecutor(arguments.workers, context, alone) as pool, live() as progress:
+        for row in pool.map(partial(measured, arguments), tasks):
+            rows.append(row)
+            progress("gradients", len(rows), len(tasks), f"{row.method} {row.corruption}")
+    for row in rows:
+        Console().print(row, highlight=False)
+    if arguments.results:
+        write_table(arguments.results / "agreement.csv", [asdict(row) for row in rows])
+        finish({"arguments": told(arguments)}, 0, arguments.results / "agreement.json")
+
+
+def measured(arguments: Arguments, task: tuple[str, str]) -> Row:
+    """A method's row for a corruption."""
+    keep_freed_memory()
+    method, corruption = task
+    row = METHODS[method]
+    bundle = Bundle.load(arguments.out / "bundles" / row.recipe)
+    images = test_images(Study(data=arguments.data, out=arguments.out), arguments.images)
+    shift = Shift(corruption, 0 if corruption == "none" else 5)
+    cosines, falls = [], []
+    for _, first, second in gradients(bundle, images, shift):
+        cosines.append(float(cosine_similarity(first, second, 0)))
+        falls.append(row.settings.learning_rate * float(first @ second))
+    return Row(method, corruption, arguments.images, *summary(cosines), *summary(falls))
+
+
+def summary(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error."""
+    found = torch.tensor(values, dtype=torch.float64)
+    return round(float(found.mean()), 5), round(float(found.std() / sqrt(len(values))), 5)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
