@@ -46,6 +46,8 @@ class Analyse:
     """Images that arrive together."""
     seed: int = 0
     """Of order, corruption and views."""
+    workers: int | None = None
+    """Processes that measure the gains for gradients; one a core, or a GPU, without it."""
     root: Path | None = None
     """Where a named data set lies."""
     domain: str | None = None
@@ -56,6 +58,7 @@ class Analyse:
     def run(self, console: Console) -> None:
         """Do it."""
         from acclimate.data import load, subset
+        from acclimate.evaluate.engines import processes, usual_workers
         from acclimate.progress import live
 
         try:
@@ -73,6 +76,7 @@ class Analyse:
             steps=self.steps,
             batch=self.batch,
             seed=self.seed,
+            engine=processes(usual_workers() if self.workers is None else self.workers),
         )
         with live() as progress:
             path = KINDS[self.kind](analysis, self.out, progress)

@@ -1,6 +1,5 @@
 """``acclimate bench``."""
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,10 +73,10 @@ class Bench:
     def run(self, console: Console) -> None:
         """Do it."""
         from acclimate.evaluate import bench
-        from acclimate.evaluate.engines import processes
+        from acclimate.evaluate.engines import processes, usual_workers
         from acclimate.progress import live
 
-        workers = _usual_workers(self.threads) if self.workers is None else self.workers
+        workers = usual_workers(self.threads) if self.workers is None else self.workers
         engine = processes(workers, self.threads)
         job = bench.Bench(self._grid(), labelled(self.bundles), self._load())
         with live() as progress:
@@ -119,12 +118,6 @@ def _some(data: str, images: int | None, options: dict) -> "LabelledImages":
     if images is not None and images < 1:
         raise InputError(f"images is {images}: give at least 1.")
     return subset(load(data, "test", **options), images)
-
-
-def _usual_workers(threads: int) -> int:
-    import torch
-
-    return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // max(1, threads))
 
 
 def show_results(

@@ -141,6 +141,11 @@ def processes(workers: int, threads: int = 1) -> Engine:
     return engine
 
 
+def usual_workers(threads: int = 1) -> int:
+    """One a GPU, or as many as the machine has cores for."""
+    return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // max(1, threads))
+
+
 class _Worker:
     """A process, and what it is busy with."""
 

@@ -15,6 +15,7 @@ from acclimate.evaluate.analyses.gradients import agreement, correlation
 from acclimate.evaluate.analyses.record import write_record
 from acclimate.evaluate.analyses.semantics import semantics
 from acclimate.evaluate.bench import Bench, run_bench
+from acclimate.evaluate.engines import Engine, here
 from acclimate.evaluate.task import Grid
 from acclimate.progress import Progress
 
@@ -35,6 +36,8 @@ class Analysis:
     """Images that arrive together."""
     seed: int
     """Of order, corruption and views."""
+    engine: Engine = here
+    """Where the methods are measured that the study of gradients compares."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -125,7 +128,9 @@ def gradients(analysis: Analysis, out: Path, progress: Progress) -> Path:
         curve=False,
     )
     load = partial(_itself, analysis.test)
-    cells, errors = run_bench(Bench(grid, analysis.bundles, load), out, progress=progress)
+    cells, errors = run_bench(
+        Bench(grid, analysis.bundles, load), out, engine=analysis.engine, progress=progress
+    )
     if errors:
         raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
     accuracy = {(c.method, c.corruption, c.severity): c.accuracy for c in cells}

@@ -1,0 +1,156 @@
+"""Every table and figure of both papers, and ours, on one data set, from one command.
+
+    python benchmarks/everything.py --data cifar10.zip --out runs/main --results results/main
+    acclimate report runs/main/grid --published published.csv
+
+The protocol of the main table: 2,000 test images under each of the 15 corruptions at severity 5 and
+clean, three seeds at deployment; methods that learn from each image alone on fewer. Each part is a
+benchmark of its own, which this gives the same bundles and the same grid. Killed, it resumes;
+``--parts table --plan`` says how long the largest part takes, once the bundles are there.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import agreement
+import changed
+import claims
+import methods
+import streams
+import temperature
+import tyro
+from rich.console import Console
+
+from acclimate.commands.analyse import Analyse
+from acclimate.data.corruptions import PUBLISHED
+from acclimate.methods import RECIPES
+
+Part = Literal["table", "temperatures", "looks", "arrivals", "reasons", "verdicts"]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to run on, and where to write."""
+
+    data: str
+    """A data set with labels: a name, or a folder or zip of split/class/image."""
+    out: Path
+    """Bundles, checkpoints, and the grids: grid, and streams for how images arrive."""
+    results: Path | None = None
+    """Where tables, analyses, settings and machine are copied."""
+    parts: tuple[Part, ...] = get_args(Part)
+    """Which parts to run, in this order."""
+    recipes: tuple[str, ...] = tuple(RECIPES)
+    """Of the table: which bundles to make."""
+    epochs: int = methods.Arguments.epochs
+    """Of every stage."""
+    train_images: int = methods.Arguments.train_images
+    """Source images, evenly spaced."""
+    images: int = 2000
+    """Test images under each corruption, evenly spaced."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of order, corruption and views at deployment."""
+    transformer_images: int = 20
+    """The same for ttt-mae, which takes ten seconds an image on a core."""
+    workers: int = 2
+    """Processes of one thread each."""
+    plan: bool = False
+    """Only say what the table would measure, and how long it takes."""
+
+
+def main(arguments: Arguments) -> None:
+    """Part by part."""
+    for name in arguments.parts:
+        Console().rule(name)
+        RUN[name](arguments)
+
+
+def table(arguments: Arguments) -> None:
+    """All methods under all corruptions: CTA's tables 2 to 4, TTT's table 1, figure 3."""
+    methods.main(
+        methods.Arguments(
+            arguments.data,
+            arguments.out,
+            arguments.results,
+            epochs=arguments.epochs,
+            train_images=arguments.train_images,
+            images=arguments.images,
+            transformer_images=arguments.transformer_images,
+            corruptions=PUBLISHED,
+            oracle_corruptions=3,
+            recipes=arguments.recipes,
+            seeds=arguments.seeds,
+            workers=arguments.workers,
+            plan=arguments.plan,
+        )
+    )
+
+
+def temperatures(arguments: Arguments) -> None:
+    """CTA's table 1."""
+    temperature.main(
+        temperature.Arguments(
+            arguments.data,
+            arguments.out,
+            epochs=arguments.epochs,
+            train_images=arguments.train_images,
+            images=arguments.images,
+            workers=arguments.workers,
+        )
+    )
+
+
+def looks(arguments: Arguments) -> None:
+    """CTA's table 6 and figure 2, TTT's figure 4."""
+    bundles = {name: arguments.out / "bundles" / name for name in ("cta", "y", "ttt")}
+    twin, joint, ttt = bundles.values()
+    grid, data = arguments.out / "grid", arguments.data
+    for analysis in (
+        Analyse("semantics", (twin, joint), data, grid),
+        Analyse("tsne", (twin, joint), data, grid),
+        Analyse("gradients", (ttt,), data, grid, images=100, workers=arguments.workers),
+    ):
+        analysis.run(Console())
+
+
+def arrivals(arguments: Arguments) -> None:
+    """TTT's figures 2 and 3, batch size and order against accuracy."""
+    streams.main(streams.Arguments(arguments.data, arguments.out, workers=arguments.workers))
+
+
+def reasons(arguments: Arguments) -> None:
+    """Three times the steps, batch statistics, and whether two tasks pull the same way."""
+    changed.main(
+        changed.Arguments(
+            arguments.data, arguments.out, arguments.results, workers=arguments.workers
+        )
+    )
+    agreement.main(
+        agreement.Arguments(
+            arguments.data, arguments.out, arguments.results, workers=arguments.workers
+        )
+    )
+
+
+def verdicts(arguments: Arguments) -> None:
+    """The papers' claims as differences with intervals; and all analyses, copied."""
+    claims.main(claims.Arguments(arguments.out / "grid", arguments.results))
+    if arguments.results:
+        found = arguments.out / "grid" / "analyses"
+        shutil.copytree(found, arguments.results / "analyses", dirs_exist_ok=True)
+
+
+RUN: dict[Part, Callable[[Arguments], None]] = {
+    "table": table,
+    "temperatures": temperatures,
+    "looks": looks,
+    "arrivals": arrivals,
+    "reasons": reasons,
+    "verdicts": verdicts,
+}
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
