@@ -42,7 +42,7 @@ def marked(kind: str) -> list:
     ]
 
 
-ADAPTING, CHANGED = marked("adapting"), marked("changed")
+ADAPTING, CHANGED, AGREEMENT = map(marked, ("adapting", "changed", "agreement"))
 
 
 def measured(path: Path, images: str = "") -> dict[tuple[str, ...], tuple[float, float]]:
@@ -106,6 +106,24 @@ def test_table_of_changed_settings_says_what_was_measured(source, table):
     for row in rows:
         method, steps, accuracy = [cell.strip().strip("`") for cell in row.strip("|").split("|")]
         assert accuracy == measured[method, steps], row
+
+
+@pytest.mark.parametrize("source, table", AGREEMENT)
+def test_table_of_gradients_says_what_was_measured(source, table):
+    """Rows of method, corruption, cosine and fall, each with its standard error."""
+    with (ROOT / source).open(newline="") as file:
+        measured = {
+            (row["method"], row["corruption"]): [
+                f"{float(row[name]):+.3f} ± {float(row[f'{name}_error']):.3f}"
+                for name in ("cosine", "fall")
+            ]
+            for row in csv.DictReader(file)
+        }
+    _, _, *rows = table.splitlines()
+    assert rows
+    for row in rows:
+        method, corruption, *cells = [c.strip().strip("`") for c in row.strip("|").split("|")]
+        assert cells == measured[method, corruption], row
 
 
 def test_readme_has_its_tables():
