@@ -184,13 +184,17 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_work, args=(other, *self.arguments), daemon=True)
-        self.process.start()
+        # It inherits what is blocked: from its first moment on the parent is told, and ends it.
+        usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, usual)
         other.close()
 
 
 def _work(connection: Connection, slot: int, threads: int, place: Workplace) -> None:
     """Do job after job until nobody gives any."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
     end_with_parent()
     torch.set_num_threads(threads)
     keep_freed_memory()

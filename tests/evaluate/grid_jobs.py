@@ -21,6 +21,11 @@ def wait(task, place):
     return os.getpid()
 
 
+def blocked(task, place):
+    """The signals that do not reach this process."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def wait_for_ever(task, place):
     """Say which process this is, in a folder that the task names, and never end."""
     from pathlib import Path

@@ -91,6 +91,13 @@ def test_closed_early_it_leaves_no_process(jobs, tasks, place):
     assert not multiprocessing.active_children()
 
 
+def test_an_interrupt_is_for_the_driver_alone(jobs, tasks, place):
+    before = jobs.blocked(None, None)
+    ((_, found),) = processes(1)(jobs.blocked, tasks[:1], place)
+    assert signal.SIGINT in found
+    assert jobs.blocked(None, None) == before
+
+
 DRIVER = """
 import signal
 import sys
