@@ -1,5 +1,6 @@
 """A small vision transformer for images of any size, from timm's parts."""
 
+import torch
 from torch import nn
 
 from acclimate.backbones.classifier import Classifier
@@ -41,10 +42,23 @@ def vit(depth: int, width: int, patch: int, *, classes: int) -> Classifier:
         global_pool="avg",
         dynamic_img_size=True,
     )
+    for_short_sequences(encoder)
     head = encoder.head
     encoder.head = nn.Identity()
     assert isinstance(head, nn.Linear)
     return Classifier(encoder, head)
+
+
+def for_short_sequences(module: nn.Module) -> None:
+    """Where there is no GPU, let timm's attention multiply its matrices without a fused kernel.
+
+    Forward and backward in bf16 on a CPU, a layer with torch's fused one takes about twice as long
+    (`benchmarks/attention.py`).
+    """
+    if not torch.cuda.is_available():
+        for part in module.modules():
+            if hasattr(part, "fused_attn"):
+                part.fused_attn = False
 
 
 def _check(depth: int, width: int, patch: int) -> None:

@@ -113,3 +113,10 @@ def test_a_bundle_of_it_comes_back_as_it_was(model, tmp_path):
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(loaded.classifier(images), model(images))
     assert torch.equal(loaded.twin(images), twin(images))
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_attention_is_fused_where_there_is_a_gpu(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    model = build("acclimate:vit2-w32-p4", classes=3)
+    assert [block.attn.fused_attn for block in model.encoder.blocks] == [gpu, gpu]
