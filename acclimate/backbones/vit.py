@@ -58,7 +58,7 @@ def for_short_sequences(module: nn.Module) -> None:
     if not torch.cuda.is_available():
         for part in module.modules():
             if hasattr(part, "fused_attn"):
-                part.fused_attn = False
+                part.fused_attn = False  # type: ignore[assignment]
 
 
 def _check(depth: int, width: int, patch: int) -> None:
