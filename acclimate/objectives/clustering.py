@@ -1,8 +1,8 @@
 """Clusters of features tell as much about shifted images as about source images: ClusT3."""
 
-import math
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -34,12 +34,11 @@ def cluster_entropies(
         H(Z) and H(Z|X), in nats and in at least float32, of each head.
     """
     log_z = at_least_float32(logits).log_softmax(-2)
-    conditional = -(log_z.exp() * log_z).sum(-2).mean((0, -1))  # [*heads]
-    # In logarithms, so that a cluster that no point is in has finite gradients.
-    each_image = gather(log_z.logsumexp(-1))  # [all images, *heads, clusters]
-    points = len(each_image) * logits.shape[-1]
-    log_mean = each_image.logsumexp(0) - math.log(points)  # [*heads, clusters]
-    marginal = -(log_mean.exp() * log_mean).sum(-1)
+    z = log_z.exp()
+    conditional = -(z * log_z).sum(-2).mean((0, -1))  # [*heads]
+    mean = gather(z.mean(-1)).mean(0)  # of all images: [*heads, clusters]
+    # Clamped, so that a cluster that no point is in has finite gradients.
+    marginal = -(mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum(-1)
     return marginal, conditional
 
 

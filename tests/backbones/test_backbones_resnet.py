@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from acclimate.backbones import Classifier, preact_resnet, resnet, resnet50
+from acclimate.backbones import Classifier, build, preact_resnet, resnet, resnet50
 from acclimate.backbones.resnet import PooledShortcut, PostActivationBlock
 from acclimate.errors import InputError
 
@@ -160,3 +161,27 @@ def test_bad_width():
     with pytest.raises(InputError, match="multiple of 8, not 12"):
         resnet(14, classes=3, width=12, norm="group")
     assert resnet(8, classes=3, width=12).feature_dim == 48
+
+
+class Layouts(TorchDispatchMode):
+    """Names the operations that are given feature maps in different layouts, which are slow."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixed = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        maps = [x for x in args if isinstance(x, torch.Tensor) and x.dim() == 4 and x.shape[2] > 1]
+        if len({x.is_contiguous(memory_format=torch.channels_last) for x in maps}) > 1:
+            self.mixed.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["resnet14-w16", "resnet14-w16-gn", "preact14-w16"])
+def test_gradients_keep_channels_last(name):
+    model = build(f"acclimate:{name}", classes=3).to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    loss = model(images).logsumexp(1).sum()
+    with Layouts() as layouts:
+        loss.backward()
+    assert not layouts.mixed
