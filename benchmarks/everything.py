@@ -53,8 +53,8 @@ class Arguments:
     """Test images under each corruption, evenly spaced."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of order, corruption and views at deployment."""
-    transformer_images: int = 20
-    """The same for ttt-mae, which takes ten seconds an image on a core."""
+    transformer_images: int = methods.Arguments.transformer_images
+    """The same for ttt-mae."""
     workers: int = 2
     """Processes of one thread each."""
     plan: bool = False
