@@ -96,14 +96,15 @@ def test_ttt_by_hand(bundle_of):
 
 
 def test_ttt_mae_by_hand(bundle_of):
-    """Attention counts too; its backward pass is 5 products to the forward pass's 2."""
+    """Attention counts too; its backward pass is 4 products to the forward pass's 2, fused 5."""
+    bundle = bundle_of("ttt-mae")
+    encoder, objective = bundle.classifier.encoder, bundle.objective
+    back = 2.5 if encoder.blocks[0].attn.fused_attn else 2
 
     def blocks(depth, width, tokens, backward):
         linear, attention = 12 * width**2 * tokens, 2 * tokens**2 * width
-        return depth * (linear * (1 + backward) + attention * (2.5 * (backward > 0) + 1))
+        return depth * (linear * (1 + backward) + attention * (back * (backward > 0) + 1))
 
-    bundle = bundle_of("ttt-mae")
-    encoder, objective = bundle.classifier.encoder, bundle.objective
     patches, width, depth = 16, encoder.embed_dim, len(encoder.blocks)
     assert encoder.num_prefix_tokens == 0
     embed, head = patches * 48 * width, width * bundle.classifier.num_classes
