@@ -41,7 +41,7 @@ class Arguments:
     out: Path
     """Where methods.py trained; the table goes to its grid."""
     results: Path | None = None
-    """Where changed.csv is written."""
+    """Where changed.csv and changed.json are written."""
     methods: tuple[str, ...] = (
         *("cta-paper", "y", "cta-c", "tttpp", "clust3", "nc-ttt", "rec-ttt", "ttt-flow"),
     )

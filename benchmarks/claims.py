@@ -74,6 +74,9 @@ class Steps:
 
 def claims() -> Iterator[tuple[str, RowKey, RowKey, str]]:
     """What is claimed, of which two rows (bundle and method), and where."""
+    for name, row in METHODS.items():
+        if row.settings.steps:
+            yield f"{name} is better than frozen", own(name), (row.recipe, "source"), CORRUPTED
     for where in ("clean", CORRUPTED):
         yield "the aligned twin is better before it adapts", *cta("aligned", "source"), where
         yield "the same with batch statistics", *cta("aligned-bn", "ptbn"), where

@@ -9,7 +9,7 @@ and the mean is over the held-out corruptions.
 ``<!-- adapting: results/NAME/results.csv -->``: a row begins with method, bundle and number of
 images; its figures are of the bundle's frozen classifier (clean, mean over corruptions), the same
 with batch statistics (mean), the method at learning rate 0 (mean) and the method (clean, mean);
-``-`` is not measured.
+``-`` is not measured. ``changed`` and ``agreement`` stand by tables of files of these names.
 """
 
 import csv
@@ -126,5 +126,6 @@ def test_table_of_gradients_says_what_was_measured(source, table):
         assert cells == measured[method, corruption], row
 
 
-def test_readme_has_its_tables():
+def test_pages_have_their_tables():
+    assert ADAPTING and CHANGED and AGREEMENT
     assert len(MARKED.findall((ROOT / "README.md").read_text(encoding="utf-8"))) >= 1

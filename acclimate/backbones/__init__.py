@@ -8,14 +8,14 @@ from acclimate.backbones.rest import rest_after
 from acclimate.backbones.split import split
 from acclimate.backbones.stages import as_map, resolve_tap, stage_names
 from acclimate.backbones.taps import tapped, to_the_end
-from acclimate.backbones.vit import for_short_sequences, vit
+from acclimate.backbones.vit import attend_plainly, vit
 
 __all__ = [
     "FORMS",
     "Classifier",
     "as_map",
+    "attend_plainly",
     "build",
-    "for_short_sequences",
     "preact_resnet",
     "projected",
     "resnet",

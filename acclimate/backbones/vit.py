@@ -9,6 +9,8 @@ from acclimate.errors import InputError
 HEAD_WIDTH = 64  # channels of an attention head in every size of ViT (Dosovitskiy et al. 2021)
 GRID = 8  # patches along a side that the positions are made for: images of 32 in patches of 4
 
+FEW = 128  # tokens
+
 
 def vit(depth: int, width: int, patch: int, *, classes: int) -> Classifier:
     """A ViT (Dosovitskiy et al. 2021) that averages its tokens, with random weights.
@@ -42,20 +44,20 @@ def vit(depth: int, width: int, patch: int, *, classes: int) -> Classifier:
         global_pool="avg",
         dynamic_img_size=True,
     )
-    for_short_sequences(encoder)
+    attend_plainly(encoder, GRID**2)
     head = encoder.head
     encoder.head = nn.Identity()
     assert isinstance(head, nn.Linear)
     return Classifier(encoder, head)
 
 
-def for_short_sequences(module: nn.Module) -> None:
-    """Where there is no GPU, let timm's attention multiply its matrices without a fused kernel.
+def attend_plainly(module: nn.Module, tokens: int) -> None:
+    """Where there is no GPU, let timm's attention on few tokens do without a fused kernel.
 
-    Forward and backward in bf16 on a CPU, a layer with torch's fused one takes about twice as long
-    (`benchmarks/attention.py`).
+    Forward and backward in bf16 on a CPU, a layer with torch's fused one takes twice as long for 17
+    and 65 tokens (`benchmarks/attention.py`). For many, plain products need too much memory.
     """
-    if not torch.cuda.is_available():
+    if tokens <= FEW and not torch.cuda.is_available():
         for part in module.modules():
             if hasattr(part, "fused_attn"):
                 part.fused_attn = False  # type: ignore[assignment]

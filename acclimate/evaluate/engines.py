@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -185,6 +185,8 @@ class _Worker:
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_work, args=(other, *self.arguments), daemon=True)
         # It inherits what is blocked: from its first moment on the parent is told, and ends it.
+        # The tracker goes first, for starting it would unblock the signal again.
+        resource_tracker.ensure_running()
         usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()

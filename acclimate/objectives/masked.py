@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from acclimate import randomness
-from acclimate.backbones import Classifier, for_short_sequences
+from acclimate.backbones import Classifier, attend_plainly
 from acclimate.errors import InputError
 from acclimate.objectives.objective import Objective
 from acclimate.precision import at_least_float32
@@ -112,7 +112,7 @@ class MaskedReconstruction(Objective):
         self.embed = nn.Linear(encoder.embed_dim, decoder_width)
         self.mask_token = nn.Parameter(0.02 * torch.randn(decoder_width))
         self.blocks = _blocks(decoder_width, decoder_depth)
-        for_short_sequences(self.blocks)
+        attend_plainly(self.blocks, rows * columns)
         self.paint = nn.Linear(decoder_width, 3 * self.patch[0] * self.patch[1])
         positions = sinusoids(rows, columns, decoder_width)
         self.register_buffer("positions", positions, persistent=False)

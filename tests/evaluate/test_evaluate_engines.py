@@ -91,11 +91,23 @@ def test_closed_early_it_leaves_no_process(jobs, tasks, place):
     assert not multiprocessing.active_children()
 
 
-def test_an_interrupt_is_for_the_driver_alone(jobs, tasks, place):
-    before = jobs.blocked(None, None)
-    ((_, found),) = processes(1)(jobs.blocked, tasks[:1], place)
-    assert signal.SIGINT in found
-    assert jobs.blocked(None, None) == before
+BLOCKED = """
+import signal
+import grid_jobs
+from acclimate.evaluate.engines import Workplace, processes
+
+if __name__ == "__main__":
+    found = list(processes(2)(grid_jobs.blocked, [1, 2], Workplace({}, {})))
+    print([signal.SIGINT in signals for _, signals in found], grid_jobs.blocked(None, None))
+"""
+
+
+def test_an_interrupt_is_for_the_driver_alone(jobs, tmp_path):
+    """In a new interpreter, which starts the standard library's own helper process first."""
+    script = tmp_path / "blocked.py"
+    script.write_text(BLOCKED)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.stdout.split("\n")[0] == "[True, True] set()", done.stderr
 
 
 DRIVER = """

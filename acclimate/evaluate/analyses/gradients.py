@@ -57,7 +57,8 @@ def gradients(
 ) -> Iterator[tuple[Int64[Tensor, "1"], Float[Tensor, " weights"], Float[Tensor, " weights"]]]:
     """For each image its number, and the gradients of cross entropy and of the objective.
 
-    As for `agreement`, which multiplies them; images come in the order of the stream.
+    As for `agreement`, which multiplies them; images come in the order of the stream. Afterwards
+    the classifier is in evaluation mode, and none of its weights asks for gradients.
     """
     objective = bundle.objective
     if objective is None or objective.least_images > 1:
@@ -66,19 +67,21 @@ def gradients(
         )
     model = bundle.classifier.eval().requires_grad_(False)
     parameters = list(model.encoder.requires_grad_(True).parameters())
-    for arrived in streams.shuffled(data.images, shift, batch=1, seed=seed):
-        index, label = arrived.numbers, data.labels[arrived.numbers]
-        unit = bundle.preprocessing.unit(arrived.images)
-        views, *drawn = objective.draw(unit, key(seed, "adapt", 0), index)
-        losses = (
-            cross_entropy(model(bundle.preprocessing.normalize(unit)), label),
-            objective(model, bundle.preprocessing.normalize(views), *drawn),
-        )
-        found = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in losses)
-        both = [pair for pair in zip(*found) if pair[0] is not None and pair[1] is not None]
-        main, own = (torch.cat([part.flatten() for part in parts]) for parts in zip(*both))
-        yield index, main, own
-    model.requires_grad_(False)
+    try:
+        for arrived in streams.shuffled(data.images, shift, batch=1, seed=seed):
+            index, label = arrived.numbers, data.labels[arrived.numbers]
+            unit = bundle.preprocessing.unit(arrived.images)
+            views, *drawn = objective.draw(unit, key(seed, "adapt", 0), index)
+            losses = (
+                cross_entropy(model(bundle.preprocessing.normalize(unit)), label),
+                objective(model, bundle.preprocessing.normalize(views), *drawn),
+            )
+            found = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in losses)
+            both = [pair for pair in zip(*found) if pair[0] is not None and pair[1] is not None]
+            main, own = (torch.cat([part.flatten() for part in parts]) for parts in zip(*both))
+            yield index, main, own
+    finally:
+        model.requires_grad_(False)
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> Correlation:
