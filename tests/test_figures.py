@@ -9,10 +9,12 @@ and the mean is over the held-out corruptions.
 ``<!-- adapting: results/NAME/results.csv -->``: a row begins with method, bundle and number of
 images; its figures are of the bundle's frozen classifier (clean, mean over corruptions), the same
 with batch statistics (mean), the method at learning rate 0 (mean) and the method (clean, mean);
-``-`` is not measured. ``changed`` and ``agreement`` stand by tables of files of these names.
+``-`` is not measured. ``changed``, ``agreement``, ``claims`` and ``semantics`` are tables of files
+of these names.
 """
 
 import csv
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -42,7 +44,9 @@ def marked(kind: str) -> list:
     ]
 
 
-ADAPTING, CHANGED, AGREEMENT = map(marked, ("adapting", "changed", "agreement"))
+ADAPTING, CHANGED, AGREEMENT, CLAIMS, SEMANTICS = map(
+    marked, ("adapting", "changed", "agreement", "claims", "semantics")
+)
 
 
 def measured(path: Path, images: str = "") -> dict[tuple[str, ...], tuple[float, float]]:
@@ -126,6 +130,44 @@ def test_table_of_gradients_says_what_was_measured(source, table):
         assert cells == measured[method, corruption], row
 
 
+@pytest.mark.parametrize("source, table", CLAIMS)
+def test_table_of_claims_says_what_was_measured(source, table):
+    """Rows of claim, place, images and points with their interval; what else follows is prose."""
+    with (ROOT / source).open(newline="") as file:
+        measured = {
+            (row["claim"], row["where"]): [
+                row["images"],
+                "{:+.1f} [{:+.1f}, {:+.1f}]".format(
+                    *(100 * float(row[name]) for name in ("difference", "low", "high"))
+                ),
+            ]
+            for row in csv.DictReader(file)
+        }
+    _, _, *rows = table.splitlines()
+    assert rows
+    for row in rows:
+        claim, where, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[:2] == measured[claim, where], row
+
+
+@pytest.mark.parametrize("source, table", SEMANTICS)
+def test_table_of_semantics_says_what_was_measured(source, table):
+    """Rows of method, part and steps; index and drift are means over the corruptions."""
+    record = json.loads((ROOT / source).read_text())
+    found = defaultdict(list)
+    for values in record["rows"]:
+        row = dict(zip(record["columns"], values))
+        name = (row["method"], row["part"], str(row["steps"]))
+        found[name].append((row["davies_bouldin"], row["drift"]))
+    _, _, *rows = table.splitlines()
+    assert rows
+    for row in rows:
+        *name, index, drift = [cell.strip().strip("`") for cell in row.strip("|").split("|")]
+        indices, drifts = zip(*found[tuple(name)])
+        assert index == f"{mean(indices):.2f}", row
+        assert drift == (f"{mean(drifts):.1f}" if None not in drifts else "-"), row
+
+
 def test_pages_have_their_tables():
-    assert ADAPTING and CHANGED and AGREEMENT
+    assert ADAPTING and CHANGED and AGREEMENT and CLAIMS and SEMANTICS
     assert len(MARKED.findall((ROOT / "README.md").read_text(encoding="utf-8"))) >= 1
