@@ -9,18 +9,16 @@ order. Labels are used for looking alone.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from math import sqrt
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 import tyro
 from common import finish, told, write_table
-from methods import SINGLE, alone, test_images
+from methods import SINGLE, in_processes, test_images
 from methods import Arguments as Study
 from rich.console import Console
 from torch.nn.functional import cosine_similarity
@@ -30,7 +28,6 @@ from acclimate.data import Shift
 from acclimate.evaluate.analyses.gradients import gradients
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS
-from acclimate.progress import live
 
 
 @dataclass(frozen=True)
@@ -70,11 +67,7 @@ class Row:
 def main(arguments: Arguments) -> None:
     """Measure in processes, write the table."""
     tasks = list(product(arguments.methods, arguments.corruptions))
-    context, rows = get_context("spawn"), []
-    with ProcessPoolExecutor(arguments.workers, context, alone) as pool, live() as progress:
-        for row in pool.map(partial(measured, arguments), tasks):
-            rows.append(row)
-            progress("gradients", len(rows), len(tasks), f"{row.method} {row.corruption}")
+    rows = in_processes(partial(measured, arguments), tasks, arguments.workers, "gradients")
     for row in rows:
         Console().print(row, highlight=False)
     if arguments.results:

@@ -6,18 +6,16 @@
 The bundles are those of the first command; `acclimate report runs/methods/grid` shows the table.
 """
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 
 import tyro
 from common import finish, told, write_table
 from methods import Arguments as Study
-from methods import alone, test_images
+from methods import in_processes, test_images
 from rich.console import Console
 
 from acclimate.bundle import Bundle
@@ -26,7 +24,6 @@ from acclimate.evaluate.analyses.record import write_record
 from acclimate.evaluate.measure import measure, settings_of
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS, AdapterSettings
-from acclimate.progress import live
 
 PUBLISHED, STEPS, STATISTICS = "as published", "three times the steps", "batch statistics"
 TIMES = 3
@@ -71,13 +68,10 @@ def main(arguments: Arguments) -> None:
     """Measure in processes, write the table."""
     cases = list(product(arguments.methods, arguments.changes))
     tasks = list(product(cases, arguments.corruptions))
+    found = in_processes(partial(curve, arguments), tasks, arguments.workers, "changed settings")
     curves: dict[tuple[str, str], list[tuple[float, ...]]] = {case: [] for case in cases}
-    context = get_context("spawn")
-    with ProcessPoolExecutor(arguments.workers, context, alone) as pool, live() as progress:
-        found = pool.map(partial(curve, arguments), tasks)
-        for done, ((case, corruption), measured) in enumerate(zip(tasks, found), 1):
-            curves[case].append(measured)
-            progress("changed settings", done, len(tasks), f"{case[0]} {corruption}, {case[1]}")
+    for (case, _), measured in zip(tasks, found):
+        curves[case].append(measured)
     rows = [row for case in cases for row in rows_of(case, curves[case])]
     path = write_record(
         arguments.out / "grid",

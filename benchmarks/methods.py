@@ -12,12 +12,13 @@ statistics alone, for these explain most of what most methods gain. Killed, it r
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import tyro
@@ -37,6 +38,8 @@ from acclimate.progress import live
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS, STAGES, SourceSettings
 from acclimate.source.train import train
+
+Task, Result = TypeVar("Task"), TypeVar("Result")
 
 PLAIN = "supervised"
 """The recipe of a classifier alone, and its stage."""
@@ -184,6 +187,21 @@ def train_all(arguments: Arguments) -> None:
         if any(PLAIN in RECIPES[name].stages for name in arguments.recipes):
             pool.submit(make, arguments, (PLAIN, "")).result()
         list(pool.map(partial(make, arguments), jobs))
+
+
+def in_processes(
+    job: Callable[[Task], Result], tasks: Sequence[Task], workers: int, title: str
+) -> list[Result]:
+    """What a job makes of each task, in their order; processes of one thread, with progress."""
+    found: list[Result] = []
+    with (
+        ProcessPoolExecutor(workers, get_context("spawn"), alone) as pool,
+        live() as progress,
+    ):
+        for task, result in zip(tasks, pool.map(job, tasks)):
+            found.append(result)
+            progress(title, len(found), len(tasks), str(task))
+    return found
 
 
 def alone() -> None:
