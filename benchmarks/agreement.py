@@ -17,10 +17,9 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import finish, told, write_table
+from common import finish, show_rows, told, write_table
 from methods import SINGLE, in_processes, test_images
 from methods import Arguments as Study
-from rich.console import Console
 from torch.nn.functional import cosine_similarity
 
 from acclimate.bundle import Bundle
@@ -68,8 +67,7 @@ def main(arguments: Arguments) -> None:
     """Measure in processes, write the table."""
     tasks = list(product(arguments.methods, arguments.corruptions))
     rows = in_processes(partial(measured, arguments), tasks, arguments.workers, "gradients")
-    for row in rows:
-        Console().print(row, highlight=False)
+    show_rows(rows)
     if arguments.results:
         write_table(arguments.results / "agreement.csv", [asdict(row) for row in rows])
         finish({"arguments": told(arguments)}, 0, arguments.results / "agreement.json")

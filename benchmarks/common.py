@@ -6,11 +6,13 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from acclimate import machine
 from acclimate.backbones import build, projected, split
@@ -74,6 +76,14 @@ def told(options: Any) -> dict[str, Any]:
         for name, value in asdict(options).items()
         if name not in ("data", "out", "results")
     }
+
+
+def show_rows(rows: Sequence[Any]) -> None:
+    """Print dataclasses of one kind as a table."""
+    table = Table(*(field.name for field in fields(rows[0])))
+    for row in rows:
+        table.add_row(*map(str, astuple(row)))
+    Console().print(table)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from typing import Literal, get_args
 import agreement
 import changed
 import claims
+import drift
 import methods
 import streams
 import temperature
@@ -123,17 +124,13 @@ def arrivals(arguments: Arguments) -> None:
 
 
 def reasons(arguments: Arguments) -> None:
-    """Three times the steps, batch statistics, and whether two tasks pull the same way."""
-    changed.main(
-        changed.Arguments(
-            arguments.data, arguments.out, arguments.results, workers=arguments.workers
+    """Three times the steps, batch statistics, what drifts, whether two tasks pull the same way."""
+    for look in (changed, drift, agreement):
+        look.main(
+            look.Arguments(
+                arguments.data, arguments.out, arguments.results, workers=arguments.workers
+            )
         )
-    )
-    agreement.main(
-        agreement.Arguments(
-            arguments.data, arguments.out, arguments.results, workers=arguments.workers
-        )
-    )
 
 
 def verdicts(arguments: Arguments) -> None:

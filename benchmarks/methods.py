@@ -184,7 +184,7 @@ def train_all(arguments: Arguments) -> None:
     if ORACLE in arguments.recipes:
         jobs += [(ORACLE, name) for name in arguments.corruptions[: arguments.oracle_corruptions]]
     with ProcessPoolExecutor(arguments.workers, get_context("spawn"), alone) as pool:
-        if any(PLAIN in RECIPES[name].stages for name in arguments.recipes):
+        if any(map(begins_plain, arguments.recipes)):
             pool.submit(make, arguments, (PLAIN, "")).result()
         list(pool.map(partial(make, arguments), jobs))
 
@@ -210,6 +210,12 @@ def alone() -> None:
     torch.set_num_threads(1)
 
 
+def begins_plain(recipe: str) -> bool:
+    """Whether a recipe's first stage is the plain classifier's, bit for bit."""
+    row, plain = RECIPES[recipe], RECIPES[PLAIN]
+    return (row.stages[0], row.form) == (plain.stages[0], plain.form)
+
+
 def make(arguments: Arguments, job: tuple[str, str]) -> None:
     """Train a recipe's bundle; an oracle is shown the target images, without labels."""
     keep_freed_memory()
@@ -224,10 +230,9 @@ def make(arguments: Arguments, job: tuple[str, str]) -> None:
         test = test_images(arguments, arguments.images)
         target = corrupt(test.images, corruption, 5, seed=0)
     stages = arguments.out / "stages" / label
-    if PLAIN in RECIPES[recipe].stages and not (copied := stages / CLASSIFIER).exists():
-        trained = arguments.out / "stages" / PLAIN / CLASSIFIER
-        if trained.exists():
-            write_atomically(copied, partial(shutil.copyfile, trained))
+    trained, copied = (folder / CLASSIFIER for folder in (arguments.out / "stages" / PLAIN, stages))
+    if begins_plain(recipe) and trained.exists() and not copied.exists():
+        write_atomically(copied, partial(shutil.copyfile, trained))
     started = time.perf_counter()
     with live() as progress:
         bundle = train(

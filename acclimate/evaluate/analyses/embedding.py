@@ -10,7 +10,7 @@ from sklearn.metrics import davies_bouldin_score
 
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, Shift, streams
-from acclimate.evaluate.analyses.semantics import Features, features
+from acclimate.evaluate.analyses.semantics import Features, Look, features
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,22 +34,18 @@ def panels(
     name: str,
     data: LabelledImages,
     shift: Shift,
-    *,
-    steps: int = 20,
-    batch: int = 128,
-    seed: int = 0,
+    look: Look,
 ) -> Iterator[Panel]:
     """Encoder and projector on clean images, under the shift, and after adapting to it.
 
     Raises:
         InputError: as `acclimate.evaluate.analyses.semantics.features`.
     """
-    options = {"steps": steps, "batch": batch, "seed": seed}
-    clean, _ = features(bundle, name, data, streams.CLEAN, **options)
-    before, after = features(bundle, name, data, shift, **options)
+    clean, _ = features(bundle, name, data, streams.CLEAN, look)
+    before, after = features(bundle, name, data, shift, look)
     for state, found in (("clean", clean), ("before", before), ("after", after)):
         for part in ("encoder", "projector"):
-            yield _panel(name, part, state, found, seed)
+            yield _panel(name, part, state, found, look.seed)
 
 
 def _panel(name: str, part: str, state: str, found: Features, seed: int) -> Panel:

@@ -13,7 +13,7 @@ from acclimate.errors import InputError
 from acclimate.evaluate.analyses.embedding import Panel, panels
 from acclimate.evaluate.analyses.gradients import agreement, correlation
 from acclimate.evaluate.analyses.record import write_record
-from acclimate.evaluate.analyses.semantics import semantics
+from acclimate.evaluate.analyses.semantics import Look, semantics
 from acclimate.evaluate.bench import Bench, run_bench
 from acclimate.evaluate.engines import Engine, here
 from acclimate.evaluate.task import Grid
@@ -52,9 +52,9 @@ class Analysis:
         }
 
     @property
-    def options(self) -> dict[str, int]:
+    def look(self) -> Look:
         """What every adapter and stream is made with."""
-        return {"steps": self.steps, "batch": self.batch, "seed": self.seed}
+        return Look(self.steps, self.batch, self.seed)
 
 
 def semantics_of(analysis: Analysis, out: Path, progress: Progress) -> Path:
@@ -68,7 +68,7 @@ def semantics_of(analysis: Analysis, out: Path, progress: Progress) -> Path:
             bundle = Bundle.load(path)
             name = _published(bundle)
             for row in semantics(
-                bundle, name, analysis.test, analysis.source, shifts, **analysis.options
+                bundle, name, analysis.test, analysis.source, shifts, analysis.look
             ):
                 done += 1
                 progress("look", done, total, f"{name} {row.corruption}")
@@ -93,7 +93,7 @@ def tsne(analysis: Analysis, out: Path, progress: Progress) -> Path:
     for path in analysis.bundles.values():
         bundle = Bundle.load(path)
         name = _published(bundle)
-        for panel in panels(bundle, name, analysis.test, shift, **analysis.options):
+        for panel in panels(bundle, name, analysis.test, shift, analysis.look):
             found.append(panel)
             progress("embed", len(found), 6 * len(analysis.bundles), f"{name} {panel.state}")
     columns = ("method", "part", "state", "davies_bouldin")

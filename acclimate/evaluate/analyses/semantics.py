@@ -16,10 +16,30 @@ from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, Shift, streams
 from acclimate.errors import InputError
 from acclimate.evaluate.measure import settings_of
+from acclimate.methods import AdapterSettings
 from acclimate.objectives import Contrastive
 
 _BATCH = 256
 """Of images that are only looked at."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """When an adapter is looked at: before the first step on each batch, and after the last."""
+
+    steps: int = 20
+    """Gradient steps a batch."""
+    batch: int = 128
+    """Images that arrive together."""
+    seed: int = 0
+    """Of order, corruption and views."""
+    batch_statistics: bool = False
+    """Always answer with the batch's own in batch norm, whatever the method does."""
+
+    def at(self, published: AdapterSettings) -> AdapterSettings:
+        """A method's settings while it is looked at, in float32."""
+        settings = replace(published, steps=self.steps, seed=self.seed, precision="fp32")
+        return replace(settings, normalisation="batch") if self.batch_statistics else settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +76,7 @@ def semantics(
     data: LabelledImages,
     source: LabelledImages,
     shifts: Sequence[Shift],
-    *,
-    steps: int = 20,
-    batch: int = 128,
-    seed: int = 0,
+    look: Look,
 ) -> Iterator[Semantics]:
     """Look at both parts of a model on each corruption, before adapting and after some steps.
 
@@ -71,12 +88,10 @@ def semantics(
         data: Test images.
         source: Clean images that the classifier knows.
         shifts: What happens to the test images.
-        steps: Gradient steps a batch.
-        batch: Images that arrive together.
-        seed: Of order, corruption and views.
+        look: When.
 
     Yields:
-        A row for each shift, number of steps (0 and ``steps``) and part.
+        A row for each shift, number of steps (0 and all) and part.
 
     Raises:
         InputError: the method or the bundle does not fit.
@@ -85,8 +100,8 @@ def semantics(
     known = medians(_encoded(bundle, classifier, source.images), source.labels.numpy())
     part_read = "projector" if _projector_of(model_of(bundle, name)) else "encoder"
     for shift in shifts:
-        found = features(bundle, name, data, shift, steps=steps, batch=batch, seed=seed)
-        for count, of_both in zip((0, steps), found):
+        found = features(bundle, name, data, shift, look)
+        for count, of_both in zip((0, look.steps), found):
             for part in ("encoder", "projector"):
                 values = getattr(of_both, part)
                 read = part == part_read
@@ -106,10 +121,7 @@ def features(
     name: str,
     data: LabelledImages,
     shift: Shift,
-    *,
-    steps: int = 20,
-    batch: int = 128,
-    seed: int = 0,
+    look: Look,
 ) -> tuple[Features, Features]:
     """The features of corrupted images before the first step on their batch, and after the last.
 
@@ -119,12 +131,11 @@ def features(
         InputError: the method or the bundle does not fit.
     """
     published = settings_of(name)
-    if published.reset != "batch" or not published.steps or steps < 1:
+    if published.reset != "batch" or not published.steps or look.steps < 1:
         raise InputError(f"{name} does not learn from each batch anew; choose cta, cta-paper or y.")
-    settings = replace(published, steps=steps, seed=seed, precision="fp32")
-    adapter = Adapter(bundle, name, settings)
+    adapter = Adapter(bundle, name, look.at(published))
     labels, before, after = [], [], []
-    for arrived in streams.shuffled(data.images, shift, batch=batch, seed=seed):
+    for arrived in streams.shuffled(data.images, shift, batch=look.batch, seed=look.seed):
         with _looking(adapter) as seen:
             adapter.trace(arrived.images)
         before.append(seen[0])

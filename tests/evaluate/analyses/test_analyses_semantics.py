@@ -7,7 +7,7 @@ import torch
 from acclimate.adapt import Adapter
 from acclimate.data import LabelledImages, Shift, corrupt
 from acclimate.errors import InputError
-from acclimate.evaluate.analyses.semantics import drift, features, medians, semantics
+from acclimate.evaluate.analyses.semantics import Look, drift, features, medians, semantics
 from acclimate.methods import METHODS
 from acclimate.randomness import key, permutation
 
@@ -63,7 +63,7 @@ def adapted(bundle, name, data, steps, batch):
 @pytest.mark.parametrize("name", ["cta-paper", "y"])
 def test_features_are_those_of_the_adapted_model(bundle_of, data, name):
     bundle = bundle_of(name)
-    before, after = features(bundle, name, data, FOG, steps=2, batch=20)
+    before, after = features(bundle, name, data, FOG, Look(2, 20))
     inner, outer, labels = adapted(bundle, name, data, 2, 20)
     np.testing.assert_allclose(after.encoder, inner, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(after.projector, outer, rtol=1e-4, atol=1e-5)
@@ -73,7 +73,7 @@ def test_features_are_those_of_the_adapted_model(bundle_of, data, name):
 
 
 def test_before_is_the_model_as_it_is_in_the_bundle(bundle, data):
-    before, _ = features(bundle, "cta-paper", data, FOG, steps=1, batch=40)
+    before, _ = features(bundle, "cta-paper", data, FOG, Look(1, 40))
     numbers = permutation(key(0, "stream"), 40)
     unit = bundle.preprocessing.unit(corrupt(data.images, "fog", 5, seed=0)[numbers])
     with torch.no_grad():
@@ -83,11 +83,11 @@ def test_before_is_the_model_as_it_is_in_the_bundle(bundle, data):
 
 def test_rows_are_what_their_names_say(bundle, data):
     source = replace(data, images=data.images.flip(3))
-    rows = list(semantics(bundle, "cta-paper", data, source, [FOG], steps=2, batch=20))
+    rows = list(semantics(bundle, "cta-paper", data, source, [FOG], Look(2, 20)))
     assert [(row.steps, row.part) for row in rows] == [
         (0, "encoder"), (0, "projector"), (2, "encoder"), (2, "projector"),
     ]  # fmt: skip
-    before, after = features(bundle, "cta-paper", data, FOG, steps=2, batch=20)
+    before, after = features(bundle, "cta-paper", data, FOG, Look(2, 20))
     unit = bundle.preprocessing.unit(source.images)
     with torch.no_grad():
         known = bundle.classifier.encoder(bundle.preprocessing.normalize(unit))
@@ -117,9 +117,9 @@ def test_nothing_drifts_from_itself():
 @pytest.mark.parametrize("name", ["tent", "source"])
 def test_methods_that_do_not_fit_are_refused(bundle, data, name):
     with pytest.raises(InputError, match="each batch anew"):
-        features(bundle, name, data, FOG, steps=2)
+        features(bundle, name, data, FOG, Look(2))
 
 
 def test_a_method_without_a_projector_is_refused(bundle_of, data):
     with pytest.raises(InputError, match="no projector"):
-        features(bundle_of("nc-ttt"), "nc-ttt", data, FOG, steps=1, batch=20)
+        features(bundle_of("nc-ttt"), "nc-ttt", data, FOG, Look(1, 20))

@@ -1,0 +1,60 @@
+"""The command behind the main table, whole, on a few images."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from acclimate.data.corruptions import PUBLISHED
+from acclimate.methods import METHODS
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ("supervised", "rec-ttt", "y", "cta")
+"""Of one and of several stages, in all forms but one."""
+
+
+def folder(images, path):
+    """Dark and light images; the last eight are for testing."""
+    for number, image in enumerate(images[:104]):
+        split = "train" if number < 96 else "test"
+        kind = path / split / ("light" if number % 2 else "dark")
+        kind.mkdir(parents=True, exist_ok=True)
+        shade = image.float().mul(0.5).add(96 * (number % 2)).byte()
+        Image.fromarray(shade.permute(1, 2, 0).numpy()).save(kind / f"{number}.png")
+    return path
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_the_table_and_the_verdicts(images, tmp_path):
+    data, results = folder(images, tmp_path / "data"), tmp_path / "results"
+    options = {
+        "--data": [data],
+        "--out": [tmp_path / "out"],
+        "--results": [results],
+        "--parts": ["table", "verdicts"],
+        "--recipes": RECIPES,
+        "--epochs": [1],
+        "--seeds": [0],
+        "--workers": [1],
+    }
+    words = [str(word) for name, values in options.items() for word in (name, *values)]
+    script = ROOT / "benchmarks" / "everything.py"
+    done = subprocess.run(
+        [sys.executable, str(script), *words], capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stderr
+    measured = {(row["method"], row["corruption"]) for row in rows(results / "results.csv")}
+    methods = {name for name, row in METHODS.items() if row.recipe in RECIPES}
+    assert measured == {(name, place) for name in methods for place in ("none", *PUBLISHED)}
+    claims = {row["claim"]: row for row in rows(results / "claims.csv")}
+    steps = claims["steps add to the aligned twin"]
+    assert float(steps["low"]) <= float(steps["difference"]) <= float(steps["high"])
+    assert steps["streams"] == str(len(PUBLISHED))
