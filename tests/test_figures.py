@@ -9,8 +9,9 @@ and the mean is over the held-out corruptions.
 ``<!-- adapting: results/NAME/results.csv -->``: a row begins with method, bundle and number of
 images; its figures are of the bundle's frozen classifier (clean, mean over corruptions), the same
 with batch statistics (mean), the method at learning rate 0 (mean) and the method (clean, mean);
-``-`` is not measured. ``changed``, ``agreement``, ``claims`` and ``semantics`` are tables of files
-of these names.
+``-`` is not measured. ``by-corruption``: the same first three columns, and the method's accuracy
+under each corruption of the header. ``changed``, ``agreement``, ``claims``, ``semantics`` and
+``drift`` are tables of files of these names.
 """
 
 import csv
@@ -34,6 +35,11 @@ TABLES = [
 ]
 
 
+def cells_of(row: str) -> list[str]:
+    """A row's cells, without emphasis."""
+    return [cell.strip().strip("*`") for cell in row.strip("|").split("|")]
+
+
 def marked(kind: str) -> list:
     """Source and text of each table that is marked so."""
     mark = re.compile(rf"<!-- {kind}: ([^>]+) -->\n((?:\|.*\n)+)")
@@ -44,9 +50,8 @@ def marked(kind: str) -> list:
     ]
 
 
-ADAPTING, CHANGED, AGREEMENT, CLAIMS, SEMANTICS = map(
-    marked, ("adapting", "changed", "agreement", "claims", "semantics")
-)
+KINDS = ("adapting", "by-corruption", "changed", "agreement", "claims", "semantics", "drift")
+ADAPTING, BY_CORRUPTION, CHANGED, AGREEMENT, CLAIMS, SEMANTICS, DRIFT = map(marked, KINDS)
 
 
 def measured(path: Path, images: str = "") -> dict[tuple[str, ...], tuple[float, float]]:
@@ -76,7 +81,7 @@ def test_table_says_what_was_measured(sources, table):
     _, _, *rows = table.splitlines()
     assert rows
     for row in rows:
-        cells = [cell.strip().strip("*`") for cell in row.strip("|").split("|")]
+        cells = cells_of(row)
         expected = [value for found in files for value in found[tuple(cells[:keys])]]
         assert cells[-len(expected) :] == [f"{100 * value:.1f}" for value in expected], row
 
@@ -86,7 +91,7 @@ def test_table_of_methods_says_what_was_measured(source, table):
     _, _, *rows = table.splitlines()
     assert rows
     for row in rows:
-        method, bundle, images, *cells = [c.strip().strip("*`") for c in row.strip("|").split("|")]
+        method, bundle, images, *cells = cells_of(row)
         found = measured(ROOT / source, images)
         frozen, still, learned = (
             found.get((name, bundle)) for name in ("source", f"{method}-lr0", method)
@@ -94,6 +99,20 @@ def test_table_of_methods_says_what_was_measured(source, table):
         statistics = found.get(("ptbn", bundle))
         expected = [*(frozen or ()), *(each and each[1] for each in (statistics, still)), *learned]
         assert cells == [f"{100 * x:.1f}" if x is not None else "-" for x in expected], row
+
+
+@pytest.mark.parametrize("source, table", BY_CORRUPTION)
+def test_table_of_corruptions_says_what_was_measured(source, table):
+    found = defaultdict(list)
+    with (ROOT / source).open(newline="") as file:
+        for row in csv.DictReader(file):
+            name = row["method"], row["bundle"], row["n_images"], row["corruption"]
+            found[name].append(float(row["accuracy"]))
+    header, _, *rows = (cells_of(row) for row in table.splitlines())
+    places = [{"clean": "none"}.get(name, name.replace(" ", "_")) for name in header[3:]]
+    assert len(places) == 16
+    for row in rows:
+        assert row[3:] == [f"{100 * mean(found[(*row[:3], place)]):.1f}" for place in places], row
 
 
 @pytest.mark.parametrize("source, table", CHANGED)
@@ -108,7 +127,7 @@ def test_table_of_changed_settings_says_what_was_measured(source, table):
     _, _, *rows = table.splitlines()
     assert rows
     for row in rows:
-        method, steps, accuracy = [cell.strip().strip("`") for cell in row.strip("|").split("|")]
+        method, steps, accuracy = cells_of(row)
         assert accuracy == measured[method, steps], row
 
 
@@ -126,7 +145,7 @@ def test_table_of_gradients_says_what_was_measured(source, table):
     _, _, *rows = table.splitlines()
     assert rows
     for row in rows:
-        method, corruption, *cells = [c.strip().strip("`") for c in row.strip("|").split("|")]
+        method, corruption, *cells = cells_of(row)
         assert cells == measured[method, corruption], row
 
 
@@ -146,8 +165,27 @@ def test_table_of_claims_says_what_was_measured(source, table):
     _, _, *rows = table.splitlines()
     assert rows
     for row in rows:
-        claim, where, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        claim, where, *cells = cells_of(row)
         assert cells[:2] == measured[claim, where], row
+
+
+@pytest.mark.parametrize("source, table", DRIFT)
+def test_table_of_drift_says_what_was_measured(source, table):
+    """Rows of method, statistics, steps; drift, and under how many corruptions it grew."""
+    with (ROOT / source).open(newline="") as file:
+        measured = {
+            (row["method"], row["statistics"], row["steps"]): [
+                f"{float(row['drift']):.2f}",
+                row["worse"],
+            ]
+            for row in csv.DictReader(file)
+            if row["drift"] != "nan"
+        }
+    _, _, *rows = table.splitlines()
+    assert rows
+    for row in rows:
+        cells = cells_of(row)
+        assert cells[3:] == measured[tuple(cells[:3])], row
 
 
 @pytest.mark.parametrize("source, table", SEMANTICS)
@@ -162,12 +200,12 @@ def test_table_of_semantics_says_what_was_measured(source, table):
     _, _, *rows = table.splitlines()
     assert rows
     for row in rows:
-        *name, index, drift = [cell.strip().strip("`") for cell in row.strip("|").split("|")]
+        *name, index, drift = cells_of(row)
         indices, drifts = zip(*found[tuple(name)])
         assert index == f"{mean(indices):.2f}", row
         assert drift == (f"{mean(drifts):.1f}" if None not in drifts else "-"), row
 
 
 def test_pages_have_their_tables():
-    assert ADAPTING and CHANGED and AGREEMENT and CLAIMS and SEMANTICS
+    assert ADAPTING and BY_CORRUPTION and CHANGED and AGREEMENT and CLAIMS and SEMANTICS and DRIFT
     assert len(MARKED.findall((ROOT / "README.md").read_text(encoding="utf-8"))) >= 1
