@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import tyro
 from common import finish, show_rows, told, write_table
-from methods import SINGLE, in_processes, test_images
+from methods import SINGLE, Trained, in_processes, test_images
 from methods import Arguments as Study
 from torch.nn.functional import cosine_similarity
 
@@ -30,13 +30,9 @@ from acclimate.methods import METHODS
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Trained):
     """What to run on, and where to write."""
 
-    data: str
-    """As for methods.py."""
-    out: Path
-    """Where methods.py trained."""
     results: Path | None = None
     """Where agreement.csv and agreement.json are written."""
     methods: tuple[str, ...] = tuple(SINGLE)
@@ -45,8 +41,6 @@ class Arguments:
     """At severity 5."""
     images: int = 200
     """Test images under each corruption, evenly spaced."""
-    workers: int = 2
-    """Processes of one thread each."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ def measured(arguments: Arguments, task: tuple[str, str]) -> Row:
     method, corruption = task
     row = METHODS[method]
     bundle = Bundle.load(arguments.out / "bundles" / row.recipe)
-    images = test_images(Study(data=arguments.data, out=arguments.out), arguments.images)
+    images = test_images(arguments.data, arguments.images)
     shift = Shift(corruption, 0 if corruption == "none" else 5)
     cosines, falls = [], []
     for _, first, second in gradients(bundle, images, shift):

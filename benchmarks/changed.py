@@ -15,7 +15,7 @@ from statistics import mean
 import tyro
 from common import finish, told, write_table
 from methods import Arguments as Study
-from methods import in_processes, test_images
+from methods import Trained, in_processes, test_images
 from rich.console import Console
 
 from acclimate.bundle import Bundle
@@ -30,13 +30,9 @@ TIMES = 3
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Trained):
     """What to run on, and where to write."""
 
-    data: str
-    """As for methods.py."""
-    out: Path
-    """Where methods.py trained; the table goes to its grid."""
     results: Path | None = None
     """Where changed.csv and changed.json are written."""
     methods: tuple[str, ...] = (
@@ -49,8 +45,6 @@ class Arguments:
     """At severity 5."""
     images: int = 500
     """Test images under each corruption, evenly spaced."""
-    workers: int = 2
-    """Processes of one thread each."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ def curve(arguments: Arguments, task: tuple[tuple[str, str], str]) -> tuple[floa
     keep_freed_memory()
     (name, change), corruption = task
     bundle = Bundle.load(arguments.out / "bundles" / METHODS[name].recipe)
-    images = test_images(Study(data=arguments.data, out=arguments.out), arguments.images)
+    images = test_images(arguments.data, arguments.images)
     settings, shift = changed(settings_of(name), change), Shift(corruption, 5)
     (cell,) = measure(bundle, name, images, [shift], settings=settings, curve=True)
     return cell.curve

@@ -17,8 +17,7 @@ from statistics import mean
 
 import tyro
 from common import finish, show_rows, told, write_table
-from methods import Arguments as Study
-from methods import in_processes, test_images
+from methods import Trained, in_processes, test_images
 
 from acclimate.bundle import Bundle
 from acclimate.data import Shift, load, subset
@@ -34,13 +33,9 @@ STATISTICS = {"as published": False, "the batch's": True}
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Trained):
     """What to run on, and where to write."""
 
-    data: str
-    """As for methods.py."""
-    out: Path
-    """Where methods.py trained."""
     results: Path | None = None
     """Where drift.csv and drift.json are written."""
     methods: tuple[str, ...] = ("cta-paper", "y")
@@ -53,8 +48,6 @@ class Arguments:
     """Training images whose medians the classifier knows, evenly spaced."""
     steps: int = 20
     """Gradient steps a batch."""
-    workers: int = 2
-    """Processes of one thread each."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,7 @@ def looked(arguments: Arguments, task: tuple[str, str, str]) -> list[Semantics]:
     keep_freed_memory()
     method, statistics, corruption = task
     bundle = Bundle.load(arguments.out / "bundles" / METHODS[method].recipe)
-    images = test_images(Study(data=arguments.data, out=arguments.out), arguments.images)
+    images = test_images(arguments.data, arguments.images)
     source = subset(load(arguments.data, "train"), arguments.source_images)
     look = Look(arguments.steps, batch_statistics=STATISTICS[statistics])
     return list(semantics(bundle, method, images, source, [Shift(corruption, 5)], look))

@@ -120,7 +120,7 @@ def looks(arguments: Arguments) -> None:
 
 def arrivals(arguments: Arguments) -> None:
     """TTT's figures 2 and 3, batch size and order against accuracy."""
-    streams.main(streams.Arguments(arguments.data, arguments.out, workers=arguments.workers))
+    streams.main(streams.Arguments(arguments.data, arguments.out, arguments.workers))
 
 
 def reasons(arguments: Arguments) -> None:
@@ -128,7 +128,7 @@ def reasons(arguments: Arguments) -> None:
     for look in (changed, drift, agreement):
         look.main(
             look.Arguments(
-                arguments.data, arguments.out, arguments.results, workers=arguments.workers
+                arguments.data, arguments.out, arguments.workers, results=arguments.results
             )
         )
 

@@ -96,6 +96,18 @@ class Arguments:
     """Only say what would be measured and how long it takes."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The bundles that this trained, to look at them further."""
+
+    data: str
+    """As for methods.py."""
+    out: Path
+    """Where methods.py trained; measurements go there too."""
+    workers: int = 2
+    """Processes of one thread each."""
+
+
 def settings(epochs: int) -> SourceSettings:
     """One budget for all; the rates follow from batches of 128, not from any result."""
     labelled = Training(
@@ -152,7 +164,7 @@ def benches(arguments: Arguments) -> Iterator[Bench]:
         batch += tuple(name + LR0 for name in batch if METHODS[name].settings.steps)
     if convolutional:
         grid = replace(whole, methods=batch)
-        yield Bench(grid, convolutional, partial(test_images, arguments, arguments.images))
+        yield Bench(grid, convolutional, partial(test_images, arguments.data, arguments.images))
     for name in SINGLE:
         recipe = METHODS[name].recipe
         if recipe in plain:
@@ -161,18 +173,18 @@ def benches(arguments: Arguments) -> Iterator[Bench]:
             frozen = ("source",) if transformer else ("source", "ptbn")
             alike = (other for other, row in METHODS.items() if row.recipe == recipe)
             grid = replace(first, methods=(*frozen, *alike))
-            yield Bench(grid, {recipe: plain[recipe]}, partial(test_images, arguments, count))
+            yield Bench(grid, {recipe: plain[recipe]}, partial(test_images, arguments.data, count))
     if ORACLE in bundles:
         for name in arguments.corruptions[: arguments.oracle_corruptions]:
             path = arguments.out / "bundles" / f"{ORACLE}-{name}"
             grid = replace(whole, corruptions=(name,), methods=("source", "ptbn", "uda-ss"))
-            load = partial(test_images, arguments, arguments.images)
+            load = partial(test_images, arguments.data, arguments.images)
             yield Bench(grid, {path.name: path}, load)
 
 
-def test_images(arguments: Arguments, count: int) -> LabelledImages:
+def test_images(data: str, count: int) -> LabelledImages:
     """So many test images, spread evenly over the set."""
-    return subset(load(arguments.data, "test"), count)
+    return subset(load(data, "test"), count)
 
 
 def train_all(arguments: Arguments) -> None:
@@ -227,7 +239,7 @@ def make(arguments: Arguments, job: tuple[str, str]) -> None:
     name = next(name for name, row in METHODS.items() if row.recipe == recipe)
     target = None
     if corruption:
-        test = test_images(arguments, arguments.images)
+        test = test_images(arguments.data, arguments.images)
         target = corrupt(test.images, corruption, 5, seed=0)
     stages = arguments.out / "stages" / label
     trained, copied = (folder / CLASSIFIER for folder in (arguments.out / "stages" / PLAIN, stages))

@@ -8,13 +8,12 @@ The bundles are those of the first command. The grid is one of its own, of fewer
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import tyro
 from methods import Arguments as Study
-from methods import run_all, test_images
+from methods import Trained, run_all, test_images
 
 from acclimate.evaluate.bench import Bench
 from acclimate.evaluate.task import Grid
@@ -25,13 +24,9 @@ ORDERS = ("class-correlated", "label-shifted", "gradual", "continual", "mixed")
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Trained):
     """What to run on, and where to write."""
 
-    data: str
-    """As for methods.py."""
-    out: Path
-    """Where methods.py trained; the grid is its folder streams."""
     methods: tuple[str, ...] = ("source", "ptbn", "tent", "ttt-online", "tttpp", "y", "cta")
     """On their own bundles."""
     corruptions: tuple[str, ...] = Study.corruptions
@@ -42,8 +37,6 @@ class Arguments:
     """Test images, evenly spaced."""
     growing_images: int = 2000
     """The same for noise that grows."""
-    workers: int = 2
-    """Processes of one thread each."""
     plan: bool = False
     """Only say what would be measured and how long it takes."""
 
@@ -59,11 +52,9 @@ def benches(arguments: Arguments) -> Iterator[Bench]:
     """Those that share batch size and images."""
     recipes = {name: METHODS[name].recipe for name in arguments.methods}
     bundles = {name: arguments.out / "bundles" / name for name in dict.fromkeys(recipes.values())}
-    given = {field.name: getattr(arguments, field.name) for field in fields(arguments)}
-    known = {field.name for field in fields(Study)}
-    study = Study(**{name: value for name, value in given.items() if name in known})
     some, more = (
-        partial(test_images, study, count) for count in (arguments.images, arguments.growing_images)
+        partial(test_images, arguments.data, count)
+        for count in (arguments.images, arguments.growing_images)
     )
     plain = Grid(arguments.corruptions, methods=arguments.methods, curve=False)
     for batch in arguments.batches:

@@ -7,13 +7,16 @@ The classifier and the contrastive twin of the first command are aligned anew at
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
+from statistics import mean
 
 import tyro
 from methods import Arguments as Study
-from methods import settings, test_images
+from methods import Trained, in_processes, settings, test_images
 from rich.console import Console
 
 from acclimate.commands.bench import show_results
@@ -21,6 +24,7 @@ from acclimate.data import load, subset
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.analyses.record import write_record
 from acclimate.evaluate.bench import Bench, run_bench
+from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.engines import processes
 from acclimate.evaluate.task import Grid
 from acclimate.files import write_atomically
@@ -29,18 +33,15 @@ from acclimate.progress import live
 from acclimate.source.loop import Run
 from acclimate.source.train import train
 
-_STAGES = ("supervised", "contrastive")
+LABEL = "cta-tau-"
+STAGES = ("supervised", "contrastive")
 """What the alignments have in common."""
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Trained):
     """What to run on, and where to write."""
 
-    data: str
-    """As for methods.py."""
-    out: Path
-    """Where methods.py trained the recipe cta; the figures go to its grid."""
     temperatures: tuple[float, ...] = (0.01, 0.1, 0.5)
     """τ of Eq. 4."""
     model: str = Study.model
@@ -48,18 +49,15 @@ class Arguments:
     train_images: int = Study.train_images
     images: int = 2000
     """Test images under each corruption, evenly spaced."""
-    workers: int = 2
-    """Processes of one thread each."""
 
 
 def main(arguments: Arguments) -> None:
     """Align, measure, write."""
-    keep_freed_memory()
-    bundles = {f"cta-tau-{tau:g}": aligned(tau, arguments) for tau in arguments.temperatures}
-    first, *_ = bundles
-    study = Study(data=arguments.data, out=arguments.out)
-    load_test = partial(test_images, study, arguments.images)
-    grid = Grid(("none", *PUBLISHED), methods=("source", "aligned", "aligned-bn", "cta-paper"))
+    taus = arguments.temperatures
+    paths = in_processes(partial(aligned, arguments), taus, arguments.workers, "alignments")
+    bundles = {path.name: path for path in paths}
+    load_test = partial(test_images, arguments.data, arguments.images)
+    grid = Grid(("none", *PUBLISHED), methods=("source", "aligned", "aligned-bn"))
     out = arguments.out / "grid"
     with live() as progress:
         engine = processes(arguments.workers)
@@ -67,36 +65,41 @@ def main(arguments: Arguments) -> None:
             Bench(grid, bundles, load_test), out, engine=engine, progress=progress
         )
     show_results(cells, errors)
-    rows = []
-    for label, method in [(first, "source")] + [
-        (label, name) for name in grid.methods[1:] for label in bundles
-    ]:
-        mine = {c.corruption: c.accuracy for c in cells if (c.bundle, c.method) == (label, method)}
-        clean = mine.pop("none")
-        tau = "" if method == "source" else label.removeprefix("cta-tau-")
-        mean = sum(mine.values()) / len(mine)
-        rows.append({"method": method, "temperature": tau, "clean": clean, "corrupted": mean})
+    found = [(next(iter(bundles)), "source"), *product(bundles, grid.methods[1:])]
     path = write_record(
         out,
         "temperature",
         title="The temperature of the alignment",
         caption="Accuracy on clean images and its mean over the 15 corruptions at severity 5, of "
-        "twins aligned at different temperatures: frozen, with batch statistics, and adapted with "
-        "the published settings.",
-        rows=rows,
+        "twins aligned at different temperatures: frozen, and with batch statistics.",
+        rows=[row_of(cells, *each) for each in found],
         settings={"images": arguments.images, "epochs": arguments.epochs, "model": arguments.model},
     )
     Console().print(f"{path} is ready", highlight=False)
 
 
-def aligned(temperature: float, arguments: Arguments) -> Path:
+def row_of(cells: Sequence[Cell], bundle: str, method: str) -> dict[str, str | float]:
+    """Accuracy of a method on clean images, and its mean over corruptions."""
+    mine = {c.corruption: c.accuracy for c in cells if (c.bundle, c.method) == (bundle, method)}
+    clean = mine.pop("none")
+    temperature = "" if method == "source" else bundle.removeprefix(LABEL)
+    return {
+        "method": method,
+        "temperature": temperature,
+        "clean": clean,
+        "corrupted": mean(mine.values()),
+    }
+
+
+def aligned(arguments: Arguments, temperature: float) -> Path:
     """The bundle of a twin that was aligned at a temperature."""
-    label = f"cta-tau-{temperature:g}"
+    keep_freed_memory()
+    label = f"{LABEL}{temperature:g}"
     path = arguments.out / "bundles" / label
     if path.exists():
         return path
     stages = arguments.out / "stages" / label
-    for stage in _STAGES:
+    for stage in STAGES:
         trained = arguments.out / "stages" / "cta" / f"{stage}.safetensors"
         if not (copied := stages / trained.name).exists():
             write_atomically(copied, partial(shutil.copyfile, trained))

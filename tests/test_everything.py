@@ -1,4 +1,4 @@
-"""The command behind the main table, whole, on a few images."""
+"""The command behind the main table on a few images; every other benchmark at least explains itself."""
 
 import csv
 import subprocess
@@ -58,3 +58,12 @@ def test_the_table_and_the_verdicts(images, tmp_path):
     steps = claims["steps add to the aligned twin"]
     assert float(steps["low"]) <= float(steps["difference"]) <= float(steps["high"])
     assert steps["streams"] == str(len(PUBLISHED))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_benchmarks_explain_themselves(path):
+    command = [sys.executable, str(path), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout.lower() or path.stem == "common"
