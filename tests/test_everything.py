@@ -1,4 +1,4 @@
-"""The command behind the main table on a few images; every other benchmark at least explains itself."""
+"""The command behind the main table on a few images; all other benchmarks explain themselves."""
 
 import csv
 import subprocess

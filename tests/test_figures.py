@@ -8,7 +8,8 @@ and the mean is over the held-out corruptions.
 
 ``<!-- adapting: results/NAME/results.csv -->``: a row begins with method, bundle and number of
 images; its figures are of the bundle's frozen classifier (clean, mean over corruptions), the same
-with batch statistics (mean), the method at learning rate 0 (mean) and the method (clean, mean);
+with batch statistics (mean), the method at learning rate 0 (mean) and the method (clean, mean
+± its deviation over seeds, where there are several);
 ``-`` is not measured. ``by-corruption``: the same first three columns, and the method's accuracy
 under each corruption of the header. ``changed``, ``agreement``, ``claims``, ``semantics`` and
 ``drift`` are tables of files of these names.
@@ -19,7 +20,7 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 import pytest
 
@@ -74,6 +75,18 @@ def measured(path: Path, images: str = "") -> dict[tuple[str, ...], tuple[float,
     return {n: (mean(clean[n]), mean(corrupted[n])) for n in clean if n in corrupted}
 
 
+def deviation(path: Path, method: str, bundle: str, images: str) -> str:
+    """How far the mean over corruptions varies over seeds, in points; nothing of one seed."""
+    seeds = defaultdict(list)
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            name = row["method"], row["bundle"], row["n_images"]
+            if name == (method, bundle, images) and row["corruption"] != "none":
+                seeds[row["seed"]].append(float(row["accuracy"]))
+    means = [mean(values) for values in seeds.values()]
+    return f" ± {100 * stdev(means):.1f}" if len(means) > 1 else ""
+
+
 @pytest.mark.parametrize("sources, table", TABLES)
 def test_table_says_what_was_measured(sources, table):
     files = [measured(ROOT / source) for source in sources]
@@ -98,7 +111,9 @@ def test_table_of_methods_says_what_was_measured(source, table):
         )
         statistics = found.get(("ptbn", bundle))
         expected = [*(frozen or ()), *(each and each[1] for each in (statistics, still)), *learned]
-        assert cells == [f"{100 * x:.1f}" if x is not None else "-" for x in expected], row
+        words = [f"{100 * x:.1f}" if x is not None else "-" for x in expected]
+        spread = deviation(ROOT / source, method, bundle, images)
+        assert cells == [*words[:-1], words[-1] + spread], row
 
 
 @pytest.mark.parametrize("source, table", BY_CORRUPTION)
