@@ -1,9 +1,10 @@
 """The command line: parse, call, print."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, NoReturn, Union
 
 import tyro
 from rich.console import Console
@@ -19,21 +20,29 @@ from acclimate.source.presets import PRESETS, with_epochs
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``acclimate``; bad input ends in one sentence and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True)
-    try:
+    with one_sentence():
         command = _parse(given)
         keep_freed_memory()
         command.run(Console())
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Within it, bad input ends the program with a sentence and exit code 2."""
+    try:
+        yield
     except InputError as error:
-        errors.print(f"acclimate: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(2) from None
+        _end(str(error), 2)
     except OSError as error:  # of a path that a library could not open
-        reason = f"{error.strerror or error}: {error.filename}"
-        errors.print(f"acclimate: {reason}.", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(2) from None
+        _end(f"{error.strerror or error}: {error.filename}.", 2)
     except KeyboardInterrupt:
-        errors.print("acclimate: interrupted; run the same command again to resume.")
-        raise SystemExit(130) from None
+        _end("interrupted; run the same command again to resume.", 130)
+
+
+def _end(reason: str, code: int) -> NoReturn:
+    console = Console(stderr=True)
+    console.print(f"acclimate: {reason}", markup=False, highlight=False, soft_wrap=True)
+    raise SystemExit(code) from None
 
 
 def _parse(given: list[str]) -> Any:

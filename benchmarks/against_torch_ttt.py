@@ -14,8 +14,7 @@ from statistics import median
 from typing import Literal
 
 import torch
-import tyro
-from common import CLASSES, alternate, describe, finish, ratio
+from common import CLASSES, alternate, describe, finish, ratio, start
 from torch import Tensor, nn
 
 from acclimate.adapt import Adapter
@@ -155,4 +154,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

@@ -16,8 +16,7 @@ from math import sqrt
 from pathlib import Path
 
 import torch
-import tyro
-from common import finish, show_rows, told, write_table
+from common import finish, show_rows, start, told, write_table
 from methods import SINGLE, Trained, in_processes, test_images
 from methods import Arguments as Study
 from torch.nn.functional import cosine_similarity
@@ -89,4 +88,4 @@ def summary(values: Sequence[float]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

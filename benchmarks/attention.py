@@ -11,8 +11,7 @@ from pathlib import Path
 from time import process_time
 
 import torch
-import tyro
-from common import alternate, describe, finish, ratio, told
+from common import alternate, describe, finish, ratio, start, told
 from timm.layers import Attention
 
 from acclimate.precision import autocast, resolve
@@ -63,4 +62,4 @@ def one(arguments: Arguments, tokens: int, fused: bool) -> Callable[[int], None]
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

@@ -12,8 +12,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-import tyro
-from common import finish, told, write_table
+from common import finish, start, told, write_table
 from methods import Arguments as Study
 from methods import Trained, in_processes, test_images
 from rich.console import Console
@@ -108,4 +107,4 @@ def rows_of(case: tuple[str, str], curves: list[tuple[float, ...]]) -> list[Row]
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

@@ -12,7 +12,7 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import tyro
+from common import start
 from rich.console import Console
 
 from acclimate import machine
@@ -85,4 +85,4 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

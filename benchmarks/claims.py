@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import tyro
-from common import write_table
+from common import start, write_table
 from rich.console import Console
 from rich.table import Table
 
@@ -184,4 +184,4 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 
 from acclimate import machine
 from acclimate.backbones import build, projected, split
 from acclimate.bundle import Bundle
+from acclimate.cli import one_sentence
 from acclimate.files import write_text
 from acclimate.methods import RECIPES
 from acclimate.preprocessing import Preprocessing
@@ -26,6 +28,12 @@ from acclimate.source.presets import PRESETS
 from acclimate.source.train import begin, make
 
 CLASSES = 10
+
+
+def start(main: Callable[[Any], None], options: type) -> None:
+    """Read options, call; bad input ends in a sentence."""
+    with one_sentence():
+        main(tyro.cli(options))
 
 
 def alternate(

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
+from common import start
 from imagecorruptions import corrupt as package_corrupt
 from torch import Tensor
 
@@ -176,4 +176,4 @@ def show(rows: list[dict], clean: float, options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

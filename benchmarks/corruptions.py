@@ -19,8 +19,7 @@ from statistics import median
 
 import numpy as np
 import torch
-import tyro
-from common import alternate, describe, finish, ratio
+from common import alternate, describe, finish, ratio, start
 from imagecorruptions import corrupt as package_corrupt
 
 from acclimate.data import corrupt
@@ -155,5 +154,5 @@ def show(result: dict) -> None:
 
 if __name__ == "__main__":
     started = time.monotonic()
-    main(tyro.cli(Options))
+    start(main, Options)
     print(f"{time.monotonic() - started:.0f} s")

@@ -15,8 +15,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-import tyro
-from common import finish, show_rows, told, write_table
+from common import finish, show_rows, start, told, write_table
 from methods import Trained, in_processes, test_images
 
 from acclimate.bundle import Bundle
@@ -100,4 +99,4 @@ def looked(arguments: Arguments, task: tuple[str, str, str]) -> list[Semantics]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

@@ -23,7 +23,7 @@ import drift
 import methods
 import streams
 import temperature
-import tyro
+from common import start
 from rich.console import Console
 
 from acclimate.commands.analyse import Analyse
@@ -151,4 +151,4 @@ RUN: dict[Part, Callable[[Arguments], None]] = {
 }
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

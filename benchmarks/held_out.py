@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import cifar10
 import tyro
+from common import start
 from rich.console import Console
 from rich.table import Table
 
@@ -235,4 +236,4 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

@@ -8,8 +8,7 @@ from statistics import median
 from typing import Any
 
 import torch
-import tyro
-from common import alternate, describe, finish, random_bundle, ratio
+from common import alternate, describe, finish, random_bundle, ratio, start
 from torch import Tensor
 
 from acclimate.adapt import Adapter
@@ -232,4 +231,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-import tyro
-from common import told
+from common import start, told
 
 from acclimate import machine
 from acclimate.commands.bench import show_plan, show_results
@@ -260,4 +259,4 @@ def make(arguments: Arguments, job: tuple[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

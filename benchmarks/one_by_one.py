@@ -7,8 +7,7 @@ from statistics import median
 from typing import Literal
 
 import torch
-import tyro
-from common import alternate, describe, finish, random_bundle, ratio
+from common import alternate, describe, finish, random_bundle, ratio, start
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -161,4 +160,4 @@ def timed(bundle: Bundle, images: Tensor, precision: str, options: Options) -> d
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

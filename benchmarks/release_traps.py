@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-import tyro
-from common import finish, told
+from common import finish, start, told
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -158,4 +157,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

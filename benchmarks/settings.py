@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
-from common import finish, told, write_table
+from common import finish, start, told, write_table
 from jaxtyping import Bool
 from methods import Arguments as Study
 from methods import alone, settings
@@ -205,4 +204,4 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-import tyro
+from common import start
 from methods import Arguments as Study
 from methods import Trained, run_all, test_images
 
@@ -65,4 +65,4 @@ def benches(arguments: Arguments) -> Iterator[Bench]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

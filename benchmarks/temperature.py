@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-import tyro
+from common import start
 from methods import Arguments as Study
 from methods import Trained, in_processes, settings, test_images
 from rich.console import Console
@@ -112,4 +112,4 @@ def aligned(arguments: Arguments, temperature: float) -> Path:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    start(main, Arguments)

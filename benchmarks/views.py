@@ -6,8 +6,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-import tyro
-from common import alternate, describe, finish, ratio
+from common import alternate, describe, finish, ratio, start
 from torchvision import transforms
 
 from acclimate.randomness import key
@@ -78,4 +77,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

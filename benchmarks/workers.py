@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import tyro
-from common import alternate, describe, finish, ratio, told
+from common import alternate, describe, finish, ratio, start, told
 
 from acclimate.data import LabelledImages, load, subset
 from acclimate.data.corruptions import PUBLISHED
@@ -83,4 +82,4 @@ def images(count: int) -> LabelledImages:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)
