@@ -19,6 +19,9 @@ from acclimate.evaluate.engines import Engine, here
 from acclimate.evaluate.task import Grid
 from acclimate.progress import Progress
 
+_OF_TTT = ("joint", "ttt", "ttt-online")
+"""What the study of gradients compares, all of one bundle."""
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -118,26 +121,11 @@ def gradients(analysis: Analysis, out: Path, progress: Progress) -> Path:
     if len(analysis.bundles) != 1:
         raise InputError("the study of gradients takes one bundle, made by acclimate train ttt.")
     [path] = analysis.bundles.values()
-    bundle = Bundle.load(path)
-    grid = Grid(
-        analysis.corruptions,
-        severities=tuple(SEVERITIES),
-        seeds=(analysis.seed,),
-        methods=("joint", "ttt", "ttt-online"),
-        batch=analysis.batch,
-        curve=False,
-    )
-    load = partial(_itself, analysis.test)
-    cells, errors = run_bench(
-        Bench(grid, analysis.bundles, load), out, engine=analysis.engine, progress=progress
-    )
-    if errors:
-        raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
-    accuracy = {(c.method, c.corruption, c.severity): c.accuracy for c in cells}
+    bundle, accuracy = Bundle.load(path), _accuracy(analysis, out, progress)
     rows = []
     for name, severity in [(name, s) for name in analysis.corruptions for s in SEVERITIES]:
         products = agreement(bundle, analysis.test, Shift(name, severity), seed=analysis.seed)
-        joint, ttt, online = (accuracy[method, name, severity] for method in grid.methods)
+        joint, ttt, online = (accuracy[method, name, severity] for method in _OF_TTT)
         gains = {"gain_ttt": ttt - joint, "gain_ttt_online": online - joint}
         product = float(products.mean())
         rows.append({"corruption": name, "severity": severity, "inner_product": product} | gains)
@@ -159,6 +147,23 @@ def gradients(analysis: Analysis, out: Path, progress: Progress) -> Path:
         settings=analysis.settings,
         more=found,
     )
+
+
+def _accuracy(analysis: Analysis, out: Path, progress: Progress) -> dict[tuple, float]:
+    """By method, corruption and severity; measured where the grid does not have it yet."""
+    grid = Grid(
+        analysis.corruptions,
+        severities=tuple(SEVERITIES),
+        seeds=(analysis.seed,),
+        methods=_OF_TTT,
+        batch=analysis.batch,
+        curve=False,
+    )
+    bench = Bench(grid, analysis.bundles, partial(_itself, analysis.test))
+    cells, errors = run_bench(bench, out, engine=analysis.engine, progress=progress)
+    if errors:
+        raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
+    return {(cell.method, cell.corruption, cell.severity): cell.accuracy for cell in cells}
 
 
 def _published(bundle: Bundle) -> str:
