@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from acclimate import machine
@@ -77,12 +78,13 @@ def run_bench(
         known = _read_manifest(out / MANIFEST)
         with Store(out / STORE) as store:
             speeds = measure_speeds(tasks, store, place, engine=engine, progress=progress)
+            note = partial(_note, out / MANIFEST, known, bench, tasks, store)
+            note()  # a killed run's cells have their grid too
             try:
                 run(tasks, store, place, engine=engine, speeds=speeds, progress=progress)
             finally:  # also of a run that is interrupted
                 write_results(sorted(store.cells(answers=False), key=_line), out / RESULTS)
-                manifest = _manifest(known, bench, tasks, store.sources())
-                write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+                note()
             return store.cells(tasks), store.errors(tasks)
 
 
@@ -100,8 +102,8 @@ def _rank(name: str, known: Iterable[str]) -> tuple[int, str]:
     return (names.index(name) if name in names else len(names), name)
 
 
-def _manifest(known: dict, bench: Bench, tasks: Sequence[Task], commits: Sequence[str]) -> dict:
-    """What is needed to run all grids of the folder again."""
+def _note(path: Path, known: dict, bench: Bench, tasks: Sequence[Task], store: Store) -> None:
+    """Write down what is needed to run all grids of the folder again."""
     grid = asdict(bench.grid) | {"bundles": list(bench.bundles)}
     grid |= {"dataset": tasks[0].dataset, "images": tasks[0].n_images}
     grid = json.loads(json.dumps(grid))
@@ -111,13 +113,14 @@ def _manifest(known: dict, bench: Bench, tasks: Sequence[Task], commits: Sequenc
         names = ("recipe", "architecture", "weights_sha256", "provenance")
         bundles[label] = {name: record[name] for name in names}
     methods = {task.method: asdict(settings_of(task.method)) for task in tasks}
-    return {
+    manifest = {
         "grids": [*(old for old in known["grids"] if old != grid), grid],
         "bundles": bundles,
         "methods": known["methods"] | methods,
-        "commits": list(commits),
+        "commits": list(store.sources()),
         "machine": machine.describe(),
     }
+    write_text(path, json.dumps(manifest, indent=2) + "\n")
 
 
 def _read_manifest(path: Path) -> dict:

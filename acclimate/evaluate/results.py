@@ -35,8 +35,7 @@ COLUMNS = (*_MEASURED, "error", "corruption_error", "oracle_accuracy", "oracle_s
 """The columns of ``results.csv``.
 
 ``error`` is 1 − accuracy. ``corruption_error`` is the error over that of the frozen classifier on
-the same images (Hendrycks and Dietterich 2019, § 4.2, for one severity); where several bundles
-have one, that of the first bundle by name.
+the same images (Hendrycks and Dietterich 2019, § 4.2, for one severity), of the row's own bundle.
 ``oracle_accuracy`` is the best of the curve, chosen by labels, and ``oracle_steps`` after how many
 steps: never what a method reaches, but how much its number of steps matters. Empty is unknown.
 """
@@ -61,8 +60,7 @@ def write_results(cells: Sequence[Cell], path: Path) -> None:
 
 def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
     """The lines of the file, by `COLUMNS`."""
-    frozen = sorted((cell for cell in cells if cell.method == BASELINE), key=lambda c: c.bundle)
-    baseline = {_place(cell): 1 - cell.accuracy for cell in reversed(frozen)}
+    baseline = {_place(cell): 1 - cell.accuracy for cell in cells if cell.method == BASELINE}
     for cell in cells:
         row: dict[str, object] = {name: getattr(cell, name) for name in _MEASURED}
         row["error"] = 1 - cell.accuracy
@@ -79,4 +77,4 @@ def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
 
 def _place(cell: Cell) -> tuple:
     shift = (cell.corruption, cell.severity, cell.order, cell.seed)
-    return (cell.dataset, cell.n_images, *shift)
+    return (cell.bundle, cell.dataset, cell.n_images, *shift)

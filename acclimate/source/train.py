@@ -163,7 +163,7 @@ def make(work: Work, recipe: Recipe, classes: Sequence[str], *, origin: str) -> 
         objective=None if work.objective is None else work.objective.requires_grad_(False).cpu(),
         options=work.options,
         form=recipe.form,
-        provenance=_provenance(work.settings, work.run, origin),
+        provenance=_provenance(work, origin),
     )
 
 
@@ -211,15 +211,18 @@ def _shared(kind: type[Objective], settings: SourceSettings, images: int) -> dic
     return {name: known[name] for name in inspect.signature(kind).parameters if name in known}
 
 
-def _provenance(settings: SourceSettings, run: Run, origin: str) -> dict[str, Any]:
+def _provenance(work: Work, origin: str) -> dict[str, Any]:
     """What a reader of a bundle wants to know of its making."""
+    target = {"target_images": len(work.target.images)} if work.target else {}
     return {
         "source": origin,
-        "seed": run.seed,
-        "settings": asdict(settings),
+        "images": len(work.source.images),
+        **target,
+        "seed": work.run.seed,
+        "settings": asdict(work.settings),
         "seconds": {
             stage: round(sum(epoch["seconds"] for epoch in epochs), 1)
-            for stage, epochs in run.history.items()
+            for stage, epochs in work.run.history.items()
         },
         "acclimate": __version__,
         "torch": torch.__version__,

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 
 from acclimate.errors import InputError
+from acclimate.evaluate import bench as module
 from acclimate.evaluate import engines
 from acclimate.evaluate.bench import Bench, plan, run_bench
 from acclimate.evaluate.results import TIMINGS
@@ -113,6 +114,15 @@ def test_an_interrupted_run_leaves_its_results(bench, tmp_path):
         run_bench(bench, tmp_path, progress=stop)
     assert len(rows(tmp_path)) == 1
     assert (tmp_path / "manifest.json").exists()
+
+
+def test_a_killed_run_s_cells_have_their_grid(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run", never)
+    monkeypatch.setattr(module, "write_results", never)  # nothing is done afterwards
+    with pytest.raises(AssertionError):
+        run_bench(bench, tmp_path)
+    (grid,) = json.loads((tmp_path / "manifest.json").read_text())["grids"]
+    assert grid["seeds"] == list(GRID.seeds)
 
 
 def test_only_failures_of_this_bench_are_told(bench, tmp_path, monkeypatch):

@@ -54,11 +54,13 @@ def test_corruption_errors_are_relative_to_the_frozen_classifier_on_the_same_ima
     assert errors == [1.0] * 6 + [pytest.approx(0.7 / 0.4), 1.0, pytest.approx(0.5)]
 
 
-def test_the_first_bundle_by_name_is_the_baseline_whatever_comes_first():
+def test_the_baseline_is_the_bundle_s_own():
     other = replace(FROZEN, bundle="a bundle", accuracy=0.2)
     for cells in ([CELL, FROZEN, other], [CELL, other, FROZEN]):
         row = next(rows_of(cells))
-        assert row["corruption_error"] == pytest.approx(0.7 / 0.8)
+        assert row["corruption_error"] == pytest.approx(0.7 / 0.4)
+    row = next(rows_of([CELL, other]))
+    assert row["corruption_error"] == ""
 
 
 def test_a_frozen_classifier_without_errors_is_no_baseline():

@@ -25,7 +25,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Look:
-    """When an adapter is looked at: before the first step on each batch, and after the last."""
+    """How an adapter is looked at, before the first step on each batch and after the last."""
 
     steps: int = 20
     """Gradient steps a batch."""
@@ -36,7 +36,7 @@ class Look:
     batch_statistics: bool = False
     """Always answer with the batch's own in batch norm, whatever the method does."""
 
-    def at(self, published: AdapterSettings) -> AdapterSettings:
+    def settings_for(self, published: AdapterSettings) -> AdapterSettings:
         """A method's settings while it is looked at, in float32."""
         settings = replace(published, steps=self.steps, seed=self.seed, precision="fp32")
         return replace(settings, normalisation="batch") if self.batch_statistics else settings
@@ -88,7 +88,7 @@ def semantics(
         data: Test images.
         source: Clean images that the classifier knows.
         shifts: What happens to the test images.
-        look: When.
+        look: How.
 
     Yields:
         A row for each shift, number of steps (0 and all) and part.
@@ -133,19 +133,21 @@ def features(
     published = settings_of(name)
     if published.reset != "batch" or not published.steps or look.steps < 1:
         raise InputError(f"{name} does not learn from each batch anew; choose cta, cta-paper or y.")
-    adapter = Adapter(bundle, name, look.at(published))
+    adapter = Adapter(bundle, name, look.settings_for(published))
     labels, before, after = [], [], []
     for arrived in streams.shuffled(data.images, shift, batch=look.batch, seed=look.seed):
         with _looking(adapter) as seen:
             adapter.trace(arrived.images)
-        before.append(seen[0])
-        after.append(seen[-1])
+        # What went with a small batch, to make it large enough, is no answer.
+        fresh = len(arrived.numbers)
+        before.append(tuple(part[-fresh:] for part in seen[0]))
+        after.append(tuple(part[-fresh:] for part in seen[-1]))
         labels.append(data.labels[arrived.numbers])
     classes = torch.cat(labels).numpy()
     return _joined(before, classes), _joined(after, classes)
 
 
-def _joined(parts: Sequence[tuple[Tensor, Tensor]], labels: Int64[np.ndarray, " n"]) -> Features:
+def _joined(parts: Sequence[Sequence[Tensor]], labels: Int64[np.ndarray, " n"]) -> Features:
     encoded, projected = (torch.cat(part).cpu().numpy() for part in zip(*parts))
     return Features(encoded, projected, labels)
 

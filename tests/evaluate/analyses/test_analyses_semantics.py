@@ -1,8 +1,10 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from acclimate.adapt import Adapter
 from acclimate.data import LabelledImages, Shift, corrupt
@@ -60,6 +62,12 @@ def adapted(bundle, name, data, steps, batch):
     return torch.cat(inner).numpy(), torch.cat(outer).numpy(), torch.cat(labels).numpy()
 
 
+def encoded(bundle, images):
+    unit = bundle.preprocessing.unit(images)
+    with torch.no_grad():
+        return bundle.twin.encoder(bundle.preprocessing.normalize(unit)).numpy()
+
+
 @pytest.mark.parametrize("name", ["cta-paper", "y"])
 def test_features_are_those_of_the_adapted_model(bundle_of, data, name):
     bundle = bundle_of(name)
@@ -75,10 +83,35 @@ def test_features_are_those_of_the_adapted_model(bundle_of, data, name):
 def test_before_is_the_model_as_it_is_in_the_bundle(bundle, data):
     before, _ = features(bundle, "cta-paper", data, FOG, Look(1, 40))
     numbers = permutation(key(0, "stream"), 40)
-    unit = bundle.preprocessing.unit(corrupt(data.images, "fog", 5, seed=0)[numbers])
-    with torch.no_grad():
-        expected = bundle.twin.encoder(bundle.preprocessing.normalize(unit)).numpy()
+    expected = encoded(bundle, corrupt(data.images, "fog", 5, seed=0)[numbers])
     np.testing.assert_allclose(before.projector, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_small_last_batch_counts_alone(bundle, data):
+    """Though it learns with recent images."""
+    few = replace(data, images=data.images[:17], labels=data.labels[:17])
+    before, after = features(bundle, "cta-paper", few, FOG, Look(1, 16))
+    numbers = permutation(key(0, "stream"), 17)
+    expected = encoded(bundle, corrupt(few.images, "fog", 5, seed=0)[numbers])
+    np.testing.assert_allclose(before.projector, expected, rtol=1e-4, atol=1e-5)
+    assert (before.labels == few.labels[numbers].numpy()).all()
+    assert after.encoder.shape == before.encoder.shape
+
+
+def test_batch_statistics_from_the_start(bundle, data):
+    before, after = features(bundle, "cta-paper", data, FOG, Look(1, 40, batch_statistics=True))
+    twin = copy.deepcopy(bundle.twin)
+    for module in twin.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+    numbers = permutation(key(0, "stream"), 40)
+    seen = corrupt(data.images, "fog", 5, seed=0)[numbers]
+    expected = encoded(replace(bundle, twin=twin), seen)
+    np.testing.assert_allclose(before.projector, expected, rtol=1e-4, atol=1e-5)
+    own, _ = features(bundle, "cta-paper", data, FOG, Look(1, 40))
+    assert not np.allclose(own.projector, expected, rtol=1e-2)
+    # The published step is so small that it hardly moves a feature.
+    np.testing.assert_allclose(after.projector, before.projector, rtol=0.05, atol=0.05)
 
 
 def test_rows_are_what_their_names_say(bundle, data):
