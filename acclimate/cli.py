@@ -20,15 +20,19 @@ from acclimate.source.presets import PRESETS, with_epochs
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``acclimate``; bad input ends in one sentence and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with one_sentence():
+    with one_sentence("run the same command again to resume"):
         command = _parse(given)
         keep_freed_memory()
         command.run(Console())
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
-    """Within it, bad input ends the program with a sentence and exit code 2."""
+def one_sentence(interrupted: str) -> Iterator[None]:
+    """Within it, bad input ends the program with a sentence and exit code 2.
+
+    Args:
+        interrupted: What to do after Ctrl-C.
+    """
     try:
         yield
     except InputError as error:
@@ -36,7 +40,7 @@ def one_sentence() -> Iterator[None]:
     except OSError as error:  # of a path that a library could not open
         _end(f"{error.strerror or error}: {error.filename}.", 2)
     except KeyboardInterrupt:
-        _end("interrupted; run the same command again to resume.", 130)
+        _end(f"interrupted; {interrupted}.", 130)
 
 
 def _end(reason: str, code: int) -> NoReturn:

@@ -16,16 +16,16 @@ from math import sqrt
 from pathlib import Path
 
 import torch
+from bundles import FOUR, Trained, in_processes, test_images
 from common import finish, show_rows, start, told, write_table
-from methods import SINGLE, Trained, in_processes, test_images
-from methods import Arguments as Study
+from methods import SINGLE
 from torch.nn.functional import cosine_similarity
 
 from acclimate.bundle import Bundle
 from acclimate.data import Shift
 from acclimate.evaluate.analyses.gradients import gradients
 from acclimate.memory import keep_freed_memory
-from acclimate.methods import METHODS
+from acclimate.methods import method as method_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Arguments(Trained):
     """Where agreement.csv and agreement.json are written."""
     methods: tuple[str, ...] = tuple(SINGLE)
     """Methods that learn from each image alone, on their own bundles."""
-    corruptions: tuple[str, ...] = ("none", *Study.corruptions)
+    corruptions: tuple[str, ...] = ("none", *FOUR)
     """At severity 5."""
     images: int = 200
     """Test images under each corruption, evenly spaced."""
@@ -70,7 +70,7 @@ def measured(arguments: Arguments, task: tuple[str, str]) -> Row:
     """A method's row for a corruption."""
     keep_freed_memory()
     method, corruption = task
-    row = METHODS[method]
+    row = method_of(method)
     bundle = Bundle.load(arguments.out / "bundles" / row.recipe)
     images = test_images(arguments.data, arguments.images)
     shift = Shift(corruption, 0 if corruption == "none" else 5)
@@ -78,7 +78,7 @@ def measured(arguments: Arguments, task: tuple[str, str]) -> Row:
     for _, first, second in gradients(bundle, images, shift):
         cosines.append(float(cosine_similarity(first, second, 0)))
         falls.append(row.settings.learning_rate * float(first @ second))
-    return Row(method, corruption, arguments.images, *summary(cosines), *summary(falls))
+    return Row(method, corruption, len(images.images), *summary(cosines), *summary(falls))
 
 
 def summary(values: Sequence[float]) -> tuple[float, float]:

@@ -11,10 +11,10 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
+from typing import Literal, get_args
 
+from bundles import FOUR, Trained, in_processes, test_images
 from common import finish, start, told, write_table
-from methods import Arguments as Study
-from methods import Trained, in_processes, test_images
 from rich.console import Console
 
 from acclimate.bundle import Bundle
@@ -22,10 +22,9 @@ from acclimate.data import Shift
 from acclimate.evaluate.analyses.record import write_record
 from acclimate.evaluate.measure import measure, settings_of
 from acclimate.memory import keep_freed_memory
-from acclimate.methods import METHODS, AdapterSettings
+from acclimate.methods import AdapterSettings, method
 
-PUBLISHED, STEPS, STATISTICS = "as published", "three times the steps", "batch statistics"
-TIMES = 3
+Change = Literal["as published", "three times the steps", "batch statistics"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ class Arguments(Trained):
         *("cta-paper", "y", "cta-c", "tttpp", "clust3", "nc-ttt", "rec-ttt", "ttt-flow"),
     )
     """On their own bundles."""
-    changes: tuple[str, ...] = (PUBLISHED, STEPS, STATISTICS)
+    changes: tuple[Change, ...] = get_args(Change)
     """What to try."""
-    corruptions: tuple[str, ...] = Study.corruptions
+    corruptions: tuple[str, ...] = FOUR
     """At severity 5."""
     images: int = 500
     """Test images under each corruption, evenly spaced."""
@@ -62,7 +61,7 @@ def main(arguments: Arguments) -> None:
     cases = list(product(arguments.methods, arguments.changes))
     tasks = list(product(cases, arguments.corruptions))
     found = in_processes(partial(curve, arguments), tasks, arguments.workers, "changed settings")
-    curves: dict[tuple[str, str], list[tuple[float, ...]]] = {case: [] for case in cases}
+    curves: dict[tuple[str, Change], list[tuple[float, ...]]] = {case: [] for case in cases}
     for (case, _), measured in zip(tasks, found):
         curves[case].append(measured)
     rows = [row for case in cases for row in rows_of(case, curves[case])]
@@ -81,26 +80,30 @@ def main(arguments: Arguments) -> None:
         finish({"arguments": told(arguments)}, 0, arguments.results / "changed.json")
 
 
-def curve(arguments: Arguments, task: tuple[tuple[str, str], str]) -> tuple[float, ...]:
+def curve(arguments: Arguments, task: tuple[tuple[str, Change], str]) -> tuple[float, ...]:
     """Accuracy before the first step and after each."""
     keep_freed_memory()
     (name, change), corruption = task
-    bundle = Bundle.load(arguments.out / "bundles" / METHODS[name].recipe)
+    bundle = Bundle.load(arguments.out / "bundles" / method(name).recipe)
     images = test_images(arguments.data, arguments.images)
     settings, shift = changed(settings_of(name), change), Shift(corruption, 5)
     (cell,) = measure(bundle, name, images, [shift], settings=settings, curve=True)
     return cell.curve
 
 
-def changed(settings: AdapterSettings, change: str) -> AdapterSettings:
+def changed(settings: AdapterSettings, change: Change) -> AdapterSettings:
     """The published settings, or one of them changed."""
-    if change == STEPS:
-        return replace(settings, steps=TIMES * settings.steps)
-    return replace(settings, normalisation="batch") if change == STATISTICS else settings
+    match change:
+        case "as published":
+            return settings
+        case "three times the steps":
+            return replace(settings, steps=3 * settings.steps)
+        case "batch statistics":
+            return replace(settings, normalisation="batch")
 
 
-def rows_of(case: tuple[str, str], curves: list[tuple[float, ...]]) -> list[Row]:
-    """A row for each quarter of the published steps."""
+def rows_of(case: tuple[str, Change], curves: list[tuple[float, ...]]) -> list[Row]:
+    """A row for each quarter of the published steps, or so."""
     means = [mean(values) for values in zip(*curves)]
     every = max(settings_of(case[0]).steps // 4, 1)
     return [Row(*case, step, round(means[step], 5)) for step in range(0, len(means), every)]

@@ -133,7 +133,7 @@ def steps_of(measured: Sequence[Measured]) -> Iterator[Steps]:
     for row in dict.fromkeys(each.row for each in corrupted):
         mine = [each for each in corrupted if each.row == row]
         most = max(each.task.n_images for each in mine)
-        mine = [each for each in mine if each.task.n_images == most]
+        mine = _whole([each for each in mine if each.task.n_images == most])
         curve = [mean(values) for values in zip(*(each.cell.curve for each in mine))]
         seeds = {each.cell.seed for each in mine}
         means = [mean(m.cell.accuracy for m in mine if m.cell.seed == seed) for seed in seeds]
@@ -149,11 +149,16 @@ def steps_of(measured: Sequence[Measured]) -> Iterator[Steps]:
         )
 
 
+def _whole(measured: Sequence[Measured]) -> list[Measured]:
+    """Those of seeds that have all the corruptions that one of them has."""
+    places = {each.cell.corruption for each in measured}
+    there = {(each.cell.seed, each.cell.corruption) for each in measured}
+    return [m for m in measured if all((m.cell.seed, place) in there for place in places)]
+
+
 def _counts(each: Measured, where: str) -> bool:
-    cell = each.cell
-    if cell.order != "shuffled" or where == "clean":
-        return cell.order == "shuffled" and cell.corruption == CLEAN
-    return cell.corruption == where if where != CORRUPTED else cell.corruption in PUBLISHED
+    places = {"clean": (CLEAN,), CORRUPTED: PUBLISHED}.get(where, (where,))
+    return each.cell.order == "shuffled" and each.cell.corruption in places
 
 
 def _stream(each: Measured) -> tuple:

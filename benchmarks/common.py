@@ -32,7 +32,7 @@ CLASSES = 10
 
 def start(main: Callable[[Any], None], options: type) -> None:
     """Read options, call; bad input ends in a sentence."""
-    with one_sentence():
+    with one_sentence("run the same command again"):
         main(tyro.cli(options))
 
 

@@ -15,15 +15,15 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
+from bundles import Trained, in_processes, test_images
 from common import finish, show_rows, start, told, write_table
-from methods import Trained, in_processes, test_images
 
 from acclimate.bundle import Bundle
 from acclimate.data import Shift, load, subset
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.analyses.semantics import Look, Semantics, semantics
 from acclimate.memory import keep_freed_memory
-from acclimate.methods import METHODS
+from acclimate.methods import method as method_of
 
 Key = tuple[str, str, str, int]
 """Method, statistics, part, steps."""
@@ -61,7 +61,8 @@ class Row:
     drift: float
     """nan for the part that the head does not read."""
     worse: int
-    """Under how many corruptions the drift is greater than before the first step."""
+    """Under how many corruptions the drift is greater than before the first step; none where it is
+    nan, or where there was no step."""
 
 
 def main(arguments: Arguments) -> None:
@@ -91,7 +92,7 @@ def looked(arguments: Arguments, task: tuple[str, str, str]) -> list[Semantics]:
     """A method under a corruption, before the first step on each batch and after the last."""
     keep_freed_memory()
     method, statistics, corruption = task
-    bundle = Bundle.load(arguments.out / "bundles" / METHODS[method].recipe)
+    bundle = Bundle.load(arguments.out / "bundles" / method_of(method).recipe)
     images = test_images(arguments.data, arguments.images)
     source = subset(load(arguments.data, "train"), arguments.source_images)
     look = Look(arguments.steps, batch_statistics=STATISTICS[statistics])

@@ -6,15 +6,15 @@
 The protocol of the main table: 2,000 test images under each of the 15 corruptions at severity 5 and
 clean, three seeds at deployment; methods that learn from each image alone on fewer. Each part is a
 benchmark of its own, which this gives the same bundles and the same grid. Killed, it resumes, but
-looks and reasons, minutes long, begin anew. Fewer recipes make a table of fewer methods, for which
-only the parts table and verdicts can be asked; ``--plan`` says how long the table takes.
+looks and reasons begin anew. Fewer recipes make a table of fewer methods, for which only the parts
+table and verdicts can be asked; ``--plan`` says how long the table takes.
 """
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import agreement
 import changed
@@ -23,69 +23,64 @@ import drift
 import methods
 import streams
 import temperature
+from bundles import Budget
 from common import start
 from rich.console import Console
 
 from acclimate.commands.analyse import Analyse
 from acclimate.data.corruptions import PUBLISHED
+from acclimate.errors import InputError
 from acclimate.methods import RECIPES
 
 Part = Literal["table", "temperatures", "looks", "arrivals", "reasons", "verdicts"]
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Budget):
     """What to run on, and where to write."""
 
-    data: str
-    """A data set with labels: a name, or a folder or zip of split/class/image."""
-    out: Path
-    """Bundles, checkpoints, and the grids: grid, and streams for how images arrive."""
     results: Path | None = None
     """Where tables, analyses, settings and machine are copied."""
     parts: tuple[Part, ...] = get_args(Part)
     """Which parts to run, in this order."""
     recipes: tuple[str, ...] = tuple(RECIPES)
     """Of the table: which bundles to make."""
-    epochs: int = methods.Arguments.epochs
-    """Of every stage."""
-    train_images: int = methods.Arguments.train_images
-    """Source images, evenly spaced."""
     images: int = 2000
     """Test images under each corruption, evenly spaced."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of order, corruption and views at deployment."""
     transformer_images: int = methods.Arguments.transformer_images
     """The same for ttt-mae."""
-    workers: int = 2
-    """Processes of one thread each."""
     plan: bool = False
     """Train, and only say what the table would measure and how long it takes."""
 
 
 def main(arguments: Arguments) -> None:
     """Part by part."""
+    if arguments.recipes != Arguments.recipes and {*arguments.parts} - {"table", "verdicts"}:
+        raise InputError("some recipes are enough for a table alone; add --parts table verdicts.")
     for name in ("table",) if arguments.plan else arguments.parts:
         Console().rule(name)
         RUN[name](arguments)
+
+
+def budget(arguments: Arguments) -> dict[str, Any]:
+    """What all that train take."""
+    return {field.name: getattr(arguments, field.name) for field in fields(Budget)}
 
 
 def table(arguments: Arguments) -> None:
     """All methods under all corruptions: CTA's tables 2 to 4, TTT's table 1, figure 3."""
     methods.main(
         methods.Arguments(
-            arguments.data,
-            arguments.out,
-            arguments.results,
-            epochs=arguments.epochs,
-            train_images=arguments.train_images,
+            **budget(arguments),
+            results=arguments.results,
             images=arguments.images,
             transformer_images=arguments.transformer_images,
             corruptions=PUBLISHED,
             oracle_corruptions=3,
             recipes=arguments.recipes,
             seeds=arguments.seeds,
-            workers=arguments.workers,
             plan=arguments.plan,
         )
     )
@@ -93,16 +88,7 @@ def table(arguments: Arguments) -> None:
 
 def temperatures(arguments: Arguments) -> None:
     """CTA's table 1."""
-    temperature.main(
-        temperature.Arguments(
-            arguments.data,
-            arguments.out,
-            epochs=arguments.epochs,
-            train_images=arguments.train_images,
-            images=arguments.images,
-            workers=arguments.workers,
-        )
-    )
+    temperature.main(temperature.Arguments(**budget(arguments), images=arguments.images))
 
 
 def looks(arguments: Arguments) -> None:
@@ -134,11 +120,13 @@ def reasons(arguments: Arguments) -> None:
 
 
 def verdicts(arguments: Arguments) -> None:
-    """The papers' claims as differences with intervals; and all analyses, copied."""
-    claims.main(claims.Arguments(arguments.out / "grid", arguments.results))
-    found = arguments.out / "grid" / "analyses"
-    if arguments.results and found.exists():
-        shutil.copytree(found, arguments.results / "analyses", dirs_exist_ok=True)
+    """The papers' claims as differences with intervals; and all that was measured, copied."""
+    grid, results = arguments.out / "grid", arguments.results
+    claims.main(claims.Arguments(grid, results))
+    if results:
+        methods.publish(grid, results)  # again, for looks have added to it
+        if (found := grid / "analyses").exists():
+            shutil.copytree(found, results / "analyses", dirs_exist_ok=True)
 
 
 RUN: dict[Part, Callable[[Arguments], None]] = {

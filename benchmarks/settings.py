@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bundles import Budget, alone, settings
 from common import finish, start, told, write_table
 from jaxtyping import Bool
-from methods import Arguments as Study
-from methods import alone, settings
 from rich.console import Console
 from rich.table import Table
 
@@ -71,8 +70,8 @@ class Arguments:
     """Bundle, checkpoints and answers."""
     results: Path | None = None
     """Where held_out.csv and held_out.json are written."""
-    model: str = Study.model
-    epochs: int = Study.epochs
+    model: str = Budget.model
+    epochs: int = Budget.epochs
     images: int = 2500
     """Held-out images at most."""
     workers: int = 2

@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from bundles import FOUR, Trained, test_images
 from common import start
-from methods import Arguments as Study
-from methods import Trained, run_all, test_images
+from methods import run_all
 
 from acclimate.evaluate.bench import Bench
 from acclimate.evaluate.task import Grid
-from acclimate.memory import keep_freed_memory
-from acclimate.methods import METHODS
+from acclimate.methods import method
 
 ORDERS = ("class-correlated", "label-shifted", "gradual", "continual", "mixed")
 
@@ -29,7 +28,7 @@ class Arguments(Trained):
 
     methods: tuple[str, ...] = ("source", "ptbn", "tent", "ttt-online", "tttpp", "y", "cta")
     """On their own bundles."""
-    corruptions: tuple[str, ...] = Study.corruptions
+    corruptions: tuple[str, ...] = FOUR
     """At severity 5; of noise that grows, the first."""
     batches: tuple[int, ...] = (1, 8, 32, 512)
     """Beside the usual 128."""
@@ -43,14 +42,13 @@ class Arguments(Trained):
 
 def main(arguments: Arguments) -> None:
     """Measure everything, bench by bench."""
-    keep_freed_memory()
     out = arguments.out / "streams"
     run_all(benches(arguments), out, workers=arguments.workers, only_plan=arguments.plan)
 
 
 def benches(arguments: Arguments) -> Iterator[Bench]:
     """Those that share batch size and images."""
-    recipes = {name: METHODS[name].recipe for name in arguments.methods}
+    recipes = {name: method(name).recipe for name in arguments.methods}
     bundles = {name: arguments.out / "bundles" / name for name in dict.fromkeys(recipes.values())}
     some, more = (
         partial(test_images, arguments.data, count)

@@ -25,9 +25,12 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
+
+from common import start
 
 from acclimate.evaluate.measure import LR0
 from acclimate.files import write_text
@@ -35,20 +38,30 @@ from acclimate.quickstart import HELD_OUT
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+MARK = re.compile(r"<!-- [a-z-]+: [^>]+\.(?:csv|json) -->")
 MARKED = re.compile(r"<!-- ([a-z-]+): ([^>]+) -->\n((?:\|.*\n)+)")
 CLEAN = "none"
 
-Row = list[str]
-Filler = Callable[[Sequence[Path], Row, list[Row]], list[Row]]
-"""From files, the header and rows to rows with their figures."""
+Cells = list[str]
+Row = tuple[str, ...]
+"""Method, bundle and number of images."""
+Stream = tuple[str, str]
+"""Corruption and seed."""
+Found = dict[Stream, float]
+Filler = Callable[[Sequence[Path], Cells, list[Cells]], list[Cells]]
+"""From files, the header and rows to rows with their figures.
+
+Raises KeyError if a row is about something that was not measured."""
 
 
 def filled(page: str, root: Path = ROOT) -> str:
     """A page with all marked tables filled.
 
     Raises:
-        KeyError: a row is about something that was not measured.
+        KeyError: a row is about something that was not measured, or a mark has no table below it.
     """
+    if len(MARKED.findall(page)) != len(MARK.findall(page)):
+        raise KeyError("there is a mark without a table right below it")
 
     def fill(match: re.Match[str]) -> str:
         kind, sources, table = match.groups()
@@ -61,12 +74,12 @@ def filled(page: str, root: Path = ROOT) -> str:
     return MARKED.sub(fill, page)
 
 
-def cells_of(line: str) -> Row:
+def cells_of(line: str) -> Cells:
     """A row's cells."""
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def bare(cells: Iterable[str]) -> tuple[str, ...]:
+def bare(cells: Iterable[str]) -> Row:
     """Cells without emphasis."""
     return tuple(cell.strip("*`") for cell in cells)
 
@@ -84,120 +97,134 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 @cache
-def accuracies(path: Path) -> dict[tuple[str, ...], list[float]]:
-    """By method, bundle, number of images, corruption and seed; several where severities are."""
-    found = defaultdict(list)
-    for row in read(path):
+def accuracies(path: Path) -> dict[Row, Found]:
+    """By method, bundle and number of images; of several severities the greatest counts."""
+    found: dict[Row, Found] = defaultdict(dict)
+    for row in sorted(read(path), key=lambda row: float(row.get("severity", 0))):
         if row["corruption"] not in HELD_OUT:
-            names = ("method", "bundle", "n_images", "corruption", "seed")
-            found[tuple(row.get(name, "") for name in names)].append(float(row["accuracy"]))
+            name = tuple(row.get(part, "") for part in ("method", "bundle", "n_images"))
+            found[name][row["corruption"], row.get("seed", "")] = float(row["accuracy"])
     return found
 
 
-def both(path: Path, *row: str) -> tuple[float, float] | None:
-    """Clean, and the mean over corruptions; None of what was not measured."""
-    found = {key: values for key, values in accuracies(path).items() if key[: len(row)] == row}
-    clean = [value for key, values in found.items() if key[3] == CLEAN for value in values]
-    corrupted = [value for key, values in found.items() if key[3] != CLEAN for value in values]
-    return (mean(clean), mean(corrupted)) if clean and corrupted else None
+def found_of(path: Path, *row: str) -> Found:
+    """What was measured of rows that begin so, without seeds that lack a corruption.
+
+    Raises:
+        KeyError: nothing was, on corrupted images.
+    """
+    mine = (found for key, found in accuracies(path).items() if key[: len(row)] == row)
+    found = {stream: value for some in mine for stream, value in some.items()}
+    places, seeds = ({stream[part] for stream in found} for part in (0, 1))
+    whole = {seed for seed in seeds if all((place, seed) in found for place in places)}
+    if not places - {CLEAN} or not whole:
+        raise KeyError(f"{path.name} has nothing of {' '.join(row)}")
+    return {stream: value for stream, value in found.items() if stream[1] in whole}
 
 
-def deviation(path: Path, *row: str) -> str:
+def both(found: Found, of: Iterable[Stream]) -> list[float | None]:
+    """Clean, and the mean over corruptions; None of what was not measured on all of these."""
+    parts = ([s for s in of if s[0] == CLEAN], [s for s in of if s[0] != CLEAN])
+    return [
+        mean(found[stream] for stream in part) if part and all(s in found for s in part) else None
+        for part in parts
+    ]
+
+
+def deviation(found: Found) -> str:
     """How far the mean over corruptions varies over seeds, in points; nothing of one seed."""
     seeds = defaultdict(list)
-    for (*name, corruption, seed), values in accuracies(path).items():
-        if tuple(name) == row and corruption != CLEAN:
-            seeds[seed] += values
+    for (place, seed), value in found.items():
+        if place != CLEAN:
+            seeds[seed].append(value)
     means = [mean(values) for values in seeds.values()]
     return f" ± {100 * stdev(means):.1f}" if len(means) > 1 else ""
 
 
-def figures(sources: Sequence[Path], header: Row, rows: list[Row]) -> list[Row]:
+def figures(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
     """Two columns for each file, at the end."""
 
-    def of(path: Path, row: Row) -> tuple[float, float]:
+    def of(path: Path, row: Cells) -> list[float | None]:
         if path.name == "held_out.csv":
-            [found] = [r for r in read(path) if (r["setting"], r["method"]) == bare(row[:2])]
-            return float(found["clean"]), float(found["mean"])
-        several = len({key[1] for key in accuracies(path)}) > 1
-        if (found := both(path, *bare(row[: 1 + several]))) is None:
-            raise KeyError(row[0])
-        return found
+            measured = {(r["setting"], r["method"]): r for r in read(path)}[bare(row[:2])]
+            return [float(measured["clean"]), float(measured["mean"])]
+        several = len({bundle for _, bundle, _ in accuracies(path)}) > 1
+        found = found_of(path, *bare(row[: 1 + several]))
+        return both(found, found)
 
-    figured = 2 * len(sources)
-    return [
-        row[: len(header) - figured]
-        + [percent(value) for path in sources for value in of(path, row)]
-        for row in rows
-    ]
+    words = len(header) - 2 * len(sources)
+    return [row[:words] + [percent(x) for path in sources for x in of(path, row)] for row in rows]
 
 
-def adapting(sources: Sequence[Path], header: Row, rows: list[Row]) -> list[Row]:
-    """Six columns of a method and its bundle."""
+def adapting(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """Six columns of a method and its bundle, all of the method's own seeds and corruptions."""
     [path] = sources
 
-    def of(row: Row) -> Row:
+    def of(row: Cells) -> Cells:
         method, *rest = bare(row[:3])
-        frozen, statistics, still, learned = (
-            both(path, name, *rest) for name in ("source", "ptbn", method + LR0, method)
+        mine = found_of(path, method, *rest)
+        frozen, statistics, still = (
+            both(accuracies(path).get((name, *rest), {}), mine)
+            for name in ("source", "ptbn", method + LR0)
         )
-        nothing = (None, None)
-        values = (*(frozen or nothing), (statistics or nothing)[1], (still or nothing)[1])
-        clean, corrupted = map(percent, learned or nothing)
-        spread = deviation(path, method, *rest)
-        return [*row[:3], *map(percent, values), clean, corrupted + spread]
+        *words, last = map(percent, (*frozen, statistics[1], still[1], *both(mine, mine)))
+        return [*row[:3], *words, last + deviation(mine)]
 
     return [of(row) for row in rows]
 
 
-def by_corruption(sources: Sequence[Path], header: Row, rows: list[Row]) -> list[Row]:
+def by_corruption(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
     """A column for each corruption."""
     [path] = sources
     places = [CLEAN if name == "clean" else name.replace(" ", "_") for name in header[3:]]
-    found: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    for (*name, _), values in accuracies(path).items():
-        found[tuple(name)] += values
-    table = [[mean(found[*bare(row[:3]), place]) for place in places] for row in rows]
+
+    def of(row: Cells) -> Cells:
+        found = found_of(path, *bare(row[:3]))
+        return [percent(mean(v for s, v in found.items() if s[0] == place)) for place in places]
+
+    table = [of(row) for row in rows]
     rivals = [values for row, values in zip(rows, table) if row[2] == rows[0][2]]
-    best = [max(values) for values in zip(*rivals)]
-    return [
-        row[:3]
-        + [
-            f"**{percent(value)}**" if value == top and values in rivals else percent(value)
-            for value, top in zip(values, best)
-        ]
-        for row, values in zip(rows, table)
-    ]
+    best = [max(values, key=float) for values in zip(*rivals)]
+
+    def bold(row: Cells, values: Cells) -> Cells:
+        may = row[2] == rows[0][2]
+        return [f"**{v}**" if may and v == top else v for v, top in zip(values, best)]
+
+    return [row[:3] + bold(row, values) for row, values in zip(rows, table)]
 
 
-def changed(sources: Sequence[Path], header: Row, rows: list[Row]) -> list[Row]:
+def changed(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
     """A column for each change."""
     [path] = sources
     found = {(r["method"], r["steps"], r["change"]): float(r["accuracy"]) for r in read(path)}
+    known = {(row["method"], row["steps"]) for row in read(path)}
+    changes = {row["change"] for row in read(path)}
+    for name in [*(set(header[2:]) - changes), *({bare(row[:2]) for row in rows} - known)]:
+        raise KeyError(f"{path.name} has nothing of {name}")
     return [
         row[:2] + [percent(found.get((*bare(row[:2]), change))) for change in header[2:]]
         for row in rows
     ]
 
 
-def agreement(sources: Sequence[Path], header: Row, rows: list[Row]) -> list[Row]:
+def agreement(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
     """Two columns."""
     [path] = sources
     found = {(row["method"], row["corruption"]): row for row in read(path)}
 
-    def of(row: Row, name: str) -> str:
+    def of(row: Cells, name: str) -> str:
         measured = found[bare(row[:2])]
         return f"{float(measured[name]):+.3f} ± {float(measured[f'{name}_error']):.3f}"
 
     return [row[:2] + [of(row, name) for name in ("cosine", "fall")] for row in rows]
 
 
-def claims(sources: Sequence[Path], header: Row, rows: list[Row]) -> list[Row]:
+def claims(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
     """Two columns in the middle."""
     [path] = sources
     found = {(row["claim"], row["where"]): row for row in read(path)}
 
-    def of(row: Row) -> Row:
+    def of(row: Cells) -> Cells:
         measured = found[bare(row[:2])]
         limits = (100 * float(measured[name]) for name in ("difference", "low", "high"))
         return [measured["images"], "{:+.1f} [{:+.1f}, {:+.1f}]".format(*limits)]
@@ -205,7 +232,7 @@ def claims(sources: Sequence[Path], header: Row, rows: list[Row]) -> list[Row]:
     return [row[:2] + of(row) + row[4:] for row in rows]
 
 
-def semantics(sources: Sequence[Path], header: Row, rows: list[Row]) -> list[Row]:
+def semantics(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
     """Two columns."""
     [path] = sources
     record = json.loads(path.read_text())
@@ -215,14 +242,14 @@ def semantics(sources: Sequence[Path], header: Row, rows: list[Row]) -> list[Row
         name = (measured["method"], measured["part"], str(measured["steps"]))
         found[name].append((measured["davies_bouldin"], measured["drift"]))
 
-    def of(row: Row) -> Row:
-        indices, drifts = zip(*found[bare(row[:3])])
+    def of(row: Cells) -> Cells:
+        indices, drifts = zip(*dict(found)[bare(row[:3])])
         return [f"{mean(indices):.2f}", "-" if None in drifts else f"{mean(drifts):.1f}"]
 
     return [row[:3] + of(row) for row in rows]
 
 
-def drift(sources: Sequence[Path], header: Row, rows: list[Row]) -> list[Row]:
+def drift(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
     """Two columns."""
     [path] = sources
     found = {
@@ -248,9 +275,19 @@ KINDS: dict[str, Filler] = {
 }
 
 
-if __name__ == "__main__":
+@dataclass(frozen=True)
+class Arguments:
+    """Fill in all pages."""
+
+
+def main(arguments: Arguments) -> None:
+    """Write the pages that change."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         if (new := filled(text)) != text:
             write_text(page, new)
             print(f"{page.relative_to(ROOT)} is filled")
+
+
+if __name__ == "__main__":
+    start(main, Arguments)

@@ -14,18 +14,15 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
+from bundles import Budget, in_processes, settings, test_images, train_images, was_made
 from common import start
-from methods import Arguments as Study
-from methods import Trained, in_processes, settings, test_images
+from methods import run_all
 from rich.console import Console
 
-from acclimate.commands.bench import show_results
-from acclimate.data import load, subset
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.analyses.record import write_record
-from acclimate.evaluate.bench import Bench, run_bench
+from acclimate.evaluate.bench import Bench
 from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.engines import processes
 from acclimate.evaluate.task import Grid
 from acclimate.files import write_atomically
 from acclimate.memory import keep_freed_memory
@@ -39,14 +36,11 @@ STAGES = ("supervised", "contrastive")
 
 
 @dataclass(frozen=True)
-class Arguments(Trained):
+class Arguments(Budget):
     """What to run on, and where to write."""
 
     temperatures: tuple[float, ...] = (0.01, 0.1, 0.5)
     """τ of Eq. 4."""
-    model: str = Study.model
-    epochs: int = Study.epochs
-    train_images: int = Study.train_images
     images: int = 2000
     """Test images under each corruption, evenly spaced."""
 
@@ -58,16 +52,11 @@ def main(arguments: Arguments) -> None:
     bundles = {path.name: path for path in paths}
     load_test = partial(test_images, arguments.data, arguments.images)
     grid = Grid(("none", *PUBLISHED), methods=("source", "aligned", "aligned-bn"))
-    out = arguments.out / "grid"
-    with live() as progress:
-        engine = processes(arguments.workers)
-        cells, errors = run_bench(
-            Bench(grid, bundles, load_test), out, engine=engine, progress=progress
-        )
-    show_results(cells, errors)
+    bench = Bench(grid, bundles, load_test)
+    cells = run_all([bench], arguments.out / "temperatures", workers=arguments.workers)
     found = [(next(iter(bundles)), "source"), *product(bundles, grid.methods[1:])]
     path = write_record(
-        out,
+        arguments.out / "grid",
         "temperature",
         title="The temperature of the alignment",
         caption="Accuracy on clean images and its mean over the 15 corruptions at severity 5, of "
@@ -96,15 +85,15 @@ def aligned(arguments: Arguments, temperature: float) -> Path:
     keep_freed_memory()
     label = f"{LABEL}{temperature:g}"
     path = arguments.out / "bundles" / label
-    if path.exists():
+    chosen = replace(settings(arguments.epochs), align_temperature=temperature)
+    source = train_images(arguments)
+    if was_made(path, chosen, source.images):
         return path
     stages = arguments.out / "stages" / label
     for stage in STAGES:
         trained = arguments.out / "stages" / "cta" / f"{stage}.safetensors"
         if not (copied := stages / trained.name).exists():
             write_atomically(copied, partial(shutil.copyfile, trained))
-    source = subset(load(arguments.data, "train"), arguments.train_images)
-    chosen = replace(settings(arguments.epochs), align_temperature=temperature)
     with live() as progress:
         run = Run(0, stages, progress=progress)
         train("cta", arguments.model, source, chosen, run).save(path)
