@@ -102,17 +102,21 @@ def in_processes(
     Raises:
         InputError: no task, or no process to do it.
     """
-    if not tasks or workers < 1:
-        raise InputError(f"{title}: there is nothing to do, or no process to do it; name more.")
+    if not tasks:
+        raise InputError(f"{title}: there is nothing to do; name more.")
     found: list[Result] = []
-    with (
-        ProcessPoolExecutor(workers, get_context("spawn"), alone) as pool,
-        live() as progress,
-    ):
+    with pool_of(workers) as pool, live() as progress:
         for task, result in zip(tasks, pool.map(job, tasks)):
             found.append(result)
             progress(title, len(found), len(tasks), str(task))
     return found
+
+
+def pool_of(workers: int) -> ProcessPoolExecutor:
+    """Processes of one thread each."""
+    if workers < 1:
+        raise InputError(f"--workers must be at least 1, not {workers}.")
+    return ProcessPoolExecutor(workers, get_context("spawn"), alone)
 
 
 def alone() -> None:
@@ -130,7 +134,7 @@ def train_all(budget: Budget, jobs: Sequence[Job]) -> None:
         InputError: a bundle that is there is of another budget.
     """
     plain = Job(PLAIN, budget.model)
-    with ProcessPoolExecutor(budget.workers, get_context("spawn"), alone) as pool:
+    with pool_of(budget.workers) as pool:
         if any(begins_plain(job.recipe) for job in jobs):
             pool.submit(make, budget, plain).result()
         list(pool.map(partial(make, budget), [job for job in jobs if job != plain]))
