@@ -9,15 +9,13 @@ same clean images. Killed, it resumes.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bundles import Budget, alone, settings
+from bundles import Budget, in_processes, settings, was_made
 from common import finish, start, told, write_table
 from jaxtyping import Bool
 from rich.console import Console
@@ -96,16 +94,8 @@ def main(arguments: Arguments) -> None:
     make_bundle(arguments)
     tried = [Setting(name, {}) for name in FROZEN]
     tried += [Setting("cta", changes) for changes in CANDIDATES]
-    with (
-        ProcessPoolExecutor(arguments.workers, get_context("spawn"), alone) as pool,
-        live() as progress,
-    ):
-        found = {}
-        for done, (setting, answers) in enumerate(
-            zip(tried, pool.map(partial(answered, arguments), tried)), 1
-        ):
-            found[str(setting), setting.method] = answers
-            progress("settings", done, len(tried), f"{setting.method}, {setting}")
+    answers = in_processes(partial(answered, arguments), tried, arguments.workers, "settings")
+    found = {(str(setting), setting.method): mine for setting, mine in zip(tried, answers)}
     rows = [row_of(arguments, setting, found) for setting in tried]
     best = chosen(rows)
     table = Table("method", "setting", "passes", "clean", "mean", f"points over {BASE}", "")
@@ -123,13 +113,13 @@ def main(arguments: Arguments) -> None:
 
 def make_bundle(arguments: Arguments) -> None:
     """A twin from all but the held-out images, if it is not there."""
-    path = folder(arguments)
-    if path.exists():
-        return
+    path, wanted = folder(arguments), settings(arguments.epochs)
     source, _ = hold_out(load(arguments.data, "train"), EVERY)
+    if was_made(path, wanted, source.images):
+        return
     with live() as progress:
         run = Run(0, arguments.out / "stages" / path.name, progress=progress)
-        train("cta", arguments.model, source, settings(arguments.epochs), run).save(path)
+        train("cta", arguments.model, source, wanted, run).save(path)
 
 
 def folder(arguments: Arguments) -> Path:

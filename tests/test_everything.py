@@ -36,6 +36,12 @@ def folder(images, path):
     return path
 
 
+def run(options):
+    words = [str(word) for name, values in options.items() for word in (name, *values)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "everything.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1800)
+
+
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -54,11 +60,7 @@ def test_the_table_and_the_verdicts(images, tmp_path):
         "--seeds": [0],
         "--workers": [1],
     }
-    words = [str(word) for name, values in options.items() for word in (name, *values)]
-    script = ROOT / "benchmarks" / "everything.py"
-    done = subprocess.run(
-        [sys.executable, str(script), *words], capture_output=True, text=True, timeout=1800
-    )
+    done = run(options)
     assert done.returncode == 0, done.stderr
     results_of = rows(results / "results.csv")
     measured = {(row["method"], row["corruption"]) for row in results_of}
@@ -70,6 +72,9 @@ def test_the_table_and_the_verdicts(images, tmp_path):
     found = {(row["method"], row["corruption"]): float(row["accuracy"]) for row in results_of}
     gains = [found["cta", place] - found["aligned-bn", place] for place in PUBLISHED]
     assert float(steps["difference"]) == pytest.approx(mean(gains), abs=1e-5)
+    refused = run(options | {"--epochs": [2]})
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "was trained with other settings; choose another --out" in refused.stderr
 
 
 @pytest.mark.slow
