@@ -17,6 +17,7 @@ Accuracies are in percent. The kinds:
 - agreement: method, corruption; cosine and fall, with their standard errors.
 - claims: claim, place; images, points with their interval; words.
 - semantics: method, part, steps; index and drift, means over corruptions.
+- gradients: method; Pearson's r with its interval; words.
 - drift: method, statistics, steps; drift, and under how many corruptions it grew.
 """
 
@@ -249,6 +250,18 @@ def semantics(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list
     return [row[:3] + of(row) for row in rows]
 
 
+def gradients(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """A column in the middle."""
+    [path] = sources
+    record = json.loads(path.read_text())
+
+    def of(row: Cells) -> str:
+        measured = record[f"r_gain_{bare(row)[0].replace('-', '_')}"]
+        return "{r:+.2f} [{low:+.2f}, {high:+.2f}]".format(**measured)
+
+    return [[row[0], of(row), *row[2:]] for row in rows]
+
+
 def drift(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
     """Two columns."""
     [path] = sources
@@ -271,6 +284,7 @@ KINDS: dict[str, Filler] = {
     "agreement": agreement,
     "claims": claims,
     "semantics": semantics,
+    "gradients": gradients,
     "drift": drift,
 }
 

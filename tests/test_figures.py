@@ -67,6 +67,8 @@ def folder(tmp_path):
     rows += [["y", "projector", 0, 3.0, None]]
     record = {"columns": columns, "rows": rows}
     (tmp_path / "semantics.json").write_text(json.dumps(record))
+    record = {"r_gain_ttt_online": {"r": 0.123, "low": -0.1, "high": 0.345001}}
+    (tmp_path / "gradients.json").write_text(json.dumps(record))
     return tmp_path
 
 
@@ -97,6 +99,8 @@ def folder(tmp_path):
          "| y | encoder | 0 | 1.50 | 4.5 |"),
         ("semantics: semantics.json", "| m | part | steps | index | drift |",
          "| y | projector | 0 |", "| y | projector | 0 | 3.00 | - |"),
+        ("gradients: gradients.json", "| m | r | verdict |", "| `ttt-online` | 1 | no |",
+         "| `ttt-online` | +0.12 [-0.10, +0.35] | no |"),
         ("drift: drift.csv", "| m | of | steps | drift | worse |", "| y | own | 20 | 9 |",
          "| y | own | 20 | 1.23 | 7 |"),
     ],
@@ -119,6 +123,7 @@ def test_figures_of_a_row(folder, mark, header, given, expected):
         "<!-- agreement: agreement.csv -->\n| m | c |\n|---|\n| ttt | frog |\n",
         "<!-- claims: claims.csv -->\n| claim | where |\n|---|\n| b beats a | clean |\n",
         "<!-- semantics: semantics.json -->\n| m | part | steps |\n|---|\n| y | encoder | 1 |\n",
+        "<!-- gradients: gradients.json -->\n| m | r |\n|---|\n| ttt |\n",
         "<!-- drift: drift.csv -->\n| m | of | steps |\n|---|\n| y | own | 0 |\n",
         "<!-- figures: one.csv -->\n\n| who | clean | all |\n|---|\n| tent | 99.9 | 99.9 |\n",
     ],
