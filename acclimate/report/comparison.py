@@ -15,6 +15,8 @@ from acclimate.report.measured import Measured, RowKey, is_oracle, reported, row
 from acclimate.report.summary import CLEAN, Column, Gain, paired
 
 BASE = "source"
+BASELINES = (BASE, "ptbn")
+"""They come with every bundle."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,23 @@ class Comparison:
             return 0
         place = sorted(shown, reverse=True).index(round(100 * score.mean, 1)) + 1
         return place if place <= 2 else 0
+
+    def repeated(self) -> frozenset[RowKey]:
+        """Baselines of all bundles but one, unless their mean is marked: a page folds them away.
+
+        The one is the bundle of methods that take any classifier; without these, the first.
+        """
+        theirs = [row for row in self.rows if row.method in BASELINES]
+        any_classifier = METHODS[BASE].recipe
+        plain = [
+            row.key[0]
+            for row in self.rows
+            if row not in theirs and METHODS[row.method.removesuffix(LR0)].recipe == any_classifier
+        ]
+        kept = next(iter([*plain, *(row.key[0] for row in theirs)]), None)
+        means = [place for place, column in enumerate(self.columns) if column.kind == "mean"]
+        marked = {row.key for row in theirs for place in means if self.rank(row, place)}
+        return frozenset(row.key for row in theirs if row.key[0] != kept) - marked
 
     def images(self) -> int:
         """How many images most of the mean is of."""

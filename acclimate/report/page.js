@@ -73,7 +73,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
 for (const input of document.querySelectorAll("input[data-filter]")) {
   input.addEventListener("input", () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const row of document.getElementById(input.dataset.filter).tBodies[0].rows) {
+    const table = document.getElementById(input.dataset.filter);
+    table.classList.toggle("filtered", words.length > 0); // what is asked for is not folded away
+    for (const row of table.tBodies[0].rows) {
       const name = row.cells[0].textContent.toLowerCase();
       row.hidden = words.length > 0 && !words.some((word) => name.includes(word));
     }

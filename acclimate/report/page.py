@@ -22,7 +22,7 @@ from acclimate.report.comparison import Comparison, Row, compare
 from acclimate.report.exports import as_csv, as_latex, as_markdown, points
 from acclimate.report.figures import ACROSS, WITHIN, Kind, iterations_of
 from acclimate.report.figures.style import looks
-from acclimate.report.measured import Measured, Protocol, by_protocol, row_names
+from acclimate.report.measured import Measured, Protocol, RowKey, by_protocol, row_names
 from acclimate.report.published import Published, published_score
 from acclimate.report.samples import Sample
 from acclimate.report.summary import CLEAN, Gain
@@ -66,6 +66,8 @@ class _Section:
     """Published mean of each row over the same corruptions."""
     beside: Sequence[tuple[Row, list[float | None]]]
     """Rows that have published numbers: a number a column."""
+    repeated: Collection[RowKey]
+    """Rows that are folded away, and in no figure."""
     seeds: Sequence[int]
     figures: Sequence[tuple[Kind, go.Figure]]
 
@@ -83,7 +85,8 @@ def write_page(path: Path, report: Report) -> None:
         _section(protocol, cells, report, place)
         for place, (protocol, cells) in enumerate(protocols.items())
     ]
-    first = protocols[sections[0].protocol]
+    first, repeated = protocols[sections[0].protocol], sections[0].repeated
+    everywhere = [each for each in report.measured if each.row not in repeated]
     small = {
         name: drawn
         for name in dict.fromkeys(each.cell.corruption for each in first)
@@ -94,7 +97,7 @@ def write_page(path: Path, report: Report) -> None:
         sections=sections,
         headline=_headline(sections[0].table),
         small=small,
-        across=_drawn(ACROSS, report.measured, report.held_out),
+        across=_drawn(ACROSS, everywhere, report.held_out),
         cards=cards_of(report.measured, report.settings),
         looks=looks(row_names(report.measured)),
         plotly=Markup(get_plotlyjs()),
@@ -121,6 +124,7 @@ def _section(protocol: Protocol, cells: Sequence[Measured], report: Report, plac
         row.key: published_score(report.published, row.method, counting, protocol.severity)
         for row in table.rows
     }
+    repeated = table.repeated()
     beside = []
     for row in table.rows:
         numbers = [
@@ -132,14 +136,15 @@ def _section(protocol: Protocol, cells: Sequence[Measured], report: Report, plac
             )
             for column in table.columns
         ]
-        if any(number is not None for number in numbers):
+        if row.key not in repeated and any(number is not None for number in numbers):
             beside.append((row, numbers))
     texts = {"csv": as_csv(table), "md": as_markdown(table), "tex": as_latex(table)}
     downloads = {f"table-{place + 1}.{kind}": _address(text) for kind, text in texts.items()}
     seeds = sorted({each.cell.seed for each in cells})
     kinds = WITHIN if place == 0 else [kind for kind in WITHIN if kind.name == "along"]
-    figures = _drawn(kinds, cells, report.held_out)
-    return _Section(protocol, table, downloads, published, beside, seeds, figures)
+    shown = [each for each in cells if each.row not in repeated]
+    figures = _drawn(kinds, shown, report.held_out)
+    return _Section(protocol, table, downloads, published, beside, repeated, seeds, figures)
 
 
 def _drawn(

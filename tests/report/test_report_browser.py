@@ -112,7 +112,8 @@ def opened(browser, address, width=1440, scheme="light"):
 
 def names(page):
     return page.eval_on_selector_all(
-        "#table-1 tbody tr:not([hidden]) th", "rows => rows.map(r => r.dataset.value)"
+        "#table-1 tbody th",
+        "rows => rows.filter(r => r.checkVisibility()).map(r => r.dataset.value)",
     )
 
 
@@ -175,7 +176,7 @@ def test_every_figure_has_marks_in_the_pages_ink(browser, address):
 def test_sorting_and_filtering_change_the_rows(browser, address):
     with opened(browser, address) as (page, troubles, _):
         before = names(page)
-        assert len(before) == len(METHODS) + 1
+        assert len(before) == len(METHODS)
         button = page.locator("#table-1 th button", has_text="mean").first
         button.click()
 
@@ -201,6 +202,19 @@ def test_sorting_and_filtering_change_the_rows(browser, address):
         page.fill("input[data-filter=table-1]", "")
         assert sorted(names(page)) == sorted(before)
         assert not troubles
+
+
+def test_baselines_of_further_bundles_are_folded_away(browser, address):
+    with opened(browser, address) as (page, *_):
+        before = names(page)
+        assert "source · supervised" in before
+        box = page.get_by_label("source of every bundle").first
+        box.check()
+        assert set(names(page)) - set(before) == {"source · a-second-bundle"}
+        box.uncheck()
+        assert names(page) == before
+        page.fill("input[data-filter=table-1]", "second")
+        assert names(page) == ["source · a-second-bundle"]
 
 
 def test_the_table_can_be_downloaded_and_a_figure_saved(browser, address, tmp_path):

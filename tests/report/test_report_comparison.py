@@ -174,3 +174,16 @@ def test_streams_that_pass_through_severities_are_averaged(measured, share):
         measured("tent", "fog", share(n), order="gradual", severity=s) for s, n in [(1, 12), (2, 8)]
     ]
     assert compare(cells).rows[0].scores[0].mean == pytest.approx(0.5)
+
+
+def test_baselines_of_all_bundles_but_one_are_repeated(measured, share):
+    counts = {
+        ("a", "source"): 5, ("a", "ptbn"): 9, ("a", "cta"): 8, ("b", "source"): 5,
+        ("b", "ptbn"): 6, ("b", "tent"): 7, ("c", "source"): 4, ("c", "ptbn"): 5, ("c", "y"): 6,
+    }  # fmt: skip
+    cells = [measured(m, "fog", share(n), bundle=b) for (b, m), n in counts.items()]
+    # The bundle of tent is the plain one; the statistics of a have the best mean of all.
+    assert compare(cells).repeated() == {("a", "source"), ("c", "source"), ("c", "ptbn")}
+    without = [each for each in cells if each.row[0] != "b"]
+    assert compare(without).repeated() == {("c", "source"), ("c", "ptbn")}
+    assert compare([each for each in cells if each.row[0] == "b"]).repeated() == set()

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from acclimate.evaluate.measure import LR0
 from acclimate.methods import METHODS
+from acclimate.report.comparison import BASELINES
 from acclimate.report.measured import RowKey
 
 COLOURS = (
@@ -31,13 +32,14 @@ def looks(rows: Iterable[RowKey]) -> dict[RowKey, Look]:
     """A look for each row.
 
     The method's place in the table of methods decides, so that it is the same in every figure and
-    every report; further bundles of a method have its colour and another marker.
+    every report; further bundles of a method have its colour and another marker, save those of
+    baselines, of which figures show few.
     """
     given: dict[RowKey, Look] = {}
     seen: Counter[str] = Counter()
     for bundle, method in rows:
         place = list(METHODS).index(method.removesuffix(LR0))
-        turn = place // len(COLOURS) + 2 * seen[method]
+        turn = place // len(COLOURS) + (method not in BASELINES) * 2 * seen[method]
         seen[method] += 1
         symbol = list(_MARKERS)[turn % len(_MARKERS)]
         colour = COLOURS[place % len(COLOURS)]
