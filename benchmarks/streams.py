@@ -29,7 +29,7 @@ class Arguments(Trained):
     methods: tuple[str, ...] = ("source", "ptbn", "tent", "ttt-online", "tttpp", "y", "cta")
     """On their own bundles."""
     corruptions: tuple[str, ...] = FOUR
-    """At severity 5; of noise that grows, the first."""
+    """At severity 5; the noise that grows is Gaussian."""
     batches: tuple[int, ...] = (1, 8, 32, 512)
     """Beside the usual 128."""
     images: int = 500
@@ -58,7 +58,7 @@ def benches(arguments: Arguments) -> Iterator[Bench]:
     for batch in arguments.batches:
         yield Bench(replace(plain, batch=batch), bundles, some)
     yield Bench(replace(plain, orders=("shuffled", *ORDERS)), bundles, some)
-    growing = replace(plain, corruptions=plain.corruptions[:1], orders=("growing-noise",))
+    growing = replace(plain, corruptions=FOUR[:1], orders=("growing-noise",))
     yield Bench(growing, bundles, more)
 
 
