@@ -118,7 +118,7 @@ def difference(
     images = max(shared, key=sizes.__getitem__)
     mine, base = ([m for m in some if m.task.images == images] for some in (mine, base))
     both = {_stream(each) for each in mine} & {_stream(each) for each in base}
-    mine = [each for each in mine if _stream(each) in both]
+    mine = _whole([each for each in mine if _stream(each) in both])
     gain = gain_between(mine, base)
     if gain is None:
         return None
