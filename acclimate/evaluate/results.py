@@ -1,10 +1,13 @@
-"""The results as a file for other programs."""
+"""The results as a file for other programs, and for a report where there is nothing else."""
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
 from acclimate.files import write_text
 
@@ -56,6 +59,32 @@ def write_results(cells: Sequence[Cell], path: Path) -> None:
     writer.writerow(COLUMNS)
     writer.writerows([row[column] for column in COLUMNS] for row in rows_of(cells))
     write_text(path, text.getvalue())
+
+
+def read_results(path: Path) -> list[Cell]:
+    """The cells of a file that `write_results` wrote: without curves and answers.
+
+    Raises:
+        InputError: the file is missing, or is something else.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [_cell(row) for row in rows]
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}; make it with acclimate bench --out.") from error
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise InputError(f"{path} is damaged, or no results of acclimate bench.") from error
+
+
+def _cell(row: Mapping[str, str]) -> Cell:
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(Cell)}
+    if row["severity"].isdigit():  # the strength of growing noise is a float also where it is whole
+        kinds["severity"] = int
+    cell = Cell(**{name: kinds[name](row[name]) for name in _MEASURED if row[name]})
+    if not 0 <= cell.accuracy <= 1:
+        raise ValueError(f"an accuracy of {cell.accuracy}")
+    return cell
 
 
 def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:

@@ -160,12 +160,17 @@ def gain_between(mine: Sequence[Measured], base: Sequence[Measured]) -> Gain | N
     """The mean difference of two methods over the same images, with a paired interval.
 
     Returns:
-        None if one of the streams of ``mine`` has no partner.
+        None if one of the streams of ``mine`` has no partner; nan as the limits where answers are
+        not known, image by image.
     """
     partners = {_stream(each): each for each in base}
     if not mine or any(_stream(each) not in partners for each in mine):
         return None
-    pairs = [paired(each.cell, partners[_stream(each)].cell) for each in mine]
+    both = [(each.cell, partners[_stream(each)].cell) for each in mine]
+    if any(cell.answers is None for pair in both for cell in pair):
+        difference = float(np.mean([one.accuracy - other.accuracy for one, other in both]))
+        return Gain("", difference, math.nan, math.nan)
+    pairs = [paired(*pair) for pair in both]
     first, second, images = (np.concatenate(arrays) for arrays in zip(*pairs))
     return Gain("", *paired_interval(first, second, groups=images))
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 
 from acclimate.report.comparison import Comparison, Row, Score
 from acclimate.report.summary import Gain
@@ -13,7 +14,7 @@ _SPECIAL = str.maketrans(
 
 
 def as_csv(table: Comparison) -> str:
-    """All figures as fractions and in full; what was not measured is empty."""
+    """All figures as fractions and in full; what is not known is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ["bundle", "method", "oracle", "comparable", "forward_equivalents"]
@@ -29,7 +30,8 @@ def as_csv(table: Comparison) -> str:
             line += [score.mean, _blank(score.deviation), score.images] if score else [""] * 3
         line += [_blank(row.lead), row.best_iteration.mean if row.best_iteration else ""]
         for gain in (row.gain, row.statistics):
-            line += [gain.difference, gain.low, gain.high] if gain else [""] * 3
+            values = (gain.difference, gain.low, gain.high) if gain else (math.nan,) * 3
+            line += ["" if math.isnan(value) else value for value in values]
         writer.writerow(line)
     return text.getvalue()
 
@@ -69,11 +71,11 @@ def as_latex(table: Comparison) -> str:
 
 
 def points(gain: Gain | None) -> str:
-    """A difference in points with its interval."""
+    """A difference in points with its interval, where it has one."""
     if gain is None:
         return "–"
     first, low, high = (_signed(x) for x in (gain.difference, gain.low, gain.high))
-    return f"{first} [{low}, {high}]"
+    return first if math.isnan(gain.low) else f"{first} [{low}, {high}]"
 
 
 def _signed(fraction: float) -> str:

@@ -2,16 +2,17 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from acclimate.data import CORRUPTIONS
+from acclimate.data import CORRUPTIONS, Shift
 from acclimate.errors import InputError
-from acclimate.evaluate.bench import MANIFEST, STORE
+from acclimate.evaluate.bench import MANIFEST, RESULTS, STORE
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.measure import LR0
+from acclimate.evaluate.results import read_results
 from acclimate.evaluate.store import Store
 from acclimate.evaluate.task import Task
 from acclimate.methods import METHODS, AdapterSettings
@@ -54,33 +55,75 @@ def read_grid(folder: Path) -> tuple[list[Measured], dict]:
     """The cells of a grid's folder and its manifest.
 
     Cells of settings that a later run into the same folder replaced are left out: they belong to
-    another row of the same name.
+    another row of the same name. A folder of ``results.csv`` and the manifest alone, as results are
+    published, has cells without curves and answers.
 
     Raises:
         InputError: there is no grid in the folder, it is empty or damaged, or holds results of two
-            bundles of one name.
+            bundles of one name, or without a store two of one place.
     """
-    for name in (STORE, MANIFEST):
+    published = not (folder / STORE).exists() and (folder / RESULTS).is_file()
+    for name in (RESULTS if published else STORE, MANIFEST):
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}; make one with acclimate bench --out.")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as error:
+        settings = {name: AdapterSettings(**each) for name, each in manifest["methods"].items()}
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder / MANIFEST} is damaged; run the grid again.") from error
-    settings = {name: AdapterSettings(**each) for name, each in manifest["methods"].items()}
-    with Store(folder / STORE) as store:
-        tasks = store.tasks()
-    current = [task for task in tasks if settings.get(task.method) == task.settings]
-    for label in {task.bundle for task in current}:
-        if len({task.checksum for task in current if task.bundle == label}) > 1:
-            raise InputError(
-                f"{folder} holds results of two bundles called {label}; run one into a new folder."
-            )
-    with Store(folder / STORE) as store:
-        measured = sorted(with_tasks(current, store), key=_place)
+    read = _published if published else _stored
+    measured = sorted(read(folder, settings), key=_place)
     if not measured:
         raise InputError(f"{folder} has no results yet; run the grid first.")
     return measured, manifest
+
+
+def _stored(folder: Path, settings: Mapping[str, AdapterSettings]) -> list[Measured]:
+    """All that is in the store, with answers."""
+    with Store(folder / STORE) as store:
+        tasks = store.tasks()
+        current = [task for task in tasks if settings.get(task.method) == task.settings]
+        for label in {task.bundle for task in current}:
+            if len({task.checksum for task in current if task.bundle == label}) > 1:
+                raise InputError(
+                    f"{folder} holds results of two bundles called {label}; run one into a new "
+                    "folder."
+                )
+        return with_tasks(current, store)
+
+
+def _published(folder: Path, settings: Mapping[str, AdapterSettings]) -> list[Measured]:
+    """The lines of the file, each with a task that says what the line does."""
+    cells = read_results(folder / RESULTS)
+    for name in sorted({cell.method for cell in cells} - settings.keys()):
+        raise InputError(f"{folder / MANIFEST} has no settings of {name}; publish both files.")
+    measured = [Measured(_task(cell, settings[cell.method]), cell) for cell in cells]
+    if len({each.task for each in measured}) < len(measured):
+        raise InputError(
+            f"{folder / RESULTS} has two lines of one method, bundle and stream, and there is no "
+            f"{STORE} to tell them apart; publish the store too."
+        )
+    return measured
+
+
+def _task(cell: Cell, settings: AdapterSettings) -> Task:
+    """What a line says of its task; images are known by their number alone."""
+    return Task(
+        bundle=cell.bundle,
+        checksum="",
+        method=cell.method,
+        settings=settings,
+        dataset=cell.dataset,
+        images=str(cell.n_images),
+        n_images=cell.n_images,
+        length=cell.n_images,
+        order=cell.order,
+        shifts=(Shift(cell.corruption, cell.severity),),
+        batch=cell.batch,
+        seed=cell.seed,
+        curve=False,
+        frost="",
+    )
 
 
 def with_tasks(tasks: Iterable[Task], store: Store) -> list[Measured]:
@@ -91,7 +134,7 @@ def with_tasks(tasks: Iterable[Task], store: Store) -> list[Measured]:
 def by_protocol(measured: Iterable[Measured]) -> dict[Protocol, list[Measured]]:
     """The cells that may be compared, the largest table of shuffled images first.
 
-    Clean images have no severity: they stand in the tables of all.
+    Clean images have no severity: they stand in every table that has their row.
     """
     found: dict[Protocol, list[Measured]] = defaultdict(list)
     clean = []
@@ -100,10 +143,12 @@ def by_protocol(measured: Iterable[Measured]) -> dict[Protocol, list[Measured]]:
             clean.append(each)
         else:
             found[_protocol(each)].append(each)
+    rows = {protocol: {each.row for each in some} for protocol, some in found.items()}
     for each in clean:
         same = (each.cell.dataset, each.cell.order, each.task.batch)
-        severities = [p for p in found if (p.dataset, p.order, p.batch) == same]
-        for protocol in severities or [_protocol(each)]:
+        severities = [p for p in rows if (p.dataset, p.order, p.batch) == same]
+        own = [protocol for protocol in severities if each.row in rows[protocol]]
+        for protocol in own or severities or [_protocol(each)]:
             found[protocol].append(each)
     ranked = sorted(found, key=lambda p: (p.order != "shuffled", -len(found[p])))
     return {protocol: sorted(found[protocol], key=_place) for protocol in ranked}

@@ -5,7 +5,7 @@ import pytest
 
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.results import COLUMNS, rows_of, write_results
+from acclimate.evaluate.results import COLUMNS, read_results, rows_of, write_results
 
 CELL = Cell(
     method="cta", bundle="my, bundle", dataset="my, set", corruption="fog", severity=5,
@@ -32,6 +32,35 @@ def test_the_file_reads_back_as_the_cells(tmp_path):
         assert {name: type(getattr(cell, name))(row[name]) for name in names} == {
             name: getattr(cell, name) for name in names
         }
+
+
+def test_cells_read_back_without_their_curves(tmp_path):
+    growing = replace(CELL, corruption="gaussian_noise", severity=5.0, order="growing-noise")
+    uncounted = replace(CELL, forward_equivalents=float("nan"))
+    write_results([CELL, FROZEN, growing, uncounted], tmp_path / "results.csv")
+    found = read_results(tmp_path / "results.csv")
+    assert found[:3] == [replace(cell, curve=()) for cell in (CELL, FROZEN, growing)]
+    assert [type(cell.severity) for cell in found] == [int, int, float, int]
+    assert found[3].forward_equivalents != found[3].forward_equivalents
+    assert all(cell.answers is None for cell in found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("accuracy", "share"), ("cta", "\udcff"), ("0.30000000000000004", "3"), ("64", "many")],
+    ids=["no accuracies", "no text", "an impossible accuracy", "no number"],
+)
+def test_another_file_is_refused(tmp_path, old, new):
+    path = tmp_path / "results.csv"
+    write_results([CELL], path)
+    path.write_bytes(path.read_text().replace(old, new).encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"results.csv is damaged"):
+        read_results(path)
+
+
+def test_no_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"there is no .*results.csv; make it with acclimate bench"):
+        read_results(tmp_path / "results.csv")
 
 
 def test_what_is_unknown_is_empty(tmp_path):

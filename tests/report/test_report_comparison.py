@@ -1,8 +1,13 @@
+import csv
+import io
+import math
 import statistics
+from dataclasses import replace
 
 import pytest
 
 from acclimate.report.comparison import compare, gain_between
+from acclimate.report.exports import as_csv, points
 
 
 def row_of(table, name):
@@ -137,6 +142,17 @@ def test_a_gain_over_fewer_corruptions_is_none(measured, share):
     assert gain_between(mine, base) is None
     assert gain_between(mine[:1], base).difference == pytest.approx(4 / 20)
     assert gain_between([], base) is None
+
+
+def test_without_answers_a_gain_has_no_interval(measured, share):
+    mine, base = ([measured(name, "fog", share(n))] for name, n in (("tent", 9), ("source", 5)))
+    bare = [each._replace(cell=replace(each.cell, answers=None)) for each in base]
+    gain = gain_between(mine, bare)
+    assert gain.difference == pytest.approx(4 / 20) and math.isnan(gain.low + gain.high)
+    table = compare([*mine, *bare])
+    assert points(row_of(table, "tent").gain) == "+20.0"
+    (row,) = [r for r in csv.DictReader(io.StringIO(as_csv(table))) if r["method"] == "tent"]
+    assert (row["gain_low"], row["gain_high"]) == ("", "") and float(row["gain"]) == gain.difference
 
 
 def test_the_best_iteration_is_chosen_for_each_corruption(measured, share):

@@ -5,6 +5,7 @@ import pytest
 
 from acclimate.errors import InputError
 from acclimate.evaluate.measure import settings_of
+from acclimate.evaluate.results import write_results
 from acclimate.evaluate.store import Store
 from acclimate.report.measured import Measured, by_protocol, read_grid, reported, row_names
 
@@ -55,6 +56,44 @@ def test_two_bundles_of_one_name_are_refused(grid, measured, share):
         read_grid(grid(*cells))
 
 
+@pytest.fixture
+def published(grid, measured, share, tmp_path):
+    """A folder as results are published: the file and the manifest, and the cells in it."""
+    cells = [
+        measured("source", "none", share(9)),
+        measured("source", "fog", share(5)),
+        measured("tent", "fog", share(7), curve=(0.1, 0.35)),
+        measured("tent", "gaussian_noise", share(7), severity=5.0, order="growing-noise"),
+        measured("tent", "fog", share(3, of=10), cost=float("nan")),
+    ]
+    grid()
+    (tmp_path / "cells.sqlite").unlink()
+    write_results([each.cell for each in cells], tmp_path / "results.csv")
+    return tmp_path, cells
+
+
+def test_published_results_read_back_without_curves_and_answers(published):
+    folder, cells = published
+    found, manifest = read_grid(folder)
+    cells = sorted(cells, key=lambda m: (m.row[1], m.cell.order, m.cell.n_images))
+    found.sort(key=lambda m: (m.row[1], m.cell.order, m.cell.n_images))
+    assert [repr(m.cell) for m in found] == [repr(replace(m.cell, curve=())) for m in cells]
+    assert all(each.cell.answers is None for each in found)
+    assert [m.task.shifts for m in found] == [m.task.shifts for m in cells]
+    assert [m.task.settings for m in found] == [m.task.settings for m in cells]
+    assert manifest["commits"] == ["commit"]
+
+
+def test_published_results_of_two_of_a_kind_or_without_settings_are_refused(published):
+    folder, cells = published
+    write_results([each.cell for each in (*cells, cells[-1])], folder / "results.csv")
+    with pytest.raises(InputError, match=r"two lines of one method.*no cells.sqlite"):
+        read_grid(folder)
+    write_results([replace(cells[0].cell, method="y")], folder / "results.csv")
+    with pytest.raises(InputError, match=r"manifest.json has no settings of y"):
+        read_grid(folder)
+
+
 def test_a_folder_without_a_grid_is_refused(grid, measured, share, tmp_path):
     with pytest.raises(InputError, match=r"no cells.sqlite; make one with acclimate bench"):
         read_grid(tmp_path)
@@ -88,6 +127,18 @@ def test_only_cells_of_one_protocol_stand_together(measured, share):
     }
     first, *_ = found
     assert (first.order, first.severity, first.batch) == ("shuffled", 5, 128)
+
+
+def test_clean_images_stand_where_their_row_does(measured, share):
+    cells = [
+        measured("tent", "fog", share(1)),
+        measured("tent", "none", share(2)),
+        measured("source", "none", share(3)),
+        measured("source", "fog", share(4), severity=3),
+        measured("ptbn", "none", share(5)),  # nowhere else
+    ]
+    found = {p.severity: [m.cell.accuracy for m in some] for p, some in by_protocol(cells).items()}
+    assert found == {5: [0.25, 0.1, 0.05], 3: [0.15, 0.2, 0.25]}
 
 
 def test_clean_images_alone_are_a_protocol(measured, share):

@@ -1,7 +1,7 @@
 import base64
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
@@ -90,6 +90,13 @@ class Tags(HTMLParser):
 def plain(text):
     """What is read."""
     return " ".join(re.sub(r"<[^>]*>", "", text).replace("&nbsp;", " ").split())
+
+
+def test_without_answers_there_are_gains_but_no_intervals(write, cells):
+    bare = [each._replace(cell=replace(each.cell, answers=None, curve=())) for each in cells]
+    page = plain(write(measured=bare, gains=()).replace(get_plotlyjs(), ""))
+    assert "without intervals, which take the answers to each image" in page
+    assert "a 95 % interval" not in page and not re.search(r"[+−][\d.]+ \[", page)
 
 
 def test_the_page_needs_nothing_from_elsewhere(text):
