@@ -49,8 +49,10 @@ class Arguments(Budget):
     """Test images under each corruption, evenly spaced."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of order, corruption and views at deployment."""
-    transformer_images: int = methods.Arguments.transformer_images
-    """The same for ttt-mae."""
+    transformer: str = "acclimate:vit4-w128-p8"
+    """The classifier of ttt-mae: its forward pass costs what the other methods' does."""
+    transformer_images: int = methods.Arguments.single_images
+    """Test images of ttt-mae, which learns from each image alone, 20 times with 128 masks."""
     plan: bool = False
     """Train, and only say what the table would measure and how long it takes."""
 
@@ -76,6 +78,7 @@ def table(arguments: Arguments) -> None:
             **budget(arguments),
             results=arguments.results,
             images=arguments.images,
+            transformer=arguments.transformer,
             transformer_images=arguments.transformer_images,
             corruptions=PUBLISHED,
             oracle_corruptions=3,

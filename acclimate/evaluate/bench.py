@@ -1,24 +1,23 @@
 """A grid in a folder: a store, ``results.csv`` and a manifest, which grow with each run."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from acclimate import machine
 from acclimate.bundle import read_record
-from acclimate.data import CORRUPTIONS, LabelledImages
+from acclimate.data import LabelledImages
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.engines import Engine, Workplace, here
 from acclimate.evaluate.grid import Estimate, estimate, measure_speeds, run
-from acclimate.evaluate.measure import LR0, settings_of
-from acclimate.evaluate.results import write_results
+from acclimate.evaluate.measure import settings_of
+from acclimate.evaluate.results import line_of, write_results
 from acclimate.evaluate.store import Store
 from acclimate.evaluate.task import Grid, Task, tasks_of
 from acclimate.files import only_writer, write_text
-from acclimate.methods import METHODS
 from acclimate.progress import Progress, silent
 
 STORE, RESULTS, MANIFEST = "cells.sqlite", "results.csv", "manifest.json"
@@ -83,23 +82,9 @@ def run_bench(
             try:
                 run(tasks, store, place, engine=engine, speeds=speeds, progress=progress)
             finally:  # also of a run that is interrupted
-                write_results(sorted(store.cells(answers=False), key=_line), out / RESULTS)
+                write_results(sorted(store.cells(answers=False), key=line_of), out / RESULTS)
                 note()
             return store.cells(tasks), store.errors(tasks)
-
-
-def _line(cell: Cell) -> tuple:
-    """Where a cell stands in the file: the same whatever was measured first."""
-    method = _rank(cell.method.removesuffix(LR0), METHODS)
-    corruption = _rank(cell.corruption, ("none", *CORRUPTIONS))
-    what = (method, cell.method, cell.bundle, cell.dataset, cell.n_images, cell.order)
-    return (*what, corruption, cell.severity, cell.seed, cell.batch)
-
-
-def _rank(name: str, known: Iterable[str]) -> tuple[int, str]:
-    """Names in the order in which they are known, then those that only another program knew."""
-    names = list(known)
-    return (names.index(name) if name in names else len(names), name)
 
 
 def _note(path: Path, known: dict, bench: Bench, tasks: Sequence[Task], store: Store) -> None:

@@ -2,14 +2,17 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from acclimate.data import CORRUPTIONS
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.measure import LR0
 from acclimate.files import write_text
+from acclimate.methods import METHODS
 
 BASELINE = "source"
 """The method whose error corruption errors are relative to."""
@@ -85,6 +88,20 @@ def _cell(row: Mapping[str, str]) -> Cell:
     if not 0 <= cell.accuracy <= 1:
         raise ValueError(f"an accuracy of {cell.accuracy}")
     return cell
+
+
+def line_of(cell: Cell) -> tuple:
+    """Where a cell stands in a grid's file: the same whatever was measured first."""
+    method = _rank(cell.method.removesuffix(LR0), METHODS)
+    corruption = _rank(cell.corruption, ("none", *CORRUPTIONS))
+    what = (method, cell.method, cell.bundle, cell.dataset, cell.n_images, cell.order)
+    return (*what, corruption, cell.severity, cell.seed, cell.batch)
+
+
+def _rank(name: str, known: Iterable[str]) -> tuple[int, str]:
+    """Names in the order in which they are known, then those that only another program knew."""
+    names = list(known)
+    return (names.index(name) if name in names else len(names), name)
 
 
 def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:

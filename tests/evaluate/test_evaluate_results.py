@@ -59,7 +59,7 @@ def test_another_file_is_refused(tmp_path, old, new):
 
 
 def test_no_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"there is no .*results.csv; make it with acclimate bench"):
+    with pytest.raises(InputError, match=r"there is no .*results.csv; make it with"):
         read_results(tmp_path / "results.csv")
 
 
