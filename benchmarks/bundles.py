@@ -154,7 +154,7 @@ def make(budget: Budget, job: Job) -> None:
     if job.target:
         corruption, count, seed = job.target
         target = corrupt(test_images(budget.data, count).images, corruption, 5, seed=seed)
-    if was_made(path, chosen, source.images, target):
+    if was_made(path, job.model, chosen, source.images, target):
         return
     trained, copied = budget.out / "stages" / PLAIN / CLASSIFIER, stages / CLASSIFIER
     if begins_plain(job.recipe) and trained.exists() and not copied.exists():
@@ -168,17 +168,23 @@ def make(budget: Budget, job: Job) -> None:
 
 
 def was_made(
-    path: Path, settings: SourceSettings, source: Tensor, target: Tensor | None = None
+    path: Path,
+    model: str,
+    settings: SourceSettings,
+    source: Tensor,
+    target: Tensor | None = None,
 ) -> bool:
     """Whether a bundle is there.
 
     Raises:
-        InputError: it was trained with other settings, or on another number of images.
+        InputError: it is another network's, or was trained with other settings, or on another
+            number of images.
     """
     if not path.exists():
         return False
-    made = read_record(path)["provenance"]
-    wanted = {"settings": asdict(settings), "images": len(source)}
+    record = read_record(path)
+    made = record["provenance"] | {"architecture": record["architecture"]}
+    wanted = {"architecture": model, "settings": asdict(settings), "images": len(source)}
     if target is not None:
         wanted["target_images"] = len(target)
     for name, value in json.loads(json.dumps(wanted)).items():

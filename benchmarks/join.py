@@ -1,12 +1,14 @@
 """One study's results that were measured in parts: on several machines, or at several times.
 
-    python benchmarks/join.py runs/a/grid runs/b/grid --results results/main
+    python benchmarks/methods.py --data cifar10.zip --out a --recipes cta --results parts/a
+    python benchmarks/methods.py --data cifar10.zip --out b --recipes y --results parts/b
+    python benchmarks/join.py parts/a parts/b --results results/methods
 
 A part is a folder of ``results.csv``, ``manifest.json`` and, of a benchmark, ``settings.json``.
 Parts of one study share bundles and settings: a bundle of one name must have the same weights in
 all of them, which training anew with the same seed gives on the same kind of machine, and a method
 the same settings. Of what several parts measured alike the last one's line counts, and how far they
-differ is printed.
+differ is printed. Times are of each part's own machine.
 """
 
 import csv
@@ -21,14 +23,17 @@ import tyro
 from common import start
 
 from acclimate.errors import InputError
-from acclimate.evaluate.bench import MANIFEST, RESULTS
-from acclimate.evaluate.results import COLUMNS, line_of, read_results
+from acclimate.evaluate.bench import MANIFEST, RESULTS, STORE
+from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.results import COLUMNS, line_of, read_results, rows_of
 from acclimate.files import write_text
 
 SETTINGS = "settings.json"
 
-Lines = dict[tuple, dict[str, str]]
-"""By what they are about: the lines of a file as they stand there."""
+Line = tuple[Cell, dict[str, str]]
+"""What a line says, and the line as it stands there."""
+Lines = dict[tuple, Line]
+"""By what they are about."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +48,34 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Read all, compare, write."""
-    if not arguments.parts:
+    parts, results = arguments.parts, arguments.results
+    if not parts:
         raise InputError("there is nothing to join; name folders of results.")
-    manifests = [read_manifest(part) for part in arguments.parts]
-    manifest = joined_manifest(arguments.parts, manifests)
+    if (results / STORE).exists():
+        raise InputError(f"{results} has a store, whose results these would hide; name another.")
+    records = {MANIFEST: joined_manifest({part: read_json(part / MANIFEST) for part in parts})}
+    if runs := joined_runs(parts):
+        records[SETTINGS] = {"runs": runs}
     lines: Lines = {}
-    for part in arguments.parts:
+    for part in parts:
         mine = read_lines(part)
         print(f"{part}: {len(mine)} lines{told_twice(lines, mine)}")
         lines |= mine
+    results.mkdir(parents=True, exist_ok=True)
+    write_text(results / RESULTS, as_text([lines[key] for key in sorted(lines)]))
+    for name, record in records.items():
+        write_text(results / name, json.dumps(record, indent=2) + "\n")
+    print(f"{results}: {len(lines)} lines")
+
+
+def as_text(lines: Sequence[Line]) -> str:
+    """The file of these lines: as they were, relative to the frozen classifiers of all parts."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines[key] for key in sorted(lines))
-    settings = {"runs": [run for part in arguments.parts for run in runs_of(part)]}
-    arguments.results.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.results / RESULTS, text.getvalue())
-    for name, record in ((MANIFEST, manifest), (SETTINGS, settings)):
-        write_text(arguments.results / name, json.dumps(record, indent=2) + "\n")
-    print(f"{arguments.results}: {len(lines)} lines")
+    for (_, line), row in zip(lines, rows_of([cell for cell, _ in lines])):
+        writer.writerow({**line, "corruption_error": row["corruption_error"]})
+    return text.getvalue()
 
 
 def told_twice(known: Lines, mine: Lines) -> str:
@@ -69,7 +83,7 @@ def told_twice(known: Lines, mine: Lines) -> str:
     twice = known.keys() & mine.keys()
     if not twice:
         return ""
-    apart = (abs(float(known[key]["accuracy"]) - float(mine[key]["accuracy"])) for key in twice)
+    apart = (abs(known[key][0].accuracy - mine[key][0].accuracy) for key in twice)
     return f", {len(twice)} again: accuracies differ by at most {100 * max(apart):.2f} points"
 
 
@@ -82,55 +96,59 @@ def read_lines(part: Path) -> Lines:
     cells = read_results(part / RESULTS)
     with (part / RESULTS).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    keys = [line_of(cell) for cell in cells]
-    if len({*keys}) < len(keys):
+    if any(set(row) != set(COLUMNS) for row in rows):
+        raise InputError(f"{part / RESULTS} has other columns than acclimate bench writes.")
+    found = {line_of(cell): (cell, row) for cell, row in zip(cells, rows)}
+    if len(found) < len(cells):
         raise InputError(f"{part / RESULTS} has two lines of one method, bundle and stream.")
-    return dict(zip(keys, rows))
+    return found
 
 
-def runs_of(part: Path) -> list[dict[str, Any]]:
-    """The settings of a part's runs; none where they were not written down."""
-    path = part / SETTINGS
-    if not path.exists():
-        return []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found.get("runs", [found])
-
-
-def read_manifest(part: Path) -> dict[str, Any]:
-    """A part's manifest.
+def read_json(path: Path) -> dict[str, Any]:
+    """A record.
 
     Raises:
         InputError: it is missing or damaged.
     """
     try:
-        manifest = json.loads((part / MANIFEST).read_text(encoding="utf-8"))
-        return {name: manifest[name] for name in ("grids", "bundles", "methods", "commits")} | {
-            "machine": manifest["machine"]
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{part / MANIFEST} is missing or damaged.") from error
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is missing or damaged.") from error
 
 
-def joined_manifest(parts: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> dict:
-    """One manifest of all.
+def joined_runs(parts: Sequence[Path]) -> list[dict[str, Any]]:
+    """The settings of all runs, where a benchmark wrote them down."""
+    found = [read_json(path) for part in parts if (path := part / SETTINGS).exists()]
+    runs = [run for record in found for run in record.get("runs", [record])]
+    return [run for place, run in enumerate(runs) if run not in runs[:place]]
+
+
+def joined_manifest(manifests: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
+    """One manifest of all; of machines that differ it has what each part says.
 
     Raises:
-        InputError: two bundles of one name have other weights, or a method has other settings.
+        InputError: two bundles of one name have other weights, a method has other settings, or a
+            manifest is damaged.
     """
     joined: dict[str, Any] = {"grids": [], "bundles": {}, "methods": {}, "commits": []}
-    for part, manifest in zip(parts, manifests):
-        for label, record in manifest["bundles"].items():
-            known = joined["bundles"].setdefault(label, record)
-            if known["weights_sha256"] != record["weights_sha256"]:
-                raise InputError(f"{part} measured another bundle of the name {label}.")
-        for name, settings in manifest["methods"].items():
-            if joined["methods"].setdefault(name, settings) != settings:
-                raise InputError(f"{part} measured {name} with other settings.")
-        joined["grids"] += [grid for grid in manifest["grids"] if grid not in joined["grids"]]
-        joined["commits"] = sorted({*joined["commits"], *manifest["commits"]})
-        joined["machine"] = manifest["machine"]
-    return joined
+    machine: dict[str, list[str]] = {}
+    for part, manifest in manifests.items():
+        try:
+            for label, record in manifest["bundles"].items():
+                known = joined["bundles"].setdefault(label, record)
+                if known["weights_sha256"] != record["weights_sha256"]:
+                    raise InputError(f"{part} measured another bundle of the name {label}.")
+            for name, settings in manifest["methods"].items():
+                if joined["methods"].setdefault(name, settings) != settings:
+                    raise InputError(f"{part} measured {name} with other settings.")
+            joined["grids"] += [grid for grid in manifest["grids"] if grid not in joined["grids"]]
+            joined["commits"] = sorted({*joined["commits"], *manifest["commits"]})
+            for name, value in manifest["machine"].items():
+                machine.setdefault(name, []).extend(value.split(" / "))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{part / MANIFEST} is damaged.") from error
+    told = {name: " / ".join(dict.fromkeys(values)) for name, values in machine.items()}
+    return joined | {"machine": told}
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def make_bundle(arguments: Arguments) -> None:
     """A twin from all but the held-out images, if it is not there."""
     path, wanted = folder(arguments), settings(arguments.epochs)
     source, _ = hold_out(load(arguments.data, "train"), EVERY)
-    if was_made(path, wanted, source.images):
+    if was_made(path, arguments.model, wanted, source.images):
         return
     with live() as progress:
         run = Run(0, arguments.out / "stages" / path.name, progress=progress)

@@ -87,7 +87,7 @@ def aligned(arguments: Arguments, temperature: float) -> Path:
     path = arguments.out / "bundles" / label
     chosen = replace(settings(arguments.epochs), align_temperature=temperature)
     source = train_images(arguments)
-    if was_made(path, chosen, source.images):
+    if was_made(path, arguments.model, chosen, source.images):
         return path
     stages = arguments.out / "stages" / label
     for stage in STAGES:

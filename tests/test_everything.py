@@ -21,7 +21,7 @@ PEERS = {
     "corruption_effect": "imagecorruptions",
 }
 """What a benchmark compares with, which the tests do without."""
-PARTS = ("bundles", "common")
+PARTS = ("bundles", "common", "records")
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in PARTS]
 
 

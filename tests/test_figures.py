@@ -67,6 +67,9 @@ def folder(tmp_path):
     rows += [["y", "projector", 0, 3.0, None]]
     record = {"columns": columns, "rows": rows}
     (tmp_path / "semantics.json").write_text(json.dumps(record))
+    columns = ["method", "temperature", "clean", "corrupted"]
+    rows = [["source", "", 0.5, 0.25], ["aligned", "0.1", 0.75, 0.125]]
+    (tmp_path / "temperature.json").write_text(json.dumps({"columns": columns, "rows": rows}))
     record = {"r_gain_ttt_online": {"r": 0.123, "low": -0.1, "high": 0.345001}}
     (tmp_path / "gradients.json").write_text(json.dumps(record))
     return tmp_path
@@ -103,6 +106,10 @@ def folder(tmp_path):
          "| `ttt-online` | +0.12 [-0.10, +0.35] | no |"),
         ("drift: drift.csv", "| m | of | steps | drift | worse |", "| y | own | 20 | 9 |",
          "| y | own | 20 | 1.23 | 7 |"),
+        ("temperature: temperature.json", "| m | tau | clean | mean |", "| `source` | - |",
+         "| `source` | - | 50.0 | 25.0 |"),
+        ("temperature: temperature.json", "| m | tau | clean | mean |", "| aligned | 0.1 | 9 | 9 |",
+         "| aligned | 0.1 | 75.0 | 12.5 |"),
     ],
 )  # fmt: skip
 def test_figures_of_a_row(folder, mark, header, given, expected):
@@ -125,6 +132,7 @@ def test_figures_of_a_row(folder, mark, header, given, expected):
         "<!-- semantics: semantics.json -->\n| m | part | steps |\n|---|\n| y | encoder | 1 |\n",
         "<!-- gradients: gradients.json -->\n| m | r |\n|---|\n| ttt |\n",
         "<!-- drift: drift.csv -->\n| m | of | steps |\n|---|\n| y | own | 0 |\n",
+        "<!-- temperature: temperature.json -->\n| m | tau |\n|---|\n| aligned | 0.5 |\n",
         "<!-- figures: one.csv -->\n\n| who | clean | all |\n|---|\n| tent | 99.9 | 99.9 |\n",
     ],
 )

@@ -51,6 +51,39 @@ def test_the_parts_make_the_whole(parts, tmp_path, capsys):
     joined(out, parts[0], out=out)  # into itself
     assert (out / "results.csv").read_bytes() == (WHOLE / "results.csv").read_bytes()
     assert "again: accuracies differ by at most 0.00 points" in capsys.readouterr().out
+    assert json.loads((out / "settings.json").read_text())["runs"] == runs
+
+
+def test_errors_are_relative_to_the_frozen_classifier_of_any_part(parts, tmp_path):
+    rows = list(csv.DictReader((WHOLE / "results.csv").open(newline="")))
+    for part, frozen in zip(parts, (True, False)):
+        kept = [row for row in rows if (row["method"] == "source") == frozen]
+        with (part / "results.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(row | {"corruption_error": ""} for row in kept)
+        (part / "settings.json").unlink()
+    out = joined(*parts, out=tmp_path / "out")
+    assert (out / "results.csv").read_bytes() == (WHOLE / "results.csv").read_bytes()
+    assert not (out / "settings.json").exists()
+
+
+def test_machines_that_differ_are_told(parts, tmp_path):
+    for part, processor in zip(parts, ("one", "another")):
+        manifest = json.loads((part / "manifest.json").read_text())
+        manifest["machine"] = {"processor": processor, "cores": "2"}
+        (part / "manifest.json").write_text(json.dumps(manifest))
+    out = joined(*parts, out=tmp_path / "out")
+    joined(out, parts[1], out=out)
+    machine = json.loads((out / "manifest.json").read_text())["machine"]
+    assert machine == {"processor": "one / another", "cores": "2"}
+
+
+def test_a_folder_with_a_store_is_no_place_for_them(parts, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cells.sqlite").touch()
+    with pytest.raises(InputError, match="has a store"):
+        joined(*parts, out=tmp_path / "out")
 
 
 def test_of_what_was_measured_twice_the_last_counts_and_the_difference_is_told(
@@ -79,9 +112,10 @@ def test_of_what_was_measured_twice_the_last_counts_and_the_difference_is_told(
             "another bundle of the name",
         ),
         (lambda m: m["methods"]["y"].update(steps=1), "measured y with other settings"),
-        (lambda m: m.pop("methods"), "manifest.json is missing or damaged"),
+        (lambda m: m.pop("methods"), "manifest.json is damaged"),
+        (lambda m: m["bundles"].update(cta={}), "manifest.json is damaged"),
     ],
-    ids=["weights", "settings", "no settings"],
+    ids=["weights", "settings", "no settings", "no weights"],
 )
 def test_parts_of_another_study_are_refused(parts, tmp_path, spoil, told):
     manifest = json.loads((parts[1] / "manifest.json").read_text())
@@ -96,6 +130,12 @@ def test_a_line_twice_in_a_part_is_refused(parts, tmp_path):
     text = (parts[0] / "results.csv").read_text()
     (parts[0] / "results.csv").write_text(text + text.splitlines()[-1] + "\n")
     with pytest.raises(InputError, match="two lines of one method"):
+        joined(*parts, out=tmp_path / "out")
+    (parts[0] / "results.csv").write_text(text.replace("\n", ",\n"))
+    with pytest.raises(InputError, match="other columns"):
+        joined(*parts, out=tmp_path / "out")
+    (parts[0] / "settings.json").write_text("{")
+    with pytest.raises(InputError, match=r"settings.json is missing or damaged"):
         joined(*parts, out=tmp_path / "out")
     with pytest.raises(InputError, match="nothing to join"):
         joined(out=tmp_path / "out")

@@ -82,7 +82,9 @@ def read_results(path: Path) -> list[Cell]:
 
 def _cell(row: Mapping[str, str]) -> Cell:
     kinds: dict[str, Any] = {field.name: field.type for field in fields(Cell)}
-    if row["severity"].isdigit():  # the strength of growing noise is a float also where it is whole
+    if (
+        row["severity"] or ""
+    ).isdigit():  # the strength of growing noise is a float also where it is whole
         kinds["severity"] = int
     cell = Cell(**{name: kinds[name](row[name]) for name in _MEASURED if row[name]})
     if not 0 <= cell.accuracy <= 1:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from acclimate.data import CORRUPTIONS, Shift
-from acclimate.errors import InputError
+from acclimate.errors import InputError, unknown_name
 from acclimate.evaluate.bench import MANIFEST, RESULTS, STORE
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.measure import LR0
-from acclimate.evaluate.results import read_results
+from acclimate.evaluate.results import line_of, read_results
 from acclimate.evaluate.store import Store
 from acclimate.evaluate.task import Task
 from acclimate.methods import METHODS, AdapterSettings
@@ -56,26 +56,36 @@ def read_grid(folder: Path) -> tuple[list[Measured], dict]:
 
     Cells of settings that a later run into the same folder replaced are left out: they belong to
     another row of the same name. A folder of ``results.csv`` and the manifest alone, as results are
-    published, has cells without curves and answers.
+    published, has cells without curves and answers, and nothing tells whether settings were
+    replaced.
 
     Raises:
         InputError: there is no grid in the folder, it is empty or damaged, or holds results of two
             bundles of one name, or without a store two of one place.
     """
-    published = not (folder / STORE).exists() and (folder / RESULTS).is_file()
-    for name in (RESULTS if published else STORE, MANIFEST):
+    bare = not (folder / STORE).exists() and (folder / RESULTS).is_file()
+    for name in (RESULTS if bare else STORE, MANIFEST):
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}; make one with acclimate bench --out.")
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        settings = {name: AdapterSettings(**each) for name, each in manifest["methods"].items()}
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder / MANIFEST} is damaged; run the grid again.") from error
-    read = _published if published else _stored
-    measured = sorted(read(folder, settings), key=_place)
+    manifest, settings = _manifest(folder / MANIFEST)
+    found = _listed(folder, manifest, settings) if bare else _stored(folder, settings)
+    measured = sorted(found, key=_place)
     if not measured:
         raise InputError(f"{folder} has no results yet; run the grid first.")
     return measured, manifest
+
+
+def _manifest(path: Path) -> tuple[dict, dict[str, AdapterSettings]]:
+    """What a manifest says, and the settings of its methods."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        kinds = {"grids": list, "bundles": dict, "methods": dict, "commits": list, "machine": dict}
+        if not all(isinstance(manifest[name], kind) for name, kind in kinds.items()):
+            raise TypeError("another manifest")
+        settings = {name: AdapterSettings(**each) for name, each in manifest["methods"].items()}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is damaged; run the grid again.") from error
+    return manifest, settings
 
 
 def _stored(folder: Path, settings: Mapping[str, AdapterSettings]) -> list[Measured]:
@@ -92,29 +102,40 @@ def _stored(folder: Path, settings: Mapping[str, AdapterSettings]) -> list[Measu
         return with_tasks(current, store)
 
 
-def _published(folder: Path, settings: Mapping[str, AdapterSettings]) -> list[Measured]:
+def _listed(
+    folder: Path, manifest: Mapping, settings: Mapping[str, AdapterSettings]
+) -> list[Measured]:
     """The lines of the file, each with a task that says what the line does."""
-    cells = read_results(folder / RESULTS)
-    for name in sorted({cell.method for cell in cells} - settings.keys()):
-        raise InputError(f"{folder / MANIFEST} has no settings of {name}; publish both files.")
-    measured = [Measured(_task(cell, settings[cell.method]), cell) for cell in cells]
-    if len({each.task for each in measured}) < len(measured):
+    path = folder / RESULTS
+    cells = read_results(path)
+    for name in sorted({cell.method for cell in cells}):
+        if name.removesuffix(LR0) not in METHODS:
+            raise unknown_name("method", name, METHODS)
+        if name not in settings:
+            raise InputError(f"{folder / MANIFEST} has no settings of {name}; copy both files.")
+    if len({line_of(cell) for cell in cells}) < len(cells):
         raise InputError(
-            f"{folder / RESULTS} has two lines of one method, bundle and stream, and there is no "
-            f"{STORE} to tell them apart; publish the store too."
+            f"{path} has two lines of one method, bundle and stream, and there is no {STORE} to "
+            "tell them apart; copy that too."
         )
-    return measured
+    return [Measured(_task(cell, settings[cell.method], manifest["grids"]), cell) for cell in cells]
 
 
-def _task(cell: Cell, settings: AdapterSettings) -> Task:
-    """What a line says of its task; images are known by their number alone."""
+def _task(cell: Cell, settings: AdapterSettings, grids: Sequence[Mapping]) -> Task:
+    """What a line says of its task; images are known by their number alone.
+
+    A line of a stream of several shifts is of a part of the images, or of several rounds of them:
+    then the grids with such streams say how many there are.
+    """
+    numbers = {grid.get("images") for grid in grids if cell.order in grid["orders"]}
+    images = cell.n_images if cell.n_images in numbers or len(numbers) != 1 else numbers.pop()
     return Task(
         bundle=cell.bundle,
         checksum="",
         method=cell.method,
         settings=settings,
         dataset=cell.dataset,
-        images=str(cell.n_images),
+        images=str(images),
         n_images=cell.n_images,
         length=cell.n_images,
         order=cell.order,
@@ -134,7 +155,8 @@ def with_tasks(tasks: Iterable[Task], store: Store) -> list[Measured]:
 def by_protocol(measured: Iterable[Measured]) -> dict[Protocol, list[Measured]]:
     """The cells that may be compared, the largest table of shuffled images first.
 
-    Clean images have no severity: they stand in every table that has their row.
+    Clean images have no severity: they stand in every table that has their row, or if none has it
+    in all.
     """
     found: dict[Protocol, list[Measured]] = defaultdict(list)
     clean = []

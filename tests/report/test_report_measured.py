@@ -7,6 +7,7 @@ from acclimate.errors import InputError
 from acclimate.evaluate.measure import settings_of
 from acclimate.evaluate.results import write_results
 from acclimate.evaluate.store import Store
+from acclimate.report.comparison import compare
 from acclimate.report.measured import Measured, by_protocol, read_grid, reported, row_names
 
 
@@ -92,6 +93,35 @@ def test_published_results_of_two_of_a_kind_or_without_settings_are_refused(publ
     write_results([replace(cells[0].cell, method="y")], folder / "results.csv")
     with pytest.raises(InputError, match=r"manifest.json has no settings of y"):
         read_grid(folder)
+    write_results([replace(cells[0].cell, method="mine")], folder / "results.csv")
+    with pytest.raises(InputError, match="unknown method 'mine'"):
+        read_grid(folder)
+
+
+def test_parts_and_rounds_of_the_images_are_still_theirs(grid, measured, share):
+    """Of a gradual stream a severity has a part of the images; a recurring one comes round."""
+    sizes = {("gradual", 1): 12, ("gradual", 2): 11, ("recurring", 5): 60, ("shuffled", 5): 20}
+    cells = [
+        measured("tent", "fog", share(6, of=n), order=order, severity=severity)
+        for (order, severity), n in sizes.items()
+    ]
+    folder = grid(grids=[{"orders": ["gradual", "shuffled", "recurring"], "images": 20}])
+    (folder / "cells.sqlite").unlink()
+    write_results([each.cell for each in cells], folder / "results.csv")
+    found, _ = read_grid(folder)
+    assert {each.task.images for each in found} == {"20"}
+    (table,) = (compare(some) for p, some in by_protocol(found).items() if p.order == "gradual")
+    assert table.rows[0].scores[0].mean == pytest.approx((6 / 12 + 6 / 11) / 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"methods": []}, {"methods": {"tent": []}}, {"bundles": 1}, {"grids": {}}, {"machine": None}],
+    ids=str,
+)
+def test_a_manifest_of_another_form_is_damaged(grid, measured, share, changes):
+    with pytest.raises(InputError, match=r"manifest.json is damaged"):
+        read_grid(grid(measured("tent", "fog", share(7)), **changes))
 
 
 def test_a_folder_without_a_grid_is_refused(grid, measured, share, tmp_path):

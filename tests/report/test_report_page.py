@@ -96,7 +96,8 @@ def test_without_answers_there_are_gains_but_no_intervals(write, cells):
     bare = [each._replace(cell=replace(each.cell, answers=None, curve=())) for each in cells]
     page = plain(write(measured=bare, gains=()).replace(get_plotlyjs(), ""))
     assert "without intervals, which take the answers to each image" in page
-    assert "a 95 % interval" not in page and not re.search(r"[+−][\d.]+ \[", page)
+    assert "95 %" not in page and "The best was picked on these same images." in page
+    assert not re.search(r"[+−][\d.]+ \[", page)
 
 
 def test_the_page_needs_nothing_from_elsewhere(text):

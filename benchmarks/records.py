@@ -1,0 +1,142 @@
+"""The kinds of tables in the docs that show a record: of an analysis, or of a comparison.
+
+Their rows are described in `tables`.
+"""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import mean
+
+Cells = list[str]
+Row = tuple[str, ...]
+"""What a row of a table is about: what it begins with."""
+Filler = Callable[[Sequence[Path], Cells, list[Cells]], list[Cells]]
+"""From files, the header and rows to rows with their figures.
+
+Raises KeyError if a row is about something that was not measured."""
+
+
+def bare(cells: Iterable[str]) -> Row:
+    """Cells without emphasis."""
+    return tuple(cell.strip("*`") for cell in cells)
+
+
+def percent(value: float | None) -> str:
+    """A fraction, or that it was not measured."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+@cache
+def read(path: Path) -> list[dict[str, str]]:
+    """A table's rows."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def changed(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """A column for each change."""
+    [path] = sources
+    found = {(r["method"], r["steps"], r["change"]): float(r["accuracy"]) for r in read(path)}
+    known = {(row["method"], row["steps"]) for row in read(path)}
+    changes = {row["change"] for row in read(path)}
+    for name in [*(set(header[2:]) - changes), *({bare(row[:2]) for row in rows} - known)]:
+        raise KeyError(f"{path.name} has nothing of {name}")
+    return [
+        row[:2] + [percent(found.get((*bare(row[:2]), change))) for change in header[2:]]
+        for row in rows
+    ]
+
+
+def agreement(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """Two columns."""
+    [path] = sources
+    found = {(row["method"], row["corruption"]): row for row in read(path)}
+
+    def of(row: Cells, name: str) -> str:
+        measured = found[bare(row[:2])]
+        return f"{float(measured[name]):+.3f} ± {float(measured[f'{name}_error']):.3f}"
+
+    return [row[:2] + [of(row, name) for name in ("cosine", "fall")] for row in rows]
+
+
+def claims(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """Two columns in the middle."""
+    [path] = sources
+    found = {(row["claim"], row["where"]): row for row in read(path)}
+
+    def of(row: Cells) -> Cells:
+        measured = found[bare(row[:2])]
+        limits = (100 * float(measured[name]) for name in ("difference", "low", "high"))
+        return [measured["images"], "{:+.1f} [{:+.1f}, {:+.1f}]".format(*limits)]
+
+    return [row[:2] + of(row) + row[4:] for row in rows]
+
+
+def semantics(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """Two columns."""
+    [path] = sources
+    record = json.loads(path.read_text())
+    found = defaultdict(list)
+    for values in record["rows"]:
+        measured = dict(zip(record["columns"], values))
+        name = (measured["method"], measured["part"], str(measured["steps"]))
+        found[name].append((measured["davies_bouldin"], measured["drift"]))
+
+    def of(row: Cells) -> Cells:
+        indices, drifts = zip(*dict(found)[bare(row[:3])])
+        return [f"{mean(indices):.2f}", "-" if None in drifts else f"{mean(drifts):.1f}"]
+
+    return [row[:3] + of(row) for row in rows]
+
+
+def gradients(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """A column in the middle."""
+    [path] = sources
+    record = json.loads(path.read_text())
+
+    def of(row: Cells) -> str:
+        measured = record[f"r_gain_{bare(row)[0].replace('-', '_')}"]
+        return "{r:+.2f} [{low:+.2f}, {high:+.2f}]".format(**measured)
+
+    return [[row[0], of(row), *row[2:]] for row in rows]
+
+
+def drift(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """Two columns."""
+    [path] = sources
+    found = {
+        (row["method"], row["statistics"], row["steps"]): [
+            f"{float(row['drift']):.2f}",
+            row["worse"],
+        ]
+        for row in read(path)
+        if row["drift"] != "nan"
+    }
+    return [row[:3] + found[bare(row[:3])] for row in rows]
+
+
+def temperature(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """Two columns."""
+    [path] = sources
+    record = json.loads(path.read_text())
+    measured = [dict(zip(record["columns"], values)) for values in record["rows"]]
+    found = {(row["method"], row["temperature"] or "-"): row for row in measured}
+    return [
+        row[:2] + [percent(found[bare(row[:2])][name]) for name in ("clean", "corrupted")]
+        for row in rows
+    ]
+
+
+KINDS: dict[str, Filler] = {
+    "changed": changed,
+    "agreement": agreement,
+    "claims": claims,
+    "semantics": semantics,
+    "gradients": gradients,
+    "drift": drift,
+    "temperature": temperature,
+}
