@@ -4,11 +4,11 @@
     python benchmarks/methods.py --data cifar10.zip --out b --recipes y --results parts/b
     python benchmarks/join.py parts/a parts/b --results results/methods
 
-A part is a folder of ``results.csv``, ``manifest.json`` and, of a benchmark, ``settings.json``.
-Parts of one study share bundles and settings: a bundle of one name must have the same weights in
-all of them, which training anew with the same seed gives on the same kind of machine, and a method
-the same settings. Of what several parts measured alike the last one's line counts, and how far they
-differ is printed. Times are of each part's own machine.
+A part is a folder of ``results.csv``, ``manifest.json`` and, of a benchmark, ``settings.json``,
+``claims.csv`` and ``steps.csv``. Parts of one study share bundles and settings: a bundle of one
+name must have the same weights in all of them, which training anew with the same seed gives on the
+same kind of machine, and a method the same settings. Of what several parts measured alike the last
+one's line counts, and how far they differ is printed. Times are of each part's own machine.
 """
 
 import csv
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from common import start
+from common import start, write_table
 
 from acclimate.errors import InputError
 from acclimate.evaluate.bench import MANIFEST, RESULTS, STORE
@@ -29,6 +29,8 @@ from acclimate.evaluate.results import COLUMNS, line_of, read_results, rows_of
 from acclimate.files import write_text
 
 SETTINGS = "settings.json"
+VERDICTS = {"claims.csv": ("claim", "where"), "steps.csv": ("method", "bundle")}
+"""Files of `claims`, and what tells their rows apart."""
 
 Line = tuple[Cell, dict[str, str]]
 """What a line says, and the line as it stands there."""
@@ -63,6 +65,9 @@ def main(arguments: Arguments) -> None:
         lines |= mine
     results.mkdir(parents=True, exist_ok=True)
     write_text(results / RESULTS, as_text([lines[key] for key in sorted(lines)]))
+    for name, columns in VERDICTS.items():
+        if rows := joined_rows([part / name for part in parts], columns):
+            write_table(results / name, rows)
     for name, record in records.items():
         write_text(results / name, json.dumps(record, indent=2) + "\n")
     print(f"{results}: {len(lines)} lines")
@@ -102,6 +107,19 @@ def read_lines(part: Path) -> Lines:
     if len(found) < len(cells):
         raise InputError(f"{part / RESULTS} has two lines of one method, bundle and stream.")
     return found
+
+
+def joined_rows(paths: Sequence[Path], columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of those tables that are there; of rows about the same the last."""
+    found = {}
+    for path in (path for path in paths if path.exists()):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        known = [*found.values(), *rows][:1]
+        if any(row.keys() != known[0].keys() or not {*columns} <= row.keys() for row in rows):
+            raise InputError(f"{path} is no table of claims.py, or of another version's.")
+        found |= {tuple(row[name] for name in columns): row for row in rows}
+    return list(found.values())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -54,6 +54,21 @@ def test_the_parts_make_the_whole(parts, tmp_path, capsys):
     assert json.loads((out / "settings.json").read_text())["runs"] == runs
 
 
+def test_verdicts_are_joined_the_last_of_each_counts(parts, tmp_path):
+    whole = (WHOLE / "claims.csv").read_text()
+    header, first, *others = whole.splitlines()
+    (parts[0] / "claims.csv").write_text("\n".join([header, first, *others[::2]]) + "\n")
+    changed = first.rsplit(",", 1)[0] + ",0.125"
+    (parts[1] / "claims.csv").write_text("\n".join([header, changed, *others[1::2]]) + "\n")
+    out = joined(*parts, out=tmp_path / "out")
+    found = (out / "claims.csv").read_text().splitlines()
+    assert found[1] == changed and sorted(found[2:]) == sorted(others)
+    assert not (out / "steps.csv").exists()
+    (parts[1] / "steps.csv").write_text("method,steps\ncta,1\n")
+    with pytest.raises(InputError, match=r"steps.csv is no table of claims.py"):
+        joined(*parts, out=tmp_path / "out")
+
+
 def test_errors_are_relative_to_the_frozen_classifier_of_any_part(parts, tmp_path):
     rows = list(csv.DictReader((WHOLE / "results.csv").open(newline="")))
     for part, frozen in zip(parts, (True, False)):
