@@ -14,6 +14,7 @@ from acclimate.commands import VERBS, Adapt, Align, Train
 from acclimate.errors import InputError, unknown_name
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS
+from acclimate.repeatable import repeat_bits
 from acclimate.source.presets import PRESETS, with_epochs
 
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_sentence("run the same command again to resume"):
         command = _parse(given)
         keep_freed_memory()
+        repeat_bits()
         command.run(Console())
 
 

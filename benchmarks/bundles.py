@@ -22,6 +22,7 @@ from acclimate.files import write_atomically
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS, RECIPES
 from acclimate.progress import live
+from acclimate.repeatable import repeat_bits
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS, STAGES, SourceSettings
 from acclimate.source.train import train
@@ -122,6 +123,7 @@ def pool_of(workers: int) -> ProcessPoolExecutor:
 def alone() -> None:
     """Prepare a process that works with others beside it."""
     end_with_parent()
+    repeat_bits()
     torch.set_num_threads(1)
 
 

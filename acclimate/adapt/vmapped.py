@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.functional import batch_norm
+from torch.overrides import TorchFunctionMode
 
 from acclimate.adapt.learner import Learner
 from acclimate.backbones import Classifier
@@ -66,6 +68,16 @@ class _Pair(nn.Module):
         return self.objective(self.model, *drawn)
 
 
+class _OwnBatchNorm(TorchFunctionMode):
+    """Within it, batch norm is torch's own kernel: vmap refuses the way to cuDNN's."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is not batch_norm:
+            return func(*args, **(kwargs or {}))
+        with torch.backends.cudnn.flags(enabled=False):
+            return func(*args, **(kwargs or {}))
+
+
 class _Crowd:
     """A learner's moving parameters, once for each image."""
 
@@ -87,7 +99,7 @@ class _Crowd:
         views, *rest = self.pair.objective.draw(images, key(settings.seed, "adapt", step), index)
         drawn = [self.learner.preprocessing.normalize(views), *rest]
         alone = [part.unflatten(0, (self.count, -1)) for part in drawn]
-        with autocast(self.learner.device, settings.precision):
+        with autocast(self.learner.device, settings.precision), _OwnBatchNorm():
             gradients, losses = vmap(grad_and_value(self._loss))(self.own, *alone)
         finite = losses.isfinite()
         for gradient in gradients.values():
@@ -104,7 +116,8 @@ class _Crowd:
     def answers(self, normalized: Tensor) -> Float[Tensor, "batch classes"]:
         """Each image's logits by its own parameters; by the source's if these blew up."""
         with autocast(self.learner.device, self.learner.settings.precision):
-            logits = vmap(self._logits)(self.own, normalized[:, None]).squeeze(1).float()
+            with _OwnBatchNorm():
+                logits = vmap(self._logits)(self.own, normalized[:, None]).squeeze(1).float()
             finite: Bool[Tensor, "batch 1"] = logits.isfinite().all(1, keepdim=True)
             if finite.all():
                 return logits

@@ -23,6 +23,7 @@ from acclimate.evaluate.measure import measure
 from acclimate.evaluate.probe import Speed, probe
 from acclimate.evaluate.task import Task, checksum_of
 from acclimate.memory import keep_freed_memory
+from acclimate.repeatable import repeat_bits
 
 Result = TypeVar("Result", covariant=True)
 
@@ -200,6 +201,7 @@ def _work(connection: Connection, slot: int, threads: int, place: Workplace) -> 
     end_with_parent()
     torch.set_num_threads(threads)
     keep_freed_memory()
+    repeat_bits()
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())
     while True:

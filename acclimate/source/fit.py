@@ -128,15 +128,16 @@ def _options(objective: Objective | None) -> dict[str, str]:
 def _augmented(
     source: SourceImages, numbers: Tensor, supervision: Supervision, epoch_key: int, device
 ) -> Tensor:
+    index = numbers.to(device)
     batch = shifted_crop(
-        source.images[numbers],
+        source.images[numbers].to(device),
         supervision.crop_padding,
         key=key(epoch_key, "shifted crop"),
-        index=numbers,
+        index=index,
     )
     if supervision.cutout:
-        batch = cutout(batch, supervision.cutout, key=key(epoch_key, "cutout"), index=numbers)
-    return source.preprocessing(batch.to(device))
+        batch = cutout(batch, supervision.cutout, key=key(epoch_key, "cutout"), index=index)
+    return source.preprocessing(batch)
 
 
 def _drawn(

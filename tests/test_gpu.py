@@ -1,0 +1,131 @@
+"""What a GPU gives is what a CPU gives, up to rounding, and the same bits each time: -m gpu."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from acclimate.adapt import Adapter
+from acclimate.adapt.one_by_one import one_by_one
+from acclimate.adapt.vmapped import vmapped
+from acclimate.data import LabelledImages
+from acclimate.data.corruptions import PUBLISHED, corrupt
+from acclimate.evaluate.bench import Bench, run_bench
+from acclimate.evaluate.engines import processes
+from acclimate.evaluate.task import Grid
+from acclimate.methods import METHODS, RECIPES
+from acclimate.repeatable import repeat_bits
+from acclimate.source.loop import Run
+from acclimate.source.presets import PRESETS, with_epochs
+from acclimate.source.train import train
+from acclimate.views import SimCLRViews, simclr_views
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.filterwarnings("ignore:There is a performance drop"),
+]
+UNREPEATABLE = {"ttt-mae"}
+"""Torch has no exact kernel for the way back through the resizing of positions."""
+
+
+@pytest.fixture(autouse=True)
+def exact():
+    """Float32 as a CPU has it, and kernels that repeat themselves."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    repeat_bits()
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_answers_are_those_of_a_cpu(bundle_of, images, name):
+    changes = {"precision": "fp32"}
+    if METHODS[name].settings.steps:  # the highest published rates make rounding large
+        changes |= {"steps": 2, "learning_rate": min(METHODS[name].settings.learning_rate, 1e-3)}
+    here, there = (
+        Adapter(bundle_of(name), name, **changes, device=device) for device in ("cpu", "cuda")
+    )
+    for batch in (images[:24], images[24:40]):
+        expected, found = here(batch), there(batch)
+        assert found.is_cuda
+        torch.testing.assert_close(found.cpu(), expected, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_stream_repeats_itself_to_the_bit(bundle_of, images, name):
+    changes = {"steps": 2} if METHODS[name].settings.steps else {}
+    first, again = (Adapter(bundle_of(name), name, **changes, device="cuda") for _ in range(2))
+    for batch in (images[:24].cuda(), images[24:40]):  # images may lie on either
+        assert torch.equal(first(batch), again(batch))
+
+
+@pytest.mark.parametrize(("name", "momentum"), [("ttt", 0.0), ("ttt", 0.9), ("ttt-mae", 0.9)])
+def test_all_at_once_equals_one_after_another(bundle_of, images, name, momentum):
+    settings = {"precision": "fp32", "steps": 3, "learning_rate": 0.01, "momentum": momentum}
+    learner = Adapter(bundle_of(name), name, **settings, device="cuda")._first
+    unit, index = images[:5].cuda().float() / 255, torch.arange(7, 12, device="cuda")
+
+    def alone(number):
+        one = slice(number, number + 1)
+        return torch.stack(learner.episode(unit[one], index[one], 1, every=True))
+
+    with torch.no_grad():
+        plain = torch.cat([alone(number) for number in range(5)], dim=1)
+        crowd = torch.stack(vmapped(learner, unit, index, every=True))
+        answered = torch.stack(one_by_one([learner], unit, index, every=True))
+    assert (plain[3] - plain[0]).abs().max() > 1e-3  # the steps are visible
+    torch.testing.assert_close(crowd, plain, atol=1e-3, rtol=1e-3)
+    assert torch.equal(answered, crowd)
+
+
+def test_views_are_those_of_a_cpu(images):
+    unit, index = images[:64].float() / 255, torch.arange(64)
+    settings = SimCLRViews()
+    expected = simclr_views(unit, settings, key=3, index=index, count=2)
+    found = simclr_views(unit.cuda(), settings, key=3, index=index.cuda(), count=2)
+    # Positions are rounded otherwise, and so a pixel may come from its neighbour.
+    assert ((found.cpu() - expected).abs() > 1e-3).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_corruptions_are_those_of_a_cpu(images, name):
+    expected = corrupt(images[:32], name, 5, seed=0).int()
+    found = corrupt(images[:32].cuda(), name, 5, seed=0).cpu().int()
+    assert ((found - expected).abs() > 2).float().mean() < 0.01
+
+
+def trained(recipe, source, options):
+    name = next(name for name, row in METHODS.items() if row.recipe == recipe)
+    settings = with_epochs(PRESETS["small"], 2)
+    model = "acclimate:vit2-w32-p4" if RECIPES[recipe].transformer else "acclimate:resnet8-w8"
+    return train(name, model, source, settings, Run(0), options=options)
+
+
+@pytest.fixture(scope="session")
+def source(images):
+    labels = torch.arange(len(images)) % 4
+    return LabelledImages(images, labels, ("ant", "bee", "cat", "dog"), "random")
+
+
+@pytest.mark.parametrize(
+    "recipe", [name for name in RECIPES if name not in UNREPEATABLE | {"uda-ss"}]
+)
+def test_training_repeats_itself_to_the_bit(source, small_options, recipe):
+    options = small_options(recipe)
+    first, again = (trained(recipe, source, options).modules.state_dict() for _ in range(2))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, again[name]), name
+
+
+def test_a_grid_repeats_itself(saved, source, tmp_path):
+    grid = Grid(("none", "gaussian_noise"), methods=("source", "ptbn", "cta"), batch=32)
+    found = []
+    for workers in (1, 2):
+        bench = Bench(grid, {"bundle": saved}, partial(replace, source))
+        cells, failed = run_bench(bench, tmp_path / str(workers), engine=processes(workers))
+        assert not failed
+        found.append(sorted((c.method, c.corruption, c.accuracy, c.nll) for c in cells))
+    assert found[0] == found[1]
