@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow lint types layers wheel clean
+.PHONY: help quickstart test slow gpu lint types layers wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## Say what there is
@@ -17,6 +17,9 @@ test: $(VENV)/installed-dev  ## Run the tests that take seconds
 
 slow: $(VENV)/installed-dev  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+gpu: $(VENV)/installed-dev  ## Run the tests that need a GPU
+	$(BIN)/python -m pytest -m gpu
 
 lint: $(VENV)/installed-dev  ## Check style and formatting
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import agreement
+import along
 import changed
 import claims
 import drift
@@ -109,7 +110,10 @@ def looks(arguments: Arguments) -> None:
 
 def arrivals(arguments: Arguments) -> None:
     """TTT's figures 2 and 3, batch size and order against accuracy."""
-    streams.main(streams.Arguments(arguments.data, arguments.out, arguments.workers))
+    results = arguments.results / "streams" if arguments.results else None
+    streams.main(
+        streams.Arguments(arguments.data, arguments.out, arguments.workers, results=results)
+    )
 
 
 def reasons(arguments: Arguments) -> None:
@@ -128,6 +132,7 @@ def verdicts(arguments: Arguments) -> None:
     claims.main(claims.Arguments(grid, results))
     if results:
         methods.publish(grid, results)  # again, for looks have added to it
+        along.main(along.Arguments(grid, results))
         if (found := grid / "analyses").exists():
             shutil.copytree(found, results / "analyses", dirs_exist_ok=True)
 

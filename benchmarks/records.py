@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from statistics import mean
+from statistics import fmean, mean
 
 Cells = list[str]
 Row = tuple[str, ...]
@@ -131,7 +131,38 @@ def temperature(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> li
     ]
 
 
+def arrivals(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """A column for each size of batches that come shuffled, or order of batches of 128."""
+    [path] = sources
+    found = defaultdict(list)
+    for row in read(path):
+        if row["corruption"] != "none":
+            name = (row["method"], row["bundle"], row["order"], row["batch"])
+            found[name].append((float(row["accuracy"]), int(row["n_images"])))
+
+    def of(row: Cells, column: str) -> str:
+        arrival = ("shuffled", column) if column.isdigit() else (column, "128")
+        accuracies, weights = zip(*dict(found)[*bare(row[:2]), *arrival])
+        return percent(fmean(accuracies, weights))
+
+    return [row[:2] + [of(row, name) for name in bare(header[2:])] for row in rows]
+
+
+def along(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """Ten columns, in the order in which images came."""
+    [path] = sources
+    found = {
+        (row["method"], row["bundle"], row["order"], row["tenth"]): float(row["accuracy"])
+        for row in read(path)
+        if row["batch"] == "128"
+    }
+    tenths = range(1, len(header) - 2)
+    return [row[:3] + [percent(found[*bare(row[:3]), str(t)]) for t in tenths] for row in rows]
+
+
 KINDS: dict[str, Filler] = {
+    "arrivals": arrivals,
+    "along": along,
     "changed": changed,
     "agreement": agreement,
     "claims": claims,

@@ -1,7 +1,7 @@
 """How images arrive: batch sizes, orders, and noise that grows from image to image.
 
     python benchmarks/methods.py --data cifar10.zip --out runs/methods --train-only
-    python benchmarks/streams.py --data cifar10.zip --out runs/methods
+    python benchmarks/streams.py --data cifar10.zip --out runs/methods --results results/streams
     acclimate report runs/methods/streams
 
 The bundles are those of the first command. The grid is one of its own, of fewer images.
@@ -10,10 +10,12 @@ The bundles are those of the first command. The grid is one of its own, of fewer
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+import along
 from bundles import FOUR, Trained, test_images
 from common import start
-from methods import run_all
+from methods import publish, run_all
 
 from acclimate.evaluate.bench import Bench
 from acclimate.evaluate.task import Grid
@@ -36,6 +38,8 @@ class Arguments(Trained):
     """Test images, evenly spaced."""
     growing_images: int = 2000
     """The same for noise that grows."""
+    results: Path | None = None
+    """Where results.csv, the manifest and along.csv are written."""
     plan: bool = False
     """Only say what would be measured and how long it takes."""
 
@@ -44,6 +48,9 @@ def main(arguments: Arguments) -> None:
     """Measure everything, bench by bench."""
     out = arguments.out / "streams"
     run_all(benches(arguments), out, workers=arguments.workers, only_plan=arguments.plan)
+    if arguments.results and not arguments.plan:
+        publish(out, arguments.results)
+        along.main(along.Arguments(out, arguments.results))
 
 
 def benches(arguments: Arguments) -> Iterator[Bench]:

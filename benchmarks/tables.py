@@ -19,6 +19,9 @@ Accuracies are in percent. The kinds:
 - semantics: method, part, steps; index and drift, means over corruptions.
 - gradients: method; Pearson's r with its interval; words.
 - drift: method, statistics, steps; drift, and under how many corruptions it grew.
+- arrivals: method, bundle; for each size of batches that come shuffled, or order of batches of 128,
+  the mean over corruptions.
+- along: method, bundle, order; accuracy in each tenth of the streams, in batches of 128.
 - temperature: method, temperature (of the classifier "-"); accuracy on clean images, and its mean
   over corruptions.
 """

@@ -51,6 +51,13 @@ def folder(tmp_path):
     write(tmp_path / "results.csv", header, RESULTS)
     few = [row[:1] + row[2:] for row in RESULTS if row[1] == "small" and row[3] == 0]
     write(tmp_path / "one.csv", ("method", "corruption", "seed", "accuracy", "n_images"), few)
+    header = ("method", "bundle", "corruption", "order", "batch", "accuracy", "n_images")
+    rows = [("y", "b", "fog", "shuffled", 8, 0.5, 10), ("y", "b", "snow", "shuffled", 8, 0.8, 20)]
+    rows += [("y", "b", "none", "shuffled", 8, 1, 10), ("y", "b", "fog", "mixed", 128, 0.3, 10)]
+    write(tmp_path / "streams.csv", header, rows)
+    header = ("method", "bundle", "order", "batch", "tenth", "accuracy")
+    rows = [("y", "b", "mixed", 128, tenth, tenth / 10) for tenth in (1, 2, 3)]
+    write(tmp_path / "along.csv", header, [*rows, ("y", "b", "mixed", 8, 1, 0)])
     header = ("setting", "method", "clean", "mean")
     write(tmp_path / "held_out.csv", header, [("rate 1", "cta", 0.9, 0.123), ("2", "cta", 0, 0)])
     rows = [("y", "faster", 20, 0.5), ("y", "slower", 20, 0.25), ("y", "slower", 40, 0.125)]
@@ -91,6 +98,10 @@ def folder(tmp_path):
          "| y | small | 10 | 80.0 | 40.0 | - | - | 90.0 | 20.0 |"),
         ("by-corruption: results.csv", "| m | b | n | clean | fog |",
          "| `source` | small | 10 |", "| `source` | small | 10 | **70.0** | **30.0** |"),
+        ("arrivals: streams.csv", "| m | b | `mixed` | 8 |", "| `y` | b |",
+         "| `y` | b | 30.0 | 70.0 |"),
+        ("along: along.csv", "| m | b | order | 1 | 2 |", "| `y` | b | mixed |",
+         "| `y` | b | mixed | 10.0 | 20.0 |"),
         ("changed: changed.csv", "| m | steps | slower | faster |", "| y | 40 | 1 | 2 |",
          "| y | 40 | 12.5 | - |"),
         ("agreement: agreement.csv", "| m | c | cosine | fall |", "| ttt | fog |",
@@ -125,6 +136,8 @@ def test_figures_of_a_row(folder, mark, header, given, expected):
         "<!-- adapting: results.csv -->\n| m | b | n |\n|---|\n| tent | smell | 10 |\n",
         "<!-- adapting: results.csv -->\n| m | b | n |\n|---|\n| tent-lr0 | large | 20 |\n",
         "<!-- by-corruption: results.csv -->\n| m | b | n | fog |\n|---|\n| tent | small | 11 |\n",
+        "<!-- arrivals: streams.csv -->\n| m | b | 9 |\n|---|\n| y | b |\n",
+        "<!-- along: along.csv -->\n| m | b | order | 1 |\n|---|\n| y | b | shuffled |\n",
         "<!-- changed: changed.csv -->\n| m | steps | faster |\n|---|\n| y | 30 | 1 |\n",
         "<!-- changed: changed.csv -->\n| m | steps | fast |\n|---|\n| y | 40 | 1 |\n",
         "<!-- agreement: agreement.csv -->\n| m | c |\n|---|\n| ttt | frog |\n",

@@ -68,14 +68,22 @@ class _Pair(nn.Module):
         return self.objective(self.model, *drawn)
 
 
-class _OwnBatchNorm(TorchFunctionMode):
-    """Within it, batch norm is torch's own kernel: vmap refuses the way to cuDNN's."""
+class _PlainBatchNorm(TorchFunctionMode):
+    """Within it, batch norm is arithmetic on tensors: vmap refuses the way to cuDNN's kernel."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is not batch_norm:
-            return func(*args, **(kwargs or {}))
-        with torch.backends.cudnn.flags(enabled=False):
-            return func(*args, **(kwargs or {}))
+        return (_by_statistics if func is batch_norm else func)(*args, **(kwargs or {}))
+
+
+def _by_statistics(
+    x, mean, variance, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+) -> Tensor:
+    """What `torch.nn.functional.batch_norm` does in evaluation mode."""
+    assert not training
+    scale = (variance + eps).rsqrt() if weight is None else weight * (variance + eps).rsqrt()
+    shift = -mean * scale if bias is None else bias - mean * scale
+    scale, shift = (part.view(-1, *[1] * (x.ndim - 2)) for part in (scale, shift))
+    return (x * scale + shift).to(x.dtype)  # in float32, and back
 
 
 class _Crowd:
@@ -99,7 +107,7 @@ class _Crowd:
         views, *rest = self.pair.objective.draw(images, key(settings.seed, "adapt", step), index)
         drawn = [self.learner.preprocessing.normalize(views), *rest]
         alone = [part.unflatten(0, (self.count, -1)) for part in drawn]
-        with autocast(self.learner.device, settings.precision), _OwnBatchNorm():
+        with autocast(self.learner.device, settings.precision), _PlainBatchNorm():
             gradients, losses = vmap(grad_and_value(self._loss))(self.own, *alone)
         finite = losses.isfinite()
         for gradient in gradients.values():
@@ -116,7 +124,7 @@ class _Crowd:
     def answers(self, normalized: Tensor) -> Float[Tensor, "batch classes"]:
         """Each image's logits by its own parameters; by the source's if these blew up."""
         with autocast(self.learner.device, self.learner.settings.precision):
-            with _OwnBatchNorm():
+            with _PlainBatchNorm():
                 logits = vmap(self._logits)(self.own, normalized[:, None]).squeeze(1).float()
             finite: Bool[Tensor, "batch 1"] = logits.isfinite().all(1, keepdim=True)
             if finite.all():

@@ -11,7 +11,14 @@ from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.measure import LR0
 from acclimate.methods import METHODS
 from acclimate.report.intervals import paired_interval
-from acclimate.report.measured import Measured, RowKey, is_oracle, reported, row_names
+from acclimate.report.measured import (
+    Measured,
+    RowKey,
+    is_oracle,
+    is_twin,
+    reported,
+    row_names,
+)
 from acclimate.report.summary import CLEAN, Column, Gain, paired
 
 BASE = "source"
@@ -46,7 +53,7 @@ class Row:
     gain: Gain | None
     """The mean's difference to the frozen classifier of the same bundle."""
     statistics: Gain | None
-    """What of it batch-norm statistics alone explain."""
+    """What of it batch-norm statistics explain without a step; of a twin, alignment and they."""
     cost: float | None
     """Forward passes an image; None where it was not counted."""
     lead: float | None = None
@@ -56,6 +63,11 @@ class Row:
     def method(self) -> str:
         """Its name in the table of methods, or that with ``-lr0``."""
         return self.key[1]
+
+    @property
+    def twin(self) -> bool:
+        """Whether an aligned twin answers."""
+        return is_twin(self.method)
 
     @property
     def oracle(self) -> bool:
@@ -181,14 +193,14 @@ def _gains(
     cells: Mapping[RowKey, Sequence[Measured]],
     held_out: Collection[str],
 ) -> tuple[Gain | None, Gain | None]:
-    """The difference to the frozen classifier of the same bundle, and that of statistics alone.
+    """The difference to the frozen classifier of the same bundle, and that without steps.
 
     Over the seeds that the frozen classifier was measured with.
     """
     bundle, method = key
     if method == BASE:
         return None, None
-    twin = METHODS[method.removesuffix(LR0)].model == "twin"
+    twin = is_twin(method)
     base = cells.get((bundle, BASE), ())
     seeds = {each.cell.seed for each in base}
     mine = [each for each in reported(mine, held_out) if each.cell.seed in seeds]

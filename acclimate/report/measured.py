@@ -193,6 +193,11 @@ def row_names(measured: Iterable[Measured]) -> dict[RowKey, str]:
     }
 
 
+def is_twin(method: str) -> bool:
+    """Whether an aligned twin answers, and not the classifier."""
+    return METHODS[method.removesuffix(LR0)].model == "twin"
+
+
 def is_oracle(method: str) -> bool:
     """Whether a method was shown beforehand what it is measured on."""
     return METHODS[method.removesuffix(LR0)].oracle

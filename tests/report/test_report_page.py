@@ -141,6 +141,14 @@ def test_the_first_sentence_is_computed_from_the_cells(text):
     assert "+30.0 [" in said and "Batch-norm statistics alone explain +25.0 [" in said
 
 
+def test_a_twin_owes_to_alignment_too(write, measured, share):
+    rows = {"source": 8, "aligned-bn": 12, "cta": 14}
+    cells = [measured(name, "fog", share(right)) for name, right in rows.items()]
+    settings = {name: asdict(settings_of(name)) for name in rows}
+    said = plain(write(measured=cells, settings=settings, published=()))
+    assert "Alignment and batch-norm statistics, without a step, explain +20.0 [" in said
+
+
 def test_the_table_shows_and_marks_what_was_measured(text):
     table = text.split("<tbody>")[1].split("</tbody>")[0]
     rows = {
