@@ -3,9 +3,9 @@
     python benchmarks/along.py runs/main/grid --results results/main
 
 TTT's figures 2 and 3: whether a method gets better as it sees more, and how it fares as noise
-grows. A row of ``along.csv`` is a tenth of the streams of one order and batch size, all corruptions
-and seeds together, on the largest number of images that a method answered for. Growing noise goes
-from none to severity 5, evenly.
+grows. A row of ``along.csv`` is a tenth of the streams of one order and batch size, all
+corruptions, severities and seeds together, of the largest data set that a method answered for.
+Growing noise goes from none to severity 5, evenly.
 """
 
 from collections.abc import Iterator, Sequence

@@ -21,6 +21,7 @@ from acclimate.data import hold_out, load
 from acclimate.files import write_text
 from acclimate.memory import keep_freed_memory
 from acclimate.quickstart import HELD_OUT, REPORTED
+from acclimate.repeatable import repeat_bits
 from acclimate.report.summary import gains_of
 from acclimate.source.presets import PRESETS
 from acclimate.study import Study, run_study
@@ -58,6 +59,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Run the study and copy what is to be kept."""
     keep_freed_memory()
+    repeat_bits()
     study = replace(STUDY, model=arguments.model, images=arguments.images, seed=arguments.seed)
     train, _ = hold_out(load(arguments.data, "train"), EVERY)
     test = load(arguments.data, "test")

@@ -22,7 +22,6 @@ from acclimate.cli import one_sentence
 from acclimate.files import write_text
 from acclimate.methods import RECIPES
 from acclimate.preprocessing import Preprocessing
-from acclimate.repeatable import repeat_bits
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS
@@ -34,7 +33,6 @@ CLASSES = 10
 def start(main: Callable[[Any], None], options: type) -> None:
     """Read options, call; bad input ends in a sentence."""
     with one_sentence("run the same command again"):
-        repeat_bits()
         main(tyro.cli(options))
 
 

@@ -33,6 +33,7 @@ from acclimate.evaluate.measure import measure, settings_of
 from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS
 from acclimate.progress import Progress, live
+from acclimate.repeatable import repeat_bits
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
 from acclimate.source.train import train
@@ -200,6 +201,7 @@ def chosen(candidates: list[Row], frozen: Row) -> Row:
 def main(arguments: Arguments) -> None:
     """Measure all rows, show them, and write those that are to be kept."""
     keep_freed_memory()
+    repeat_bits()
     study = STUDIES[arguments.study]
     data = arguments.data or ("fashion-mnist-mini" if arguments.study == "quickstart" else None)
     if data is None:

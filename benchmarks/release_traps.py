@@ -27,6 +27,7 @@ from acclimate.memory import keep_freed_memory
 from acclimate.methods import METHODS, RECIPES
 from acclimate.objectives import Clustering, NoiseContrastive
 from acclimate.progress import live
+from acclimate.repeatable import repeat_bits
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS
 from acclimate.source.train import train
@@ -142,6 +143,7 @@ def rows(options: Options, seed: int) -> Iterator[dict]:
 def main(options: Options) -> None:
     """Measure all seeds, show their means, write everything."""
     keep_freed_memory()
+    repeat_bits()
     found = [row for seed in range(options.seeds) for row in rows(options, seed)]
     names, numbers = ("method", "trained", "adapted"), ("frozen", "batch norm", "steps")
     # The last epoch's mean, cross entropy included: NC-TTT's own part is log 2 = 0.693 if the

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.functional import batch_norm
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from acclimate.adapt.learner import Learner
@@ -20,7 +21,7 @@ from acclimate.randomness import key
 def can_vmap(learner: Learner) -> bool:
     """Whether every image begins at the source, with SGD that leaves statistics alone."""
     settings = learner.settings
-    if learner.objective is None:
+    if learner.objective is None or _of_own_input(learner.model, learner.objective):
         return False
     return (settings.optimizer, settings.normalisation, settings.reset) == (
         "sgd",
@@ -66,6 +67,12 @@ class _Pair(nn.Module):
 
     def forward(self, *drawn: Tensor) -> Tensor:
         return self.objective(self.model, *drawn)
+
+
+def _of_own_input(*modules: nn.Module) -> bool:
+    """Whether a batch norm keeps no statistics, and so normalises by those of its input."""
+    norms = (each for module in modules for each in module.modules())
+    return any(isinstance(each, _BatchNorm) and each.running_mean is None for each in norms)
 
 
 class _PlainBatchNorm(TorchFunctionMode):

@@ -53,7 +53,7 @@ class Row:
     gain: Gain | None
     """The mean's difference to the frozen classifier of the same bundle."""
     statistics: Gain | None
-    """What of it batch-norm statistics explain without a step; of a twin, alignment and they."""
+    """What of it batch-norm statistics explain without a step; of a twin, with alignment."""
     cost: float | None
     """Forward passes an image; None where it was not counted."""
     lead: float | None = None

@@ -4,7 +4,7 @@ import torch
 from acclimate.adapt import Adapter
 from acclimate.adapt import one_by_one as module
 from acclimate.adapt.one_by_one import one_by_one
-from acclimate.adapt.vmapped import can_vmap, vmapped
+from acclimate.adapt.vmapped import _PlainBatchNorm, can_vmap, vmapped
 
 CASES = [("ttt", 0.0), ("ttt", 0.9), ("ttt-mae", 0.9)]
 
@@ -45,6 +45,27 @@ def test_only_what_it_can_do(bundle_of):
     assert not can_vmap(learner_of(bundle_of, "ttt", reset="never"))
     assert not can_vmap(learner_of(bundle_of, "clust3"))
     assert not can_vmap(Adapter(bundle_of("ttt"), "ttt", steps=0)._first)
+
+
+def test_not_by_the_statistics_of_the_input(bundle_of):
+    learner = learner_of(bundle_of, "ttt")
+    norm = next(m for m in learner.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    norm.running_mean = norm.running_var = None
+    assert not can_vmap(learner)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_by_arithmetic(affine):
+    norm = torch.nn.BatchNorm2d(3, affine=affine).eval()
+    x = 5 * torch.randn(4, 3, 2, 2)
+    for tensor in norm.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5)
+    expected = norm(x)
+    with _PlainBatchNorm():
+        found = norm(x)
+    assert not torch.equal(found, x)
+    torch.testing.assert_close(found, expected)
 
 
 def test_crowds_shrink_where_memory_is_small(bundle_of, images, monkeypatch):
