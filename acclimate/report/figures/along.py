@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from acclimate.report.figures.style import figure, line, looks
 from acclimate.report.measured import Measured, RowKey, reported, row_names
 
-STRETCHES = 10
+_STRETCHES = 10
 
 
 def along(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
@@ -46,7 +46,7 @@ def stretches(measured: Sequence[Measured], held_out: Collection[str]) -> dict[R
         if each.cell.answers is not None:
             found[each.row].append(each)
     lengths = _lengths(measured)
-    if not found or min(lengths.values()) < 2 * STRETCHES:
+    if not found or min(lengths.values()) < 2 * _STRETCHES:
         return {}
     return {row: _accuracies(mine, lengths) for row, mine in found.items()}
 
@@ -59,7 +59,7 @@ def _drawn(
         return None
     names = row_names(measured)
     look = looks(names)
-    middles = (np.arange(STRETCHES) + 0.5) * last / STRETCHES
+    middles = (np.arange(_STRETCHES) + 0.5) * last / _STRETCHES
     traces = [line(names[key], look[key], middles, found[key]) for key in names if key in found]
     drawn = figure(traces, x="", y="accuracy, %", height=400)
     drawn.update_xaxes(range=[0, last])
@@ -76,11 +76,11 @@ def _lengths(measured: Sequence[Measured]) -> dict[str, int]:
 
 def _accuracies(streams: Sequence[Measured], lengths: dict[str, int]) -> list[float]:
     """Of all streams' answers in each stretch together, in percent."""
-    right, total = np.zeros(STRETCHES), np.zeros(STRETCHES)
+    right, total = np.zeros(_STRETCHES), np.zeros(_STRETCHES)
     for each in streams:
         answers = each.cell.answers
         assert answers is not None
-        stretch = answers.positions * STRETCHES // lengths[each.task.key]
-        right += np.bincount(stretch, weights=answers.right, minlength=STRETCHES)
-        total += np.bincount(stretch, minlength=STRETCHES)
+        stretch = answers.positions * _STRETCHES // lengths[each.task.key]
+        right += np.bincount(stretch, weights=answers.right, minlength=_STRETCHES)
+        total += np.bincount(stretch, minlength=_STRETCHES)
     return [100 * float(r / t) if t else float("nan") for r, t in zip(right, total)]
