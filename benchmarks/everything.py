@@ -109,7 +109,7 @@ def looks(arguments: Arguments) -> None:
 
 
 def arrivals(arguments: Arguments) -> None:
-    """TTT's figures 2 and 3, batch size and order against accuracy."""
+    """TTT's figure 3, batch size and order against accuracy."""
     results = arguments.results / "streams" if arguments.results else None
     streams.main(
         streams.Arguments(arguments.data, arguments.out, arguments.workers, results=results)
@@ -127,7 +127,7 @@ def reasons(arguments: Arguments) -> None:
 
 
 def verdicts(arguments: Arguments) -> None:
-    """The papers' claims as differences with intervals; and all that was measured, copied."""
+    """The papers' claims as differences with intervals, TTT's figure 2; and all results, copied."""
     grid, results = arguments.out / "grid", arguments.results
     claims.main(claims.Arguments(grid, results))
     if results:
