@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from acclimate.version import __version__
 
 if TYPE_CHECKING:
     from acclimate.adapt import Adapter
@@ -19,6 +19,7 @@ __all__ = [
     "AdapterSettings",
     "Bundle",
     "InputError",
+    "__version__",
     "align",
     "build",
     "split",

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from acclimate import files
 from acclimate.backbones import FORMS, Classifier, build, projected, split
 from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import OBJECTIVES, Objective
 from acclimate.preprocessing import Preprocessing
-from acclimate.sealed import plain, read_safetensors
+from acclimate.storage import atomic
+from acclimate.storage.sealed import plain, read_safetensors
 
 SCHEMA = 2
 CUSTOM = "custom"
@@ -73,17 +73,17 @@ class Bundle:
         try:
             aside.mkdir(parents=True)
             self._write(aside)
-            files.sync(aside)
+            atomic.sync(aside)
             aside.rename(path)
-            files.sync(path.parent)
+            atomic.sync(path.parent)
         except OSError as error:
-            raise files.cannot_write(path, error) from error
+            raise atomic.cannot_write(path, error) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
         tensors = plain(self.modules.state_dict())
-        files.write_atomically(
+        atomic.write_atomically(
             folder / "weights.safetensors", lambda aside: save_file(tensors, aside)
         )
         record = {
@@ -97,9 +97,9 @@ class Bundle:
             "form": self.form,
             "objective": _named(self.objective, self.options),
             "provenance": self.provenance,
-            "weights_sha256": files.sha256(folder / "weights.safetensors"),
+            "weights_sha256": atomic.sha256(folder / "weights.safetensors"),
         }
-        files.write_text(folder / "bundle.json", _canonical(record | {"sha256": _digest(record)}))
+        atomic.write_text(folder / "bundle.json", _canonical(record | {"sha256": _digest(record)}))
 
     @classmethod
     def load(
@@ -121,7 +121,7 @@ class Bundle:
         weights = path / "weights.safetensors"
         if not weights.is_file():
             raise InputError(f"{path} has no weights.safetensors; restore it from a good copy.")
-        if files.sha256(weights) != record["weights_sha256"]:
+        if atomic.sha256(weights) != record["weights_sha256"]:
             raise InputError(
                 f"{weights} is damaged: its checksum does not match; restore it from a good copy."
             )

@@ -1,20 +1,20 @@
 """The command line: parse, call, print."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Union
+from typing import Annotated, Any, Union
 
 import tyro
 from rich.console import Console
 
 from acclimate.bundle import read_record
 from acclimate.commands import VERBS, Adapt, Align, Train
-from acclimate.errors import InputError, unknown_name
-from acclimate.memory import keep_freed_memory
+from acclimate.commands.script import one_sentence
+from acclimate.errors import unknown_name
 from acclimate.methods import METHODS
-from acclimate.repeatable import repeat_bits
+from acclimate.runtime.determinism import repeat_bits
+from acclimate.runtime.memory import keep_freed_memory
 from acclimate.source.presets import PRESETS, with_epochs
 
 
@@ -26,29 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         keep_freed_memory()
         repeat_bits()
         command.run(Console())
-
-
-@contextmanager
-def one_sentence(interrupted: str) -> Iterator[None]:
-    """Within it, bad input ends the program with a sentence and exit code 2.
-
-    Args:
-        interrupted: What to do after Ctrl-C.
-    """
-    try:
-        yield
-    except InputError as error:
-        _end(str(error), 2)
-    except OSError as error:  # of a path that a library could not open
-        _end(f"{error.strerror or error}: {error.filename}.", 2)
-    except KeyboardInterrupt:
-        _end(f"interrupted; {interrupted}.", 130)
-
-
-def _end(reason: str, code: int) -> NoReturn:
-    console = Console(stderr=True)
-    console.print(f"acclimate: {reason}", markup=False, highlight=False, soft_wrap=True)
-    raise SystemExit(code) from None
 
 
 def _parse(given: list[str]) -> Any:

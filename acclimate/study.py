@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from acclimate import files, machine
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, subset
 from acclimate.errors import InputError
@@ -22,16 +21,18 @@ from acclimate.evaluate.results import write_results
 from acclimate.evaluate.store import Store
 from acclimate.evaluate.task import Grid, tasks_of
 from acclimate.methods import METHODS
-from acclimate.progress import Progress, live
 from acclimate.report.measured import Measured, with_tasks
 from acclimate.report.page import Report, write_page
 from acclimate.report.picture import result_picture
 from acclimate.report.samples import samples_of
 from acclimate.report.summary import Gain, gains_of, summarise
 from acclimate.report.table import show_table
+from acclimate.runtime import machine
+from acclimate.runtime.progress import Progress, live
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
 from acclimate.source.train import train as train_bundle
+from acclimate.storage import atomic
 
 ROWS = ("source", "ptbn", "aligned", "aligned-bn", "cta", "cta-paper")
 """The table's rows; ``cta-lr0`` is measured beside them, to tell steps from statistics."""
@@ -154,7 +155,7 @@ def _claim(out: Path, study: Study, train: LabelledImages, test: LabelledImages)
     if not path.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out} holds something else; choose another --out.")
-        files.write_text(path, text)
+        atomic.write_text(path, text)
     elif path.read_text(encoding="utf-8", errors="replace") != text:
         raise InputError(
             f"{out} holds a study with other settings (see {path}); choose another --out."

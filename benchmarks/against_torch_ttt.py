@@ -14,12 +14,13 @@ from statistics import median
 from typing import Literal
 
 import torch
-from common import CLASSES, alternate, describe, finish, ratio, start
+from common import CLASSES, alternate, describe, ratio
 from torch import Tensor, nn
 
 from acclimate.adapt import Adapter
 from acclimate.backbones import build, projected, split
 from acclimate.bundle import Bundle
+from acclimate.commands.script import finish, start
 from acclimate.methods import AdapterSettings
 from acclimate.preprocessing import Preprocessing
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from time import process_time
 
 import torch
-from common import alternate, describe, finish, ratio, start, told
+from common import alternate, describe, ratio
 from timm.layers import Attention
 
-from acclimate.precision import autocast, resolve
+from acclimate.commands.script import finish, start, told
+from acclimate.runtime.precision import autocast, resolve
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,15 @@
 """What every benchmark shares: alternated timing, the machine's description, the result file."""
 
-import csv
-import io
-import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple, fields, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-import tyro
-from rich.console import Console
-from rich.table import Table
 
-from acclimate import machine
 from acclimate.backbones import build, projected, split
 from acclimate.bundle import Bundle
-from acclimate.cli import one_sentence
-from acclimate.files import write_text
 from acclimate.methods import RECIPES
 from acclimate.preprocessing import Preprocessing
 from acclimate.source.images import SourceImages
@@ -28,12 +18,6 @@ from acclimate.source.presets import PRESETS
 from acclimate.source.train import begin, make
 
 CLASSES = 10
-
-
-def start(main: Callable[[Any], None], options: type) -> None:
-    """Read options, call; bad input ends in a sentence."""
-    with one_sentence("run the same command again"):
-        main(tyro.cli(options))
 
 
 def alternate(
@@ -67,40 +51,6 @@ def ratio(seconds: dict[str, list[float]], above: str, below: str) -> dict[str, 
 def describe(values: dict[str, float]) -> str:
     """A ratio as text."""
     return f"{values['median']:.2f} ({values['least']:.2f} to {values['greatest']:.2f})"
-
-
-def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
-    """Print where this ran, and write the result if a file is named."""
-    where = machine.describe() | {"seed": str(seed)}
-    print(", ".join(f"{name} {value}" for name, value in where.items()))
-    if out:
-        write_text(out, json.dumps({**result, "environment": where}, indent=2) + "\n")
-
-
-def told(options: Any) -> dict[str, Any]:
-    """Options as they are written: without where this machine keeps things."""
-    return {
-        name: value
-        for name, value in asdict(options).items()
-        if name not in ("data", "out", "results")
-    }
-
-
-def show_rows(rows: Sequence[Any]) -> None:
-    """Print dataclasses of one kind as a table."""
-    table = Table(*(field.name for field in fields(rows[0])))
-    for row in rows:
-        table.add_row(*map(str, astuple(row)))
-    Console().print(table)
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows that are alike in their keys as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def random_bundle(model: str, recipe: str, size: int, seed: int) -> Bundle:

@@ -19,9 +19,10 @@ from statistics import median
 
 import numpy as np
 import torch
-from common import alternate, describe, finish, ratio, start
+from common import alternate, describe, ratio
 from imagecorruptions import corrupt as package_corrupt
 
+from acclimate.commands.script import finish, start
 from acclimate.data import corrupt
 from acclimate.data.corruptions import CORRUPTIONS, PUBLISHED
 

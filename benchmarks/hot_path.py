@@ -8,17 +8,18 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import alternate, describe, finish, random_bundle, ratio, start
+from common import alternate, describe, random_bundle, ratio
 from torch import Tensor
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.parameters import select_parameters
 from acclimate.backbones import to_the_end
 from acclimate.bundle import Bundle
-from acclimate.memory import keep_freed_memory
+from acclimate.commands.script import finish, start
 from acclimate.methods import METHODS, AdapterSettings
-from acclimate.precision import Precision, resolve
 from acclimate.randomness import key
+from acclimate.runtime.memory import keep_freed_memory
+from acclimate.runtime.precision import Precision, resolve
 
 TARGET = 1.10
 WITH_STEPS = tuple(name for name, row in METHODS.items() if row.objective)

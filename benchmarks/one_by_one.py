@@ -7,16 +7,17 @@ from statistics import median
 from typing import Literal
 
 import torch
-from common import alternate, describe, finish, random_bundle, ratio, start
+from common import alternate, describe, random_bundle, ratio
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
-from acclimate.memory import keep_freed_memory
+from acclimate.commands.script import finish, start
 from acclimate.methods import METHODS
-from acclimate.precision import autocast
 from acclimate.randomness import key
+from acclimate.runtime.memory import keep_freed_memory
+from acclimate.runtime.precision import autocast
 
 TOLERANCE = 1e-4
 """Largest difference of float32 logits."""

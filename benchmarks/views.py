@@ -6,9 +6,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from common import alternate, describe, finish, ratio, start
+from common import alternate, describe, ratio
 from torchvision import transforms
 
+from acclimate.commands.script import finish, start
 from acclimate.randomness import key
 from acclimate.views import SimCLRViews, simclr_views
 

@@ -12,15 +12,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import alternate, describe, finish, ratio, start, told
+from common import alternate, describe, ratio
 
+from acclimate.commands.script import finish, start, told
 from acclimate.data import LabelledImages, load, subset
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.bench import Bench, run_bench
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.engines import processes
 from acclimate.evaluate.task import Grid
-from acclimate.memory import keep_freed_memory
+from acclimate.runtime.memory import keep_freed_memory
 from acclimate.source.train import untrained
 
 TARGET = 1.6

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from acclimate.errors import InputError
-from acclimate.files import sha256, write_atomically
+from acclimate.storage.atomic import sha256, write_atomically
 
 OUT = Path(__file__).parents[1] / "acclimate/data/fashion_mnist_mini/fashion_mnist_mini.npz"
 CLASSES = (

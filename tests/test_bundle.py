@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from acclimate import bundle as module
-from acclimate import files
 from acclimate.adapt import Adapter
 from acclimate.backbones import Classifier, build, projected, split
 from acclimate.bundle import Bundle, read_record
 from acclimate.errors import InputError
 from acclimate.objectives import Contrastive
 from acclimate.preprocessing import Preprocessing
+from acclimate.storage import atomic
 
 NAME = "acclimate:resnet8-w4"
 PREPROCESSING = Preprocessing(28, (0.1, 0.2, 1 / 3), (0.3, 0.2, 0.1))
@@ -272,7 +272,7 @@ def test_no_space_leaves_nothing(bundle, tmp_path, monkeypatch, broken):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module if broken == "save_file" else files, broken, full)
+    monkeypatch.setattr(module if broken == "save_file" else atomic, broken, full)
     with pytest.raises(InputError, match=r"cannot write .*No space left"):
         bundle.save(tmp_path / "bundle")
     assert not list(tmp_path.iterdir())
@@ -289,7 +289,7 @@ def test_interrupted_save_leaves_nothing(bundle, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "write_text", interrupt)
+    monkeypatch.setattr(atomic, "write_text", interrupt)
     with pytest.raises(KeyboardInterrupt):
         bundle.save(tmp_path / "bundle")
     assert not list(tmp_path.iterdir())

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from acclimate import files
 from acclimate.bundle import Bundle
 from acclimate.cli import main
+from acclimate.storage import atomic
 
 MODEL = ["--model", "acclimate:resnet8-w4"]
 ONE = ["--epochs", "1"]
@@ -335,7 +335,7 @@ def test_a_full_disk_ends_in_one_sentence(make, at, capsys, monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "sync", full)
+    monkeypatch.setattr(atomic, "sync", full)
     before = {path for path in at.root.rglob("*") if not path.name.endswith(".stages")}
     with pytest.raises(SystemExit) as stop:
         main([str(argument) for argument in make(at)])

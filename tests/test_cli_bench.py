@@ -18,7 +18,7 @@ from PIL import Image
 from acclimate.cli import main
 from acclimate.evaluate import engines
 from acclimate.evaluate.results import TIMINGS
-from acclimate.files import only_writer
+from acclimate.storage.atomic import only_writer
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

@@ -9,8 +9,8 @@ import torch
 from acclimate.adapt import Adapter
 from acclimate.data import corrupt, load
 from acclimate.methods import METHODS, RECIPES
-from acclimate.precision import autocast
 from acclimate.randomness import key
+from acclimate.runtime.precision import autocast
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import STAGES, SourceSettings
 from acclimate.source.train import train

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "docs" / "build"))
 try:
     import tables
 finally:
@@ -167,7 +167,7 @@ def test_the_best_is_bold(folder):
 @pytest.mark.parametrize("path", tables.PAGES, ids=lambda path: path.name)
 def test_pages_say_what_was_measured(path):
     text = path.read_text(encoding="utf-8")
-    assert tables.filled(text) == text, "run python benchmarks/tables.py"
+    assert tables.filled(text) == text, "run python docs/build/tables.py"
 
 
 def test_pages_have_their_tables():

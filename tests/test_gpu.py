@@ -16,7 +16,7 @@ from acclimate.evaluate.bench import Bench, run_bench
 from acclimate.evaluate.engines import processes
 from acclimate.evaluate.task import Grid
 from acclimate.methods import METHODS, RECIPES
-from acclimate.repeatable import repeat_bits
+from acclimate.runtime.determinism import repeat_bits
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, with_epochs
 from acclimate.source.train import train

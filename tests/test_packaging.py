@@ -18,7 +18,7 @@ def wheel(tmp_path_factory):
     tree = tmp_path_factory.mktemp("tree")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
-    for name in ("acclimate", "benchmarks", "docs", "examples", "scripts", "tests"):
+    for name in ("acclimate", "benchmarks", "docs", "examples", "scripts", "studies", "tests"):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]

@@ -16,8 +16,8 @@ from acclimate.bundle import Bundle
 from acclimate.errors import InputError, unknown_name
 from acclimate.methods import AdapterSettings, check_model, method
 from acclimate.objectives import Objective
-from acclimate.precision import undisturbed
 from acclimate.preprocessing import check_images
+from acclimate.runtime.precision import undisturbed
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acclimate import files
 from acclimate.adapt.adapter import Adapter
 from acclimate.bundle import Bundle
 from acclimate.data import decode, folders
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
-from acclimate.progress import Progress, silent
+from acclimate.runtime.progress import Progress, silent
+from acclimate.storage import atomic
 
 COLUMNS = (
     "path",
@@ -109,7 +109,7 @@ def write_predictions(answers: list[Answer], path: Path) -> None:
     for answer in answers:
         row = [getattr(answer, column) for column in COLUMNS]
         writer.writerow([f"{value:.4f}" if isinstance(value, float) else value for value in row])
-    files.write_text(path, text.getvalue())
+    atomic.write_text(path, text.getvalue())
 
 
 def _open(item: folders.Item, size: int) -> Tensor | str:

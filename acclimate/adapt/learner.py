@@ -15,9 +15,9 @@ from acclimate.backbones import Classifier, to_the_end
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective
-from acclimate.precision import autocast
 from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import key
+from acclimate.runtime.precision import autocast
 
 
 class Learner:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from acclimate.adapt.learner import Learner
 from acclimate.adapt.vmapped import can_vmap, vmapped
-from acclimate.precision import undisturbed
+from acclimate.runtime.precision import undisturbed
 
 _CROWD = 64
 """The most images at a time on a GPU, each with its own moving parameters and activations."""

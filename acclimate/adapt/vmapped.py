@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 from acclimate.adapt.learner import Learner
 from acclimate.backbones import Classifier
 from acclimate.objectives import Objective
-from acclimate.precision import autocast
 from acclimate.randomness import key
+from acclimate.runtime.precision import autocast
 
 
 def can_vmap(learner: Learner) -> bool:

@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, conv2d, pad
 
 from acclimate.backbones.classifier import Classifier
 from acclimate.errors import InputError
-from acclimate.precision import at_least_float32
+from acclimate.runtime.precision import at_least_float32
 
 Norm = Literal["batch", "group"]
 GROUPS = 8

@@ -42,7 +42,7 @@ class Adapt:
         """Do it."""
         from acclimate.adapt.folder import adapt_folder, write_predictions
         from acclimate.bundle import Bundle
-        from acclimate.progress import live
+        from acclimate.runtime.progress import live
 
         if self.out.is_dir():
             raise InputError(f"{self.out} is a folder; give the CSV file to write as --out.")

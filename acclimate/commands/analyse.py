@@ -59,7 +59,7 @@ class Analyse:
         """Do it."""
         from acclimate.data import load, subset
         from acclimate.evaluate.engines import processes, usual_workers
-        from acclimate.progress import live
+        from acclimate.runtime.progress import live
 
         try:
             from acclimate.evaluate.analyses.kinds import KINDS, Analysis

@@ -74,7 +74,7 @@ class Bench:
         """Do it."""
         from acclimate.evaluate import bench
         from acclimate.evaluate.engines import processes, usual_workers
-        from acclimate.progress import live
+        from acclimate.runtime.progress import live
 
         workers = usual_workers(self.threads) if self.workers is None else self.workers
         engine = processes(workers, self.threads)

@@ -40,8 +40,8 @@ def make_bundle(
     device: Literal["cpu"] | None,
 ) -> None:
     """Run the stages with checkpoints beside the bundle, save it, remove the checkpoints."""
-    from acclimate import ranks
-    from acclimate.progress import live
+    from acclimate.runtime import ranks
+    from acclimate.runtime.progress import live
     from acclimate.source.loop import Run
 
     stages = out.with_name(f"{out.name}.stages")

@@ -60,8 +60,8 @@ class Corrupt:
         from acclimate.data import load, load_images
         from acclimate.data.corrupted.recipe import Recipe
         from acclimate.data.corrupted.write import write_corrupted
-        from acclimate.progress import live
         from acclimate.report.preview import write_preview
+        from acclimate.runtime.progress import live
 
         if self.out is None and self.preview is None:
             raise InputError("give --out for the corrupted set, --preview for a picture, or both.")

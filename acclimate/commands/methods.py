@@ -28,7 +28,7 @@ class Methods:
 
     def run(self, console: Console) -> None:
         """Do it."""
-        from acclimate.progress import live
+        from acclimate.runtime.progress import live
 
         table = Table("method", "learns", "needs", "cost", "moving")
         with live() as progress:

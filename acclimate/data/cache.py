@@ -20,9 +20,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from acclimate import files
 from acclimate.data import decode
 from acclimate.errors import InputError
+from acclimate.storage import atomic
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -120,8 +120,8 @@ def _write(array: Path, items: Sequence[Item], size: int | None, pool: Executor)
         with aside.open("wb") as file:
             shape = _write_pixels(file.write, _with_progress(results, len(items)), skipped)
 
-    files.write_atomically(array, write)
-    files.write_text(
+    atomic.write_atomically(array, write)
+    atomic.write_text(
         array.with_suffix(".json"), json.dumps({"shape": shape, "skipped": skipped}) + "\n"
     )
 

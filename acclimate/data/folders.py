@@ -10,10 +10,10 @@ from typing import Literal
 
 from PIL import Image
 
-from acclimate import files
 from acclimate.data import decode
 from acclimate.data.cache import Item
 from acclimate.errors import InputError
+from acclimate.storage import atomic
 
 Split = Literal["train", "test"]
 
@@ -127,7 +127,7 @@ def _items_of_folder(path: Path) -> Iterator[Item]:
 
 def _hash_file(file: Path) -> str:
     try:
-        return files.sha256(file)
+        return atomic.sha256(file)
     except OSError:
         return "unreadable"
 

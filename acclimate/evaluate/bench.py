@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from acclimate import machine
 from acclimate.bundle import read_record
 from acclimate.data import LabelledImages
 from acclimate.errors import InputError
@@ -17,8 +16,9 @@ from acclimate.evaluate.measure import settings_of
 from acclimate.evaluate.results import line_of, write_results
 from acclimate.evaluate.store import Store
 from acclimate.evaluate.task import Grid, Task, tasks_of
-from acclimate.files import only_writer, write_text
-from acclimate.progress import Progress, silent
+from acclimate.runtime import machine
+from acclimate.runtime.progress import Progress, silent
+from acclimate.storage.atomic import only_writer, write_text
 
 STORE, RESULTS, MANIFEST = "cells.sqlite", "results.csv", "manifest.json"
 

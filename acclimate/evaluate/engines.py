@@ -22,8 +22,8 @@ from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.measure import measure
 from acclimate.evaluate.probe import Speed, probe
 from acclimate.evaluate.task import Task, checksum_of
-from acclimate.memory import keep_freed_memory
-from acclimate.repeatable import repeat_bits
+from acclimate.runtime.determinism import repeat_bits
+from acclimate.runtime.memory import keep_freed_memory
 
 Result = TypeVar("Result", covariant=True)
 

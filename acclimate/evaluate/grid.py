@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from math import nan
 from types import MappingProxyType
 
-from acclimate import machine
 from acclimate.evaluate.engines import Engine, Failure, Workplace, here, measure_task, probe_task
 from acclimate.evaluate.probe import Speed, speed_key
 from acclimate.evaluate.store import Store
 from acclimate.evaluate.task import Task
-from acclimate.progress import Progress, silent
+from acclimate.runtime import machine
+from acclimate.runtime.progress import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from acclimate.data import LabelledImages, Shift, Stream
 from acclimate.evaluate.arrival import arrange
 from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.metrics import expected_calibration_error
-from acclimate.memory import PeakMemory
 from acclimate.methods import AdapterSettings, method
+from acclimate.runtime.memory import PeakMemory
 
 LR0 = "-lr0"
 """``cta-lr0`` is ``cta`` with learning rate 0: what is left without the gradient steps."""

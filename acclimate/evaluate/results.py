@@ -11,8 +11,8 @@ from acclimate.data import CORRUPTIONS
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.measure import LR0
-from acclimate.files import write_text
 from acclimate.methods import METHODS
+from acclimate.storage.atomic import write_text
 
 BASELINE = "source"
 """The method whose error corruption errors are relative to."""

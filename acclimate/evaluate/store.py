@@ -15,8 +15,8 @@ from acclimate.errors import InputError
 from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.probe import Speed
 from acclimate.evaluate.task import Task
-from acclimate.files import cannot_write
 from acclimate.methods import AdapterSettings
+from acclimate.storage.atomic import cannot_write
 
 _SCHEMA = 1
 _TABLES = """
@@ -41,9 +41,9 @@ _SCALARS = [field.name for field in fields(Cell) if field.name != "answers"]
 class Store:
     """A grid's results.
 
-    One process at a time may write (see `acclimate.files.only_writer`); others may read meanwhile.
-    SQLite does not notice every changed byte, so a task has a checksum over its cells' records,
-    and each record one over its answers: what was not written here is never read as a result.
+    One process at a time may write (see `acclimate.storage.atomic.only_writer`); others may read
+    meanwhile. SQLite does not notice every changed byte, so a task has a checksum over its cells'
+    records, and each record one over its answers: a changed file is never read as a result.
 
     Args:
         path: The file; made if it is not there.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from acclimate.precision import Precision
+from acclimate.runtime.precision import Precision
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.objective import TrainedOnCrops
 from acclimate.objectives.probe import probe
-from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
-from acclimate.ranks import gather
+from acclimate.runtime.precision import at_least_float32
+from acclimate.runtime.ranks import gather
 
 
 def cluster_entropies(

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy, normalize
 
 from acclimate.backbones import Classifier
 from acclimate.objectives.objective import Objective
-from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
-from acclimate.ranks import gather
+from acclimate.runtime.precision import at_least_float32
+from acclimate.runtime.ranks import gather
 from acclimate.views import SimCLRViews, simclr_views
 
 Reduction = Literal["mean", "sum"]

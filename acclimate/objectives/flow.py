@@ -14,9 +14,9 @@ from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.objective import TrainedOnCrops
 from acclimate.objectives.probe import probe
-from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
-from acclimate.ranks import gather
+from acclimate.runtime.precision import at_least_float32
+from acclimate.runtime.ranks import gather
 
 # A rectified map is exactly zero at many positions. There the density has no bound, and a scale
 # without one would grow for as long as the flow is trained.

@@ -10,8 +10,8 @@ from acclimate import randomness
 from acclimate.backbones import Classifier, attend_plainly
 from acclimate.errors import InputError
 from acclimate.objectives.objective import Objective
-from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
+from acclimate.runtime.precision import at_least_float32
 from acclimate.views import shifted_crop
 
 if TYPE_CHECKING:

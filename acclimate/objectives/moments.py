@@ -10,8 +10,8 @@ from acclimate.backbones import Classifier
 from acclimate.errors import InputError
 from acclimate.objectives.contrastive import Contrastive
 from acclimate.objectives.objective import Objective
-from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
+from acclimate.runtime.precision import at_least_float32
 
 # Of the mean's term beside the covariance's, as released.
 _MEAN_SHARE = 0.5

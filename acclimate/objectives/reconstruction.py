@@ -15,8 +15,8 @@ from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.decoder import FeatureDecoder
 from acclimate.objectives.objective import TrainedOnCrops
-from acclimate.precision import at_least_float32
 from acclimate.preprocessing import Preprocessing
+from acclimate.runtime.precision import at_least_float32
 
 Map = Float[Tensor, "batch channels h w"]
 # Hard-feature mining begins with points this many standard deviations off the mean (ReC-TTT).

@@ -15,7 +15,6 @@ from plotly.offline import get_plotlyjs
 from torch import Tensor
 
 from acclimate.errors import InputError
-from acclimate.files import write_text
 from acclimate.report.analyses import Analysis
 from acclimate.report.cards import cards_of
 from acclimate.report.comparison import Comparison, Row, compare
@@ -26,6 +25,7 @@ from acclimate.report.measured import Measured, Protocol, RowKey, by_protocol, r
 from acclimate.report.published import Published, published_score
 from acclimate.report.samples import Sample
 from acclimate.report.summary import CLEAN, Gain
+from acclimate.storage.atomic import write_text
 
 _LONGEST_SIDE = 96
 """Of a sample image, in pixels; larger ones are shrunk so that the page stays small."""

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from acclimate.files import write_atomically
 from acclimate.report.summary import Summary
+from acclimate.storage.atomic import write_atomically
 
 _INK = "#24292f"
 _COLOURS = (

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate, pad
 
 from acclimate.data.corruptions import corrupt_numbered
 from acclimate.errors import InputError
-from acclimate.files import write_atomically
+from acclimate.storage.atomic import write_atomically
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 

@@ -2,14 +2,14 @@
 
 from torch import Tensor, nn
 
-from acclimate import sealed
 from acclimate.backbones import Classifier
 from acclimate.objectives import alignment_loss
-from acclimate.ranks import gather
+from acclimate.runtime.ranks import gather
 from acclimate.source.calibration import features, recalibrate
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training, train
 from acclimate.source.two_views import draw_two_views
+from acclimate.storage import sealed
 from acclimate.views import SimCLRViews
 
 

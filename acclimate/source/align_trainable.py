@@ -5,7 +5,7 @@ from torch.nn.functional import cross_entropy
 
 from acclimate.backbones import Classifier
 from acclimate.objectives import alignment_loss
-from acclimate.ranks import gather
+from acclimate.runtime.ranks import gather
 from acclimate.source.calibration import recalibrate
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training, train

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from acclimate.precision import Precision, autocast
+from acclimate.runtime.precision import Precision, autocast
 from acclimate.source.images import SourceImages
 
 

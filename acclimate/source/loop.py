@@ -14,12 +14,12 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from acclimate import sealed
 from acclimate.errors import InputError, unknown_name
-from acclimate.precision import Precision, autocast, resolve
-from acclimate.progress import Progress, silent
 from acclimate.randomness import key, permutation
-from acclimate.ranks import agree
+from acclimate.runtime.precision import Precision, autocast, resolve
+from acclimate.runtime.progress import Progress, silent
+from acclimate.runtime.ranks import agree
+from acclimate.storage import sealed
 
 
 @dataclass(frozen=True)

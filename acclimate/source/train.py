@@ -11,7 +11,6 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from acclimate import __version__
 from acclimate.backbones import FORMS, Classifier, build, split
 from acclimate.bundle import Bundle
 from acclimate.data.datasets import LabelledImages
@@ -24,6 +23,7 @@ from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
 from acclimate.source.stages import OBSERVED, STAGES, Work, observe
+from acclimate.version import __version__
 
 
 def train(

@@ -12,7 +12,7 @@ from acclimate.errors import InputError
 from acclimate.methods import METHODS, AdapterSettings
 from acclimate.objectives import Clustering, Entropy, Flow, NoiseContrastive, Reconstruction
 from acclimate.randomness import key
-from acclimate.sealed import digest
+from acclimate.storage.sealed import digest
 from acclimate.views import SimCLRViews, simclr_views
 
 WITH_STEPS = [name for name, row in METHODS.items() if row.objective]

@@ -13,7 +13,7 @@ from acclimate.data import domains, load, load_images
 from acclimate.data.corrupted import manifest
 from acclimate.data.published import SETS, torchvision_sets
 from acclimate.errors import InputError
-from acclimate.files import sha256
+from acclimate.storage.atomic import sha256
 
 RNG = np.random.default_rng(4)
 COUNT, SEVERITIES = 3, (5, 1)

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from acclimate.commands.common import make_bundle
 from acclimate.data import load
 from acclimate.errors import InputError
-from acclimate.sealed import plain
 from acclimate.source import loop
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import STAGES, SourceSettings
 from acclimate.source.train import train
+from acclimate.storage.sealed import plain
 
 RANKS = 2
 # Two steps of each stage; of Adam's, the first would be as long for whatever gradient.

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from acclimate.errors import InputError
 from acclimate.randomness import key, permutation
-from acclimate.ranks import gather
+from acclimate.runtime.ranks import gather
 from acclimate.source import loop
 from acclimate.source.loop import Run, Training, learning_rate, train
 

@@ -12,7 +12,6 @@ import PIL
 import torch
 from PIL import features
 
-from acclimate import __version__, files
 from acclimate.data.corrupted import manifest
 from acclimate.data.corrupted.layouts import JPEG_QUALITY, as_folder
 from acclimate.data.corrupted.recipe import Recipe
@@ -22,7 +21,9 @@ from acclimate.data.corruptions.frost import frost_source
 from acclimate.data.datasets import Images, LabelledImages
 from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
-from acclimate.progress import Progress
+from acclimate.runtime.progress import Progress
+from acclimate.storage import atomic
+from acclimate.version import __version__
 
 _LEFTOVER = ".*.partial"
 
@@ -130,7 +131,7 @@ def _whole(out: Path, listed: Any, progress: Progress) -> dict[str, str]:
 def write_manifest(out: Path, record: dict[str, Any]) -> None:
     """Write it atomically."""
     ordered = {**record, "files": dict(sorted(record["files"].items()))}
-    files.write_text(out / manifest.NAME, json.dumps(ordered, indent=1) + "\n")
+    atomic.write_text(out / manifest.NAME, json.dumps(ordered, indent=1) + "\n")
 
 
 def _digest(values: Sequence[Any]) -> str:

@@ -13,12 +13,12 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from acclimate import files
 from acclimate.data.corrupted.manifest import listed
 from acclimate.data.corrupted.recipe import Format, Part
 from acclimate.data.corruptions import corrupt
 from acclimate.data.datasets import Images, LabelledImages
 from acclimate.data.decode import SUFFIXES
+from acclimate.storage import atomic
 
 JPEG_QUALITY = 85
 """As the published sets of folders."""
@@ -52,8 +52,8 @@ def write_array(
                     file.write(np.ascontiguousarray(chunk).data)
                     advance(len(chunk))
 
-    files.write_atomically(path, write)
-    return files.sha256(path)
+    atomic.write_atomically(path, write)
+    return atomic.sha256(path)
 
 
 def write_labels(labels: Int64[Tensor, " n"], blocks: int, out: Path) -> str:
@@ -62,8 +62,8 @@ def write_labels(labels: Int64[Tensor, " n"], blocks: int, out: Path) -> str:
     values = np.tile(labels.numpy(), blocks)
     file = io.BytesIO()
     np.save(file, values, allow_pickle=False)
-    files.write_atomically(path, lambda aside: aside.write_bytes(file.getvalue()))
-    return files.sha256(path)
+    atomic.write_atomically(path, lambda aside: aside.write_bytes(file.getvalue()))
+    return atomic.sha256(path)
 
 
 def write_folder(
@@ -94,7 +94,7 @@ def write_folder(
         target.parent.mkdir(exist_ok=True)
         aside.rename(target)
     except OSError as error:
-        raise files.cannot_write(target, error) from error
+        raise atomic.cannot_write(target, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return listed(lines)

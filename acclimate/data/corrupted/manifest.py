@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from acclimate import files
 from acclimate.errors import InputError
+from acclimate.storage import atomic
 
 NAME = "manifest.json"
 FORMAT = "acclimate corrupted images"
@@ -129,8 +129,8 @@ def checksum(path: Path) -> str:
     excepted, with the path relative to that folder, and is sorted.
     """
     if path.is_file():
-        return files.sha256(path)
-    return listed([f"{name} {files.sha256(path / name)}\n" for name in _below(path)])
+        return atomic.sha256(path)
+    return listed([f"{name} {atomic.sha256(path / name)}\n" for name in _below(path)])
 
 
 def listed(lines: Sequence[str]) -> str:

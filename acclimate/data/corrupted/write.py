@@ -15,8 +15,8 @@ from acclimate.data.corrupted.begin import begin, check_place, describe, write_m
 from acclimate.data.corrupted.layouts import file_names, write_array, write_folder, write_labels
 from acclimate.data.corrupted.recipe import Part, Recipe
 from acclimate.data.datasets import Images, LabelledImages
-from acclimate.files import only_writer
-from acclimate.progress import Progress, silent
+from acclimate.runtime.progress import Progress, silent
+from acclimate.storage.atomic import only_writer
 
 
 class Corrupted(NamedTuple):

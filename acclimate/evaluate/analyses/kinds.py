@@ -17,7 +17,7 @@ from acclimate.evaluate.analyses.semantics import Look, semantics
 from acclimate.evaluate.bench import Bench, run_bench
 from acclimate.evaluate.engines import Engine, here
 from acclimate.evaluate.task import Grid
-from acclimate.progress import Progress
+from acclimate.runtime.progress import Progress
 
 _OF_TTT = ("joint", "ttt", "ttt-online")
 """What the study of gradients compares, all of one bundle."""

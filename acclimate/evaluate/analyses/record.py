@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from acclimate import machine
-from acclimate.files import write_text
+from acclimate.runtime import machine
+from acclimate.storage.atomic import write_text
 
 FOLDER = "analyses"
 

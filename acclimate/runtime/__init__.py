@@ -1,0 +1,1 @@
+"""The process itself: device, precision, memory, ranks, progress."""

@@ -1,0 +1,82 @@
+"""One file of tensors and a record that is either exactly what was written or refused.
+
+A safetensors file whose metadata carry the record and a SHA-256 over the record and every tensor's
+name, type, shape and bytes. Training checkpoints are such files.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from acclimate.errors import InputError
+from acclimate.storage.atomic import write_atomically
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON-able record atomically.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    contents = plain(tensors)
+    text = json.dumps(record, sort_keys=True)
+    metadata = {"record": text, "sha256": digest(contents, text)}
+
+    write_atomically(path, lambda aside: save_file(contents, aside, metadata))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save` wrote.
+
+    Raises:
+        InputError: the file is missing, truncated, or not byte for byte what was written.
+    """
+    tensors, metadata = read_safetensors(path)
+    text = metadata.get("record", "")
+    if metadata.get("sha256") != digest(tensors, text):
+        raise InputError(f"{path} is damaged: its checksum does not match; delete it and rerun.")
+    return tensors, json.loads(text)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file's tensors, in memory of their own, and its metadata.
+
+    Raises:
+        InputError: the file is missing or not a whole safetensors file.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist or is not a file; check the path.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # A copy: the file's map would keep it open and would see later changes to it.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged or is no safetensors file ({error}); restore it from a good copy."
+        ) from error
+
+
+def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU: safetensors refuses tensors that share memory (tied layers)."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 over a text and every tensor's name, type, shape and bytes, in order of names."""
+    total = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        total.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()

@@ -1,0 +1,91 @@
+"""Does the task that a method learns at deployment pull where the classifier's own task would?
+
+    python studies/methods.py --data cifar10.zip --out runs/methods --train-only
+    python studies/agreement.py --data cifar10.zip --out runs/methods --results results/methods
+
+The two gradients on the encoder's weights, image by image, before any step (TTT, Sun et al. 2020,
+Theorem 1): their cosine, and how far the method's first step lowers the cross entropy to first
+order. Labels are used for looking alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from math import sqrt
+from pathlib import Path
+
+import torch
+from bundles import FOUR, Trained, in_processes, test_images
+from methods import SINGLE
+from torch.nn.functional import cosine_similarity
+
+from acclimate.bundle import Bundle
+from acclimate.commands.script import finish, show_rows, start, told, write_table
+from acclimate.data import Shift
+from acclimate.evaluate.analyses.gradients import gradients
+from acclimate.methods import method as method_of
+from acclimate.runtime.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Arguments(Trained):
+    """What to run on, and where to write."""
+
+    results: Path | None = None
+    """Where agreement.csv and agreement.json are written."""
+    methods: tuple[str, ...] = tuple(SINGLE)
+    """Methods that learn from each image alone, on their own bundles."""
+    corruptions: tuple[str, ...] = ("none", *FOUR)
+    """At severity 5."""
+    images: int = 200
+    """Test images under each corruption, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Means over images, and their standard errors."""
+
+    method: str
+    corruption: str
+    images: int
+    cosine: float
+    cosine_error: float
+    fall: float
+    """Of the cross entropy in the first published step, to first order; nats."""
+    fall_error: float
+
+
+def main(arguments: Arguments) -> None:
+    """Measure in processes, write the table."""
+    tasks = list(product(arguments.methods, arguments.corruptions))
+    rows = in_processes(partial(measured, arguments), tasks, arguments.workers, "gradients")
+    show_rows(rows)
+    if arguments.results:
+        write_table(arguments.results / "agreement.csv", [asdict(row) for row in rows])
+        finish({"arguments": told(arguments)}, 0, arguments.results / "agreement.json")
+
+
+def measured(arguments: Arguments, task: tuple[str, str]) -> Row:
+    """A method's row for a corruption."""
+    keep_freed_memory()
+    method, corruption = task
+    row = method_of(method)
+    bundle = Bundle.load(arguments.out / "bundles" / row.recipe)
+    images = test_images(arguments.data, arguments.images)
+    shift = Shift(corruption, 0 if corruption == "none" else 5)
+    cosines, falls = [], []
+    for _, first, second in gradients(bundle, images, shift):
+        cosines.append(float(cosine_similarity(first, second, 0)))
+        falls.append(row.settings.learning_rate * float(first @ second))
+    return Row(method, corruption, len(images.images), *summary(cosines), *summary(falls))
+
+
+def summary(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error."""
+    found = torch.tensor(values, dtype=torch.float64)
+    return round(float(found.mean()), 5), round(float(found.std() / sqrt(len(values))), 5)
+
+
+if __name__ == "__main__":
+    start(main, Arguments)

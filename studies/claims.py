@@ -1,0 +1,192 @@
+"""The papers' claims as differences with intervals, from the grid that `methods.py` filled.
+
+    python studies/claims.py runs/methods/grid --results results/methods
+
+A row of ``claims.csv`` is a difference in accuracy on the same images and streams, with a paired
+95 % interval over images; of ``steps.csv`` a method before its first step, after its last and, as
+an oracle, at its best one, and the deviation of its mean over seeds.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from acclimate.commands.script import start, write_table
+from acclimate.data.corruptions import PUBLISHED
+from acclimate.methods import METHODS
+from acclimate.report.comparison import gain_between
+from acclimate.report.measured import Measured, RowKey, read_grid
+from acclimate.report.summary import CLEAN
+
+BATCHES = ("tent", "tipi", "tttpp", "clust3", "nc-ttt", "rec-ttt", "ttt-flow", "y", "cta-c")
+"""What CTA is compared with."""
+CORRUPTED = "corrupted"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Which grid, and where to write."""
+
+    grid: tyro.conf.Positional[Path]
+    """The folder grid of methods.py's --out."""
+    results: Path | None = None
+    """Where claims.csv and steps.csv are written."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much the first method is better than the second."""
+
+    claim: str
+    first: str
+    second: str
+    where: str
+    """``clean``, ``corrupted`` (the mean over all that both have), or a corruption's name."""
+    images: int
+    streams: int
+    """Corruptions and seeds."""
+    difference: float
+    """A fraction, as its limits."""
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Accuracy over the gradient steps, a mean over corruptions and seeds."""
+
+    method: str
+    bundle: str
+    steps: int
+    before: float
+    last: float
+    best: float
+    """Of the one number of steps that is best by label: an oracle."""
+    best_steps: int
+    deviation: float | str
+    """Of the mean, over seeds; empty of one."""
+
+
+def claims() -> Iterator[tuple[str, RowKey, RowKey, str]]:
+    """What is claimed, of which two rows (bundle and method), and where."""
+    for name, row in METHODS.items():
+        if row.settings.steps:
+            yield f"{name} is better than frozen", own(name), (row.recipe, "source"), CORRUPTED
+    for where in ("clean", CORRUPTED):
+        yield "the aligned twin is better before it adapts", *cta("aligned", "source"), where
+        yield "the same with batch statistics", *cta("aligned-bn", "ptbn"), where
+    for name in ("cta", "cta-paper"):
+        for other in BATCHES:
+            yield f"{name} is better than {other}", ("cta", name), own(other), CORRUPTED
+    yield "steps add to the aligned twin", *cta("cta", "aligned-bn"), CORRUPTED
+    yield "our settings add to the published", *cta("cta", "cta-paper"), CORRUPTED
+    for where in ("clean", CORRUPTED):
+        yield "joint training is better than plain", own("joint"), own("source"), where
+        yield "ttt is better than joint training", own("ttt"), own("joint"), where
+        yield "ttt-online is better than ttt", own("ttt-online"), own("ttt"), where
+        yield "ttt-online is better than joint training", own("ttt-online"), own("joint"), where
+    for corruption in PUBLISHED:
+        oracle = (f"uda-ss-{corruption}", "uda-ss")
+        yield "ttt-online is better than uda-ss", own("ttt-online"), oracle, corruption
+
+
+def own(method: str) -> RowKey:
+    """A method with the bundle of its recipe."""
+    return METHODS[method].recipe, method
+
+
+def cta(first: str, second: str) -> tuple[RowKey, RowKey]:
+    """Two methods of CTA's bundle."""
+    return ("cta", first), ("cta", second)
+
+
+def difference(
+    measured: Sequence[Measured], claim: str, first: RowKey, second: RowKey, where: str
+) -> Difference | None:
+    """On the largest set of images that both answered for; None if there is none."""
+    here = [each for each in measured if _counts(each, where)]
+    mine, base = ([each for each in here if each.row == row] for row in (first, second))
+    shared = {each.task.images for each in mine} & {each.task.images for each in base}
+    if not shared:
+        return None
+    sizes = {each.task.images: each.task.n_images for each in mine}
+    images = max(shared, key=sizes.__getitem__)
+    mine, base = ([m for m in some if m.task.images == images] for some in (mine, base))
+    both = {_stream(each) for each in mine} & {_stream(each) for each in base}
+    mine = _whole([each for each in mine if _stream(each) in both])
+    gain = gain_between(mine, base)
+    if gain is None:
+        return None
+    names = (" of ".join(reversed(row)) for row in (first, second))
+    limits = (round(value, 5) for value in (gain.difference, gain.low, gain.high))
+    return Difference(claim, *names, where, sizes[images], len(mine), *limits)
+
+
+def steps_of(measured: Sequence[Measured]) -> Iterator[Steps]:
+    """A row a method whose curve was recorded, of the largest set of images it answered for."""
+    corrupted = [m for m in measured if _counts(m, CORRUPTED) and len(m.cell.curve) > 1]
+    for row in dict.fromkeys(each.row for each in corrupted):
+        mine = [each for each in corrupted if each.row == row]
+        most = max(each.task.n_images for each in mine)
+        mine = _whole([each for each in mine if each.task.n_images == most])
+        curve = [mean(values) for values in zip(*(each.cell.curve for each in mine))]
+        seeds = {each.cell.seed for each in mine}
+        means = [mean(m.cell.accuracy for m in mine if m.cell.seed == seed) for seed in seeds]
+        yield Steps(
+            row[1],
+            row[0],
+            len(curve) - 1,
+            round(curve[0], 5),
+            round(curve[-1], 5),
+            round(max(curve), 5),
+            curve.index(max(curve)),
+            round(stdev(means), 5) if len(means) > 1 else "",
+        )
+
+
+def _whole(measured: Sequence[Measured]) -> list[Measured]:
+    """Those of seeds that have all the corruptions that one of them has."""
+    places = {each.cell.corruption for each in measured}
+    there = {(each.cell.seed, each.cell.corruption) for each in measured}
+    return [m for m in measured if all((m.cell.seed, place) in there for place in places)]
+
+
+def _counts(each: Measured, where: str) -> bool:
+    places = {"clean": (CLEAN,), CORRUPTED: PUBLISHED}.get(where, (where,))
+    return each.cell.order == "shuffled" and each.cell.corruption in places
+
+
+def _stream(each: Measured) -> tuple:
+    return each.cell.corruption, each.cell.severity, each.cell.seed
+
+
+def main(arguments: Arguments) -> None:
+    """Compare, show, write."""
+    measured, _ = read_grid(arguments.grid)
+    made = (difference(measured, *claim) for claim in claims())
+    found, steps = [each for each in made if each], list(steps_of(measured))
+    table = Table("claim", "where", "images", "points, 95 % interval")
+    for each in found:
+        limits = (100 * value for value in (each.difference, each.low, each.high))
+        told = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*limits)
+        table.add_row(each.claim, each.where, str(each.images), told)
+    Console().print(table)
+    table = Table("method", "bundle", "before", "last", "best", "at step", "deviation")
+    for row in steps:
+        percents = (f"{100 * value:.2f}" for value in (row.before, row.last, row.best))
+        spread = row.deviation and f"{100 * float(row.deviation):.2f}"
+        table.add_row(row.method, row.bundle, *percents, str(row.best_steps), spread or "")
+    Console().print(table)
+    if arguments.results:
+        for name, rows in (("claims.csv", found), ("steps.csv", steps)):
+            if rows:
+                write_table(arguments.results / name, [asdict(row) for row in rows])
+
+
+if __name__ == "__main__":
+    start(main, Arguments)

@@ -1,0 +1,243 @@
+"""Choose settings without the test set: on held-out source images, speckle noise and saturate.
+
+    python studies/held_out.py quickstart --out runs/quickstart --retrain
+    python studies/held_out.py cifar10 --data cifar10.zip --out runs/cifar10
+
+Every so many-th training image is kept from training, and answered for here. Of each part of the
+table that row is chosen which has the best mean on the two corruptions among those that lose at
+most one point to the frozen classifier on the same clean images, or among all if none does. Killed,
+it resumes. `cifar10.py` with the same --out goes on from the same training.
+"""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cifar10
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from acclimate import quickstart
+from acclimate.bundle import Bundle
+from acclimate.commands.script import start
+from acclimate.data import LabelledImages, Shift, hold_out, load, subset
+from acclimate.data.streams import CLEAN
+from acclimate.evaluate.measure import measure, settings_of
+from acclimate.methods import METHODS
+from acclimate.runtime import machine
+from acclimate.runtime.determinism import repeat_bits
+from acclimate.runtime.memory import keep_freed_memory
+from acclimate.runtime.progress import Progress, live
+from acclimate.source.loop import Run
+from acclimate.source.presets import SourceSettings
+from acclimate.source.train import train
+from acclimate.storage import atomic, sealed
+from acclimate.study import Study
+
+STUDIES = {"quickstart": quickstart.STUDY, "cifar10": cifar10.STUDY}
+EVERY = {"quickstart": 5, "cifar10": cifar10.EVERY}
+"""One training image in so many is held out."""
+CLEAN_LOSS = 0.01
+SHARES = (0.35, 0.5, 0.7, 1.0)
+PRIORS = (0, 4, 16, 64, 256)
+STEPS: tuple[dict[str, Any], ...] = (
+    {"steps": 1, "learning_rate": 0.0},
+    {"steps": 1, "learning_rate": 1e-5},
+    {"steps": 1, "learning_rate": 1e-4},
+    {"steps": 1, "learning_rate": 1e-3},
+    {"steps": 1, "learning_rate": 1e-4, "parameters": "norm"},
+    {"steps": 1, "learning_rate": 1e-3, "parameters": "norm"},
+    {"steps": 1, "learning_rate": 1e-4, "temperature": 0.1},
+    {"steps": 1, "learning_rate": 1e-5, "reset": "never"},
+    {"steps": 1, "learning_rate": 1e-4, "reset": "never"},
+    {"steps": 3, "learning_rate": 1e-4},
+    {"steps": 10, "learning_rate": 1e-5},
+    {"steps": 10, "learning_rate": 1e-4},
+    {"steps": 20, "learning_rate": 1e-6},
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to choose for, and where to write."""
+
+    study: tyro.conf.Positional[Literal["quickstart", "cifar10"]]
+    """Whose classifier and training settings."""
+    out: Path
+    """Checkpoints and measurements."""
+    data: str | None = None
+    """For cifar10: its folder or zip."""
+    results: Path | None = None
+    """Where held_out.csv and held_out.json are written."""
+    images: int = 1000
+    """Held-out images that the gradient steps are tried on."""
+    retrain: bool = False
+    """Also try other alignments; each trains its stage again."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting, measured."""
+
+    part: str
+    """One row of each part is chosen."""
+    setting: str
+    method: str
+    n_images: int
+    clean: float
+    speckle_noise: float
+    saturate: float
+
+    @property
+    def mean(self) -> float:
+        """Over the two corruptions."""
+        return (self.speckle_noise + self.saturate) / 2
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every row needs."""
+
+    out: Path
+    study: Study
+    train: LabelledImages
+    held: LabelledImages
+    progress: Progress
+
+    def bundle(self, settings: SourceSettings, stages: str = "stages") -> Bundle:
+        """The study's classifier with a twin made as told; finished stages are read again."""
+        run = Run(seed=self.study.seed, folder=self.out / stages, progress=self.progress)
+        return train("cta", self.study.model, self.train, settings, run)
+
+    def row(
+        self,
+        part: str,
+        setting: str,
+        bundle: Bundle,
+        method: str,
+        changes: dict[str, Any] | None = None,
+        images: int | None = None,
+    ) -> Row:
+        """Measure a setting of a method, unless that was done before."""
+        some = subset(self.held, images)
+        settings = replace(settings_of(method), **(changes or {}))
+        network = bundle.twin if METHODS[method].model == "twin" else bundle.classifier
+        identity = [method, asdict(settings), some.name, len(some.images), asdict(self.study)]
+        stamp = sealed.digest(network.state_dict(), json.dumps(identity))[:16]
+        path = self.out / "rows" / f"{part}, {setting}, {method}-{stamp}.json"
+        if not path.exists():
+            level = self.study.severity
+            accuracy = {
+                shift.corruption: measure(
+                    bundle, method, some, [shift], settings=settings, batch=self.study.batch
+                )[0].accuracy
+                for shift in (CLEAN, Shift("speckle_noise", level), Shift("saturate", level))
+            }
+            clean = accuracy.pop("none")
+            row = Row(part, setting, method, len(some.images), clean, **accuracy)
+            atomic.write_text(path, json.dumps(asdict(row)))
+        return Row(**json.loads(path.read_text()))
+
+
+def rows(bench: Bench, images: int, *, retrain: bool) -> Iterator[Row]:
+    """Every setting's row; what later parts build on is chosen from earlier ones."""
+    settings = bench.study.settings
+    twins = {share: bench.bundle(replace(settings, interpolation=share)) for share in SHARES}
+    frozen = bench.row("classifier", "as trained", twins[1.0], "source")
+    yield frozen
+    yield bench.row("classifier", "fewer images", twins[1.0], "source", None, images)
+    yield bench.row("classifier", "as trained", twins[1.0], "ptbn")
+    for share, twin in twins.items():
+        yield bench.row("interpolation, frozen", f"{share:g}", twin, "aligned")
+    shares = {
+        share: bench.row("interpolation", f"{share:g}", twin, "aligned-bn")
+        for share, twin in twins.items()
+    }
+    yield from shares.values()
+    best = chosen(list(shares.values()), frozen)
+    twin = next(twins[share] for share, row in shares.items() if row == best)
+    for prior in PRIORS:
+        changes = {"prior": float(prior)}
+        yield bench.row("prior", f"{prior} images", twin, "aligned-bn", changes)
+    for changes in STEPS:
+        setting = ", ".join(f"{name} {value}" for name, value in changes.items())
+        yield bench.row("steps", setting, twin, "cta", changes, images)
+    yield bench.row("published steps", "as published", twin, "cta-paper", None, images)
+    nothing = {"learning_rate": 0.0}
+    yield bench.row("published steps", "learning_rate 0", twin, "cta-paper", nothing, images)
+    for name, changed in alignments(settings) if retrain else ():
+        stages = f"stages, {name}"
+        trained = bench.out / "stages" / "supervised.safetensors"
+        if not (copied := bench.out / stages / trained.name).exists():
+            atomic.write_atomically(copied, partial(shutil.copyfile, trained))
+        yield bench.row("alignment", name, bench.bundle(changed, stages), "aligned-bn")
+
+
+def alignments(settings: SourceSettings) -> Iterator[tuple[str, SourceSettings]]:
+    """Other ways to make the twin, each without interpolation."""
+    settings = replace(settings, interpolation=1.0)
+    yield "as it is", settings
+    for temperature in (0.1, 0.2, 1.0):
+        yield f"temperature {temperature}", replace(settings, align_temperature=temperature)
+    for crop in sorted({0.2, 0.5, 0.9} - {settings.views.smallest_crop}):
+        views = replace(settings.views, smallest_crop=crop)
+        yield f"smallest crop {crop}", replace(settings, views=views)
+    skipped = replace(settings.contrastive, epochs=0)
+    yield "no contrastive stage", replace(settings, contrastive=skipped)
+    yield "separate start", replace(settings, start="separate")
+
+
+def chosen(candidates: list[Row], frozen: Row) -> Row:
+    """The best on the two corruptions of those that keep clean accuracy, or of all if none does."""
+    good = [row for row in candidates if row.clean >= frozen.clean - CLEAN_LOSS]
+    return max(good or candidates, key=lambda row: row.mean)
+
+
+def main(arguments: Arguments) -> None:
+    """Measure all rows, show them, and write those that are to be kept."""
+    keep_freed_memory()
+    repeat_bits()
+    study = STUDIES[arguments.study]
+    data = arguments.data or ("fashion-mnist-mini" if arguments.study == "quickstart" else None)
+    if data is None:
+        raise SystemExit("held_out.py cifar10 needs --data, the folder or zip of CIFAR-10.")
+    train, held = hold_out(load(data, "train"), EVERY[arguments.study])
+    with live() as progress:
+        bench = Bench(arguments.out, study, train, held, progress)
+        found = list(rows(bench, arguments.images, retrain=arguments.retrain))
+    parts = {row.part: [r for r in found if r.part == row.part] for row in found}
+    frozen = {row.n_images: row for row in found if row.method == "source"}
+    best = [chosen(part, frozen[part[0].n_images]) for part in parts.values()]
+    names = ("part", "setting", "method", "n_images")
+    shown = ("clean", "speckle_noise", "saturate", "mean")
+    table = Table(*names, *shown, "chosen")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, *shown, "chosen"])
+    for row in found:
+        told = [getattr(row, name) for name in names]
+        mark = "yes" if row in best else ""
+        writer.writerow([*told, *(f"{getattr(row, name):.4f}" for name in shown), mark])
+        accuracies = (f"{100 * getattr(row, name):.1f}" for name in shown)
+        table.add_row(*map(str, told), *accuracies, mark)
+    Console().print(table)
+    if arguments.results:
+        atomic.write_text(arguments.results / "held_out.csv", text.getvalue())
+        record = {
+            "study": asdict(study),
+            "every": EVERY[arguments.study],
+            "training seconds": bench.bundle(study.settings).provenance["seconds"],
+            "machine": machine.describe(),
+        }
+        atomic.write_text(arguments.results / "held_out.json", json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    start(main, Arguments)
