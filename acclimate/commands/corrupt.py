@@ -58,7 +58,7 @@ class Corrupt:
     def run(self, console: Console) -> None:
         """Do it."""
         from acclimate.data import load, load_images
-        from acclimate.data.corrupted.recipe import Recipe
+        from acclimate.data.corrupted.plan import CorruptionPlan
         from acclimate.data.corrupted.write import write_corrupted
         from acclimate.report.preview import write_preview
         from acclimate.runtime.progress import live
@@ -70,7 +70,7 @@ class Corrupt:
         if self.out and self.out.resolve().is_relative_to(Path(self.data).resolve()):
             raise InputError(f"{self.out} lies in {self.data}: choose another --out.")
         names = tuple(CORRUPTIONS) if "all" in self.corruptions else self.corruptions
-        recipe = Recipe(names, self.severities, self.seed, self.layout, self.image_format)
+        plan = CorruptionPlan(names, self.severities, self.seed, self.layout, self.image_format)
         where = {"root": self.root, "domain": self.domain, "size": self.size}
         if self.unlabelled:
             data = load_images(self.data, **where)
@@ -85,7 +85,7 @@ class Corrupt:
         name = f"{self.data}/{self.domain}" if self.domain else self.data
         started = time.monotonic()
         with live() as progress:
-            written = write_corrupted(data, name, self.out, recipe, progress=progress)
+            written = write_corrupted(data, name, self.out, plan, progress=progress)
         console.print(
             f"{self.out}: {len(names)} corruptions x {len(self.severities)} severities of "
             f"{len(data.images):,} images; {written.made:,} were made now, "

@@ -20,7 +20,7 @@ from acclimate.data import LabelledImages
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.measure import measure
-from acclimate.evaluate.probe import Speed, probe
+from acclimate.evaluate.speed import Speed, measure_speed
 from acclimate.evaluate.task import Task, checksum_of
 from acclimate.runtime.determinism import repeat_bits
 from acclimate.runtime.memory import keep_freed_memory
@@ -86,9 +86,9 @@ def measure_task(task: Task, place: Workplace) -> tuple[Cell, ...]:
     )
 
 
-def probe_task(task: Task, place: Workplace) -> Speed:
-    """The job of a plan: see `acclimate.evaluate.probe`."""
-    return probe(task, place.bundle(task), place.images(task))
+def speed_task(task: Task, place: Workplace) -> Speed:
+    """The job of a plan: see `acclimate.evaluate.speed`."""
+    return measure_speed(task, place.bundle(task), place.images(task))
 
 
 def here(

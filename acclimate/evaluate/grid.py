@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from math import nan
 from types import MappingProxyType
 
-from acclimate.evaluate.engines import Engine, Failure, Workplace, here, measure_task, probe_task
-from acclimate.evaluate.probe import Speed, speed_key
+from acclimate.evaluate.engines import Engine, Failure, Workplace, here, measure_task, speed_task
+from acclimate.evaluate.speed import Speed, speed_key
 from acclimate.evaluate.store import Store
 from acclimate.evaluate.task import Task
 from acclimate.runtime import machine
@@ -80,12 +80,12 @@ def measure_speeds(
     """How fast each method of each bundle is, measured where the store does not know it yet.
 
     Returns:
-        By `acclimate.evaluate.probe.speed_key`; those that fail are left out.
+        By `acclimate.evaluate.speed.speed_key`; those that fail are left out.
     """
     examples = {speed_key(task): task for task in tasks}
     found = {key: speed for key in examples if (speed := store.speed(key))}
     missing = [task for key, task in examples.items() if key not in found]
-    with closing(engine(probe_task, missing, place)) as outcomes:
+    with closing(engine(speed_task, missing, place)) as outcomes:
         for count, (task, outcome) in enumerate(outcomes, 1):
             if not isinstance(outcome, Failure):
                 found[speed_key(task)] = outcome

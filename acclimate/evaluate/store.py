@@ -13,7 +13,7 @@ import numpy as np
 from acclimate.data import Shift
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Answers, Cell
-from acclimate.evaluate.probe import Speed
+from acclimate.evaluate.speed import Speed
 from acclimate.evaluate.task import Task
 from acclimate.methods import AdapterSettings
 from acclimate.storage.atomic import cannot_write
@@ -152,7 +152,7 @@ class Store:
         return [commit for (commit,) in self._rows("SELECT DISTINCT source FROM tasks ORDER BY 1")]
 
     def speed(self, key: str) -> Speed | None:
-        """What was kept under a key of `acclimate.evaluate.probe.speed_key`."""
+        """What was kept under a key of `acclimate.evaluate.speed.speed_key`."""
         found = self._rows("SELECT record FROM speeds WHERE key = ?", (key,))
         with self._told():
             return Speed(**json.loads(found[0][0])) if found else None

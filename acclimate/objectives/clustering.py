@@ -11,7 +11,7 @@ from acclimate.backbones.stages import as_map
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.objective import TrainedOnCrops
-from acclimate.objectives.probe import probe
+from acclimate.objectives.tapped_shapes import tapped_shapes
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
 from acclimate.runtime.ranks import gather
@@ -81,7 +81,7 @@ class Clustering(TrainedOnCrops):
             )
         self.clusters = clusters
         self.padding = padding
-        self.names, shapes = probe(model, preprocessing, taps)
+        self.names, shapes = tapped_shapes(model, preprocessing, taps)
         self.projectors = nn.ModuleList(
             nn.Conv2d(channels, projectors * clusters, kernel_size=1) for channels, _, _ in shapes
         )

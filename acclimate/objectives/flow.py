@@ -13,7 +13,7 @@ from acclimate.backbones.stages import as_map
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.objective import TrainedOnCrops
-from acclimate.objectives.probe import probe
+from acclimate.objectives.tapped_shapes import tapped_shapes
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
 from acclimate.runtime.ranks import gather
@@ -76,7 +76,7 @@ class Flow(TrainedOnCrops):
                 f"a flow needs at least two couplings to change every position, not {couplings}."
             )
         self.padding = padding
-        self.names, [(channels, _, _)] = probe(model, preprocessing, [tap])
+        self.names, [(channels, _, _)] = tapped_shapes(model, preprocessing, [tap])
         self.flow = RealNVP(channels, couplings, blocks, width or channels)
 
     def forward(self, model: Classifier, views: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, ""]:

@@ -13,7 +13,7 @@ from acclimate.backbones.stages import as_map
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.objective import TrainedOnCrops
-from acclimate.objectives.probe import probe
+from acclimate.objectives.tapped_shapes import tapped_shapes
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
 
@@ -86,7 +86,7 @@ class NoiseContrastive(TrainedOnCrops):
             )
         self.sigma_in, self.sigma_out = sigma_in, sigma_out
         self.padding = padding
-        self.names, [(channels, height, width)] = probe(model, preprocessing, [tap])
+        self.names, [(channels, height, width)] = tapped_shapes(model, preprocessing, [tap])
         projection = projection or 3 * channels
         self.projector = nn.Conv2d(channels, projection, kernel_size=1)
         self.discriminator = nn.Sequential(

@@ -5,10 +5,10 @@ from torch import nn
 
 from acclimate.backbones import Classifier, projected
 from acclimate.errors import InputError
-from acclimate.source.align import align
-from acclimate.source.align_trainable import align_trainable
+from acclimate.source.alignment import train_alignment
 from acclimate.source.calibration import features, match_scale, recalibrate
 from acclimate.source.images import SourceImages
+from acclimate.source.joint_alignment import train_joint_alignment
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
 
@@ -42,7 +42,7 @@ def align_twin(
     begin = None
     if copied and settings.interpolation < 1 and not settings.trainable_classifier:
         begin = projected(classifier).encoder
-    stage = align_trainable if settings.trainable_classifier else align
+    stage = train_joint_alignment if settings.trainable_classifier else train_alignment
     classifier.to(next(branch.parameters()).device)
     stage(
         branch,

@@ -15,12 +15,12 @@ from PIL import Image
 
 from acclimate.data import Images, LabelledImages, corrupt, domains, load, load_images
 from acclimate.data.corrupted import layouts
-from acclimate.data.corrupted.recipe import Recipe
+from acclimate.data.corrupted.plan import CorruptionPlan
 from acclimate.data.corrupted.write import write_corrupted
 from acclimate.data.corruptions import CONSTANTS, PUBLISHED
 from acclimate.errors import InputError
 
-SMALL = Recipe(("fog", "jpeg_compression"), (2, 5), seed=3)
+SMALL = CorruptionPlan(("fog", "jpeg_compression"), (2, 5), seed=3)
 
 
 def labelled(size=20, count=7, paths=True):
@@ -73,8 +73,8 @@ def test_large_images_become_class_folders(tmp_path):
 
 def test_png_folders_lose_nothing_and_load_as_they_were(tmp_path):
     data = labelled(size=64)
-    recipe = Recipe(("contrast",), (1,), image_format="png")
-    write_corrupted(data, "my set", tmp_path / "out", recipe)
+    plan = CorruptionPlan(("contrast",), (1,), image_format="png")
+    write_corrupted(data, "my set", tmp_path / "out", plan)
     pixels = nhwc(corrupt(data.images, "contrast", 1))
     for number, expected in enumerate(pixels):
         path = tmp_path / "out" / "contrast" / "1" / "ab"[number % 2] / f"{number}.x.png"
@@ -99,8 +99,8 @@ def test_the_manifest_says_what_was_made_of_what(tmp_path):
     }
     assert manifest["frost_textures"] is None
 
-    recipe = Recipe(("frost",), (1,), layout="folders")
-    manifest = write_corrupted(data, "my set", tmp_path / "folders", recipe).manifest
+    plan = CorruptionPlan(("frost",), (1,), layout="folders")
+    manifest = write_corrupted(data, "my set", tmp_path / "folders", plan).manifest
     assert manifest["frost_textures"]["source"] == "synthetic"
     found = contents(tmp_path / "folders" / "frost" / "1")
     lines = sorted(f"{name} {sha256(data)}\n" for name, data in found.items())
@@ -110,8 +110,8 @@ def test_the_manifest_says_what_was_made_of_what(tmp_path):
 @pytest.mark.parametrize("size", [20, 64])
 def test_another_seed_gives_other_images_and_the_same_one_the_same(tmp_path, size):
     for number, seed in enumerate((3, 3, 4)):
-        recipe = Recipe(("fog",), (2,), seed=seed)
-        write_corrupted(labelled(size), "set", tmp_path / str(number), recipe)
+        plan = CorruptionPlan(("fog",), (2,), seed=seed)
+        write_corrupted(labelled(size), "set", tmp_path / str(number), plan)
     first, again, other = (contents(tmp_path / str(number)) for number in range(3))
     assert first == again
     images = set(first) - {"manifest.json", "labels.npy"}
@@ -162,19 +162,19 @@ def test_what_was_damaged_is_made_again(tmp_path, size, damage):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "what"),
+    ("plan", "what"),
     [
-        (Recipe(SMALL.corruptions, (2, 5), seed=4), "seed"),
-        (Recipe(SMALL.corruptions, (2,), seed=3), "severities"),
-        (Recipe(("fog",), (2, 5), seed=3), "corruptions"),
-        (Recipe(SMALL.corruptions, (2, 5), seed=3, layout="folders"), "layout"),
+        (CorruptionPlan(SMALL.corruptions, (2, 5), seed=4), "seed"),
+        (CorruptionPlan(SMALL.corruptions, (2,), seed=3), "severities"),
+        (CorruptionPlan(("fog",), (2, 5), seed=3), "corruptions"),
+        (CorruptionPlan(SMALL.corruptions, (2, 5), seed=3, layout="folders"), "layout"),
     ],
 )
-def test_a_folder_of_other_settings_is_refused(tmp_path, recipe, what):
+def test_a_folder_of_other_settings_is_refused(tmp_path, plan, what):
     write_corrupted(labelled(), "set", tmp_path, SMALL)
     before = contents(tmp_path)
     with pytest.raises(InputError, match=f"begun with other {what}; choose another --out"):
-        write_corrupted(labelled(), "set", tmp_path, recipe)
+        write_corrupted(labelled(), "set", tmp_path, plan)
     with pytest.raises(InputError, match="begun with other images"):
         changed = labelled()
         changed.images[3, 1, 5, 5] ^= 1
@@ -270,14 +270,14 @@ def test_a_run_killed_before_its_manifest_can_be_repeated(tmp_path):
 )
 def test_a_bad_recipe_is_refused(wrong, message):
     with pytest.raises(InputError, match=message):
-        Recipe(**wrong)
+        CorruptionPlan(**wrong)
 
 
 @pytest.mark.parametrize("size", [20, 64])
 def test_what_is_written_can_be_loaded(tmp_path, size):
     data = labelled(size)
-    recipe = Recipe(("fog", "contrast"), (5, 2), image_format="png")
-    write_corrupted(data, "set", tmp_path / "out", recipe)
+    plan = CorruptionPlan(("fog", "contrast"), (5, 2), image_format="png")
+    write_corrupted(data, "set", tmp_path / "out", plan)
     assert domains(tmp_path / "out") == ("fog/5", "fog/2", "contrast/5", "contrast/2")
     found = load(tmp_path / "out", "test", domain="fog/2")
     # Folders come class by class.
@@ -298,8 +298,8 @@ def test_what_is_written_can_be_loaded(tmp_path, size):
 def test_what_is_written_without_labels_can_be_loaded_as_images(tmp_path, size):
     images = labelled(size, count=3).images
     data = Images(images, ("a/x.jpg", "y.png", "z.png"))
-    recipe = Recipe(("fog",), (5, 2), image_format="png")
-    write_corrupted(data, "photos", tmp_path / "out", recipe)
+    plan = CorruptionPlan(("fog",), (5, 2), image_format="png")
+    write_corrupted(data, "photos", tmp_path / "out", plan)
     found = load_images(tmp_path / "out", domain="fog/2")
     assert torch.equal(found.images, corrupt(images, "fog", 2))
     with pytest.raises(InputError, match="has no labels: it was made with --unlabelled"):
@@ -309,17 +309,17 @@ def test_what_is_written_without_labels_can_be_loaded_as_images(tmp_path, size):
 def test_images_without_labels_keep_their_paths(tmp_path):
     images = labelled(64, count=2).images
     data = Images(images, ("a/x.jpg", "y.png"))
-    write_corrupted(data, "photos", tmp_path, Recipe(("fog",), (1,)))
+    write_corrupted(data, "photos", tmp_path, CorruptionPlan(("fog",), (1,)))
     assert sorted(contents(tmp_path)) == ["fog/1/a/x.JPEG", "fog/1/y.JPEG", "manifest.json"]
     small = Images(labelled(20, count=2).images, ("a/x.jpg", "y.png"))
-    write_corrupted(small, "photos", tmp_path / "npy", Recipe(("fog",), (1,)))
+    write_corrupted(small, "photos", tmp_path / "npy", CorruptionPlan(("fog",), (1,)))
     assert sorted(contents(tmp_path / "npy")) == ["fog.npy", "manifest.json"]
 
 
 @pytest.mark.parametrize("paths", [("../a.png", "b.png"), ("/a.png", "b.png"), ("a.x", "b.x")])
 def test_paths_that_cannot_be_files_become_numbers(tmp_path, paths):
     data = Images(labelled(64, count=2).images, paths)
-    write_corrupted(data, "odd", tmp_path / "out", Recipe(("fog",), (1,)))
+    write_corrupted(data, "odd", tmp_path / "out", CorruptionPlan(("fog",), (1,)))
     assert sorted(contents(tmp_path)) == [
         "out/fog/1/000000.JPEG",
         "out/fog/1/000001.JPEG",
@@ -337,7 +337,9 @@ def test_paths_that_a_disk_cannot_hold_become_numbers(tmp_path, paths):
 
 def test_names_of_any_bytes(tmp_path):
     data = Images(labelled(64, count=1).images, (os.fsdecode(b"a\xff.png"),))
-    write_corrupted(data, "odd", tmp_path / "out", Recipe(("fog",), (1,), image_format="png"))
+    write_corrupted(
+        data, "odd", tmp_path / "out", CorruptionPlan(("fog",), (1,), image_format="png")
+    )
     found = load_images(tmp_path / "out", domain="fog/1")
     assert torch.equal(found.images, corrupt(data.images, "fog", 1))
 
@@ -374,7 +376,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, m
 
 def _write(out):
     torch.set_num_threads(1)
-    write_corrupted(load("fashion-mnist-mini", "test"), "fashion", out, Recipe(PUBLISHED[:9]))
+    write_corrupted(
+        load("fashion-mnist-mini", "test"), "fashion", out, CorruptionPlan(PUBLISHED[:9])
+    )
 
 
 def _arrays(out):

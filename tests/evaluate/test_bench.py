@@ -51,7 +51,7 @@ def test_a_folder_holds_all_that_it_should(bench, tmp_path, monkeypatch):
     assert all(float(r["accuracy"]) == measured[r["method"], r["corruption"]] for r in found)
     assert all(float(row["forward_equivalents"]) >= 1 for row in found)
     monkeypatch.setattr(engines, "measure", never)
-    monkeypatch.setattr(engines, "probe", never)
+    monkeypatch.setattr(engines, "measure_speed", never)
     again, _ = run_bench(bench, tmp_path)
     assert [cell.accuracy for cell in again] == [cell.accuracy for cell in cells]
     assert rows(tmp_path) == found
@@ -97,7 +97,7 @@ def test_a_plan_measures_speeds_alone(bench, tmp_path, monkeypatch):
     assert all(0 < row.seconds < 60 for row in estimates)
     assert not (tmp_path / "results.csv").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(engines, "probe", never)
+    monkeypatch.setattr(engines, "measure_speed", never)
     run_bench(bench, tmp_path)
     assert [(row.done, row.images, row.seconds) for row in plan(bench, tmp_path)] == [(2, 0, 0)] * 2
 
@@ -109,8 +109,8 @@ def test_an_interrupted_run_leaves_its_results(bench, tmp_path):
 
     speeds = {"seconds_per_image": 1.0}
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        probe = engines.probe
-        patch.setattr(engines, "probe", lambda *given: replace(probe(*given), **speeds))
+        known = engines.measure_speed
+        patch.setattr(engines, "measure_speed", lambda *given: replace(known(*given), **speeds))
         run_bench(bench, tmp_path, progress=stop)
     assert len(rows(tmp_path)) == 1
     assert (tmp_path / "manifest.json").exists()
@@ -157,7 +157,7 @@ def test_a_damaged_manifest_is_refused_before_anything_is_measured(
     text, bench, tmp_path, monkeypatch
 ):
     (tmp_path / "manifest.json").write_text(text)
-    monkeypatch.setattr(engines, "probe", never)
+    monkeypatch.setattr(engines, "measure_speed", never)
     with pytest.raises(InputError, match=r"manifest\.json is damaged; delete it"):
         run_bench(bench, tmp_path)
 

@@ -6,7 +6,7 @@ import pytest
 from acclimate.errors import InputError
 from acclimate.evaluate import engines
 from acclimate.evaluate.grid import estimate, measure_speeds, run
-from acclimate.evaluate.probe import Speed, speed_key
+from acclimate.evaluate.speed import Speed, speed_key
 from acclimate.evaluate.store import Store
 
 

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Answers, Cell
-from acclimate.evaluate.probe import Speed
+from acclimate.evaluate.speed import Speed
 from acclimate.evaluate.store import Store
 
 FLOATS = st.floats(allow_infinity=False)

@@ -14,7 +14,7 @@ from PIL import features
 
 from acclimate.data.corrupted import manifest
 from acclimate.data.corrupted.layouts import JPEG_QUALITY, as_folder
-from acclimate.data.corrupted.recipe import Recipe
+from acclimate.data.corrupted.plan import CorruptionPlan
 from acclimate.data.corruptions import CONSTANTS
 from acclimate.data.corruptions.constants import nearest_size
 from acclimate.data.corruptions.frost import frost_source
@@ -28,7 +28,7 @@ from acclimate.version import __version__
 _LEFTOVER = ".*.partial"
 
 
-def describe(data: LabelledImages | Images, name: str, recipe: Recipe) -> dict[str, Any]:
+def describe(data: LabelledImages | Images, name: str, plan: CorruptionPlan) -> dict[str, Any]:
     """What is made, and all that determines it.
 
     Raises:
@@ -37,7 +37,7 @@ def describe(data: LabelledImages | Images, name: str, recipe: Recipe) -> dict[s
     if not len(data.images):
         raise InputError("there are no images to corrupt.")
     height, width = data.images.shape[2:]
-    layout = recipe.layout_for(height, width)
+    layout = plan.layout_for(height, width)
     published = nearest_size(min(height, width))
     classes, labels = None, None
     if isinstance(data, LabelledImages):
@@ -50,7 +50,7 @@ def describe(data: LabelledImages | Images, name: str, recipe: Recipe) -> dict[s
         "format": manifest.FORMAT,
         "version": manifest.VERSION,
         "layout": layout,
-        "image_format": formats[recipe.image_format] if layout == "folders" else None,
+        "image_format": formats[plan.image_format] if layout == "folders" else None,
         "data": name,
         "images_sha256": fingerprint(data.images),
         "labels_sha256": labels,
@@ -58,16 +58,16 @@ def describe(data: LabelledImages | Images, name: str, recipe: Recipe) -> dict[s
         "classes": classes,
         "count": len(data.images),
         "size": [height, width],
-        "seed": recipe.seed,
-        "severities": list(recipe.severities),
-        "corruptions": list(recipe.corruptions),
+        "seed": plan.seed,
+        "severities": list(plan.severities),
+        "corruptions": list(plan.corruptions),
         "constants_published_for_size": published,
         "lengths_scaled_by": min(height, width) / published,
         "constants": {
-            each: [CONSTANTS[each][published][severity - 1] for severity in recipe.severities]
-            for each in recipe.corruptions
+            each: [CONSTANTS[each][published][severity - 1] for severity in plan.severities]
+            for each in plan.corruptions
         },
-        "frost_textures": frost_source() if "frost" in recipe.corruptions else None,
+        "frost_textures": frost_source() if "frost" in plan.corruptions else None,
         "software": {
             "acclimate": __version__,
             "torch": str(torch.__version__),

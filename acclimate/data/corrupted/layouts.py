@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from acclimate.data.corrupted.manifest import listed
-from acclimate.data.corrupted.recipe import Format, Part
+from acclimate.data.corrupted.plan import Format, Part
 from acclimate.data.corruptions import corrupt
 from acclimate.data.datasets import Images, LabelledImages
 from acclimate.data.decode import SUFFIXES

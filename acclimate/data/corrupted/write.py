@@ -13,7 +13,7 @@ import torch
 
 from acclimate.data.corrupted.begin import begin, check_place, describe, write_manifest
 from acclimate.data.corrupted.layouts import file_names, write_array, write_folder, write_labels
-from acclimate.data.corrupted.recipe import Part, Recipe
+from acclimate.data.corrupted.plan import CorruptionPlan, Part
 from acclimate.data.datasets import Images, LabelledImages
 from acclimate.runtime.progress import Progress, silent
 from acclimate.storage.atomic import only_writer
@@ -35,7 +35,7 @@ def write_corrupted(
     data: LabelledImages | Images,
     name: str,
     out: Path,
-    recipe: Recipe = Recipe(),  # noqa: B008
+    plan: CorruptionPlan = CorruptionPlan(),  # noqa: B008
     *,
     progress: Progress = silent,
 ) -> Corrupted:
@@ -49,7 +49,7 @@ def write_corrupted(
         data: Images with labels, or without: these have no ``labels.npy`` and no class folders.
         name: What to call the data in the manifest.
         out: The folder to make, or to go on with.
-        recipe: Corruptions, severities, seed, layout.
+        plan: Corruptions, severities, seed, layout.
         progress: Told of images done.
 
     Returns:
@@ -59,19 +59,19 @@ def write_corrupted(
         InputError: there are no images; ``out`` holds something else, or the same with other
             settings; another run is writing it; or it cannot be written to.
     """
-    described = describe(data, name, recipe)
+    described = describe(data, name, plan)
     check_place(out)
     with only_writer(out):
         manifest = begin(out, described, progress)
         done = manifest["files"]
         if manifest["layout"] == "npy":
-            write = partial(write_array, data.images, recipe.seed, out)
+            write = partial(write_array, data.images, plan.seed, out)
             if isinstance(data, LabelledImages):
-                done["labels.npy"] = write_labels(data.labels, len(recipe.severities), out)
+                done["labels.npy"] = write_labels(data.labels, len(plan.severities), out)
         else:
-            names = file_names(data, recipe.image_format)
-            write = partial(write_folder, data.images, names, recipe.image_format, recipe.seed, out)
-        parts = recipe.parts(manifest["layout"])
+            names = file_names(data, plan.image_format)
+            write = partial(write_folder, data.images, names, plan.image_format, plan.seed, out)
+        parts = plan.parts(manifest["layout"])
         missing = [part for part in parts if part.key not in done]
         if missing:
             write_manifest(out, manifest)

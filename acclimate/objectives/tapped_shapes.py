@@ -11,7 +11,7 @@ from acclimate.backbones.taps import tapped
 from acclimate.preprocessing import Preprocessing
 
 
-def probe(
+def tapped_shapes(
     model: Classifier, preprocessing: Preprocessing, taps: Sequence[str | int]
 ) -> tuple[list[str], list[tuple[int, int, int]]]:
     """The names of tapped layers, and the channels, height and width of their maps.

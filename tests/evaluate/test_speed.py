@@ -4,7 +4,7 @@ import pytest
 
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
-from acclimate.evaluate.probe import probe, speed_key
+from acclimate.evaluate.speed import measure_speed, speed_key
 from acclimate.evaluate.task import Grid, tasks_of
 
 
@@ -16,7 +16,7 @@ def task(saved, data):
 
 def test_the_cost_is_the_adapters(task, saved, data):
     bundle = Bundle.load(saved)
-    speed = probe(task, bundle, data)
+    speed = measure_speed(task, bundle, data)
     cost = Adapter(bundle, "cta").cost(10)
     assert speed.forward_equivalents == cost.forward_equivalents > 1
     assert speed.moving_parameters == cost.moving_parameters > 0
@@ -24,7 +24,7 @@ def test_the_cost_is_the_adapters(task, saved, data):
     assert speed.activation_bytes == cost.activation_bytes
     assert speed.seconds_per_image > 0
     still = replace(task, method="source", settings=replace(task.settings, steps=0), curve=False)
-    assert probe(still, bundle, data).seconds_per_image < speed.seconds_per_image
+    assert measure_speed(still, bundle, data).seconds_per_image < speed.seconds_per_image
 
 
 def test_tasks_that_take_as_long_share_a_speed(task):
@@ -52,6 +52,6 @@ def test_methods_that_learn_from_each_image_are_timed_on_few(saved, data, bundle
     settings = replace(Adapter(bundle, "ttt").settings, steps=1)
     assert settings.one_by_one
     (task,) = tasks_of(Grid(("fog",), methods=("source",)), {"b": saved}, data)
-    speed = probe(replace(task, method="ttt", settings=settings, batch=20), bundle, data)
+    speed = measure_speed(replace(task, method="ttt", settings=settings, batch=20), bundle, data)
     assert seen == [4, 4]
     assert speed.forward_equivalents > 1

@@ -13,7 +13,7 @@ from acclimate.storage import sealed
 from acclimate.views import SimCLRViews
 
 
-def align(
+def train_alignment(
     twin: nn.Module,
     classifier: Classifier,
     source: SourceImages,

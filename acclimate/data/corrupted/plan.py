@@ -23,7 +23,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CorruptionPlan:
     """Which corruptions of a data set to write, and how.
 
     Raises:

@@ -26,7 +26,7 @@ class _Both(nn.Module):
         return self.twin(views), target, self.classifier.head(target)
 
 
-def align_trainable(
+def train_joint_alignment(
     twin: nn.Module,
     classifier: Classifier,
     source: SourceImages,

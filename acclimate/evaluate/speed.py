@@ -41,7 +41,9 @@ def speed_key(task: Task) -> str:
     return hashlib.sha256(json.dumps([*same, settings]).encode()).hexdigest()[:32]
 
 
-def probe(task: Task, bundle: Bundle, data: LabelledImages, device: str | None = None) -> Speed:
+def measure_speed(
+    task: Task, bundle: Bundle, data: LabelledImages, device: str | None = None
+) -> Speed:
     """Time the first images of a task's data set, after as many to warm up, and count the cost."""
     adapter = Adapter(bundle, task.method.removesuffix(LR0), task.settings, device=device)
     images = data.images[: _ALONE if task.settings.one_by_one else task.batch]
