@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from acclimate.adapt import Adapter
+from acclimate.adapt.loop import adapt
 from acclimate.data import corrupt, load
 from acclimate.methods import METHODS, RECIPES
+from acclimate.objectives import as_outcome
 from acclimate.randomness import key
 from acclimate.runtime.precision import autocast
 from acclimate.source.loop import Run, Training
@@ -66,8 +68,9 @@ def objective_of(learner, images, index):
     for number in range(4):
         drawn = learner.objective.draw(unit, key(99, number), index)
         views = learner.preprocessing.normalize(drawn[0])
-        with learner._learning(), autocast(learner.device, "fp32"):
-            losses.append(learner.objective(learner.model, views, *drawn[1:]).item())
+        with learner.norms.learning(), autocast(learner.device, "fp32"):
+            outcome = as_outcome(learner.objective(learner.model, views, *drawn[1:]))
+            losses.append(outcome.losses.mean().item())
         now = (*learner.model.buffers(), *learner.objective.buffers())
         for tensor, value in zip(now, state):  # running averages and queues are not to move
             tensor.copy_(value)
@@ -84,18 +87,20 @@ def test_the_steps_lower_what_they_minimise(trained, target, name, shift):
     images = target[shift][: 6 if alone else 48]
     bundle = trained(row.recipe)
     common = {"device": "cpu", "precision": "fp32"}
-    rate = row.settings.learning_rate * FASTER.get(name, 1)
+    rate = row.settings.update.learning_rate * FASTER.get(name, 1)
     # What is to be seen is a descent: as many steps as the longest methods take.
-    adapter = Adapter(bundle, name, steps=20, learning_rate=rate, reset="batch", **common)
-    learner = adapter._learners[0]
+    changes = {"steps": 20, "update": {"learning_rate": rate}, "reset": "batch"}
+    adapter = Adapter(bundle, name, **changes, **common)
+    learner = adapter._learner
     groups = [images[i : i + 1] for i in range(len(images))] if alone else [images]
     before = after = 0.0
     for group in groups:
         index = torch.arange(len(group))
-        learner.forget()
+        learner.state.forget()
         before += objective_of(learner, group, index)
         with torch.no_grad():
-            answers = learner.episode(learner.preprocessing.unit(group), index, len(group))[-1]
+            logits, _ = adapt(learner, learner.preprocessing.unit(group), index)
+            answers = logits[-1]
         after += objective_of(learner, group, index)
         assert answers.isfinite().all()
     assert adapter.refused == 0

@@ -8,7 +8,8 @@ import torch
 from accelerate import Accelerator
 
 from acclimate.adapt import Adapter
-from acclimate.adapt.one_by_one import one_by_one
+from acclimate.adapt.alone import adapt_alone
+from acclimate.adapt.loop import adapt
 from acclimate.adapt.vmapped import vmapped
 from acclimate.data import LabelledImages
 from acclimate.data.corruptions import PUBLISHED, corrupt
@@ -16,6 +17,7 @@ from acclimate.evaluate.bench import Bench, run_bench
 from acclimate.evaluate.engines import processes
 from acclimate.evaluate.task import Grid
 from acclimate.methods import METHODS, RECIPES
+from acclimate.parts.update import SGD
 from acclimate.runtime.determinism import repeat_bits
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, with_epochs
@@ -47,7 +49,8 @@ def exact():
 def test_answers_are_those_of_a_cpu(bundle_of, images, name):
     changes = {"precision": "fp32"}
     if METHODS[name].settings.steps:  # the highest published rates make rounding large
-        changes |= {"steps": 2, "learning_rate": min(METHODS[name].settings.learning_rate, 1e-3)}
+        published = METHODS[name].settings.update.learning_rate
+        changes |= {"steps": 2, "update.learning_rate": min(published, 1e-3)}
     here, there = (
         Adapter(bundle_of(name), name, **changes, device=device) for device in ("cpu", "cuda")
     )
@@ -61,8 +64,8 @@ def test_answers_are_those_of_a_cpu(bundle_of, images, name):
 def test_steps_move_answers(bundle_of, images, name):
     """Published rates move some methods' answers by less than rounding."""
     still, moved = (
-        Adapter(bundle_of(name), name, steps=2, learning_rate=rate, device="cuda")(images[:24])
-        for rate in (0.0, 0.05)
+        Adapter(bundle_of(name), name, **changes, device="cuda")(images[:24])
+        for changes in ({"steps": 2, "update.learning_rate": rate} for rate in (0.0, 0.05))
     )
     assert (moved - still).abs().max() > 2e-3
 
@@ -77,21 +80,21 @@ def test_a_stream_repeats_itself_to_the_bit(bundle_of, images, name):
 
 @pytest.mark.parametrize(("name", "momentum"), [("ttt", 0.0), ("ttt", 0.9), ("ttt-mae", 0.9)])
 def test_all_at_once_equals_one_after_another(bundle_of, images, name, momentum):
-    settings = {"precision": "fp32", "steps": 3, "learning_rate": 0.01, "momentum": momentum}
-    learner = Adapter(bundle_of(name), name, **settings, device="cuda")._first
+    settings = {"precision": "fp32", "steps": 3, "update": SGD(0.01, momentum=momentum)}
+    learner = Adapter(bundle_of(name), name, **settings, device="cuda")._learner
     unit, index = images[:5].cuda().float() / 255, torch.arange(7, 12, device="cuda")
 
     def alone(number):
         one = slice(number, number + 1)
-        return torch.stack(learner.episode(unit[one], index[one], 1, every=True))
+        return torch.stack(adapt(learner, unit[one], index[one], every=True)[0])
 
     with torch.no_grad():
         plain = torch.cat([alone(number) for number in range(5)], dim=1)
-        crowd = torch.stack(vmapped(learner, unit, index, every=True))
-        answered = torch.stack(one_by_one([learner], unit, index, every=True))
+        group = torch.stack(vmapped(learner, unit, index, every=True)[0])
+        answered = torch.stack(adapt_alone([learner], unit, index, every=True)[0])
     assert (plain[3] - plain[0]).abs().max() > 1e-3  # the steps are visible
-    torch.testing.assert_close(crowd, plain, atol=1e-3, rtol=1e-3)
-    assert torch.equal(answered, crowd)
+    torch.testing.assert_close(group, plain, atol=1e-3, rtol=1e-3)
+    assert torch.equal(answered, group)
 
 
 def test_views_are_those_of_a_cpu(images):

@@ -2,11 +2,13 @@ import dataclasses
 
 import pytest
 
-from acclimate.adapt.adapter import check_settings
 from acclimate.backbones import FORMS
 from acclimate.errors import InputError
-from acclimate.methods import METHODS, RECIPES, AdapterSettings, method
+from acclimate.methods import METHODS, RECIPES, AdapterSettings, check_settings, method
 from acclimate.objectives import OBJECTIVES
+from acclimate.parts.normalisation import RunningStatistics
+from acclimate.parts.reset import EachBatch
+from acclimate.parts.update import Adam
 from acclimate.source.stages import STAGES
 
 
@@ -16,9 +18,9 @@ def test_the_names_that_results_use():
 
 def test_cta_paper_has_the_published_settings():
     settings = METHODS["cta-paper"].settings
-    assert (settings.steps, settings.learning_rate, settings.temperature) == (20, 1e-6, 0.01)
-    assert (settings.optimizer, settings.parameters) == ("adam", "all")
-    assert (settings.normalisation, settings.reset) == ("running", "batch")
+    assert (settings.steps, settings.objective.temperature) == (20, 0.01)
+    assert settings.update == Adam(1e-6, parameters="all")
+    assert (settings.normalisation, settings.reset) == (RunningStatistics(), EachBatch())
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -48,7 +50,7 @@ def test_recipes_are_sound(name):
 
 def test_our_default_takes_a_step():
     assert METHODS["cta"].settings.steps >= 1
-    assert METHODS["cta"].settings.learning_rate > 0
+    assert METHODS["cta"].settings.update.learning_rate > 0
 
 
 def test_settings_are_frozen():

@@ -54,7 +54,7 @@ def check(bundle, method, *, steps=1):
     """An adapter answers with finite logits, and its step changes them."""
     images = pictures(bundle.preprocessing.size)
     images = images[:2] if METHODS[method].settings.one_by_one else images[:12]
-    settings = {"steps": steps, "learning_rate": 1e-2, "device": "cpu", "precision": "fp32"}
+    settings = {"steps": steps, "update.learning_rate": 1e-2, "device": "cpu", "precision": "fp32"}
     adapter = Adapter(bundle, method, **settings)
     before, *_, after = adapter.trace(images)
     assert adapter.refused == 0

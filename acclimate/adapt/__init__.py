@@ -1,5 +1,6 @@
 """At deployment: adapt to the images that arrive, then answer for them."""
 
-from acclimate.adapt.adapter import Adapter, Snapshot, model_of
+from acclimate.adapt.adapter import Adapter, model_of
+from acclimate.adapt.state import AdapterState
 
-__all__ = ["Adapter", "Snapshot", "model_of"]
+__all__ = ["Adapter", "AdapterState", "model_of"]

@@ -1,34 +1,37 @@
 """The Adapter: learn from a batch without labels, then answer for it."""
 
-import math
-from dataclasses import dataclass, fields, replace
-from typing import Any, get_args, get_type_hints
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from acclimate.adapt.alone import adapt_alone, threads
 from acclimate.adapt.cost import Cost, measure_cost
-from acclimate.adapt.learner import Learner
-from acclimate.adapt.one_by_one import one_by_one, threads
+from acclimate.adapt.learner import REFUSED, Learner
+from acclimate.adapt.loop import adapt
+from acclimate.adapt.state import AdapterState, check_belongs
 from acclimate.backbones import Classifier
 from acclimate.bundle import Bundle
-from acclimate.errors import InputError, unknown_name
-from acclimate.methods import AdapterSettings, check_model, method
+from acclimate.errors import InputError
+from acclimate.methods import (
+    AdapterSettings,
+    changed,
+    check_model,
+    check_settings,
+    method,
+    settings_record,
+)
 from acclimate.objectives import Objective
+from acclimate.parts.step import Step
 from acclimate.preprocessing import check_images
+from acclimate.runtime.device import find_device
 from acclimate.runtime.precision import undisturbed
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """An adapter's whole state at one moment, apart from its bundle and settings."""
-
-    state: tuple[Tensor, ...]
-    optimizer: tuple[Tensor, ...]
-    recent: Tensor | None
-    seen: int
-    refused: int
+from acclimate.storage import sealed
 
 
 class Adapter:
@@ -39,18 +42,19 @@ class Adapter:
     logits = adapter(images)
     ```
 
-    The bundle is not changed. Whatever moves is allocated here, once.
+    The bundle is not changed. Everything that moves is allocated here, once.
 
     Args:
         bundle: From `acclimate.align` or `Bundle.load`.
         name: A name of `acclimate.methods.METHODS`; None takes the bundle's method.
         settings: Used instead of the method's own.
         device: Where to run; None takes a GPU if there is one.
-        changes: Single settings to change, e.g. ``steps=1, reset="never"``; see
-            `acclimate.AdapterSettings`.
+        changes: Settings to change by name, ``steps=1, reset="never"``, and those of a part as a
+            mapping, ``update={"learning_rate": 1e-4}``; see `acclimate.methods.changed`.
 
     Attributes:
-        settings: As used.
+        settings: The settings in use.
+        steps: Reports of the last batch's gradient steps.
 
     Raises:
         InputError: an unknown method, one whose model the bundle lacks, or impossible settings.
@@ -65,26 +69,33 @@ class Adapter:
         device: str | torch.device | None = None,
         **changes: Any,
     ):
-        name = name or bundle.method
-        row = method(name)
-        self.settings = _changed(settings or row.settings, changes)
+        self.name = name or bundle.method
+        row = method(self.name)
+        self.settings = changed(settings or row.settings, changes)
         check_settings(self.settings)
-        if self.settings.steps and row.objective is None:
-            raise InputError(f"{name} takes no gradient steps; set steps to 0.")
         self.preprocessing = bundle.preprocessing
-        self.device = _device(device)
-        model = model_of(bundle, name)
-        alone = self.settings.one_by_one and self.settings.reset == "batch"
+        self.device = find_device(device)
+        self.steps: list[Step] = []
+        model = model_of(bundle, self.name)
         with undisturbed(self.device):
-            objective = _objective(bundle, name, model) if self.settings.steps else None
             self._learners = [
-                Learner(model, objective, self.settings, self.preprocessing, self.device)
-                for _ in range(threads(self.device) if alone else 1)
+                Learner(
+                    model,
+                    _objective(self.settings, bundle, model),
+                    self.settings,
+                    self.preprocessing,
+                    self.device,
+                )
+                for _ in range(threads(self.device) if self.settings.alone else 1)
             ]
-        if self.settings.one_by_one and self._first.least_images > 1:
-            raise InputError(f"{name} cannot learn from one image; leave one_by_one at False.")
-        self._recent: Tensor | None = None
-        self._seen = 0
+        self._learner = self._learners[0]
+        if self.settings.one_by_one and self._learner.min_images > 1:
+            raise InputError(f"{self.name} cannot learn from one image; leave one_by_one at False.")
+        self._adapt: Callable[..., tuple[list[Tensor], list[Step]]] = (
+            partial(adapt_alone, self._learners)
+            if self.settings.one_by_one
+            else partial(adapt, self._learner)
+        )
 
     def __call__(self, images: Tensor) -> Float[Tensor, "batch classes"]:
         """Adapt to a batch, then answer for it.
@@ -97,7 +108,7 @@ class Adapter:
             Logits, float32, always finite.
 
         Raises:
-            InputError: what is given is no batch of images, or holds NaN.
+            InputError: the argument is no batch of images, or holds NaN.
         """
         return self._answers(images, every=False)[-1]
 
@@ -112,49 +123,86 @@ class Adapter:
         """
         return torch.stack(self._answers(images, every=True))
 
+    def _answers(self, images: Tensor, *, every: bool) -> list[Tensor]:
+        check_images(images)
+        with undisturbed(self.device):
+            unit = self.preprocessing.unit(images.to(self.device))
+            first = int(self._learner.seen)
+            index = torch.arange(first, first + len(unit), device=self.device)
+            logits, self.steps = self._adapt(unit, index, every=every)
+            self._learner.seen += len(unit)
+        return logits
+
     def reset(self) -> None:
         """Forget all that was learned and seen: the next answer is that of a new adapter."""
-        for learner in self._learners:
-            learner.forget()
-            learner.refused = 0
-        self._recent, self._seen = None, 0
+        with undisturbed(self.device):
+            for learner in self._learners:
+                learner.state.restart()
+        self.steps = []
 
     @property
     def model(self) -> Classifier:
-        """What has learned, and answers; of several learners, each with images alone, the first."""
-        return self._first.model
+        """The adapted model. With one learner per thread, the first learner's."""
+        return self._learner.model
 
     @property
     def objective(self) -> Objective | None:
-        """What the steps minimise, with its parts as they are now; None takes no steps."""
-        return self._first.objective
+        """What the steps minimise, with its modules as they are now; None takes no steps."""
+        return self._learner.objective
 
     @property
     def refused(self) -> int:
         """How often a step or an answer was undone because it was not finite."""
-        return sum(learner.refused for learner in self._learners)
+        return int(self._learner.counts[REFUSED])
 
-    def snapshot(self) -> Snapshot:
-        """A copy of the present state, for `restore`."""
+    def snapshot(self) -> AdapterState:
+        """A copy of the present state, for `restore` and `swap`."""
         with torch.inference_mode(False):
-            return Snapshot(
-                tuple(tensor.clone() for tensor in self._first.state),
-                tuple(tensor.clone() for tensor in self._first.optimizer_state),
-                None if self._recent is None else self._recent.clone(),
-                self._seen,
-                self.refused,
-            )
+            return AdapterState(self._learner.state.copy(), self._belongs)
 
-    @torch.no_grad()
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a snapshot of this adapter, or of one made alike: the same future follows."""
-        self.reset()
-        for tensor, value in zip(self._first.state, snapshot.state, strict=True):
-            tensor.copy_(value)
-        for tensor, value in zip(self._first.optimizer_state, snapshot.optimizer, strict=True):
-            tensor.copy_(value)
-        self._recent = None if snapshot.recent is None else snapshot.recent.clone()
-        self._seen, self._first.refused = snapshot.seen, snapshot.refused
+    def restore(self, state: AdapterState) -> None:
+        """Go back to a state of this adapter, or of one made alike: the same future follows.
+
+        Raises:
+            InputError: the state is of another bundle, method or settings.
+        """
+        self._load(state.tensors, state.belongs)
+
+    def swap(self, state: AdapterState) -> None:
+        """Exchange the present state for another, in place: ``state`` then holds the present one.
+
+        One adapter so serves many streams, each with a state of its own:
+
+        ```python
+        streams = {name: adapter.snapshot() for name in ("north", "south")}
+        adapter.swap(streams["north"])
+        logits = adapter(images)
+        adapter.swap(streams["north"])
+        ```
+
+        Raises:
+            InputError: the state is of another bundle, method or settings.
+        """
+        self._check(state.belongs)
+        with undisturbed(self.device):
+            self._learner.state.exchange(state.tensors)
+
+    def save(self, path: str | Path) -> None:
+        """Write the present state to a sealed file.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        sealed.save(Path(path), self._learner.state.tensors, self._belongs)
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a state that was saved.
+
+        Raises:
+            InputError: the file is missing or damaged, or the state is of another bundle, method
+                or settings.
+        """
+        self._load(*sealed.load(Path(path)))
 
     def cost(self, batch: int = 128) -> Cost:
         """Measure what an image costs when this many come together; nothing is learned from it.
@@ -165,7 +213,7 @@ class Adapter:
         if batch < 1:
             raise InputError(f"the cost is that of a batch of at least 1 image, not {batch}.")
         with undisturbed(self.device):
-            cost = measure_cost(self._first, 1 if self.settings.one_by_one else batch)
+            cost = measure_cost(self._learner, 1 if self.settings.one_by_one else batch)
         more = [
             tensor
             for learner in self._learners[1:]
@@ -173,44 +221,38 @@ class Adapter:
         ]
         return replace(cost, held_bytes=cost.held_bytes + sum(tensor.nbytes for tensor in more))
 
-    def _answers(self, images: Tensor, *, every: bool) -> list[Tensor]:
-        """The answers before the first step and after each, or only the last."""
-        check_images(images)
+    def _load(self, tensors: dict[str, Tensor], belongs: dict) -> None:
+        self._check(belongs)
         with undisturbed(self.device):
-            unit = self.preprocessing.unit(images.to(self.device))
-            if self.settings.one_by_one:
-                index = torch.arange(self._seen, self._seen + len(unit), device=self.device)
-                answers = one_by_one(self._learners, unit, index, every=every)
-            else:
-                context = self._with_recent(unit)
-                first = self._seen + len(unit) - len(context)
-                index = torch.arange(first, first + len(context), device=self.device)
-                answers = self._first.episode(context, index, len(unit), every=every)
-            self._seen += len(unit)
-        return answers
+            self._learner.state.load(tensors)
 
-    def _with_recent(self, unit: Tensor) -> Tensor:
-        """A batch too small to learn from, with the last images seen before it."""
-        objective = self._first.objective
-        fewest = objective.fewest_images if objective else 1
-        context = unit
-        if len(unit) < fewest and self._recent is not None:
-            context = torch.cat([self._recent, unit])[-max(fewest, len(unit)) :]
-        self._recent = context[-fewest:].clone()
-        return context
+    def _check(self, belongs: dict) -> None:
+        if belongs is not self._belongs:
+            check_belongs(belongs, self._belongs)
 
-    @property
-    def _first(self) -> Learner:
-        """The only learner, unless images are learned from one by one on several threads."""
-        return self._learners[0]
+    @cached_property
+    def _belongs(self) -> dict[str, Any]:
+        """What this adapter's states belong to; the checksum is of the source weights."""
+        learner = self._learner
+        tensors = {f"model.{name}": t for name, t in learner.model.state_dict().items()}
+        if learner.objective is not None:
+            own = learner.objective.state_dict()
+            tensors |= {f"objective.{name}": tensor for name, tensor in own.items()}
+        changing = {tensor.data_ptr(): name for name, tensor in learner.state.tensors.items()}
+        sources = learner.state.sources
+        for name, tensor in tensors.items():
+            if tensor.data_ptr() in changing:
+                source = sources[changing[tensor.data_ptr()]]
+                tensors[name] = torch.zeros_like(tensor) if source is None else source
+        settings = settings_record(self.settings)
+        return {"method": self.name, "settings": settings, "weights": sealed.digest(tensors, "")}
 
 
-def _objective(bundle: Bundle, name: str, model: Classifier) -> Objective | None:
-    """What a method's steps minimise: trained with the bundle, or made on the spot."""
-    row = method(name)
-    if row.objective is None or row.objective is type(bundle.objective):
-        return bundle.objective if row.objective else None
-    return row.objective(model, bundle.preprocessing)
+def _objective(settings: AdapterSettings, bundle: Bundle, model: Classifier) -> Objective | None:
+    """What the steps minimise: trained with the bundle, or made on the spot."""
+    if settings.objective is None or not settings.steps:
+        return None
+    return settings.objective.build(model, bundle.preprocessing, bundle.objective)
 
 
 def model_of(bundle: Bundle, name: str) -> Classifier:
@@ -234,44 +276,3 @@ def model_of(bundle: Bundle, name: str) -> Classifier:
         model = bundle.twin
     check_model(name, model)
     return model
-
-
-def check_settings(settings: AdapterSettings) -> None:
-    """Refuse settings that cannot be meant.
-
-    Raises:
-        InputError: a negative or non-finite number, or an unknown choice.
-    """
-    if not isinstance(settings.steps, int):
-        raise InputError(f"steps must be a whole number, not {settings.steps!r}.")
-    for name in ("steps", "learning_rate", "momentum", "prior"):
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"{name} must be a finite number, 0 or more, not {value}.")
-    temperature = settings.temperature
-    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
-        raise InputError(f"temperature must be above 0, not {temperature}.")
-    hints = get_type_hints(AdapterSettings)
-    for name in ("optimizer", "normalisation", "reset", "precision"):
-        choices = get_args(hints[name])
-        if getattr(settings, name) not in choices:
-            raise unknown_name(name, getattr(settings, name), choices)
-
-
-def _device(name: str | torch.device | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"there is no device {name!r} here ({reason}); use cpu.") from error
-    return torch.device(name)
-
-
-def _changed(settings: AdapterSettings, changes: dict[str, Any]) -> AdapterSettings:
-    known = [field.name for field in fields(settings)]
-    for name in changes:
-        if name not in known:
-            raise unknown_name("setting", name, known)
-    return replace(settings, **changes)

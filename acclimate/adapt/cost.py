@@ -3,6 +3,7 @@
 import weakref
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from torch.utils.flop_counter import (
 )
 
 from acclimate.adapt.learner import Learner
+from acclimate.adapt.loop import predict, take_step
+from acclimate.parts.answer import Prediction
 
 
 @dataclass(frozen=True)
@@ -41,28 +44,30 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
             from again, and their cost is these images' too.
     """
     size = learner.preprocessing.size
-    context = max(batch, learner.objective.fewest_images if learner.objective else 1)
+    context = max(batch, learner.settings.memory.images if learner.objective else 1)
     images = torch.rand(context, 3, size, size, generator=torch.Generator().manual_seed(0))
     images, index = images.to(learner.device), torch.arange(context, device=learner.device)
-    changing = [*learner.state, *learner.optimizer_state]
-    before = [tensor.clone() for tensor in changing]
-    refused, saved = learner.refused, _Saved(learner)
+    before, saved = learner.state.copy(), _Saved(learner)
+    normalized = learner.preprocessing.normalize(images)
+    run = partial(predict, learner, normalized, batch)
+    given = learner.gives_logits and learner.settings.steps > 0
     with _flops() as step:
-        learner.step(images, index, 0)
+        if learner.objective:
+            take_step(learner, images, index, 0)
     with _flops() as answer:
-        learner.predict(images, batch)
+        early = learner.answer.early(run, given)
+        learner.answer.late(run, early or (Prediction(images) if given else None))
     with _flops() as forward:
-        votes = learner.model.votes(learner.preprocessing.normalize(images))
+        votes = learner.model.votes(normalized)
     with saved:  # apart, because the counter of multiplications keeps graphs alive
-        learner.step(images, index, 0)
-    for tensor, value in zip(changing, before):
-        tensor.copy_(value)
-    learner.refused = refused
+        if learner.objective:
+            take_step(learner, images, index, 0)
+    learner.state.load(before)
     single = forward.get_total_flops() / len(votes) / context
     whole = learner.settings.steps * step.get_total_flops() + answer.get_total_flops()
     return Cost(
         forward_equivalents=whole / single / batch,
-        moving_parameters=sum(parameter.numel() for parameter in learner.moving),
+        moving_parameters=sum(parameter.numel() for parameter in learner.moving.values()),
         held_bytes=sum(tensor.nbytes for tensor in learner.held),
         activation_bytes=saved.most,
     )

@@ -1,39 +1,47 @@
-"""A model, an objective and an optimiser: what learns from a batch, answers for it, and forgets."""
+"""A model and the parts that adapt it, built once from settings; their state by name."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from acclimate.adapt.normalisation import batch_statistics
-from acclimate.adapt.parameters import Backup, batch_norms, select_parameters
-from acclimate.backbones import Classifier, to_the_end
+from acclimate.adapt.state import State, Undo
+from acclimate.backbones import Classifier
+from acclimate.backbones.batch_norm import AdaptiveBatchNorm
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
-from acclimate.objectives import Objective
+from acclimate.objectives import Objective, as_outcome
+from acclimate.parts.aftermath import AverageTeacher
+from acclimate.parts.normalisation import BatchNorms
+from acclimate.parts.step import Step
+from acclimate.parts.update import select_parameters
 from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import key
 from acclimate.runtime.precision import autocast
 
+TAKEN, SKIPPED, REFUSED = range(3)
+
 
 class Learner:
-    """One moving copy of a model; all that moves is allocated here, once.
+    """One moving copy of a model, and its parts; all that moves is allocated here, once.
 
     Args:
         model: Copied.
-        objective: What steps minimise; copied. None takes no steps.
-        settings: How to learn.
+        objective: What steps minimise, the learner's own; None takes no steps.
+        settings: The parts.
         preprocessing: From images in 0..1 to what the model takes.
         device: Where to run.
 
     Attributes:
-        moving: The parameters that steps change.
-        least_images: From fewer there is no loss, or batch norm would see a single value.
-        refused: How often a step or an answer was undone because it was not finite.
+        moving: The parameters that steps change, by name.
+        min_images: From fewer there is no loss, or batch norm would see a single value.
+        counts: Steps taken, skipped and refused; an answer that was undone counts as refused.
+        state: Everything that learning changes.
 
     Raises:
         InputError: weights that are not finite, or parameters that do not exist or that the
@@ -49,193 +57,219 @@ class Learner:
         device: torch.device,
     ):
         self.settings, self.preprocessing, self.device = settings, preprocessing, device
-        self.model = copy.deepcopy(model).to(device).to(memory_format=torch.channels_last)
-        self.model.requires_grad_(False).eval()
+        self.model = _own(copy.deepcopy(model), device)
         if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
             raise InputError("the bundle's weights hold NaN or infinity; make the bundle anew.")
-        self.objective = None if objective is None else _copied(objective, settings, device)
-        self.refused = 0
-        self.least_images = self.objective.least_images if self.objective else 1
-        self._norms = batch_norms(self.model.encoder)
-        self._source_statistics = [
-            (norm.get_buffer("running_mean").clone(), norm.get_buffer("running_var").clone())
-            for norm in self._norms
-        ]
-        statistics = [buffer for norm in self._norms for buffer in norm.buffers()]
-        statistics += self.objective.buffers() if self.objective else []
-        self._last_statistics = Backup(statistics)
-        self.moving: list[Tensor] = []
-        self._optimizer = None
-        if self.objective is not None:
-            self.moving = self._reached()
-            self._optimizer = _make_optimizer(self.moving, settings)
-        self._source = Backup([p.detach() for p in self.moving] + statistics)
-        if self._optimizer:
-            # A step on zero gradients allocates the optimiser's state: snapshots have one form.
-            for parameter in self.moving:
-                parameter.grad = torch.zeros_like(parameter)
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
-            self.forget()
+        self.objective = None if objective is None else _own(objective, device)
+        self.min_images = objective.min_images if objective else 1
+        self.gives_logits = objective is not None and objective.gives_logits
+        classes = self.model.num_classes
+        self.norms = _norms(settings, self.model, self.objective)
+        self.selection: Any = settings.selection.build(classes)
+        self.correction: Any = settings.correction.build(classes)
+        self.reset: Any = settings.reset.build()
+        self.answer = settings.answer
+        memory = settings.memory if self.objective else AdapterSettings().memory
+        self.memory = memory.build(preprocessing.size, device)
+        self.moving: dict[str, Tensor] = {}
+        self._written: dict[str, Tensor] = {}
+        self._build_steps()
+        self.answering = self._answering()
+        self.counts = torch.zeros(3, dtype=torch.int64, device=device)
+        # On the CPU: no one waits for a device to learn it.
+        self.seen = torch.zeros((), dtype=torch.int64)
+        self.state = State(self._learned(), self._kept())
+        self._undo = Undo([*self.norms.written(), *self._written.values()])
+        self._undo_selection = Undo(list(self.selection.state().values()))
 
-    @property
-    def state(self) -> list[Tensor]:
-        """Every tensor that learning changes, apart from the optimiser's."""
-        return self._source.tensors
+    def keep(self) -> None:
+        """Keep what the passes of a step write to, before it."""
+        self._undo.keep()
+        self._undo_selection.keep()
 
-    @property
-    def optimizer_state(self) -> list[Tensor]:
-        """What the optimiser remembers of earlier steps."""
-        states = self._optimizer.state.values() if self._optimizer else ()
-        found = [value for state in states for value in state.values()]
-        return [value for value in found if isinstance(value, Tensor)]
+    def undo(self, step: Step) -> None:
+        """Take back what the passes of a step wrote, unless it was taken.
+
+        A selection goes on from a skipped step: it has seen the images that it left out.
+        """
+        self._undo.unless(step.taken)
+        self._undo_selection.unless(step.finite)
+
+    def recover(self) -> None:
+        """Forget weights whose answer was not finite."""
+        self.state.forget()
+        self.counts[REFUSED] += 1
+
+    def report(self, loss: Tensor, weights: Tensor | None, count: int) -> Step:
+        """The report of one pass, whose gradients are in the parameters."""
+        gradients = [p.grad for p in self.moving.values() if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients))
+        if weights is None:
+            images = torch.full((), count, device=loss.device)
+        else:
+            images = weights.count_nonzero()
+        finite = torch.isfinite(loss + norms.sum())
+        return Step(loss, torch.linalg.vector_norm(norms), images, finite)
+
+    def merged(self, reports: Sequence[Step]) -> Step:
+        """The report of a step of one or more passes: each must be finite and have images."""
+        last = reports[-1]
+        for other in reports[:-1]:
+            images = torch.minimum(last.images, other.images)
+            last = replace(last, images=images, finite=last.finite & other.finite)
+        return last
+
+    def counted(self, step: Step) -> Step:
+        """Count a step."""
+        found = torch.stack([step.taken, step.skipped, step.refused])
+        self.counts += found.view(3, -1).sum(1)
+        return step
 
     @property
     def held(self) -> list[Tensor]:
-        """Every tensor that is kept beside the model: copies, the optimiser's, the objective's."""
+        """Every tensor that is kept beside the model."""
         objective = self.objective
         parts = [*objective.parameters(), *objective.buffers()] if objective else []
-        statistics = [tensor for pair in self._source_statistics for tensor in pair]
-        copies = [*self._source.copies, *self._last_statistics.copies]
-        return [*copies, *statistics, *self.optimizer_state, *parts]
+        sources = [value for value in self.state.sources.values() if value is not None]
+        own = {id(t): t for t in (*self.model.parameters(), *self.model.buffers(), *parts)}
+        rest = [t for t in self.state.tensors.values() if id(t) not in own]
+        undo = [*self._undo.before, *self._undo_selection.before]
+        return [*sources, *undo, *parts, *rest]
 
-    @torch.no_grad()
-    def forget(self) -> None:
-        """Go back to the source weights, in place."""
-        self._source.restore()
-        state = self.optimizer_state
-        if state:
-            torch._foreach_zero_(state)
-
-    def episode(
-        self,
-        context: Float[Tensor, "context 3 size size"],
-        index: Int64[Tensor, " context"],
-        fresh: int,
-        *,
-        every: bool = False,
-    ) -> list[Float[Tensor, "fresh classes"]]:
-        """Learn from images, and answer for the last of them.
-
-        Args:
-            context: 0..1, not normalised.
-            index: Their numbers in the stream.
-            fresh: How many of them are to be answered for.
-            every: Answer before the first step and after each one, not only after the last.
-        """
-        if self.settings.reset == "batch":
-            self.forget()
-        answers = [self.predict(context, fresh)] if every else []
-        for step in range(self.settings.steps):
-            self.step(context, index, step)
-            if every:
-                answers.append(self.predict(context, fresh))
-        return answers or [self.predict(context, fresh)]
-
-    def step(
-        self,
-        context: Float[Tensor, "context 3 size size"],
-        index: Int64[Tensor, " context"],
-        number: int,
-    ) -> None:
-        """One gradient step on the objective; undone if its loss or gradient is not finite.
-
-        Args:
-            context: 0..1, not normalised.
-            index: Their numbers in the stream.
-            number: Of the step: each draws other views.
-        """
-        objective, optimizer = self.objective, self._optimizer
-        if objective is None or optimizer is None or len(context) < self.least_images:
+    def _build_steps(self) -> None:
+        """The parameters that move, their optimiser, and what follows a step."""
+        self.optimizer: Any = None
+        self.aftermath: list[Any] = []
+        update = self.settings.update
+        if self.objective is None or update is None:
             return
-        self._last_statistics.keep()
-        loss = self._backward(context, index, number)
-        gradients = [p.grad for p in self.moving if p.grad is not None]
-        if torch.isfinite(loss + torch.stack(torch._foreach_norm(gradients)).sum()):
-            optimizer.step()
-        else:
-            self._last_statistics.restore()
-            self.refused += 1
-        optimizer.zero_grad(set_to_none=True)
+        self.moving = self._reached()
+        self.optimizer = update.build(self.moving.values())
+        # A step on zero gradients allocates the optimiser's state: states have one form.
+        for parameter in self.moving.values():
+            parameter.grad = torch.zeros_like(parameter)
+        before = [parameter.detach().clone() for parameter in self.moving.values()]
+        self.optimizer.step(lambda: torch.zeros(()))
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.moving.values()), before)
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, Tensor):
+                    value.zero_()
+        self.aftermath = [part.build(self.moving) for part in self.settings.aftermath]
 
-    def _backward(self, context: Tensor, index: Tensor, step: int) -> Tensor:
-        """The loss; its gradients are left in the parameters."""
-        assert self.objective is not None
-        drawn = self.objective.draw(context, key(self.settings.seed, "adapt", step), index)
-        views = self.preprocessing.normalize(drawn[0])
-        with self._learning(), torch.enable_grad():
-            with autocast(self.device, self.settings.precision):
-                loss = self.objective(self.model, views, *drawn[1:])
-            loss.backward()
-        return loss.detach()
-
-    def _reached(self) -> list[Tensor]:
+    def _reached(self) -> dict[str, Tensor]:
         """Those of the chosen parameters that the objective's gradient reaches: one trial shows."""
-        objective, size = self.objective, self.preprocessing.size
-        assert objective is not None
-        chosen: list[Tensor] = list(select_parameters(self.model.encoder, self.settings.parameters))
-        if self.settings.auxiliary:
-            chosen += objective.requires_grad_(True).parameters()
-        count = max(2, self.least_images)
-        number = torch.arange(count * 3 * size * size, device=self.device)
-        images = (number % 251 / 250).view(count, 3, size, size)  # of no effect: any will do
-        self._last_statistics.keep()
-        with _values_a_channel([*self._norms, *batch_norms(objective)]) as values:
-            self._backward(images, torch.arange(count, device=self.device), 0)
-        self._last_statistics.restore()
-        if count in values:  # of a single image there would be a single value: no statistics
-            self.least_images = count
-        reached: list[Tensor] = [parameter for parameter in chosen if parameter.grad is not None]
-        for parameter in chosen:
+        update, objective = self.settings.update, self.objective
+        assert objective is not None and update is not None
+        chosen: dict[str, Tensor] = {
+            f"model.encoder.{name}": parameter
+            for name, parameter in select_parameters(self.model.encoder, update.parameters).items()
+        }
+        if update.auxiliary:
+            own = objective.requires_grad_(True).named_parameters()
+            chosen |= {f"objective.{name}": parameter for name, parameter in own}
+        self._trial(objective, max(2, self.min_images))
+        reached = {name: p for name, p in chosen.items() if p.grad is not None}
+        for parameter in chosen.values():
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
         if not reached:
             raise InputError(
-                f"none of the parameters {self.settings.parameters!r} takes part in what the "
-                f"objective computes; choose others."
+                f"none of the parameters {update.parameters!r} takes part in what the objective "
+                f"computes; choose others."
             )
         return reached
 
-    def predict(self, context: Tensor, fresh: int) -> Tensor:
-        """Logits of the last ``fresh`` images; from the source weights if others blew up."""
-        normalized = self.preprocessing.normalize(context)
-        logits = self._forward(normalized)
-        if not torch.isfinite(logits).all():
-            self.forget()
-            self.refused += 1
-            logits = self._forward(normalized)
-        return logits[-fresh:]
+    def _trial(self, objective: Objective, count: int) -> None:
+        """Run one backward pass: it shows which gradients there are, and what a pass writes to."""
+        size = self.preprocessing.size
+        pixels = torch.arange(count * 3 * size * size, device=self.device)
+        images = (pixels % 251 / 250).view(count, 3, size, size)  # of no effect: any will do
+        before = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+        norms = Undo(self.norms.written())
+        with _values_a_channel(self.norms.layers.values()) as values:
+            index = torch.arange(count, device=self.device)
+            views, *rest = objective.draw(images, key(self.settings.seed, "adapt", 0), index)
+            views = self.preprocessing.normalize(views)
+            with self.norms.learning(), torch.enable_grad():
+                with autocast(self.device, self.settings.precision):
+                    loss = as_outcome(objective(self.model, views, *rest)).losses.mean()
+                loss.backward()
+        norms.unless(torch.zeros((), dtype=torch.bool, device=self.device))
+        statistics = {id(tensor) for tensor in self.norms.state().values()}
+        for name, buffer in objective.named_buffers():
+            if id(buffer) not in statistics and not torch.equal(buffer, before[name]):
+                self._written[f"objective.{name}"] = buffer
+                buffer.copy_(before[name])
+        if count in values:  # of a single image there would be a single value: no statistics
+            self.min_images = count
 
-    def _forward(self, normalized: Tensor) -> Tensor:
-        statistics = nullcontext()
-        if self.settings.normalisation == "batch":
-            statistics = batch_statistics(self._norms, self._source_statistics, self.settings.prior)
-        with statistics, autocast(self.device, self.settings.precision):
-            return self.model(normalized).float()
+    def _answering(self) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
+        """The model that answers: logits, and features where they are known."""
+        if not self.answer.of_teacher:
+            return self._logits_and_features
+        for part in self.aftermath:
+            if isinstance(part, AverageTeacher):
+                return lambda images: (part.logits(self.model, images), None)
+        raise InputError("the answer is a teacher's, and there is none; add Teacher to aftermath.")
 
-    @contextmanager
-    def _learning(self) -> Iterator[None]:
-        """Batch norm normalises by the views' own statistics and keeps running averages."""
-        own = self.settings.normalisation != "source"
-        modules = [*self._norms, *([self.objective] if self.objective else [])]
-        for module in modules:
-            module.train(own)
-        running = self.settings.normalisation == "running"
-        try:
-            with to_the_end() if running and self._norms else nullcontext():
-                yield
-        finally:
-            for module in modules:
-                module.eval()
+    def _logits_and_features(
+        self, images: Float[Tensor, "batch 3 h w"]
+    ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch dim"]]:
+        features = self.model.encoder(images)
+        return self.model.head(features), features
+
+    def _learned(self) -> dict[str, Tensor]:
+        names = {id(parameter): name for name, parameter in self.moving.items()}
+        moments = {
+            f"update.{names[id(parameter)]}.{key}": value
+            for parameter, state in (self.optimizer.state if self.optimizer else {}).items()
+            for key, value in state.items()
+            if isinstance(value, Tensor)
+        }
+        parts = {
+            "normalisation": self.norms,
+            "selection": self.selection,
+            "correction": self.correction,
+            "reset": self.reset,
+            **{f"aftermath.{place}": part for place, part in enumerate(self.aftermath)},
+        }
+        return {**self.moving, **self._written, **moments, **_named(parts)}
+
+    def _kept(self) -> dict[str, Tensor]:
+        return {**_named({"memory": self.memory}), "counts": self.counts, "seen": self.seen}
+
+
+def _named(parts: dict[str, Any]) -> dict[str, Tensor]:
+    """The state of parts, below their names."""
+    return {f"{p}.{name}": t for p, part in parts.items() for name, t in part.state().items()}
+
+
+def _own(module: Any, device: torch.device) -> Any:
+    """In evaluation mode, without gradients, in the layout of images, whatever it was before."""
+    module = module.to(device).to(memory_format=torch.channels_last)
+    return module.requires_grad_(False).eval()
+
+
+def _norms(settings: AdapterSettings, model: Classifier, objective: Objective | None) -> BatchNorms:
+    """The batch norm of the encoder and of the objective, but for what keeps the source's."""
+    modules: dict[str, nn.Module] = {"model.encoder": model.encoder}
+    but: list[nn.Module] = []
+    if objective is not None:
+        modules["objective"] = objective
+        but = [objective.get_submodule(name) for name in objective.keeps_source]
+    return BatchNorms(settings.normalisation, modules, but=but)
 
 
 @contextmanager
-def _values_a_channel(norms: list[_BatchNorm]) -> Iterator[set[int]]:
-    """Within it, over how many values layers in training mode take their statistics."""
+def _values_a_channel(norms):
+    """Within it, over how many values layers take statistics of their own."""
     seen: set[int] = set()
 
-    def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if norm.training:
+    def note(norm: AdaptiveBatchNorm, inputs: tuple[Tensor, ...]) -> None:
+        if norm.control.learning:
             seen.add(inputs[0].numel() // inputs[0].shape[1])
 
     handles = [norm.register_forward_pre_hook(note) for norm in norms]
@@ -244,27 +278,3 @@ def _values_a_channel(norms: list[_BatchNorm]) -> Iterator[set[int]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _copied(objective: Objective, settings: AdapterSettings, device: torch.device) -> Objective:
-    own = copy.deepcopy(objective).to(device)
-    # As the model, and whether it was just trained or read from a file: the same kernels.
-    own.to(memory_format=torch.channels_last).requires_grad_(False).eval()
-    if settings.temperature is not None:
-        _set_temperature(own, settings.temperature)
-    return own
-
-
-def _set_temperature(objective: Objective, temperature: float) -> None:
-    if not hasattr(objective, "temperature"):
-        raise InputError(
-            f"{type(objective).__name__} has no temperature; leave the setting at None."
-        )
-    objective.temperature = temperature  # type: ignore[assignment]
-
-
-def _make_optimizer(parameters: list[Tensor], settings: AdapterSettings) -> torch.optim.Optimizer:
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, settings.learning_rate, fused=True)
-    momentum = settings.momentum
-    return torch.optim.SGD(parameters, settings.learning_rate, momentum=momentum, fused=True)

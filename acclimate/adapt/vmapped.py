@@ -11,23 +11,30 @@ from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from acclimate.adapt.learner import Learner
+from acclimate.adapt.learner import REFUSED, Learner
 from acclimate.backbones import Classifier
-from acclimate.objectives import Objective
+from acclimate.methods import AdapterSettings
+from acclimate.objectives import Objective, as_outcome
+from acclimate.parts.step import Step
+from acclimate.parts.update import SGD
 from acclimate.randomness import key
 from acclimate.runtime.precision import autocast
 
 
 def can_vmap(learner: Learner) -> bool:
-    """Whether every image begins at the source, with SGD that leaves statistics alone."""
+    """Whether every image begins at the source, with plain SGD that leaves statistics alone."""
     settings = learner.settings
     if learner.objective is None or _of_own_input(learner.model, learner.objective):
         return False
-    return (settings.optimizer, settings.normalisation, settings.reset) == (
-        "sgd",
-        "source",
-        "batch",
+    plain = AdapterSettings(
+        steps=settings.steps,
+        objective=settings.objective,
+        update=settings.update,
+        one_by_one=settings.one_by_one,
+        seed=settings.seed,
+        precision=settings.precision,
     )
+    return settings == plain and type(settings.update) is SGD
 
 
 def vmapped(
@@ -36,25 +43,25 @@ def vmapped(
     index: Int64[Tensor, " batch"],
     *,
     every: bool = False,
-) -> list[Float[Tensor, "batch classes"]]:
-    """As `acclimate.adapt.one_by_one.one_by_one` with one learner, up to rounding.
+) -> tuple[list[Float[Tensor, "batch classes"]], list[Step]]:
+    """As `acclimate.adapt.alone.adapt_alone` with one learner, up to rounding.
 
     Args:
         learner: Must begin every image from the source weights; see `can_vmap`. It is left as it
             was, but for the steps and answers that it counts as refused.
         images: 0..1, not normalised.
-        index: Their numbers in the stream.
+        index: Index of each image in the stream.
         every: Answer before the first step and after each one, not only after the last.
     """
-    learner.forget()
-    crowd = _Crowd(learner, len(images))
+    learner.state.forget()
+    group = _Group(learner, len(images))
     normalized = learner.preprocessing.normalize(images)
-    answers = [crowd.answers(normalized)] if every else []
-    for step in range(learner.settings.steps):
-        crowd.step(images, index, step)
+    logits, steps = [], []
+    for number in range(learner.settings.steps):
         if every:
-            answers.append(crowd.answers(normalized))
-    return answers or [crowd.answers(normalized)]
+            logits.append(group.logits(normalized))
+        steps.append(group.step(images, index, number))
+    return [*logits, group.logits(normalized)], steps
 
 
 class _Pair(nn.Module):
@@ -66,7 +73,7 @@ class _Pair(nn.Module):
         self.objective = objective
 
     def forward(self, *drawn: Tensor) -> Tensor:
-        return self.objective(self.model, *drawn)
+        return as_outcome(self.objective(self.model, *drawn)).losses.mean()
 
 
 def _of_own_input(*modules: nn.Module) -> bool:
@@ -93,14 +100,16 @@ def _by_statistics(
     return (x * scale + shift).to(x.dtype)  # in float32, and back
 
 
-class _Crowd:
+class _Group:
     """A learner's moving parameters, once for each image."""
 
     def __init__(self, learner: Learner, count: int):
         assert learner.objective is not None
         self.learner, self.count = learner, count
         self.pair = _Pair(learner.model, learner.objective)
-        moving = {id(parameter) for parameter in learner.moving}
+        assert isinstance(learner.settings.update, SGD)
+        self.update = learner.settings.update
+        moving = {id(parameter) for parameter in learner.moving.values()}
         every = dict(self.pair.named_parameters()) | dict(self.pair.named_buffers())
         tensors = {name: tensor.detach() for name, tensor in every.items()}
         own = [name for name, tensor in every.items() if id(tensor) in moving]
@@ -108,27 +117,35 @@ class _Crowd:
         self.own = {name: tensors[name].expand(count, *tensors[name].shape).clone() for name in own}
         self.momentum = {name: torch.zeros_like(tensor) for name, tensor in self.own.items()}
 
-    def step(self, images: Tensor, index: Tensor, step: int) -> None:
+    def step(self, images: Tensor, index: Tensor, step: int) -> Step:
         """One step of SGD for each image; where its loss or gradient is not finite, none."""
-        settings = self.learner.settings
+        settings, update = self.learner.settings, self.update
         views, *rest = self.pair.objective.draw(images, key(settings.seed, "adapt", step), index)
         drawn = [self.learner.preprocessing.normalize(views), *rest]
         alone = [part.unflatten(0, (self.count, -1)) for part in drawn]
         with autocast(self.learner.device, settings.precision), _PlainBatchNorm():
             gradients, losses = vmap(grad_and_value(self._loss))(self.own, *alone)
+        flat = [gradient.flatten(1) for gradient in gradients.values()]
         finite = losses.isfinite()
-        for gradient in gradients.values():
-            finite &= gradient.flatten(1).isfinite().all(1)
-        self.learner.refused += int((~finite).sum())
+        for gradient in flat:
+            finite &= gradient.isfinite().all(1)
+        norms = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in flat])
         for name, gradient in gradients.items():
             chosen = finite.view(-1, *[1] * (gradient.ndim - 1))
-            moved = self.momentum[name].mul(settings.momentum).add_(gradient)
+            moved = self.momentum[name].mul(update.momentum).add_(gradient)
             self.momentum[name] = torch.where(chosen, moved, self.momentum[name])
             self.own[name] = torch.where(
-                chosen, self.own[name] - settings.learning_rate * moved, self.own[name]
+                chosen, self.own[name] - update.learning_rate * moved, self.own[name]
             )
+        report = Step(
+            losses.detach(),
+            torch.linalg.vector_norm(norms, dim=0),
+            torch.ones_like(finite, dtype=torch.int64),
+            finite,
+        )
+        return self.learner.counted(report)
 
-    def answers(self, normalized: Tensor) -> Float[Tensor, "batch classes"]:
+    def logits(self, normalized: Tensor) -> Float[Tensor, "batch classes"]:
         """Each image's logits by its own parameters; by the source's if these blew up."""
         with autocast(self.learner.device, self.learner.settings.precision):
             with _PlainBatchNorm():
@@ -136,7 +153,7 @@ class _Crowd:
             finite: Bool[Tensor, "batch 1"] = logits.isfinite().all(1, keepdim=True)
             if finite.all():
                 return logits
-            self.learner.refused += int((~finite).sum())
+            self.learner.counts[REFUSED] += (~finite).sum()
             self._forget(~finite.squeeze(1))
             return torch.where(finite, logits, self.learner.model(normalized).float())
 

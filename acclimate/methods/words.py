@@ -19,11 +19,10 @@ def needs(row: Method) -> str:
         found.append("a vision transformer")
     if row.batch_norm:
         found.append("batch norm")
-    elif row.settings.normalisation != "source":
+    elif row.settings.normalisation.uses_batch:
         found.append("batches")
-    fewest = row.objective.fewest_images if row.objective else 1
-    if fewest > 1:
-        found.append(f"{fewest} images")
+    if row.settings.memory.images > 1:
+        found.append(f"{row.settings.memory.images} images")
     return ", ".join(found)
 
 
@@ -33,5 +32,5 @@ def learns(row: Method) -> str:
         return "-"
     steps = f"{row.settings.steps} step{'s' if row.settings.steps > 1 else ''}"
     unit = "image" if row.settings.one_by_one else "batch"
-    kind = "then forgets" if row.settings.reset == "batch" else "online"
+    kind = "then forgets" if row.settings.reset.always else "online"
     return f"{steps} a{'n' if unit == 'image' else ''} {unit}, {kind}"

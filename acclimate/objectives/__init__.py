@@ -1,32 +1,45 @@
-"""Self-supervised objectives, one a file: a pure loss, and the module that applies it."""
+"""Objectives without labels, one a file: a pure loss, and the module that applies it."""
 
 from acclimate.objectives.alignment import alignment_loss
-from acclimate.objectives.clustering import Clustering
-from acclimate.objectives.contrastive import Contrastive, contrastive_loss
-from acclimate.objectives.entropy import Entropy, entropy_loss
-from acclimate.objectives.flow import Flow
-from acclimate.objectives.invariance import Invariance
-from acclimate.objectives.masked import MaskedReconstruction
-from acclimate.objectives.moments import ContrastiveMoments
-from acclimate.objectives.noise_contrastive import NoiseContrastive
-from acclimate.objectives.objective import Objective
-from acclimate.objectives.reconstruction import Reconstruction
-from acclimate.objectives.rotation import Rotation
+from acclimate.objectives.clustering import Clustering, ClusteringOptions
+from acclimate.objectives.contrastive import Contrastive, ContrastiveOptions, contrastive_loss
+from acclimate.objectives.entropy import Entropy, EntropyOptions, entropy_loss
+from acclimate.objectives.flow import Flow, FlowOptions
+from acclimate.objectives.invariance import Invariance, InvarianceOptions
+from acclimate.objectives.masked import MaskedReconstruction, MaskedReconstructionOptions
+from acclimate.objectives.moments import ContrastiveMoments, ContrastiveMomentsOptions
+from acclimate.objectives.noise_contrastive import NoiseContrastive, NoiseContrastiveOptions
+from acclimate.objectives.objective import Objective, ObjectiveOptions, Outcome, as_outcome
+from acclimate.objectives.reconstruction import Reconstruction, ReconstructionOptions
+from acclimate.objectives.rotation import Rotation, RotationOptions
 
 __all__ = [
     "OBJECTIVES",
     "Clustering",
+    "ClusteringOptions",
     "Contrastive",
     "ContrastiveMoments",
+    "ContrastiveMomentsOptions",
+    "ContrastiveOptions",
     "Entropy",
+    "EntropyOptions",
     "Flow",
+    "FlowOptions",
     "Invariance",
+    "InvarianceOptions",
     "MaskedReconstruction",
+    "MaskedReconstructionOptions",
     "NoiseContrastive",
+    "NoiseContrastiveOptions",
     "Objective",
+    "ObjectiveOptions",
+    "Outcome",
     "Reconstruction",
+    "ReconstructionOptions",
     "Rotation",
+    "RotationOptions",
     "alignment_loss",
+    "as_outcome",
     "contrastive_loss",
     "entropy_loss",
 ]

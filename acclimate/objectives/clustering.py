@@ -1,6 +1,8 @@
 """Clusters of features tell as much about shifted images as about source images: ClusT3."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -10,7 +12,7 @@ from acclimate.backbones import Classifier
 from acclimate.backbones.stages import as_map
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
-from acclimate.objectives.objective import TrainedOnCrops
+from acclimate.objectives.objective import Objective, ObjectiveOptions, TrainedOnCrops
 from acclimate.objectives.tapped_shapes import tapped_shapes
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
@@ -96,3 +98,10 @@ class Clustering(TrainedOnCrops):
             marginal, conditional = cluster_entropies(logits)
             loss = loss - (marginal - conditional).sum()
         return loss
+
+
+@dataclass(frozen=True)
+class ClusteringOptions(ObjectiveOptions):
+    """Options of `Clustering` at deployment."""
+
+    kind: ClassVar[type[Objective]] = Clustering

@@ -1,7 +1,8 @@
 """Two views of an image attract, all other views repel: SimCLR's loss, CTA's Eq. 1."""
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from acclimate.backbones import Classifier
-from acclimate.objectives.objective import Objective
+from acclimate.objectives.objective import Objective, TemperatureOptions
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
 from acclimate.runtime.ranks import gather
@@ -56,15 +57,14 @@ class Contrastive(Objective):
 
     Args:
         model: Gives the size of the features.
-        preprocessing: Not looked at.
+        preprocessing: Not used.
         temperature: τ.
         views: How the two views of each image are drawn; the fields of `SimCLRViews`.
         projection: Outputs of a projector, an MLP of two layers (SimCLR § 2.1; TTT++ has 128);
             0 is none, as in CTA, whose π is part of its encoder.
     """
 
-    fewest_images = 8  # fewer give too few negatives to learn from
-    least_images = 2
+    min_images = 2
 
     def __init__(
         self,
@@ -126,3 +126,10 @@ def check_features(*features: Tensor, temperature: float) -> None:
         raise ValueError("a contrastive loss needs at least two images: others are the negatives.")
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}.")
+
+
+@dataclass(frozen=True)
+class ContrastiveOptions(TemperatureOptions):
+    """Options of `Contrastive` at deployment."""
+
+    kind: ClassVar[type[Objective]] = Contrastive

@@ -1,12 +1,15 @@
 """Be sure of your predictions: entropy minimisation (TENT, Wang et al. 2021)."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from acclimate.backbones import Classifier
-from acclimate.objectives.objective import Objective
+from acclimate.objectives.objective import Objective, ObjectiveOptions, Outcome
 from acclimate.preprocessing import Preprocessing
 
 
@@ -30,16 +33,26 @@ def entropies(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]
 
 
 class Entropy(Objective):
-    """The entropy of the classifier's own predictions; it has no parts and needs no source.
+    """The entropy of the classifier's own predictions; it has no modules and needs no source.
 
     Args:
-        model: Not looked at.
-        preprocessing: Not looked at.
+        model: Not used.
+        preprocessing: Not used.
     """
+
+    gives_logits = True
 
     def __init__(self, model: Classifier, preprocessing: Preprocessing):
         super().__init__()
 
-    def forward(self, model: Classifier, views: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, ""]:
-        """Mean entropy of the predictions for normalised images."""
-        return entropy_loss(model(views))
+    def forward(self, model: Classifier, views: Float[Tensor, "batch 3 h w"]) -> Outcome:
+        """The entropy of each prediction for normalised images, and its logits."""
+        logits = model(views)
+        return Outcome(entropies(logits), logits)
+
+
+@dataclass(frozen=True)
+class EntropyOptions(ObjectiveOptions):
+    """Options of `Entropy` at deployment."""
+
+    kind: ClassVar[type[Objective]] = Entropy

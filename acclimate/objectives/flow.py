@@ -1,6 +1,8 @@
 """A normalising flow learns the density of source features; target features move to it: TTTFlow."""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -12,7 +14,7 @@ from acclimate.backbones import Classifier
 from acclimate.backbones.stages import as_map
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
-from acclimate.objectives.objective import TrainedOnCrops
+from acclimate.objectives.objective import Objective, ObjectiveOptions, TrainedOnCrops
 from acclimate.objectives.tapped_shapes import tapped_shapes
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
@@ -205,3 +207,10 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
         """One residual step."""
         return x + self.last(relu(self.wide(relu(self.narrow(relu(x))))))
+
+
+@dataclass(frozen=True)
+class FlowOptions(ObjectiveOptions):
+    """Options of `Flow` at deployment."""
+
+    kind: ClassVar[type[Objective]] = Flow

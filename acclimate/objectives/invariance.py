@@ -1,19 +1,19 @@
 """Predict the same for an image and for a small, adversarial shift of it (TIPI, Nguyen et al.)."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from acclimate.backbones import Classifier
+from acclimate.backbones.batch_norm import own_statistics
 from acclimate.errors import InputError
 from acclimate.objectives.entropy import entropies
-from acclimate.objectives.objective import Objective
+from acclimate.objectives.objective import Objective, ObjectiveOptions, Outcome
 from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import uniform
 
@@ -43,7 +43,7 @@ class Invariance(Objective):
     Unlike other objectives' this loss is a *sum* over images: TIPI's learning rate is per image.
 
     Args:
-        model: Not looked at.
+        model: Not used.
         preprocessing: Its standard deviations turn ε into units of normalised images.
         epsilon: ε, for pixels in 0..1.
         entropy: Weight of the entropy of the predictions for x, which the release adds: 0 on
@@ -54,6 +54,7 @@ class Invariance(Objective):
     """
 
     epsilon: Float[Tensor, "3 1 1"]
+    gives_logits = True
 
     def __init__(
         self,
@@ -85,8 +86,8 @@ class Invariance(Objective):
         model: Classifier,
         views: Float[Tensor, "batch 3 h w"],
         start: Float[Tensor, "batch 3 h w"],
-    ) -> Float[Tensor, ""]:
-        """The divergence, summed over images.
+    ) -> Outcome:
+        """The divergence, summed over images, and the logits of the images themselves.
 
         Args:
             model: The classifier that adapts.
@@ -98,7 +99,7 @@ class Invariance(Objective):
         clean = clean.detach()  # which frees the graph, unless the entropy needs it
         with own_statistics(model):
             shifted = model(adversarial(model, views, clean, start, self.epsilon))
-        return reverse_kl(shifted, clean).sum() + entropy
+        return Outcome(reverse_kl(shifted, clean).sum() + entropy, clean)
 
 
 def adversarial(
@@ -125,14 +126,13 @@ def adversarial(
     return views + step.clamp(-epsilon, epsilon)
 
 
-@contextmanager
-def own_statistics(model: nn.Module) -> Iterator[None]:
-    """Within it, batch norm in training mode leaves its running averages as they are."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
+@dataclass(frozen=True)
+class InvarianceOptions(ObjectiveOptions):
+    """Options of `Invariance` at deployment."""
+
+    epsilon: float = 2 / 255
+    """ε, the largest shift of a pixel in 0..1."""
+    entropy: float = 0.0
+    """Weight of the entropy that the release adds: 0 on CIFAR-10, 5 on CIFAR-100, 1 on ImageNet."""
+
+    kind: ClassVar[type[Objective]] = Invariance

@@ -1,6 +1,7 @@
 """Most patches of an image are hidden and painted anew from the rest: TTT-MAE."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from acclimate import randomness
 from acclimate.backbones import Classifier, attend_plainly
 from acclimate.errors import InputError
-from acclimate.objectives.objective import Objective
+from acclimate.objectives.objective import Objective, ObjectiveOptions
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
 from acclimate.views import shifted_crop
@@ -230,3 +231,10 @@ def _grid(size: int, patch: tuple[int, int]) -> tuple[int, int]:
             f"choose another size or model."
         )
     return size // patch[0], size // patch[1]
+
+
+@dataclass(frozen=True)
+class MaskedReconstructionOptions(ObjectiveOptions):
+    """Options of `MaskedReconstruction` at deployment."""
+
+    kind: ClassVar[type[Objective]] = MaskedReconstruction

@@ -1,6 +1,8 @@
 """Two views attract, and the target's features keep the source's mean and covariance: TTT++."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from acclimate.backbones import Classifier
 from acclimate.errors import InputError
 from acclimate.objectives.contrastive import Contrastive
-from acclimate.objectives.objective import Objective
+from acclimate.objectives.objective import Objective, TemperatureOptions
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
 
@@ -106,7 +108,7 @@ class ContrastiveMoments(Objective):
 
     Args:
         model: Gives the size of the features.
-        preprocessing: Not looked at.
+        preprocessing: Not used.
         temperature: τ of the contrastive loss.
         views: How the two views of each image are drawn; the fields of `SimCLRViews`.
         projection: Outputs of the projector.
@@ -118,8 +120,7 @@ class ContrastiveMoments(Objective):
         InputError: no projector, or a queue of fewer than two images.
     """
 
-    fewest_images = Contrastive.fewest_images
-    least_images = Contrastive.least_images
+    min_images = Contrastive.min_images
 
     def __init__(
         self,
@@ -142,7 +143,7 @@ class ContrastiveMoments(Objective):
         self.contrastive = Contrastive(
             model, preprocessing, temperature=temperature, views=views, projection=projection
         )
-        self.least_source_images = 2 * queue
+        self.min_source_images = 2 * queue
         self.features = Moments(model.feature_dim, queue)
         self.projections = Moments(projection, queue)
         self.feature_weight = feature_weight
@@ -271,3 +272,10 @@ def _regrouped(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
             held = held[size:]
     if held is not None and len(held):
         yield held
+
+
+@dataclass(frozen=True)
+class ContrastiveMomentsOptions(TemperatureOptions):
+    """Options of `ContrastiveMoments` at deployment."""
+
+    kind: ClassVar[type[Objective]] = ContrastiveMoments

@@ -1,6 +1,8 @@
 """Tell features with little noise from features with much: NC-TTT's density of the source."""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,7 +14,7 @@ from acclimate.backbones import Classifier
 from acclimate.backbones.stages import as_map
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
-from acclimate.objectives.objective import TrainedOnCrops
+from acclimate.objectives.objective import Objective, ObjectiveOptions, TrainedOnCrops
 from acclimate.objectives.tapped_shapes import tapped_shapes
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
@@ -63,8 +65,7 @@ class NoiseContrastive(TrainedOnCrops):
             0 < σ_s < σ_o.
     """
 
-    fewest_images = 8  # the discriminator has a batch norm
-    least_images = 2
+    min_images = 2  # the discriminator has a batch norm
 
     def __init__(
         self,
@@ -136,3 +137,10 @@ class NoiseContrastive(TrainedOnCrops):
 
     def _logits(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         return self.discriminator(features).squeeze(1)
+
+
+@dataclass(frozen=True)
+class NoiseContrastiveOptions(ObjectiveOptions):
+    """Options of `NoiseContrastive` at deployment."""
+
+    kind: ClassVar[type[Objective]] = NoiseContrastive

@@ -1,7 +1,8 @@
 """Two encoders whose features a frozen third one's can be reconstructed from: ReC-TTT."""
 
-import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -9,12 +10,13 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, kl_div, log_softmax
 
 from acclimate.backbones import Classifier
+from acclimate.backbones.frozen import frozen
 from acclimate.backbones.siamese import Siamese
 from acclimate.backbones.stages import as_map, resolve_tap
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.decoder import FeatureDecoder
-from acclimate.objectives.objective import TrainedOnCrops
+from acclimate.objectives.objective import Objective, ObjectiveOptions, TrainedOnCrops
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
 
@@ -97,6 +99,7 @@ class Reconstruction(TrainedOnCrops):
     """
 
     calls: Tensor
+    keeps_source = ("teacher", "decoder")  # as released
 
     def __init__(
         self,
@@ -121,18 +124,18 @@ class Reconstruction(TrainedOnCrops):
         size = preprocessing.size
         self.taps = [resolve_tap(model.encoder.first, tap, size) for tap in taps]
         self.warm_up_steps, self.padding = warm_up_steps, padding
-        self.teacher = copy.deepcopy(model.encoder.first).requires_grad_(False)
-        like = next(self.teacher.parameters())
+        self.teacher = frozen(model.encoder.first)
+        like = next(model.parameters())
         features = self._teach(like.new_zeros(1, 3, size, size))
         shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
         # What is decoded stems from the first or second encoder, or from the teacher for either.
         self.decoder = FeatureDecoder(shapes, blocks=blocks, origins=4)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
-    def requires_grad_(self, requires_grad: bool = True) -> "Reconstruction":
-        """Of all parts but the teacher."""
-        super().requires_grad_(requires_grad)
-        self.teacher.requires_grad_(False)
+    def train(self, mode: bool = True) -> "Reconstruction":
+        """Set the mode of all modules but the teacher, which stays in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
         return self
 
     def forward(self, model: Classifier, views: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, ""]:
@@ -141,7 +144,6 @@ class Reconstruction(TrainedOnCrops):
         The two terms that reconstruct the encoders' own features are left out: their targets are
         detached, so that they would have no gradient here.
         """
-        self.decoder.eval()  # its batch norm keeps the source's statistics, as released
         students = self._study(model, views)
         targets = self._teach(_with_mirror(views))
         return cosine_distance(targets, self.decoder(students[:3], origins=2)) / 2
@@ -177,8 +179,6 @@ class Reconstruction(TrainedOnCrops):
 
     @torch.no_grad()
     def _teach(self, images: Tensor) -> list[Map]:
-        # Here, because whoever trains the objective may set its layers' modes one by one.
-        self.teacher.eval()
         return [as_map(f) for f in tapped(self.teacher, self.taps, images)]
 
     def _alpha(self) -> Tensor:
@@ -195,3 +195,10 @@ def _with_mirror(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "2*batch
 def _parts(stages: Sequence[Map], count: int) -> list[tuple[Map, ...]]:
     """The stages' features of each part of the batch."""
     return list(zip(*(features.chunk(count) for features in stages)))
+
+
+@dataclass(frozen=True)
+class ReconstructionOptions(ObjectiveOptions):
+    """Options of `Reconstruction` at deployment."""
+
+    kind: ClassVar[type[Objective]] = Reconstruction

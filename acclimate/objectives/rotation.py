@@ -1,5 +1,8 @@
 """By how many quarter turns was an image rotated: the task of test-time training (Sun et al.)."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -11,7 +14,7 @@ from acclimate.backbones.rest import rest_after
 from acclimate.backbones.stages import resolve_tap
 from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
-from acclimate.objectives.objective import Objective
+from acclimate.objectives.objective import Objective, ObjectiveOptions
 from acclimate.preprocessing import Preprocessing
 from acclimate.views import all_rotations, rotate, shifted_crop
 
@@ -102,3 +105,10 @@ class Rotation(Objective):
         All views by 0 degrees come first, then all by 90, ...
         """
         return all_rotations(shifted_crop(images, self.padding, key=key, index=index))
+
+
+@dataclass(frozen=True)
+class RotationOptions(ObjectiveOptions):
+    """Options of `Rotation` at deployment."""
+
+    kind: ClassVar[type[Objective]] = Rotation

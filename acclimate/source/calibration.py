@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from acclimate.backbones.batch_norm import batch_norms
+from acclimate.parts.normalisation import cumulative_statistics
 from acclimate.runtime.precision import Precision, autocast
 from acclimate.source.images import SourceImages
 
@@ -46,21 +48,16 @@ def recalibrate(
         limit: Images that are looked at, evenly spaced.
     """
     module.eval()
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    norms = batch_norms(module)
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-        norm.train()
     device = next(module.parameters()).device
     images = source.sample(limit).images
-    # Batches of one size, to one image: each counts the same in the average.
-    for part in images.tensor_split(math.ceil(len(images) / batch)) if norms else ():
-        with autocast(device, precision):
-            module(source.preprocessing(part.to(device)))
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-        norm.eval()
+    with cumulative_statistics(module):
+        # Batches of one size, to one image: each counts the same in the average.
+        for part in images.tensor_split(math.ceil(len(images) / batch)) if norms else ():
+            with autocast(device, precision):
+                module(source.preprocessing(part.to(device)))
 
 
 @torch.no_grad()

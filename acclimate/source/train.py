@@ -192,9 +192,9 @@ def _check_options(kind: type[Objective] | None, options: Mapping[str, Any]) -> 
 
 
 def _check_images(objective: Objective, found: int) -> None:
-    if found < objective.least_source_images:
+    if found < objective.min_source_images:
         raise InputError(
-            f"the objective must observe {objective.least_source_images} source images, not "
+            f"the objective must observe {objective.min_source_images} source images, not "
             f"{found}; give more of them, or choose options that need fewer: a shorter queue."
         )
 

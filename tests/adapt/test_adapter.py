@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from dotted import dotted
 from torch import nn
 
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
-from acclimate.methods import METHODS, AdapterSettings
+from acclimate.methods import METHODS, AdapterSettings, changed
 from acclimate.objectives import Clustering, Entropy, Flow, NoiseContrastive, Reconstruction
+from acclimate.parts.normalisation import BatchStatistics
+from acclimate.parts.update import SGD, Adam
 from acclimate.randomness import key
 from acclimate.storage.sealed import digest
 from acclimate.views import SimCLRViews, simclr_views
@@ -19,7 +22,7 @@ WITH_STEPS = [name for name, row in METHODS.items() if row.objective]
 
 
 def settings_of(name, **changes):
-    return replace(METHODS[name].settings, **{"precision": "fp32"} | changes)
+    return changed(METHODS[name].settings, dotted(**{"precision": "fp32"} | changes))
 
 
 def short(name, **changes):
@@ -86,27 +89,29 @@ def plain_adapt(bundle, settings, batches, *, skip=()):
         fresh = batch.float() / 255
         seen = torch.cat([seen, fresh]) if len(seen) else fresh
         context = seen[-max(8, len(fresh)) :]
-        if settings.reset == "batch" or model is None:
+        if settings.reset.always or model is None:
             model = copy.deepcopy(bundle.twin).eval()
             model.encoder.requires_grad_(True)
-            kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[settings.optimizer]
-            optimizer = kind(model.encoder.parameters(), settings.learning_rate)
+            kind = {Adam: torch.optim.Adam, SGD: torch.optim.SGD}[type(settings.update)]
+            optimizer = kind(model.encoder.parameters(), settings.update.learning_rate)
         for step in range(settings.steps if len(context) > 1 else 0):
             if taken not in skip:
                 index = torch.arange(len(seen) - len(context), len(seen))
                 drawn = simclr_views(
                     context, views, key=key(settings.seed, "adapt", step), index=index, count=2
                 )
-                norms_train(model, settings.normalisation != "source")
-                loss = plain_loss(model.encoder((drawn - mean) / std), settings.temperature)
+                norms_train(model, settings.normalisation.uses_batch)
+                loss = plain_loss(
+                    model.encoder((drawn - mean) / std), settings.objective.temperature
+                )
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
             taken += 1
         answerer = copy.deepcopy(model)
         norms_train(answerer, False)
-        if settings.normalisation == "batch":
-            blend_norms(answerer, bundle.twin, settings.prior)
+        if isinstance(settings.normalisation, BatchStatistics):
+            blend_norms(answerer, bundle.twin, settings.normalisation.prior)
         with torch.no_grad():
             answers.append(answerer((context - mean) / std)[-len(fresh) :])
     return answers
@@ -123,7 +128,7 @@ def batches_of(images, sizes):
         ("cta", {"learning_rate": 1e-3}, (20, 3)),
         ("cta", {"learning_rate": 1e-3}, (1, 1, 1)),
         ("cta", {"learning_rate": 1e-3, "reset": "never"}, (12, 9, 3)),
-        ("cta", {"learning_rate": 1e-2, "optimizer": "sgd"}, (12, 12)),
+        ("cta", {"learning_rate": 1e-2, "update": "sgd"}, (12, 12)),
         ("cta", {"learning_rate": 1e-3, "normalisation": "source"}, (12,)),
         ("cta-paper", {}, (12, 5)),
         ("cta-paper", {"steps": 3, "reset": "never", "seed": 7}, (12, 5)),
@@ -172,7 +177,7 @@ def test_trace_starts_without_steps_and_ends_in_the_answer(bundle, images):
 @pytest.mark.parametrize("name", METHODS)
 def test_reset_is_a_new_adapter(bundle_of, images, name, forget):
     bundle = bundle_of(name)
-    settings = replace(short(name), reset=forget)
+    settings = short(name, reset=forget)
     used, new = Adapter(bundle, name, settings), Adapter(bundle, name, settings)
     for batch in batches_of(images, (20, 3)):
         used(batch)
@@ -186,7 +191,7 @@ def test_reset_never_remembers_and_reset_batch_does_not(bundle, images):
     def second_answer(forget):
         adapter = Adapter(bundle, "cta", short("cta", reset=forget))
         adapter(images[:20])
-        adapter._seen = 0  # so that only what was learned can differ
+        adapter._learner.seen.zero_()  # so that only what was learned can differ
         return adapter(images[20:40])
 
     fresh = Adapter(bundle, "cta", short("cta"))(images[20:40])
@@ -359,7 +364,7 @@ def test_absurd_learning_rates_end_in_finite_answers(
     settings = short(
         "cta",
         learning_rate=1e38,
-        optimizer=optimizer,
+        update=optimizer,
         normalisation=normalisation,
         reset=forget,
     )
@@ -406,17 +411,22 @@ def test_a_step_with_a_nan_loss_is_undone(bundle, images, normalisation, forget)
         torch.testing.assert_close(own, plain, atol=2e-5, rtol=1e-5)
 
 
+def moments(adapter):
+    tensors = adapter.snapshot().tensors
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("update.")}
+
+
 def test_refused_steps_leave_parameters_buffers_and_adam_untouched(bundle, images):
     adapter = Adapter(bundle, "cta", short("cta", normalisation="running", reset="never"))
     adapter(images[:20])
     before = copy.deepcopy(adapter.model.state_dict())
-    averages = adapter.snapshot().optimizer
+    averages = moments(adapter)
     handle = poison(adapter, range(3))
     assert torch.isfinite(adapter(images[20:40])).all()
     assert adapter.refused == 3
     after = adapter.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert all(torch.equal(x, y) for x, y in zip(adapter.snapshot().optimizer, averages))
+    assert all(torch.equal(moments(adapter)[name], value) for name, value in averages.items())
     handle.remove()
     adapter(images[20:40])
     assert not all(torch.equal(after[name], value) for name, value in before.items())
@@ -434,7 +444,7 @@ def test_gradients_that_are_not_finite_are_refused_too(bundle, images):
 def test_nothing_that_a_batch_allocates_stays(bundle_of, images, name):
     bundle = bundle_of(name)
     gc.freeze()  # what was there before need not be looked at
-    adapter = Adapter(bundle, name, replace(short(name), reset="never"))
+    adapter = Adapter(bundle, name, short(name, reset="never"))
 
     def tensors():
         gc.collect()
@@ -506,7 +516,7 @@ def test_bf16_is_near_fp32(bundle, images):
         {"temperature": -0.5},
         {"temperature": float("nan")},
         {"temperature": float("inf")},
-        {"optimizer": "adamw"},
+        {"update": "adamw"},
         {"normalisation": "instance"},
         {"reset": "sometimes"},
         {"precision": "fp16"},
@@ -520,7 +530,7 @@ def test_impossible_settings_are_refused(bundle, bad):
     with pytest.raises(
         InputError, match=name if name != "parameters" else "encoder|parameters"
     ) as error:
-        Adapter(bundle, "cta", replace(METHODS["cta"].settings, **bad))
+        Adapter(bundle, "cta", **dotted(**bad))
     assert str(error.value)[-1] in ".?"
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from acclimate.adapt import Adapter
 from acclimate.adapt.folder import Answer, adapt_folder, write_predictions
 from acclimate.errors import InputError
-from acclimate.methods import METHODS, AdapterSettings
+from acclimate.methods import METHODS, AdapterSettings, changed
 
 MODES = ["RGB", "L", "RGBA", "P", "16-bit", "1", "CMYK", "LA"]
 
@@ -82,7 +82,7 @@ def test_answers_are_those_of_the_adapters(bundle, tmp_path):
     for number, image in enumerate(pictures):
         image.save(tmp_path / f"{number}.png")
     truncated(tmp_path / "7b.jpg")  # in the first batch, which has one image less
-    settings = replace(METHODS["cta"].settings, reset="never", learning_rate=1e-2)
+    settings = changed(METHODS["cta"].settings, {"reset": "never", "update.learning_rate": 1e-2})
     answers = list(adapt_folder(bundle, tmp_path, method="cta", settings=settings, batch=12))
     pixels = torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2)
     adapter, frozen = Adapter(bundle, "cta", settings), Adapter(bundle, "source")

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from dotted import dotted
 
 from acclimate.adapt import Adapter
-from acclimate.adapt import one_by_one as module
-from acclimate.adapt.one_by_one import one_by_one
+from acclimate.adapt import alone as module
+from acclimate.adapt.alone import adapt_alone
+from acclimate.adapt.learner import REFUSED
 from acclimate.adapt.vmapped import _PlainBatchNorm, can_vmap, vmapped
 
 CASES = [("ttt", 0.0), ("ttt", 0.9), ("ttt-mae", 0.9)]
@@ -11,7 +13,7 @@ CASES = [("ttt", 0.0), ("ttt", 0.9), ("ttt-mae", 0.9)]
 
 def learner_of(bundle_of, name, **changes):
     given = {"precision": "fp32", "steps": 3, "learning_rate": 0.03} | changes
-    return Adapter(bundle_of(name), name, **given)._first
+    return Adapter(bundle_of(name), name, **dotted(**given))._learner
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
@@ -20,11 +22,17 @@ def test_all_at_once_equals_one_after_another(bundle_of, images, name, momentum)
     learner = learner_of(bundle_of, name, momentum=momentum)
     unit, index = images[:5].float() / 255, torch.arange(7, 12)
     with torch.no_grad():
-        plain = torch.stack(one_by_one([learner], unit, index, every=True))
-        crowd = torch.stack(vmapped(learner, unit, index, every=True))
-    assert plain.shape == crowd.shape == (4, 5, 4)
+        logits, steps = adapt_alone([learner], unit, index, every=True)
+        group, group_steps = vmapped(learner, unit, index, every=True)
+    plain, group = torch.stack(logits), torch.stack(group)
+    assert plain.shape == group.shape == (4, 5, 4)
+    for step, other in zip(steps, group_steps, strict=True):
+        for name in ("loss", "gradient_norm", "images", "finite"):
+            torch.testing.assert_close(
+                getattr(other, name), getattr(step, name), atol=1e-4, rtol=1e-3
+            )
     assert (plain[3] - plain[0]).abs().max() > 1e-3  # the steps are visible
-    torch.testing.assert_close(crowd, plain, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(group, plain, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
@@ -32,19 +40,19 @@ def test_an_image_that_blows_up_harms_no_other(bundle_of, images):
     learner = learner_of(bundle_of, "ttt")
     unit, index = images[:3].float() / 255, torch.arange(3)
     with torch.no_grad():
-        (alone,) = vmapped(learner, unit[:2], index[:2])
+        (alone,), _ = vmapped(learner, unit[:2], index[:2])
         unit[2] = torch.nan
-        (crowd,) = vmapped(learner, unit, index)
-    torch.testing.assert_close(crowd[:2], alone, atol=1e-5, rtol=1e-5)
-    assert learner.refused == 3 + 1  # each step, and the answer
+        (group,), _ = vmapped(learner, unit, index)
+    torch.testing.assert_close(group[:2], alone, atol=1e-5, rtol=1e-5)
+    assert learner.counts[REFUSED] == 3 + 1  # each step, and the answer
 
 
 def test_only_what_it_can_do(bundle_of):
     assert can_vmap(learner_of(bundle_of, "ttt"))
-    assert not can_vmap(learner_of(bundle_of, "ttt", optimizer="adam"))
+    assert not can_vmap(learner_of(bundle_of, "ttt", update="adam"))
     assert not can_vmap(learner_of(bundle_of, "ttt", reset="never"))
     assert not can_vmap(learner_of(bundle_of, "clust3"))
-    assert not can_vmap(Adapter(bundle_of("ttt"), "ttt", steps=0)._first)
+    assert not can_vmap(Adapter(bundle_of("ttt"), "ttt", steps=0)._learner)
 
 
 def test_not_by_the_statistics_of_the_input(bundle_of):
@@ -68,17 +76,17 @@ def test_batch_norm_by_arithmetic(affine):
     torch.testing.assert_close(found, expected)
 
 
-def test_crowds_shrink_where_memory_is_small(bundle_of, images, monkeypatch):
+def test_groups_shrink_where_memory_is_small(bundle_of, images, monkeypatch):
     learner, sizes = learner_of(bundle_of, "ttt"), []
 
     def small(learner, images, index, *, every):
         sizes.append(len(images))
         if len(images) > 3:
             raise torch.OutOfMemoryError
-        return [images]
+        return [images], []
 
     monkeypatch.setattr(module, "vmapped", small)
     unit = images[:10].float() / 255
-    answers = module._crowds(learner, unit, torch.arange(10), every=False)
+    (logits,), _ = module._groups(learner, unit, torch.arange(10), every=False)
     assert sizes == [10, 10, 10, 8, 4, 2, 2, 2, 2, 2]
-    assert torch.equal(torch.cat([step[0] for step in answers]), unit)
+    assert torch.equal(logits, unit)

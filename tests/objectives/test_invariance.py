@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from acclimate.backbones import Classifier
+from acclimate.backbones.batch_norm import AdaptiveBatchNorm, Control, replace_batch_norms
 from acclimate.errors import InputError
 from acclimate.objectives.entropy import entropy_loss
 from acclimate.objectives.invariance import Invariance, adversarial, reverse_kl
+from acclimate.parts.normalisation import RunningStatistics
 from acclimate.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(16, (0.5, 0.4, 0.3), (0.3, 0.2, 0.25))
@@ -23,11 +25,18 @@ def normal(seed, *shape):
 
 @pytest.fixture(params=["bundle", "group_norm_bundle"])
 def model(request):
-    """In training mode; only the norms' scales and shifts learn."""
-    model = copy.deepcopy(request.getfixturevalue(request.param).classifier).train()
+    """As in a step under running statistics; only the norms' scales and shifts learn."""
+    model = learning(request.getfixturevalue(request.param).classifier)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+        if isinstance(module, AdaptiveBatchNorm | nn.GroupNorm):
             module.requires_grad_()
+    return model
+
+
+def learning(model):
+    """A copy whose batch norm is in the state in which it learns."""
+    model = copy.deepcopy(model)
+    replace_batch_norms(model, Control(RunningStatistics(), learning=True))
     return model
 
 
@@ -122,8 +131,10 @@ def test_starts_are_even_in_minus_one_to_one_and_depend_on_key_and_number_alone(
 def test_loss_is_the_sum_over_images_of_divergence_and_weighed_entropy(model, drawn, weight):
     views, start = drawn
     objective = Invariance(model, PREPROCESSING, entropy=weight)
-    found = objective(model, views, start)
+    found, logits, _ = objective(model, views, start)
     clean = model(views)
+    torch.testing.assert_close(logits, clean.detach())
+    assert not logits.requires_grad
     shifted = adversarial(model, views, clean.detach(), start, objective.epsilon)
     expected = reverse_kl(model(shifted), clean.detach()).sum()
     expected = expected + weight * len(views) * entropy_loss(clean)
@@ -139,7 +150,7 @@ def test_only_the_clean_images_enter_the_running_statistics(model, drawn):
     alone = copy.deepcopy(model)
     alone(drawn[0])
     before = statistics(model)
-    Invariance(model, PREPROCESSING)(model, *drawn).backward()
+    Invariance(model, PREPROCESSING)(model, *drawn).losses.backward()
     after, expected = statistics(model), statistics(alone)
     assert all(torch.equal(after[name], value) for name, value in expected.items())
     assert not before or any(not torch.equal(after[name], value) for name, value in before.items())
@@ -163,25 +174,31 @@ def test_evaluation_mode_uses_the_source_statistics_and_keeps_them(bundle, image
     unit = PREPROCESSING.unit(images[:10])
     views, start = objective.draw(unit, 0, torch.arange(10))
     views = PREPROCESSING.normalize(views)
-    whole = objective(model, views, start)
-    parts = sum(objective(model, views[i : i + 1], start[i : i + 1]) for i in range(10))
+    whole = objective(model, views, start).losses
+    parts = sum(objective(model, views[i : i + 1], start[i : i + 1]).losses for i in range(10))
     torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in statistics(model).items())
     assert not model.training
 
 
 def test_a_failure_leaves_batch_norm_as_it_was(bundle):
-    model = copy.deepcopy(bundle.classifier).train()
+    model = learning(bundle.classifier)
+    norms = [m for m in model.modules() if isinstance(m, AdaptiveBatchNorm)]
     views = torch.rand(4, 3, 16, 16)
-    with pytest.raises(RuntimeError):
-        Invariance(model, PREPROCESSING)(model, views, torch.rand(5, 3, 16, 16))
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms and all(norm.track_running_stats for norm in norms)
+
+    def fail(norm, inputs):
+        if norm.control.apart:
+            raise RuntimeError("no memory left")
+
+    norms[-1].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="no memory left"):
+        Invariance(model, PREPROCESSING)(model, views, torch.rand(4, 3, 16, 16))
+    assert not any(norm.control.apart for norm in norms)
 
 
 def test_finding_the_shift_leaves_no_gradients(model, drawn):
     objective = Invariance(model, PREPROCESSING)
-    loss = objective(model, *drawn)
+    loss = objective(model, *drawn).losses
     assert all(p.grad is None for p in model.parameters())
     loss.backward()
     for parameter in model.parameters():
@@ -191,9 +208,9 @@ def test_finding_the_shift_leaves_no_gradients(model, drawn):
 
 def test_value_is_there_without_gradients_too(model, drawn):
     objective = Invariance(model, PREPROCESSING)
-    expected = objective(model, *drawn)
+    expected = objective(model, *drawn).losses
     with torch.no_grad():
-        found = objective(model, *drawn)
+        found = objective(model, *drawn).losses
     assert not found.requires_grad
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-6)
 
@@ -204,12 +221,12 @@ def test_works_under_bf16_autocast(model, drawn, moving):
         model.requires_grad_()
     objective = Invariance(model, PREPROCESSING, epsilon=0.1)
     with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
-        loss = objective(model, *drawn)
+        loss = objective(model, *drawn).losses
     loss.backward()
     assert loss.dtype == torch.float32
     learn = [p for p in model.encoder.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learn)
-    exact = objective(model, *drawn)
+    exact = objective(model, *drawn).losses
     torch.testing.assert_close(loss, exact, rtol=0.25, atol=0)
 
 
@@ -219,7 +236,7 @@ def test_predictions_grow_invariant(model, drawn):
     optimizer = torch.optim.SGD(learn, 2 / len(drawn[0]), momentum=0.9)
     losses = []
     for _ in range(15):
-        loss = objective(model, *drawn)
+        loss = objective(model, *drawn).losses
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -6,7 +6,8 @@ import torch
 import acclimate
 from acclimate.data import LabelledImages
 from acclimate.methods import METHODS, RECIPES, AdapterSettings, Method, Recipe
-from acclimate.objectives import MaskedReconstruction
+from acclimate.objectives import MaskedReconstruction, MaskedReconstructionOptions
+from acclimate.parts.update import Adam
 from acclimate.source.presets import PRESETS, with_epochs
 
 
@@ -44,8 +45,10 @@ def test_a_twin_paints_patches(data, monkeypatch):
     options = {"masks": 2, "decoder_width": 32, "decoder_depth": 1}
     stages = ("supervised", "contrastive", "align", "parts")
     recipe = Recipe(stages, MaskedReconstruction, options, transformer=True)
-    learning = AdapterSettings(steps=1, learning_rate=1e-3)
-    row = Method("", "", "cta-mae", learning, model="twin", objective=MaskedReconstruction)
+    learning = AdapterSettings(
+        steps=1, objective=MaskedReconstructionOptions(), update=Adam(learning_rate=1e-3)
+    )
+    row = Method("", "", "cta-mae", learning, model="twin")
     monkeypatch.setitem(RECIPES, "cta-mae", recipe)
     monkeypatch.setitem(METHODS, "cta-mae", row)
     settings = with_epochs(PRESETS["small"], 1)

@@ -61,7 +61,7 @@ def gradients(
     the classifier is in evaluation mode, and none of its weights asks for gradients.
     """
     objective = bundle.objective
-    if objective is None or objective.least_images > 1:
+    if objective is None or objective.min_images > 1:
         raise InputError(
             "gradients need a bundle whose objective learns from single images: ttt or ttt-mae."
         )

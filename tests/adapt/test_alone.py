@@ -25,7 +25,7 @@ def three_threads():
 def visible(name):
     """Settings under which a step can be seen in an answer."""
     rate = {"ttt": 1e-2, "ttt-online": 1e-2, "ttt-mae": 5e-3}[name]
-    return {"steps": 2, "learning_rate": rate, "precision": "fp32"}
+    return {"steps": 2, "update.learning_rate": rate, "precision": "fp32"}
 
 
 def on_one_thread(bundle, name, **changes):
@@ -77,7 +77,7 @@ def test_each_image_starts_from_the_source(bundle_of, images):
 
 def test_answers_come_in_the_order_of_the_images(bundle_of, images):
     """Without steps an answer depends on nothing but its image."""
-    adapter = Adapter(bundle_of("ttt"), "ttt", **visible("ttt") | {"learning_rate": 0.0})
+    adapter = Adapter(bundle_of("ttt"), "ttt", **visible("ttt") | {"update.learning_rate": 0.0})
     order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
     straight, shuffled = adapter(images[:9]), adapter(images[:9][order])
     torch.testing.assert_close(shuffled, straight[order], atol=1e-5, rtol=0)
@@ -135,7 +135,7 @@ def test_refused_steps_of_all_threads_are_counted(bundle_of, images):
     bundle = bundle_of("ttt")
     adapter = Adapter(bundle, "ttt", **visible("ttt"))
     for learner in adapter._learners:
-        parameter = learner.moving[0]
+        parameter = next(iter(learner.moving.values()))
         parameter.register_hook(lambda gradient: gradient * float("nan"))
     frozen = Adapter(bundle, "source", precision="fp32")(images[:3])
     torch.testing.assert_close(adapter(images[:3]), frozen, atol=1e-4, rtol=0)
@@ -150,7 +150,7 @@ def test_refused_steps_of_all_threads_are_counted(bundle_of, images):
 def test_online_is_a_plain_loop(bundle_of, images):
     """One model, one SGD, an image at a time, nothing reset."""
     bundle, rate = bundle_of("ttt-online"), 1e-2
-    adapter = Adapter(bundle, "ttt-online", learning_rate=rate, precision="fp32")
+    adapter = Adapter(bundle, "ttt-online", **visible("ttt-online") | {"steps": 1})
     found = torch.cat([adapter(images[:5]), adapter(images[5:7])])
     model, task = copy.deepcopy(bundle.classifier), copy.deepcopy(bundle.objective)
     moving = [*model.encoder.parameters(), *task.parameters()]

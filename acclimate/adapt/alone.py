@@ -9,10 +9,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from acclimate.adapt.learner import Learner
+from acclimate.adapt.loop import adapt
 from acclimate.adapt.vmapped import can_vmap, vmapped
+from acclimate.parts.step import Step, stacked
 from acclimate.runtime.precision import undisturbed
 
-_CROWD = 64
+Adapted = tuple[list[Tensor], list[Step]]
+"""What `acclimate.adapt.loop.adapt` returns."""
+
+_GROUP = 64
 """The most images at a time on a GPU, each with its own moving parameters and activations."""
 
 
@@ -25,62 +30,70 @@ def threads(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def one_by_one(
+def adapt_alone(
     learners: Sequence[Learner],
     images: Float[Tensor, "batch 3 size size"],
     index: Int64[Tensor, " batch"],
     *,
     every: bool = False,
-) -> list[Float[Tensor, "batch classes"]]:
-    """Learn from each image alone and answer for it.
+) -> tuple[list[Float[Tensor, "batch classes"]], list[Step]]:
+    """As `acclimate.adapt.loop.adapt`, with each image as a batch of its own.
 
     Args:
-        learners: One takes the images one after another, or on a GPU all of a crowd in the same
+        learners: One takes the images one after another, or on a GPU a group of them in the same
             kernels; several, on a CPU, share them, a thread each. They must begin every image from
             the source weights then.
         images: 0..1, not normalised.
-        index: Their numbers in the stream.
+        index: Index of each image in the stream.
         every: Answer before the first step and after each one, not only after the last.
 
     Returns:
-        The answers of all images: before and after each step, or the last alone.
+        The logits of all images, before and after each step, or the last alone; and a report of
+        each step with a value an image.
     """
 
-    def answer(learner: Learner, number: int) -> list[Tensor]:
+    def answer(learner: Learner, number: int) -> Adapted:
         alone = slice(number, number + 1)
-        return learner.episode(images[alone], index[alone], 1, every=every)
+        return adapt(learner, images[alone], index[alone], every=every)
 
     if images.is_cuda and can_vmap(learners[0]):
-        answers = _crowds(learners[0], images, index, every=every)
-    elif len(learners) == 1 or len(images) == 1:
-        answers = [answer(learners[0], number) for number in range(len(images))]
+        return _groups(learners[0], images, index, every=every)
+    if len(learners) == 1 or len(images) == 1:
+        adapted = [answer(learners[0], number) for number in range(len(images))]
     else:
-        answers = _shared(learners, answer, len(images))
-    return [torch.cat(step) for step in zip(*answers)]
+        adapted = _shared(learners, answer, len(images))
+    logits, steps = zip(*adapted)
+    return [torch.cat(each) for each in zip(*logits)], [stacked([*each]) for each in zip(*steps)]
 
 
-def _crowds(
-    learner: Learner, images: Tensor, index: Tensor, *, every: bool, size: int = _CROWD
-) -> list[list[Tensor]]:
-    """The answers of crowds of images, of half as many where memory is too small."""
+def _groups(
+    learner: Learner, images: Tensor, index: Tensor, *, every: bool, size: int = _GROUP
+) -> Adapted:
+    """Logits and reports of groups of images; halves the groups when memory runs out."""
     try:
-        crowds = zip(images.split(size), index.split(size))
-        return [vmapped(learner, *crowd, every=every) for crowd in crowds]
+        groups = zip(images.split(size), index.split(size))
+        logits, steps = zip(*(vmapped(learner, *group, every=every) for group in groups))
     except torch.OutOfMemoryError:
         if size == 1:
             raise
-    return _crowds(learner, images, index, every=every, size=size // 2)
+        return _groups(learner, images, index, every=every, size=size // 2)
+    return [torch.cat(each) for each in zip(*logits)], [joined([*each]) for each in zip(*steps)]
+
+
+def joined(steps: list[Step]) -> Step:
+    """The reports of one step of several groups."""
+    return Step(*(torch.cat([getattr(s, name) for s in steps]) for name in vars(steps[0])))
 
 
 def _shared(
-    learners: Sequence[Learner], answer: Callable[[Learner, int], list[Tensor]], count: int
-) -> list[list[Tensor]]:
+    learners: Sequence[Learner], answer: Callable[[Learner, int], Adapted], count: int
+) -> list[Adapted]:
     """All answers, in order; whichever learner is free takes the next image."""
     free: SimpleQueue[Learner] = SimpleQueue()
     for learner in learners:
         free.put(learner)
 
-    def work(number: int) -> list[Tensor]:
+    def work(number: int) -> Adapted:
         learner = free.get()
         try:
             with undisturbed(learner.device):
@@ -96,3 +109,7 @@ def _shared(
             return list(pool.map(work, range(count)))
     finally:
         torch.set_num_threads(kept)  # the number that new threads begin with is the process's
+        first, *others = learners
+        for learner in others:  # one state holds what all have counted
+            first.counts += learner.counts
+            learner.counts.zero_()

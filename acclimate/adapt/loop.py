@@ -1,0 +1,129 @@
+"""One adapted batch: what is learned from, the steps, the answer."""
+
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from acclimate.adapt.learner import Learner
+from acclimate.objectives import Outcome, as_outcome
+from acclimate.parts.answer import Predict, Prediction
+from acclimate.parts.selection import weighted_mean
+from acclimate.parts.step import Step, too_few
+from acclimate.randomness import key
+from acclimate.runtime.precision import autocast
+
+
+def adapt(
+    learner: Learner,
+    images: Float[Tensor, "batch 3 size size"],
+    index: Int64[Tensor, " batch"],
+    *,
+    every: bool = False,
+) -> tuple[list[Float[Tensor, "batch classes"]], list[Step]]:
+    """Learn from a batch, and answer for it.
+
+    Args:
+        learner: The model and the parts that adapt it; changed in place.
+        images: 0..1, not normalised.
+        index: Index of each image in the stream.
+        every: Answer before the first step and after each one, not only after the last.
+
+    Returns:
+        The logits of each answer, and a report of each step.
+    """
+    learner.reset.before(learner.state.forget)
+    context, index = learner.memory.remember(images, index)
+    forward = partial(predict, learner, learner.preprocessing.normalize(context), len(images))
+    early = learner.answer.early(forward, learner.gives_logits)
+    logits, steps = [], []
+    for number in range(learner.settings.steps):
+        if every:
+            logits.append(_answer(learner, forward, early))
+        step, outcome = take_step(learner, context, index, number)
+        if early is None and outcome is not None and outcome.logits is not None:
+            early = Prediction(outcome.logits.detach().float()[-len(images) :])
+        for aftermath in learner.aftermath:
+            aftermath(step.taken)
+        learner.reset.after(step, learner.state.forget)
+        steps.append(step)
+    return [*logits, _answer(learner, forward, early)], steps
+
+
+def take_step(
+    learner: Learner,
+    context: Float[Tensor, "context 3 size size"],
+    index: Int64[Tensor, " context"],
+    number: int,
+) -> tuple[Step, Outcome | None]:
+    """One gradient step on the objective.
+
+    Where loss or gradient is not finite, or no image is selected, nothing moves. That is decided
+    on the device: the optimiser's own ``found_inf`` keeps it from moving anything.
+
+    Args:
+        learner: Changed in place.
+        context: The images that are learned from, 0..1, not normalised.
+        index: Index of each image in the stream.
+        number: Number of the step on this batch: each draws other views.
+
+    Returns:
+        The report, and what the objective computed in the first pass; None if it made none.
+    """
+    if len(context) < learner.min_images:
+        return learner.counted(too_few(context.device)), None
+    objective, optimizer = learner.objective, learner.optimizer
+    assert objective is not None
+    drawn = objective.draw(context, key(learner.settings.seed, "adapt", number), index)
+    views = learner.preprocessing.normalize(drawn[0])
+    learner.keep()
+    outcomes, reports = [], []
+
+    def backward() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with learner.norms.learning(), torch.enable_grad():
+            with autocast(learner.device, learner.settings.precision):
+                outcome = as_outcome(objective(learner.model, views, *drawn[1:]))
+            with torch.no_grad():
+                weights = learner.selection(outcome)
+            loss = weighted_mean(outcome.losses, weights)
+            loss.backward()
+        outcomes.append(outcome)
+        reports.append(report := learner.report(loss.detach(), weights, len(context)))
+        wanted = torch.stack([each.taken for each in reports]).all()
+        optimizer.found_inf = 1 - wanted.float()  # read by the fused step
+        return report.loss
+
+    optimizer.step(backward)
+    optimizer.zero_grad(set_to_none=True)
+    step = learner.counted(learner.merged(reports))
+    learner.undo(step)
+    return step, outcomes[0]
+
+
+def _answer(
+    learner: Learner, forward: Predict, early: Prediction | None
+) -> Float[Tensor, "batch classes"]:
+    """The corrected answer; from the source weights if others blew up."""
+    logits = learner.correction(learner.answer.late(forward, early))
+    if not torch.isfinite(logits).all():  # the only time that a batch waits for its device
+        learner.recover()
+        logits = learner.correction(learner.answer.late(forward, None))
+    return logits
+
+
+def predict(
+    learner: Learner, images: Float[Tensor, "context 3 h w"], count: int, mirrored: bool
+) -> Prediction:
+    """A forward pass of the answering model.
+
+    Args:
+        learner: Its answering model is the adapted one, or a teacher.
+        images: Normalised.
+        count: Only the last so many images are answered for; the others count in statistics.
+        mirrored: Whether the images are mirrored left to right.
+    """
+    with autocast(learner.device, learner.settings.precision):
+        logits, features = learner.answering(images.flip(-1) if mirrored else images)
+    return Prediction(logits.float()[-count:], features)

@@ -1,0 +1,165 @@
+"""Settings changed by name, and settings as records that JSON can hold."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from acclimate import objectives
+from acclimate.errors import InputError, unknown_name
+from acclimate.methods.settings import AdapterSettings
+from acclimate.parts import (
+    aftermath,
+    answer,
+    correction,
+    memory,
+    normalisation,
+    reset,
+    selection,
+    update,
+)
+
+KINDS: dict[str, dict[str, type]] = {
+    "objective": {
+        "clustering": objectives.ClusteringOptions,
+        "contrastive": objectives.ContrastiveOptions,
+        "contrastive-moments": objectives.ContrastiveMomentsOptions,
+        "entropy": objectives.EntropyOptions,
+        "flow": objectives.FlowOptions,
+        "invariance": objectives.InvarianceOptions,
+        "masked-reconstruction": objectives.MaskedReconstructionOptions,
+        "noise-contrastive": objectives.NoiseContrastiveOptions,
+        "reconstruction": objectives.ReconstructionOptions,
+        "rotation": objectives.RotationOptions,
+    },
+    "memory": {"batch": memory.CurrentBatch, "recent": memory.Recent},
+    "selection": {"all": selection.All},
+    "update": {"adam": update.Adam, "sgd": update.SGD, "sam": update.SAM},
+    "aftermath": {"teacher": aftermath.Teacher, "pull": aftermath.PullToSource},
+    "normalisation": {
+        "source": normalisation.SourceStatistics,
+        "batch": normalisation.BatchStatistics,
+        "running": normalisation.RunningStatistics,
+    },
+    "answer": {
+        "after": answer.After,
+        "before": answer.Before,
+        "teacher": answer.FromTeacher,
+    },
+    "correction": {"none": correction.Uncorrected},
+    "reset": {"batch": reset.EachBatch, "never": reset.Never},
+}
+"""The kinds of each part, by their names in changes and on the command line."""
+
+
+def changed(settings: AdapterSettings, changes: Mapping[str, Any]) -> AdapterSettings:
+    """Settings with some of them changed.
+
+    ```python
+    changed(settings, {"steps": 3, "update.learning_rate": 1e-4, "reset": "never"})
+    ```
+
+    Args:
+        settings: What is changed; left as it is.
+        changes: New values by name. The name of a part takes another kind of it by its name in
+            `KINDS`, a part that was made, or a mapping of its settings.
+
+    Raises:
+        InputError: an unknown name, or a value that cannot be meant.
+    """
+    known = [field.name for field in fields(settings)]
+    whole = {name: value for name, value in changes.items() if "." not in name}
+    single = {name: value for name, value in changes.items() if "." in name}
+    for name, value in whole.items():
+        if isinstance(value, Mapping) and name in KINDS:
+            single |= {f"{name}.{inner}": given for inner, given in value.items()}
+        else:
+            if name not in known:
+                raise unknown_name("setting", name, known)
+            settings = replace(settings, **{name: _made(settings, name, value)})
+    for name, value in single.items():
+        settings = _replaced(settings, name.split("."), value, name)
+    return settings
+
+
+def settings_record(settings: AdapterSettings) -> dict[str, Any]:
+    """Settings as JSON can hold them; parts carry the name of their kind."""
+    record = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        kinds = {kind: name for name, kind in KINDS.get(field.name, {}).items()}
+        if isinstance(value, tuple):
+            record[field.name] = [_part_record(part, kinds) for part in value]
+        else:
+            record[field.name] = _part_record(value, kinds) if is_dataclass(value) else value
+    return record
+
+
+def settings_of_record(record: Mapping[str, Any]) -> AdapterSettings:
+    """The settings that a record was made of.
+
+    Raises:
+        InputError: an unknown kind of a part, or an unknown setting.
+    """
+    values = {}
+    for name, value in record.items():
+        kinds = KINDS.get(name, {})
+        if isinstance(value, list):
+            values[name] = tuple(_part_of_record(name, part, kinds) for part in value)
+        else:
+            values[name] = _part_of_record(name, value, kinds) if kinds and value else value
+    return changed(AdapterSettings(), values)
+
+
+def _made(settings: AdapterSettings, name: str, value: Any) -> Any:
+    """A part of a kind given by name; it keeps the settings that both kinds have."""
+    kinds = KINDS.get(name)
+    if name == "aftermath" and isinstance(value, str):
+        return (_made_kind(None, kinds or {}, name, value),)
+    if kinds is None or not isinstance(value, str):
+        if kinds and not (value is None or isinstance(value, tuple) or is_dataclass(value)):
+            raise unknown_name(name, value, kinds)
+        return value
+    return _made_kind(getattr(settings, name), kinds, name, value)
+
+
+def _made_kind(before: Any, kinds: Mapping[str, type], name: str, value: str) -> Any:
+    if value not in kinds:
+        raise unknown_name(name, value, kinds)
+    shared = {field.name for field in fields(kinds[value])}
+    kept = {f.name: getattr(before, f.name) for f in fields(before)} if before is not None else {}
+    return kinds[value](**{key: given for key, given in kept.items() if key in shared})
+
+
+def _replaced(owner: Any, path: list[str], value: Any, whole: str) -> Any:
+    """The owner with the setting at a path replaced."""
+    first, *rest = path
+    if isinstance(owner, tuple):
+        if not (first.isdecimal() and int(first) < len(owner)):
+            raise InputError(f"there is no {whole!r}: the method has {len(owner)} of this part.")
+        place = int(first)
+        return (*owner[:place], _replaced(owner[place], rest, value, whole), *owner[place + 1 :])
+    if not is_dataclass(owner) or isinstance(owner, type):
+        raise InputError(f"there is no setting {whole!r}: the method does not have that part.")
+    known = [field.name for field in fields(owner)]
+    if first not in known:
+        raise unknown_name(
+            "setting", whole, [whole.removesuffix(".".join(path)) + k for k in known]
+        )
+    inner = _replaced(getattr(owner, first), rest, value, whole) if rest else value
+    return replace(owner, **{first: inner})
+
+
+def _part_record(part: Any, kinds: Mapping[type, str]) -> dict[str, Any]:
+    kind = kinds.get(type(part), type(part).__qualname__)
+    return {"kind": kind} | {field.name: getattr(part, field.name) for field in fields(part)}
+
+
+def _part_of_record(name: str, record: Any, kinds: Mapping[str, type]) -> Any:
+    record = dict(record)
+    kind = record.pop("kind", None)
+    if kind not in kinds:
+        raise unknown_name(name, str(kind), kinds)
+    known = {field.name for field in fields(kinds[kind])}
+    for key in record.keys() - known:
+        raise unknown_name(f"setting of {name}", key, known)
+    return kinds[kind](**record)

@@ -1,0 +1,33 @@
+"""What a row of the table of methods says."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from acclimate.methods.settings import AdapterSettings
+from acclimate.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model adapts."""
+
+    summary: str
+    """One line for people."""
+    citation: str
+    """Authors, year and title; "-" for none."""
+    recipe: str
+    """The row of `RECIPES` that the bundle must have been made by; ``supervised`` is satisfied by
+    the classifier of any."""
+    settings: AdapterSettings
+    """The parts that the adapter is composed of, with the published values."""
+    model: Literal["classifier", "twin"] = "classifier"
+    """Which of the bundle's models adapts and answers."""
+    batch_norm: bool = False
+    """Whether nothing is left of it without batch norm."""
+    oracle: bool = False
+    """Whether it was shown, before deployment, what it is measured on: no fair competitor."""
+
+    @property
+    def objective(self) -> type[Objective] | None:
+        """What the steps minimise; None takes no steps."""
+        return None if self.settings.objective is None else self.settings.objective.kind

@@ -1,0 +1,84 @@
+"""Memory: which images a step learns from, the batch alone or earlier ones too."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from acclimate.errors import InputError
+
+Images = Float[Tensor, "n 3 size size"]
+Index = Int64[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class CurrentBatch:
+    """The batch alone."""
+
+    images: ClassVar[int] = 1
+
+    def build(self, size: int, device: torch.device) -> "CurrentBatch":
+        """Nothing is kept."""
+        return self
+
+    def remember(self, images: Images, index: Index) -> tuple[Images, Index]:
+        """The images themselves."""
+        return images, index
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Recent:
+    """The batch, completed with the most recent earlier images where it is small."""
+
+    images: int = 8
+    """The number of images up to which a batch is completed."""
+
+    def __post_init__(self):
+        if self.images < 1:
+            raise InputError(f"images must be 1 or more, not {self.images}.")
+
+    def build(self, size: int, device: torch.device) -> "RecentImages":
+        """An empty memory for images of this size."""
+        return RecentImages(self.images, size, device)
+
+
+Memory = CurrentBatch | Recent
+
+
+class RecentImages:
+    """The latest images and their index in the stream, right-aligned in tensors of a fixed size.
+
+    Args:
+        capacity: How many images are kept.
+        size: Height and width of the images.
+        device: Where they are kept.
+    """
+
+    def __init__(self, capacity: int, size: int, device: torch.device):
+        self.images = torch.zeros(capacity, 3, size, size, device=device)
+        self.index = torch.zeros(capacity, dtype=torch.int64, device=device)
+        # On the CPU: reading it decides shapes, and must not wait for a device.
+        self.count = torch.zeros((), dtype=torch.int64)
+
+    def remember(self, images: Images, index: Index) -> tuple[Images, Index]:
+        """Add a batch, and give what is to be learned from; the batch itself comes last."""
+        capacity = len(self.images)
+        earlier = max(0, min(int(self.count), capacity - len(images)))
+        if earlier:
+            images = torch.cat([self.images[-earlier:], images])
+            index = torch.cat([self.index[-earlier:], index])
+        kept = min(len(images), capacity)
+        self.images[-kept:].copy_(images[-kept:])
+        self.index[-kept:].copy_(index[-kept:])
+        self.count.fill_(kept)
+        return images, index
+
+    def state(self) -> dict[str, Tensor]:
+        """All that is kept."""
+        return {"images": self.images, "index": self.index, "count": self.count}
