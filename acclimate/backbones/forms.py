@@ -21,6 +21,10 @@ def projected(classifier: Classifier, head: nn.Linear | None = None) -> Classifi
     π is initialised to the identity and h' to a copy of the head, so that the result computes the
     same logits as the classifier.
 
+    ```python
+    twin = projected(acclimate.split(network))
+    ```
+
     Args:
         classifier: The classifier whose encoder is copied.
         head: The head that is copied; None takes the classifier's own.

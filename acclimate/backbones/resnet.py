@@ -22,7 +22,11 @@ DEEPEST = 1202  # the deepest network in He et al. 2016
 
 
 def resnet(depth: int, *, classes: int, width: int = 16, norm: Norm = "batch") -> Classifier:
-    """The CIFAR ResNet (He et al. 2016, § 4.2), with projection shortcuts.
+    """The CIFAR ResNet (He et al. 2016, § 4.2), with projection shortcuts and random weights.
+
+    ```python
+    logits = resnet(26, classes=10, width=32)(images)  # [batch, 10]
+    ```
 
     Args:
         depth: 6n + 2, with n blocks of two convolutions in each of three stages.
@@ -44,7 +48,11 @@ def resnet(depth: int, *, classes: int, width: int = 16, norm: Norm = "batch") -
 
 
 def preact_resnet(depth: int, *, classes: int, width: int = 16, norm: Norm = "group") -> Classifier:
-    """The pre-activation CIFAR ResNet (He et al. 2016b) of TTT (Sun et al. 2020).
+    """The pre-activation CIFAR ResNet (He et al. 2016b) of TTT (Sun et al. 2020), random weights.
+
+    ```python
+    logits = preact_resnet(26, classes=10)(images)  # [batch, 10]
+    ```
 
     Where the shape changes, the shortcut is average-pooled and its new channels are zero. TTT's
     own model has depth 26, width 16, and group norm with 8 groups.
@@ -66,6 +74,10 @@ def preact_resnet(depth: int, *, classes: int, width: int = 16, norm: Norm = "gr
 
 def resnet50(*, classes: int, stem: Literal["cifar", "imagenet"] = "imagenet") -> Classifier:
     """ResNet-50 as in torchvision, with random weights.
+
+    ```python
+    logits = resnet50(classes=10, stem="cifar")(images)  # [batch, 10]
+    ```
 
     Args:
         classes: Outputs of the head.

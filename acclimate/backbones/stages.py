@@ -87,6 +87,10 @@ def resolve_tap(encoder: nn.Module, tap: str | int, size: int) -> str:
 def as_map(features: Float[Tensor, " batch *shape"]) -> Float[Tensor, "batch channels h w"]:
     """Features as a map: tokens become a single column of positions, maps stay unchanged.
 
+    ```python
+    positions = as_map(tapped(encoder, ["blocks.1"], images)[0])  # [batch, channels, tokens, 1]
+    ```
+
     Args:
         features: ``[batch, channels, height, width]`` or ``[batch, tokens, channels]``.
 

@@ -19,6 +19,11 @@ def to_the_end() -> Iterator[None]:
 
     Batch norm's running statistics are then updated in all layers, as in the releases of ClusT3
     and its successors, which keep the whole network in training mode.
+
+    ```python
+    with to_the_end():
+        (features,) = tapped(encoder, ["stages.0"], images)
+    ```
     """
     token = _to_the_end.set(True)
     try:

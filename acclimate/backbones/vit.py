@@ -20,6 +20,10 @@ def vit(depth: int, width: int, patch: int, *, classes: int) -> Classifier:
     Position embeddings are learned for 8 x 8 patches and interpolated for other sizes, so height
     and width may be any multiples of the patch size.
 
+    ```python
+    logits = vit(6, 192, 4, classes=10)(images)  # [batch, 10], for images of 32 x 32 pixels
+    ```
+
     Args:
         depth: Number of blocks.
         width: Channels of a token: a multiple of 64, or of 8 below 64.
@@ -56,6 +60,10 @@ def attend_plainly(module: nn.Module, tokens: int) -> None:
     On a CPU in bf16, forward and backward passes of a layer with torch's fused kernel take twice
     as long for 17 and 65 tokens (`benchmarks/attention.py`). For many tokens, plain matrix
     products need too much memory.
+
+    ```python
+    attend_plainly(network, tokens=64)
+    ```
 
     Args:
         module: Changed in place.
