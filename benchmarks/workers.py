@@ -75,7 +75,7 @@ def main(options: Options) -> None:
     gain = ratio(seconds, "1", str(options.workers))
     hourly = {n: [3600 * len(one) / s for s in times] for n, times in seconds.items()}
     print(f"{options.workers} workers over 1: {describe(gain)}, target {TARGET}")
-    print({n: [round(rate) for rate in rates] for n, rates in hourly.items()}, "cells an hour")
+    print({n: [round(rate) for rate in rates] for n, rates in hourly.items()}, "cells per hour")
     result = {"seconds": seconds, "cells": len(one), "ratio": gain, "target": TARGET}
     finish({"options": told(options), **result}, options.seed, options.out)
 
