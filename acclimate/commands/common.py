@@ -61,6 +61,6 @@ def labelled(bundles: tuple[Path, ...]) -> dict[str, Path]:
     labelled = {path.resolve().name: path for path in bundles}
     if len(labelled) < len(bundles):
         raise InputError(
-            "two bundles have the same name; rename a folder, for results are listed by bundle name."
+            "two bundles have the same name; rename a folder, because results carry the name."
         )
     return labelled
