@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 .PHONY: help quickstart test slow gpu lint types layers wheel clean
 .DELETE_ON_ERROR:
 
-help:  ## Say what there is
+help:  ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-quickstart: $(VENV)/installed  ## Train, adapt and report on the embedded data, into quickstart/
+quickstart: $(VENV)/installed  ## Train, adapt and write a report on the embedded data, into quickstart/
 	$(BIN)/acclimate quickstart --out quickstart
 
 test: $(VENV)/installed-dev  ## Run the tests that take seconds
@@ -21,26 +21,26 @@ slow: $(VENV)/installed-dev  ## Run the tests that take minutes
 gpu: $(VENV)/installed-dev  ## Run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
 
-lint: $(VENV)/installed-dev  ## Check style and formatting
+lint: $(VENV)/installed-dev  ## Check style and formatting with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/installed-dev  ## Check types
+types: $(VENV)/installed-dev  ## Check types with basedpyright
 	$(BIN)/basedpyright
 
-layers: $(VENV)/installed-dev  ## Check that each layer imports only from those below
+layers: $(VENV)/installed-dev  ## Check with import-linter that each layer imports only from those below
 	$(BIN)/lint-imports
 
 wheel: $(VENV)/installed-dev  ## Build dist/*.whl
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation
 
-clean:  ## Remove the environment and whatever was built, but no results
+clean:  ## Remove the environment and build files; keep results
 	rm -rf $(VENV) build dist *.egg-info
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find acclimate tests -name __pycache__ -prune -exec rm -rf {} +
 
-# A stamp is as old as the last install, so pip runs again only after a change of dependencies.
+# The stamp file has the time of the last install: pip runs again only after pyproject.toml changes.
 $(VENV)/installed: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --editable .
 	touch $@
@@ -49,15 +49,15 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --editable '.[dev]'
 	touch $(VENV)/installed $@
 
-# Debian's python3 has no pip to put into an environment unless python3-venv is installed; the
-# machine's own pip can put one there. Half an environment would look like a whole one: remove it.
+# Without python3-venv, Debian's python3 cannot install pip into an environment; the system's pip can.
+# An incomplete environment is removed, because a later run would take it for a complete one.
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo 'acclimate needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
-	@echo 'Making the environment $(VENV)'
+	@echo 'Creating the environment $(VENV)'
 	@$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || \
 	{ $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 	  $(PYTHON) -m pip --python $(BIN)/python install pip; } || \
 	{ rm -rf $(VENV); \
-	  echo 'No virtual environment could be made: install venv (Debian, Ubuntu: apt install python3-venv).' >&2; \
+	  echo 'Cannot create a virtual environment: install venv (Debian, Ubuntu: apt install python3-venv).' >&2; \
 	  exit 1; }

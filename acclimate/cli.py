@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""The command line: parse the arguments and run the command."""
 
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from acclimate.source.presets import PRESETS, with_epochs
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``acclimate``; bad input ends in one sentence and exit code 2."""
+    """Run ``acclimate``. Bad input ends with a one-sentence message and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with one_sentence("run the same command again to resume"):
         command = _parse(given)
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(given: list[str]) -> Any:
-    """Read a command; some flags, and the bundle, set the defaults of others."""
+    """Parse a command. --preset, --epochs, --method and the bundle set the defaults of others."""
     verb = given[0] if given else ""
     if verb and not verb.startswith("-") and verb not in VERBS:
         raise unknown_name("command", verb, VERBS)
@@ -60,12 +60,12 @@ def _parse(given: list[str]) -> Any:
         Union[tuple(commands)],  # type: ignore[arg-type]  # noqa: UP007
         args=given,
         prog="acclimate",
-        description="Image classifiers that go on learning, without labels, where they run.",
+        description="Test-time training of image classifiers, without labels.",
     )
 
 
 def _bundled_method(given: Sequence[str]) -> str:
-    """The method of the bundle that is to adapt, the default of ``--method``."""
+    """The method that the bundle was trained for, which is the default of ``--method``."""
     for argument in given[1:] if given[:1] == ["adapt"] else ():
         if (Path(argument) / "bundle.json").is_file():
             return read_record(argument)["method"]
@@ -77,10 +77,10 @@ def _default(defaults: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _value(given: Sequence[str], flag: str) -> str | None:
-    """What follows a flag, as ``--flag value`` or ``--flag=value``."""
-    for here, after in zip(given, [*given[1:], ""]):
-        if here == flag:
-            return after
-        if here.startswith(f"{flag}="):
-            return here.partition("=")[2]
+    """The value of a flag, given as ``--flag value`` or ``--flag=value``."""
+    for argument, following in zip(given, [*given[1:], ""]):
+        if argument == flag:
+            return following
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
     return None

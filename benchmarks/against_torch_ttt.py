@@ -29,28 +29,32 @@ FASTER, MEMORY = 3, 0.5
 
 @dataclass
 class Options:
-    """Time both on the same model, images, batch and steps; weigh each in processes of its own."""
+    """Compare both on the same model, images, batch and steps; memory in separate processes."""
 
     model: str = "acclimate:resnet14-w32"
+    """Architecture, as for `acclimate.build`."""
     batch: int = 128
+    """Images per batch."""
     steps: int = 20
+    """Gradient steps per batch."""
     size: int = 32
-    """Side of the images, in pixels."""
+    """Height and width of the images, in pixels."""
     pairs: int = 3
-    """Rounds of A B."""
+    """Number of rounds, each of which times both once."""
     threads: int | None = None
-    """None takes torch's default."""
+    """Number of threads; None takes torch's default."""
     seed: int = 0
+    """Random seed of weights, images and augmentation."""
     weigh: Literal["acclimate", "torch-ttt"] | None = None
-    """Used by the benchmark itself: print the memory of one, and nothing else."""
+    """Used by the benchmark itself: print the peak memory of one of the two, and nothing else."""
     infer: bool = False
-    """With ``weigh``: only answer, without adapting."""
+    """With ``weigh``: run inference only, without adapting."""
     out: Path | None = None
-    """A JSON file."""
+    """JSON file for the result."""
 
 
 def adapter(classifier: nn.Module, twin: nn.Module, options: Options) -> Adapter:
-    """CTA with the batch's statistics alone, and the steps that are asked for."""
+    """CTA's adapter with the batch's statistics and the given number of steps."""
     bundle = Bundle(classifier, twin, Preprocessing(options.size), tuple(map(str, range(CLASSES))))
     settings = AdapterSettings(
         steps=options.steps, learning_rate=1e-4, normalisation="batch", seed=options.seed
@@ -59,7 +63,7 @@ def adapter(classifier: nn.Module, twin: nn.Module, options: Options) -> Adapter
 
 
 def engine(model: nn.Module, images: Tensor, options: Options) -> Callable[[Tensor], Tensor]:
-    """torch-ttt's engine as its documentation sets it up, with our steps and learning rate."""
+    """torch-ttt's engine, set up as in its documentation, with our steps and learning rate."""
     from torch_ttt.engine.ttt_pp_engine import TTTPPEngine
 
     settings = {"num_steps": options.steps, "lr": 1e-4, "optimizer_name": "adam"}
@@ -74,7 +78,7 @@ def engine(model: nn.Module, images: Tensor, options: Options) -> Callable[[Tens
 
 
 def runs(options: Options) -> tuple[dict[str, Callable[[Tensor], Tensor]], nn.Module, Tensor]:
-    """Both adapters of the same untrained model, the model, and images."""
+    """Adapters by name, all of the same untrained model; the model; and random images."""
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads or torch.get_num_threads())
     shape = (options.batch, 3, options.size, options.size)
@@ -90,26 +94,26 @@ def runs(options: Options) -> tuple[dict[str, Callable[[Tensor], Tensor]], nn.Mo
 
 
 def weigh(options: Options) -> None:
-    """Print the process' peak resident memory, in bytes, after one batch."""
-    found, twin, images = runs(options)
+    """Print the process's peak resident memory, in bytes, after one batch."""
+    adapters, twin, images = runs(options)
     if options.infer:
-        # The same plain float32 forward pass for both, after the same set-up.
+        # The same float32 forward pass for both, after each one's own set-up.
         with torch.inference_mode():
             twin(Preprocessing(options.size)(images).contiguous())
     else:
-        for run in found.values():
+        for run in adapters.values():
             run(images)
     print(json.dumps({"peak": _peak()}))
 
 
 def _peak() -> int:
-    # VmHWM belongs to this program; getrusage's ru_maxrss would include what started it.
+    # VmHWM is of this process only; getrusage's ru_maxrss would include the parent process.
     status = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
 def memory_above_inference(name: str, options: Options) -> dict[str, int]:
-    """Peak resident bytes of adapting, of inference alone, and the difference."""
+    """Peak resident memory of adapting and of inference, and their difference, in bytes."""
     peaks = {}
     for task, flag in (("adapting", "--no-infer"), ("inference", "--infer")):
         command = [sys.executable, __file__, "--weigh", name, flag]
@@ -123,14 +127,14 @@ def memory_above_inference(name: str, options: Options) -> dict[str, int]:
 
 
 def main(options: Options) -> None:
-    """Time both, then weigh both."""
+    """Compare throughput, then memory."""
     if options.weigh:
         return weigh(options)
-    found, _, images = runs(options)
+    adapters, _, images = runs(options)
     seconds = alternate(
-        {name: lambda number, run=run: run(images) for name, run in found.items()}, options.pairs
+        {name: lambda number, run=run: run(images) for name, run in adapters.items()}, options.pairs
     )
-    memory = {name: memory_above_inference(name, options) for name in found}
+    memory = {name: memory_above_inference(name, options) for name in adapters}
     faster = ratio(seconds, "torch-ttt", "acclimate")
     lighter = memory["acclimate"]["above"] / max(1, memory["torch-ttt"]["above"])
     print(f"{options.model}, batch {options.batch}, {options.steps} steps, {options.size} pixels")

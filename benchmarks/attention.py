@@ -1,8 +1,9 @@
-"""Attention of short sequences, forward and backward: torch's fused kernel against plain products.
+"""Attention on short sequences: torch's fused kernel against plain matrix products.
 
     python benchmarks/attention.py --out results/benchmarks/attention.json
 
-Timm's layer with and without ``fused_attn``, in turns, at the precision that adapters take here.
+Times forward and backward pass of timm's attention layer with and without ``fused_attn``,
+alternately, at the precision that adapters use on this machine.
 """
 
 from collections.abc import Callable
@@ -20,37 +21,40 @@ from acclimate.runtime.precision import autocast, resolve
 
 @dataclass(frozen=True)
 class Arguments:
-    """How much to time."""
+    """Shapes and number of rounds."""
 
     tokens: tuple[int, ...] = (17, 65, 197)
-    """Of a sequence: a quarter of 64 patches and all of them, with a class token; ViT's at 224."""
+    """Sequence lengths: 16, 64 and (ViT at 224 pixels) 196 patches, each with a class token."""
     images: int = 128
-    """Sequences that are worked on together."""
+    """Number of sequences per batch."""
     width: int = 192
-    """Channels of a token, in heads of 64."""
+    """Channels of a token; each attention head has 64."""
     pairs: int = 5
-    """Rounds."""
+    """Number of rounds."""
     seed: int = 0
+    """Random seed of weights and inputs."""
     out: Path | None = None
-    """Where the result is written."""
+    """JSON file for the result."""
 
 
 def main(arguments: Arguments) -> None:
-    """Time, print, write."""
+    """Time both at every sequence length, print the ratios, write the result."""
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(1)
-    device, found = torch.device("cpu"), {}
+    device, ratios = torch.device("cpu"), {}
     for tokens in arguments.tokens:
         runs = {name: one(arguments, tokens, name == "fused") for name in ("fused", "plain")}
         seconds = alternate(runs, arguments.pairs, process_time)
-        found[str(tokens)] = ratio(seconds, "fused", "plain")
-        print(f"{tokens} tokens: fused takes {describe(found[str(tokens)])} times as long as plain")
-    result = {"options": told(arguments), "precision": resolve("auto", device), "ratios": found}
+        ratios[str(tokens)] = ratio(seconds, "fused", "plain")
+        print(
+            f"{tokens} tokens: fused takes {describe(ratios[str(tokens)])} times as long as plain"
+        )
+    result = {"options": told(arguments), "precision": resolve("auto", device), "ratios": ratios}
     finish(result, arguments.seed, arguments.out)
 
 
 def one(arguments: Arguments, tokens: int, fused: bool) -> Callable[[int], None]:
-    """A pass of a layer, forward and backward."""
+    """A function that runs one forward and one backward pass of the layer."""
     layer = Attention(arguments.width, arguments.width // 64, qkv_bias=True)
     layer.fused_attn = fused
     x = torch.randn(arguments.images, tokens, arguments.width, requires_grad=True)

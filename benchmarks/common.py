@@ -1,4 +1,4 @@
-"""What every benchmark shares: alternated timing, the machine's description, the result file."""
+"""Helpers of all benchmarks: alternating timing, ratios, and bundles with random weights."""
 
 import statistics
 import time
@@ -25,12 +25,14 @@ def alternate(
     pairs: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each run, taken in turns (A B A B ...) so that a change of load hits all alike.
+    """Seconds of each run, timed alternately (A B A B ...), so that load affects all equally.
 
     Args:
-        runs: Called with the number of the round; one round before the first is not timed.
-        pairs: Rounds.
-        clock: ``time.process_time`` for work on one core does not count waiting for that core.
+        runs: Functions that are called with the index of the round, from 0. An additional round
+            before the first, with index -1, is not timed.
+        pairs: Number of rounds.
+        clock: Function that returns seconds. For work on one core, ``time.process_time`` excludes
+            the time spent waiting for that core.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(-1, pairs):
@@ -43,21 +45,21 @@ def alternate(
 
 
 def ratio(seconds: dict[str, list[float]], above: str, below: str) -> dict[str, float]:
-    """Median, least and greatest of the ratios round by round."""
+    """Median, minimum and maximum of the ratio of each round."""
     ratios = [a / b for a, b in zip(seconds[above], seconds[below])]
     return {"median": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)}
 
 
 def describe(values: dict[str, float]) -> str:
-    """A ratio as text."""
+    """A ratio as text: median (minimum to maximum)."""
     return f"{values['median']:.2f} ({values['least']:.2f} to {values['greatest']:.2f})"
 
 
 def random_bundle(model: str, recipe: str, size: int, seed: int) -> Bundle:
-    """A recipe's bundle with the published options and random weights: speed depends on neither."""
+    """A bundle with the recipe's published options and random weights, for timing."""
     torch.manual_seed(seed)
     row = RECIPES[recipe]
-    # As many images as TTT++ needs to tell how much the moments of a queue of them vary.
+    # Enough images for TTT++, which measures how much the moments of a queue of images vary.
     images = torch.randint(0, 256, (3 * 1024, 3, size, size), dtype=torch.uint8)
     source = SourceImages(images, Preprocessing(size))
     classifier = split(build(model, classes=CLASSES)).eval()

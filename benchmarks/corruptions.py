@@ -1,11 +1,11 @@
-"""The corruptions against the package imagecorruptions-imaug: time an image, and peak memory.
+"""The corruptions against the package imagecorruptions-imaug: time per image, and peak memory.
 
     python benchmarks/corruptions.py --out corruptions.json
 
-The package corrupts one image a call, always with ImageNet's constants; ours takes the whole batch
-and the constants of the images' size. It is given all cores by a process for each, and also timed
-in one process, as it is mostly used. Before the timing both corrupt a few images untimed, so that
-nothing is compiled or read within it.
+The package corrupts one image per call, always with ImageNet's constants; acclimate corrupts a
+whole batch, with the constants for the images' size. The package is timed with one process per
+core, and also in a single process, as it is mostly used. Both first corrupt a few images untimed,
+so that compiling and reading files are not part of the timing.
 """
 
 import ctypes
@@ -28,30 +28,31 @@ from acclimate.data.corruptions import CORRUPTIONS, PUBLISHED
 
 SPAWN = get_context("spawn")  # a forked process cannot use its parent's threads
 TARGETS = {32: 8, 224: 3}
-"""Ratio of the seconds of the 15 corruptions together, by the images' side."""
+"""Target ratio of the seconds of the 15 corruptions together, by the images' height."""
 MEMORY_TARGET = 8
-"""Peak memory beyond the images', in sizes of the batch as float32."""
+"""Target peak memory, without the input images, in multiples of the batch as float32."""
 
 
 @dataclass
 class Options:
-    """Time every corruption at severity 5 on random smooth images with some noise."""
+    """Time every corruption at severity 5 on smooth random images with some noise."""
 
     sizes: tuple[int, ...] = (32, 224)
-    """Sides of the images, in pixels."""
+    """Height and width of the images, in pixels."""
     counts: tuple[int, ...] = (2000, 64)
-    """Images of each size."""
+    """Number of images of each size."""
     pairs: int = 3
-    """Rounds of A B C."""
+    """Number of rounds, each of which times all three once."""
     seed: int = 0
+    """Random seed of images and corruptions."""
     out: Path | None = None
-    """A JSON file."""
+    """JSON file for the result."""
 
 
 def pictures(size: int, count: int, seed: int) -> torch.Tensor:
-    """uint8 ``[count, 3, size, size]``: smooth, as photographs are, with a little noise.
+    """Random uint8 images ``[count, 3, size, size]``: smooth, like photographs, with some noise.
 
-    In the memory layout in which `acclimate.data.load` gives images.
+    They have the memory layout of the images from `acclimate.data.load`.
     """
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 8, 8, generator=generator)
@@ -62,13 +63,13 @@ def pictures(size: int, count: int, seed: int) -> torch.Tensor:
 
 
 def theirs(images: np.ndarray, name: str) -> None:
-    """The package on one image after another."""
+    """Corrupt one image after another with the package."""
     for image in images:
         package_corrupt(image, corruption_name=name, severity=5)
 
 
 def compare(name: str, images: torch.Tensor, pool: Pool, options: Options) -> dict:
-    """Seconds of ours, the package's in one process, and the package's on all cores."""
+    """Time acclimate, the package in one process, and the package on all cores."""
     pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
     parts = np.array_split(pixels, 4 * os.cpu_count())
     pool.starmap(theirs, [(part[:1], name) for part in parts])
@@ -90,15 +91,15 @@ def compare(name: str, images: torch.Tensor, pool: Pool, options: Options) -> di
 
 
 def peak_memory(name: str, size: int, count: int, seed: int) -> float:
-    """Peak resident memory of corrupting a batch, beyond what there was, in float batches.
+    """Additional peak resident memory of corrupting a batch, in multiples of it as float32.
 
-    To be run in a process other than the timings'. The result itself, uint8, is part of it.
+    Run it in another process than the timings. The uint8 result is included.
     """
     images = pictures(size, count, seed)
-    corrupt(images[:1], name, 5)  # tables and textures are made once
+    corrupt(images[:1], name, 5)  # computes the tables and textures, which are cached
     status = Path("/proc/self/status")
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not to be used again
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what there is now
+    ctypes.CDLL(None).malloc_trim(0)  # returns freed memory, so that using it again counts
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current value
 
     def kibibytes(field: str) -> int:
         (line,) = [line for line in status.read_text().splitlines() if line.startswith(field)]

@@ -1,4 +1,4 @@
-"""Per-core throughput of `acclimate.views.simclr_views` against torchvision's pipeline on PIL."""
+"""Throughput per core of `acclimate.views.simclr_views` against torchvision's pipeline on PIL."""
 
 import time
 from dataclasses import dataclass
@@ -18,21 +18,22 @@ TARGET = 4
 
 @dataclass
 class Options:
-    """Time views of random images on one core."""
+    """Time the views of random images on one core."""
 
     sizes: tuple[int, ...] = (32, 64, 224)
-    """Sides of the images, in pixels."""
+    """Height and width of the images, in pixels."""
     pairs: int = 9
-    """Rounds of A B."""
+    """Number of rounds, each of which times both once."""
     pixels: int = 2**18
-    """Of all images of a round together, so that every size takes about as long."""
+    """Total number of pixels per round, so that every size takes about the same time."""
     seed: int = 0
+    """Random seed of images and views."""
     out: Path | None = None
-    """A JSON file."""
+    """JSON file for the result."""
 
 
 def pil_pipeline(size: int) -> transforms.Compose:
-    """The pipeline of most SimCLR code, with the same ranges and probabilities as ours."""
+    """The pipeline of most SimCLR implementations, with our ranges and probabilities."""
     return transforms.Compose(
         [
             transforms.RandomResizedCrop(size, scale=(0.2, 1)),
@@ -45,19 +46,19 @@ def pil_pipeline(size: int) -> transforms.Compose:
 
 
 def compare(size: int, options: Options) -> dict:
-    """Seconds a view of both, and their ratio, at one size."""
+    """Seconds per view of both, and their ratio, at one size."""
     count = max(2, options.pixels // size**2)
-    # Smooth images: noise alone would be unlike any photograph for the resampling.
+    # Smooth images, like photographs; the time of resampling may depend on the content.
     coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(options.seed))
     images = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")
     pictures = [transforms.ToPILImage()(image) for image in images]
     pipeline, index = pil_pipeline(size), torch.arange(count)
 
-    def ours(number: int) -> torch.Tensor:
-        drawn = key(options.seed, number)
-        return simclr_views(images, SimCLRViews(), key=drawn, index=index, count=2)
+    def ours(round_index: int) -> torch.Tensor:
+        views_key = key(options.seed, round_index)
+        return simclr_views(images, SimCLRViews(), key=views_key, index=index, count=2)
 
-    def theirs(number: int) -> torch.Tensor:
+    def theirs(round_index: int) -> torch.Tensor:
         return torch.stack([pipeline(picture) for _ in range(2) for picture in pictures])
 
     seconds = alternate({"pil": theirs, "ours": ours}, options.pairs, time.process_time)
@@ -66,7 +67,7 @@ def compare(size: int, options: Options) -> dict:
 
 
 def main(options: Options) -> None:
-    """Compare at every size."""
+    """Compare both at every size."""
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     rows = [compare(size, options) for size in options.sizes]

@@ -1,8 +1,8 @@
-"""Cells an hour that a grid measures with two single-threaded workers, over those with one.
+"""Throughput of a grid with two single-threaded workers against one, in cells per hour.
 
-Each round runs the whole of `run_bench` in an empty folder, one number of workers after the other:
-processes are started, speeds are probed, cells are measured, the store is written. With the same
-weights and seeds the accuracies must be the same too.
+Each round runs `run_bench` in an empty folder with each number of workers. The timing includes
+starting processes, measuring speeds, measuring cells, and writing results. The accuracies must not
+depend on the number of workers.
 """
 
 import tempfile
@@ -29,23 +29,26 @@ TARGET = 1.6
 
 @dataclass
 class Options:
-    """Run one grid with one worker and with several, in turns."""
+    """Run the same grid with one worker and with several, alternately."""
 
     model: str = "acclimate:resnet14-w32"
+    """Architecture, as for `acclimate.build`."""
     methods: tuple[str, ...] = ("source", "ptbn", "tent", "tipi", "aligned-bn", "cta")
+    """Methods of the grid."""
     images: int = 256
-    """Test images under each of the 15 corruptions."""
+    """Number of test images for each of the 15 corruptions."""
     workers: int = 2
-    """Compared with one."""
+    """Number of workers to compare with one."""
     pairs: int = 3
-    """Rounds of A B."""
+    """Number of rounds, each of which times both once."""
     seed: int = 0
+    """Random seed of weights, order, corruption and views."""
     out: Path | None = None
-    """A JSON file."""
+    """JSON file for the result."""
 
 
 def main(options: Options) -> None:
-    """Time, compare the answers, show the ratio."""
+    """Time both, compare the accuracies, print the ratio."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
@@ -53,12 +56,12 @@ def main(options: Options) -> None:
         untrained("cta", options.model, 32).save(bundle)
         grid = Grid(PUBLISHED, methods=options.methods, seeds=(options.seed,))
         bench = Bench(grid, {"bundle": bundle}, partial(images, options.images))
-        found: dict[int, list[Cell]] = {}
+        cells: dict[int, list[Cell]] = {}
 
         def run(workers: int) -> Callable[[int], None]:
-            def whole(number: int) -> None:
-                out = Path(folder) / f"{workers}-{number}"
-                found[workers], errors = run_bench(bench, out, engine=processes(workers))
+            def whole(round_index: int) -> None:
+                out = Path(folder) / f"{workers}-{round_index}"
+                cells[workers], errors = run_bench(bench, out, engine=processes(workers))
                 if errors:
                     raise SystemExit(f"{errors[0][0]}: {errors[0][1]}")
 
@@ -66,19 +69,19 @@ def main(options: Options) -> None:
 
         counts = (1, options.workers)
         seconds = alternate({str(count): run(count) for count in counts}, options.pairs)
-    one, several = ([cell.accuracy for cell in found[count]] for count in counts)
+    one, several = ([cell.accuracy for cell in cells[count]] for count in counts)
     if one != several:
         raise SystemExit("the accuracies depend on the number of workers")
     gain = ratio(seconds, "1", str(options.workers))
     hourly = {n: [3600 * len(one) / s for s in times] for n, times in seconds.items()}
     print(f"{options.workers} workers over 1: {describe(gain)}, target {TARGET}")
-    print({n: [round(rate) for rate in rates] for n, rates in hourly.items()}, "cells an hour")
+    print({n: [round(rate) for rate in rates] for n, rates in hourly.items()}, "cells per hour")
     result = {"seconds": seconds, "cells": len(one), "ratio": gain, "target": TARGET}
     finish({"options": told(options), **result}, options.seed, options.out)
 
 
 def images(count: int) -> LabelledImages:
-    """Test images, evenly spaced."""
+    """Evenly spaced test images."""
     return subset(load("fashion-mnist-mini", "test"), count)
 
 

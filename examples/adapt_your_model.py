@@ -1,4 +1,4 @@
-"""From a network that you have to one that adapts: align it, then let it meet a shifted stream.
+"""Turn your own classifier into one that adapts: align it, then run it on a shifted stream.
 
 Run: python examples/adapt_your_model.py [--quick]
 """
@@ -16,7 +16,7 @@ from acclimate.source.presets import PRESETS, with_epochs
 
 
 def your_network() -> nn.Module:
-    """Stands for the network that you have: any that ends in a linear layer."""
+    """A stand-in for your network, which can be any that ends in a linear layer."""
     layers: list[nn.Module] = []
     for channels_in, channels_out in ((3, 16), (16, 32), (32, 64)):
         layers += [nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1)]
@@ -25,19 +25,19 @@ def your_network() -> nn.Module:
 
 
 def train(network: nn.Module, data, preprocessing: Preprocessing, epochs: int) -> None:
-    """Stands for how you trained it. acclimate has no part in this."""
+    """A stand-in for your own training, which does not use acclimate."""
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(epochs):
-        for numbers in torch.randperm(len(data.images)).split(64):
-            logits = network(preprocessing(data.images[numbers]))
+        for index in torch.randperm(len(data.images)).split(64):
+            logits = network(preprocessing(data.images[index]))
             optimizer.zero_grad()
-            cross_entropy(logits, data.labels[numbers]).backward()
+            cross_entropy(logits, data.labels[index]).backward()
             optimizer.step()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="seconds, and poor accuracy")
+    parser.add_argument("--quick", action="store_true", help="run in seconds, with poor accuracy")
     quick = parser.parse_args().quick
     torch.manual_seed(0)
 
@@ -48,7 +48,7 @@ def main() -> None:
     network = your_network()
     train(network, source, preprocessing, epochs=1 if quick else 5)
 
-    # Before deployment: no labels from here on.
+    # Before deployment: alignment, which uses no labels.
     bundle = acclimate.align(
         network,
         source_images,
@@ -57,16 +57,17 @@ def main() -> None:
         settings=with_epochs(PRESETS["small"], 1 if quick else 5),
     )
 
-    # Deployed: images arrive in batches, and something has happened to them.
-    print(f"{'shift':<16}{'frozen':>8}{'adapted':>9}   % right")
+    # At deployment: images arrive in batches, under several corruptions.
+    print(f"{'shift':<16}{'frozen':>8}{'adapted':>9}   accuracy in %")
     for name, severity in (("none", 0), ("gaussian_noise", 5), ("contrast", 5)):
         stream = corrupt(test_images, name, severity) if severity else test_images
         frozen, adapter = acclimate.Adapter(bundle, "source"), acclimate.Adapter(bundle)
-        right = {}
-        for who, model in (("frozen", frozen), ("adapted", adapter)):
-            answers = torch.cat([model(batch).argmax(1) for batch in stream.split(128)])
-            right[who] = 100 * (answers == target.labels[kept]).float().mean().item()
-        print(f"{name:<16}{right['frozen']:>8.1f}{right['adapted']:>9.1f}")
+        accuracy = {}
+        for name_of_model, model in (("frozen", frozen), ("adapted", adapter)):
+            predictions = torch.cat([model(batch).argmax(1) for batch in stream.split(128)])
+            correct = predictions == target.labels[kept]
+            accuracy[name_of_model] = 100 * correct.float().mean().item()
+        print(f"{name:<16}{accuracy['frozen']:>8.1f}{accuracy['adapted']:>9.1f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A method of your own, from its loss to an adapter: is this image upside down?
+"""A method of your own, from its loss to an adapter: predict whether an image is upside down.
 
 Run: python examples/new_method.py [--quick]
 """
@@ -20,7 +20,7 @@ from acclimate.views import shifted_crop
 
 
 class UpsideDown(Objective):
-    """Tell images from the same images upside down."""
+    """Classify whether an image is upright or upside down."""
 
     def __init__(self, model, preprocessing, *, padding=2):
         super().__init__()
@@ -43,7 +43,7 @@ METHODS["upside-down"] = Method("", "", "upside-down", learning, objective=Upsid
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="seconds, and poor accuracy")
+    parser.add_argument("--quick", action="store_true", help="run in seconds, with poor accuracy")
     quick = parser.parse_args().quick
     source = subset(load("fashion-mnist-mini", "train"), 1000 if quick else 10_000)
     test = subset(load("fashion-mnist-mini", "test"), 200 if quick else 2000)
@@ -53,6 +53,6 @@ if __name__ == "__main__":
     noisy, accuracy = corrupt(test.images, "gaussian_noise", 5), []
     for name in ("source", "ptbn", "upside-down"):
         adapter = acclimate.Adapter(bundle, name)
-        answers = torch.cat([adapter(batch).argmax(1) for batch in noisy.split(100)])
-        accuracy.append(100 * (answers == test.labels).float().mean().item())
-    print("frozen {:.1f}, batch statistics {:.1f}, adapted {:.1f} % right".format(*accuracy))
+        predictions = torch.cat([adapter(batch).argmax(1) for batch in noisy.split(100)])
+        accuracy.append(100 * (predictions == test.labels).float().mean().item())
+    print("frozen {:.1f}, batch statistics {:.1f}, adapted {:.1f} % correct".format(*accuracy))

@@ -1,7 +1,7 @@
-"""An adapter that remembers, over a stream whose shift changes, with a way back.
+"""An adapter without reset on a stream whose shift changes, with a fallback after failed steps.
 
 Run: python examples/stream.py [--quick] [--bundle quickstart/bundle] [--learning-rate 1e-5]
-Without a bundle a small one is trained first. An absurd learning rate shows the fallback.
+Without --bundle, a small one is trained first. A very large learning rate triggers the fallback.
 """
 
 import argparse
@@ -18,40 +18,42 @@ SHIFTS = [Shift("none", 0), Shift("contrast", 5), Shift("gaussian_noise", 5), Sh
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="seconds, and poor accuracy")
-    parser.add_argument("--bundle", help="of fashion-mnist-mini, as acclimate quickstart makes it")
+    parser.add_argument("--quick", action="store_true", help="run in seconds, with poor accuracy")
+    parser.add_argument(
+        "--bundle", help="bundle for fashion-mnist-mini, such as that of acclimate quickstart"
+    )
     parser.add_argument("--learning-rate", type=float, default=1e-5)
-    given = parser.parse_args()
+    options = parser.parse_args()
 
-    test = subset(load("fashion-mnist-mini", "test"), 64 if given.quick else 512)
-    if given.bundle:
-        bundle = acclimate.Bundle.load(given.bundle)
+    test = subset(load("fashion-mnist-mini", "test"), 64 if options.quick else 512)
+    if options.bundle:
+        bundle = acclimate.Bundle.load(options.bundle)
     else:
-        source = subset(load("fashion-mnist-mini", "train"), 256 if given.quick else 2500)
-        settings = with_epochs(PRESETS["small"], 1 if given.quick else 5)
+        source = subset(load("fashion-mnist-mini", "train"), 256 if options.quick else 2500)
+        settings = with_epochs(PRESETS["small"], 1 if options.quick else 5)
         bundle = acclimate.train("cta", "acclimate:resnet8", source, settings, Run())
 
-    settings = replace(METHODS["cta"].settings, reset="never", learning_rate=given.learning_rate)
+    settings = replace(METHODS["cta"].settings, reset="never", learning_rate=options.learning_rate)
     adapter = acclimate.Adapter(bundle, "cta", settings)
     frozen = acclimate.Adapter(bundle, "source")
     good = adapter.snapshot()
-    fallbacks, scores = 0, []
-    # Every image once under each shift. The labels stay here, for the score alone.
-    for batch in streams.continual(test.images, SHIFTS, batch=32 if given.quick else 64):
+    fallbacks, accuracies = 0, []
+    # Every image once under each shift. Labels are used only to compute the accuracy.
+    for batch in streams.continual(test.images, SHIFTS, batch=32 if options.quick else 64):
         images, shift = batch.images, batch.shifts[0].corruption
         logits = adapter(images)
         if adapter.refused > good.refused:
-            # Something was not finite: answer as without adapting, keep what was learned before.
+            # A loss or gradient was not finite: predict with the frozen model, restore the weights.
             logits = frozen(images)
             adapter.restore(good)
             fallbacks += 1
         else:
             good = adapter.snapshot()
-        right = (logits.argmax(1) == test.labels[batch.numbers]).float().mean().item()
-        scores.append(right)
-        changed = (logits.argmax(1) != frozen(images).argmax(1)).float().mean().item()
-        print(f"{shift:<16}{100 * right:5.1f} % right, {100 * changed:5.1f} % changed by adapting")
-    print(f"mean {100 * sum(scores) / len(scores):.1f} % right, {fallbacks} fallbacks")
+        correct = 100 * (logits.argmax(1) == test.labels[batch.numbers]).float().mean().item()
+        accuracies.append(correct)
+        changed = 100 * (logits.argmax(1) != frozen(images).argmax(1)).float().mean().item()
+        print(f"{shift:<16}{correct:5.1f} % correct, {changed:5.1f} % changed by adapting")
+    print(f"mean {sum(accuracies) / len(accuracies):.1f} % correct, {fallbacks} fallbacks")
 
 
 if __name__ == "__main__":

@@ -240,7 +240,7 @@ BAD = {
     "standard deviation 0": (align("--std", "0", "1", "1"), "preprocessing"),
     "a network of another image size": (
         align(*ONE, model="timm:vit_tiny_patch16_224", weights=None),
-        "no images of 16 pixels",
+        "does not accept images of 16 pixels",
     ),
     # Corrupting
     "corrupt without saying into what": (corrupt(out=None), "--out .* --preview"),

@@ -57,7 +57,7 @@ def test_train_info_and_adapt(trained, data, tmp_path, capsys, monkeypatch, meth
         ("ttt-mae", [], "needs timm's VisionTransformer"),
         ("tttpp", [], "must observe 3072 source images, not 40"),
         ("ttt", ["--weight", "-1"], "weight must be a finite number"),
-        ("ttt", ["--joint.epochs", "-1"], "joint.epochs must be a whole number"),
+        ("ttt", ["--joint.epochs", "-1"], "joint.epochs must be an integer"),
     ],
 )
 def test_train_refuses_in_one_sentence_and_leaves_nothing(

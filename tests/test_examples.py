@@ -57,7 +57,7 @@ def test_adapt_your_model_compares_with_the_frozen_network():
 
 def test_new_method_adapts_by_its_own_task():
     (line,) = run("new_method.py").splitlines()
-    words = r"frozen (\S+), batch statistics (\S+), adapted (\S+) % right"
+    words = r"frozen (\S+), batch statistics (\S+), adapted (\S+) % correct"
     assert percents(" ".join(re.fullmatch(words, line).groups()))[2] > 25  # guessing: 10
 
 

@@ -1,4 +1,4 @@
-"""Classifiers: build one by name, split any into encoder and linear head, tap any layer."""
+"""Build a classifier by name, split a network into encoder and linear head, tap any layer."""
 
 from acclimate.backbones.classifier import Classifier
 from acclimate.backbones.forms import FORMS, projected

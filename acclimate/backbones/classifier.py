@@ -1,4 +1,4 @@
-"""A classifier in two parts: an encoder that makes features and a linear head that reads them."""
+"""A classifier in two parts: an encoder that computes features, and a linear head on top."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,10 +8,16 @@ from torch.nn.functional import linear
 class Classifier(nn.Module):
     """An encoder and the linear head on top of it.
 
+    ```python
+    classifier = acclimate.build("acclimate:resnet26", classes=10).eval()
+    features = classifier.encoder(images)  # [batch, classifier.feature_dim]
+    logits = classifier.head(features)  # [batch, 10], the same as classifier(images)
+    ```
+
     Attributes:
         encoder: Maps normalised images ``[batch, 3, height, width]`` to features ``[batch, dim]``.
-            Where several classifiers share one head side by side it has an attribute ``parts``,
-            their number, and gives their features one behind the other.
+            An encoder that combines several networks (ReC-TTT) has an attribute ``parts``, their
+            number, and returns their features concatenated.
         head: Maps features to logits ``[batch, classes]``.
     """
 
@@ -23,19 +29,19 @@ class Classifier(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch classes"]:
-        """The logits of images that are already normalised."""
+        """Logits of images that are already normalised."""
         return self.head(self.encoder(images))
 
     def votes(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> tuple[Float[Tensor, "batch classes"], ...]:
-        """The logits of each classifier inside, which sum to this one's; most have only one."""
+        """Logits of each combined classifier, which sum to this one's; mostly there is only one."""
         return self.votes_of(self.encoder(images))
 
     def votes_of(
         self, features: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch classes"], ...]:
-        """As `votes`, from the encoder's features."""
+        """The same as `votes`, from features that the encoder has already computed."""
         parts = getattr(self.encoder, "parts", 1)
         bias = None if self.head.bias is None else self.head.bias / parts
         columns = self.head.weight.chunk(parts, dim=1)
@@ -43,10 +49,10 @@ class Classifier(nn.Module):
 
     @property
     def feature_dim(self) -> int:
-        """How many features the encoder gives per image."""
+        """Number of features per image."""
         return self.head.in_features
 
     @property
     def num_classes(self) -> int:
-        """How many classes the head tells apart."""
+        """Number of classes, which is the number of outputs of the head."""
         return self.head.out_features

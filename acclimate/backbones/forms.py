@@ -1,4 +1,4 @@
-"""What a method makes of a classifier before anything is trained."""
+"""The architectures that methods derive from a classifier before training."""
 
 import copy
 from collections import OrderedDict
@@ -11,16 +11,23 @@ from acclimate.backbones.siamese import siamese
 
 
 def plain(classifier: Classifier) -> Classifier:
-    """The classifier as it is."""
+    """The classifier unchanged."""
     return classifier
 
 
 def projected(classifier: Classifier, head: nn.Linear | None = None) -> Classifier:
-    """h'∘(π∘g) with g a copy of the encoder, π the identity and h' a copy of a head (CTA).
+    """The classifier h'∘(π∘g): a copy g of the encoder, a linear projector π, a head h' (CTA).
+
+    π is initialised to the identity and h' to a copy of the head, so that the result computes the
+    same logits as the classifier.
+
+    ```python
+    twin = projected(acclimate.split(network))
+    ```
 
     Args:
-        classifier: Its encoder is copied.
-        head: Copied in place of the classifier's own.
+        classifier: The classifier whose encoder is copied.
+        head: The head that is copied; None takes the classifier's own.
     """
     head = head or classifier.head
     projector = nn.Linear(head.in_features, head.in_features)
@@ -36,4 +43,4 @@ FORMS: dict[str, Callable[[Classifier], Classifier]] = {
     "projected": projected,
     "siamese": siamese,
 }
-"""Every form by its name."""
+"""The function that builds each form, by the form's name in a recipe."""

@@ -1,4 +1,4 @@
-"""Classifiers by name: our own, torchvision's and timm's, with weights from a file or none."""
+"""Build classifiers by name: acclimate's own, torchvision's and timm's."""
 
 import difflib
 import re
@@ -12,7 +12,7 @@ from acclimate.backbones.vit import vit
 from acclimate.backbones.weights import load_into, number_of_classes, read_weights
 from acclimate.errors import InputError, unknown_name
 
-Constructor = Callable[[int], nn.Module]  # from the number of classes
+Constructor = Callable[[int], nn.Module]  # takes the number of classes
 
 OWN_NAME = re.compile(r"(resnet|preact)(\d{1,9})(?:-w(\d{1,9}))?(?:-(bn|gn))?")
 VIT_NAME = re.compile(r"vit(\d{1,9})-w(\d{1,9})-p(\d{1,9})")
@@ -31,36 +31,42 @@ IMAGENET_CLASSES = 1000
 
 
 def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.Module:
-    """Build a classifier by its name; nothing is ever downloaded.
+    """Build a classifier by its name. Nothing is downloaded.
+
+    ```python
+    network = acclimate.build("acclimate:resnet26-w32", classes=10)
+    trained = acclimate.build("timm:resnet50", classes=None, weights=Path("my.safetensors"))
+    ```
 
     Args:
         name: ``acclimate:resnet26`` (depth 6n + 2, then optionally ``-w32`` for the width and
             ``-gn`` or ``-bn`` for the norm), ``acclimate:preact26``, ``acclimate:resnet50-cifar``,
-            ``acclimate:resnet50-imagenet``, ``acclimate:vit6-w192-p4`` (depth, width and patch),
-            ``torchvision:NAME`` or ``timm:NAME``.
-        classes: Outputs of the head. None takes the number from ``weights``; without weights,
-            torchvision's and timm's models then have ImageNet's 1000.
+            ``acclimate:resnet50-imagenet``, ``acclimate:vit6-w192-p4`` (depth, width and patch
+            size), ``torchvision:NAME`` or ``timm:NAME``.
+        classes: Number of outputs of the head. None takes the number from ``weights``; without
+            weights, a torchvision or timm model then has ImageNet's 1000 classes.
         weights: A .safetensors file with every parameter and buffer of this classifier. Without
             it the weights are random.
 
     Returns:
-        The classifier, in training mode; one of ours is a `Classifier`, `split` makes one of any.
+        The classifier, in training mode. An ``acclimate:`` model is a `Classifier`; `split` turns
+        any other into one.
 
     Raises:
-        InputError: an unknown name, a depth, width or number of classes that cannot be built, or
-            weights that cannot be read or do not fit.
+        InputError: the name is unknown; the depth, the width or the number of classes is out of
+            range; or the weights cannot be read or do not fit.
     """
     construct = _constructor(name)
     if classes is None and weights is None and name.startswith("acclimate:"):
-        raise InputError(f"{name} needs a number of classes or a file with weights.")
+        raise InputError(f"{name} needs a number of classes; give one, or a file with weights.")
     if classes is not None and classes < 2:
         raise InputError(f"a classifier needs at least 2 classes, not {classes}.")
     if weights is None:
         return construct(classes or IMAGENET_CLASSES)
     tensors = read_weights(Path(weights))
     model = construct(classes or IMAGENET_CLASSES)
-    if classes is None and (found := number_of_classes(tensors, model, IMAGENET_CLASSES)):
-        model = construct(found)
+    if classes is None and (trained := number_of_classes(tensors, model, IMAGENET_CLASSES)):
+        model = construct(trained)
     load_into(model, tensors, Path(weights))
     return model
 
@@ -81,7 +87,7 @@ def _constructor(name: str) -> Constructor:
         *(f"torchvision:{model}" for model in models.list_models(module=models)),
         *(f"timm:{model}" for model in timm.list_models()),
     ]
-    # Over a thousand names: only the nearest help.
+    # There are over a thousand names: list only the nearest.
     near = [full for full in known if full.endswith(f":{name}")]
     near = near or difflib.get_close_matches(name, known, n=8, cutoff=0)
     raise unknown_name("model", name, near)
@@ -92,9 +98,9 @@ def _own(name: str) -> Constructor | None:
         return lambda classes: resnet50(classes=classes, stem="cifar")
     if name == "resnet50-imagenet":
         return lambda classes: resnet50(classes=classes, stem="imagenet")
-    if name == "resnet50":  # 50 = 6n + 2 too: a narrow CIFAR ResNet, which few would expect
+    if name == "resnet50":  # 50 is also 6n + 2: the name could mean a CIFAR ResNet
         raise InputError(
-            "acclimate:resnet50 is ambiguous: say acclimate:resnet50-cifar or "
+            "acclimate:resnet50 is ambiguous: choose acclimate:resnet50-cifar or "
             "acclimate:resnet50-imagenet (bottlenecks), or acclimate:resnet50-w16 (depth 6n + 2)."
         )
     if match := VIT_NAME.fullmatch(name):
@@ -113,7 +119,7 @@ def _own(name: str) -> Constructor | None:
     )
 
 
-# Imported where they are used: together they would be half of the time that acclimate starts in.
+# Imported where they are used: importing both takes half of the start-up time.
 def _torchvision(name: str) -> Constructor | None:
     from torchvision import models
 

@@ -1,7 +1,7 @@
-"""Residual networks: the CIFAR family of depth 6n+2, and ResNet-50 with two stems.
+"""Residual networks: the CIFAR family of depth 6n + 2, and ResNet-50 with two stems.
 
-An encoder of the CIFAR family is ``nn.Sequential(stem, stages, tail)`` with three stages, so that
-a method can branch off after ``encoder.stages[1]`` or tap any stage.
+An encoder of the CIFAR family is ``nn.Sequential(stem, stages, tail)`` with three stages: a method
+can branch off after ``encoder.stages[1]`` or tap any stage.
 """
 
 from collections import OrderedDict
@@ -18,11 +18,15 @@ from acclimate.runtime.precision import at_least_float32
 
 Norm = Literal["batch", "group"]
 GROUPS = 8
-DEEPEST = 1202  # the deepest of He et al. 2016
+DEEPEST = 1202  # the deepest network in He et al. 2016
 
 
 def resnet(depth: int, *, classes: int, width: int = 16, norm: Norm = "batch") -> Classifier:
-    """The CIFAR ResNet (He et al. 2016, § 4.2), with projection shortcuts.
+    """The CIFAR ResNet (He et al. 2016, § 4.2), with projection shortcuts and random weights.
+
+    ```python
+    logits = resnet(26, classes=10, width=32)(images)  # [batch, 10]
+    ```
 
     Args:
         depth: 6n + 2, with n blocks of two convolutions in each of three stages.
@@ -31,23 +35,27 @@ def resnet(depth: int, *, classes: int, width: int = 16, norm: Norm = "batch") -
         norm: Batch norm, or group norm with 8 groups.
 
     Raises:
-        InputError: a depth that is not 6n + 2, or a width out of range.
+        InputError: the depth is not 6n + 2, or the width is out of range.
     """
     _check(depth, width, norm)
     stem = nn.Sequential(_conv3x3(3, width), _norm(norm, width), nn.ReLU(inplace=True))
     classifier = _assemble(stem, PostActivationBlock, [], depth, classes, width, norm)
     for module in classifier.modules():
         if isinstance(module, PostActivationBlock):
-            # Every block starts as its shortcut (Goyal et al. 2017, § 5.1).
+            # The residual branch starts at zero (Goyal et al. 2017, § 5.1).
             nn.init.zeros_(module.norm2.weight)
     return classifier
 
 
 def preact_resnet(depth: int, *, classes: int, width: int = 16, norm: Norm = "group") -> Classifier:
-    """The pre-activation CIFAR ResNet (He et al. 2016b) of TTT (Sun et al. 2020).
+    """The pre-activation CIFAR ResNet (He et al. 2016b) of TTT (Sun et al. 2020), random weights.
 
-    Where the shape changes the shortcut is average-pooled and its new channels are zero. TTT's own
-    model is depth 26, width 16, group norm with 8 groups.
+    ```python
+    logits = preact_resnet(26, classes=10)(images)  # [batch, 10]
+    ```
+
+    Where the shape changes, the shortcut is average-pooled and its new channels are zero. TTT's
+    own model has depth 26, width 16, and group norm with 8 groups.
 
     Args:
         depth: 6n + 2, with n blocks of two convolutions in each of three stages.
@@ -56,7 +64,7 @@ def preact_resnet(depth: int, *, classes: int, width: int = 16, norm: Norm = "gr
         norm: Batch norm, or group norm with 8 groups.
 
     Raises:
-        InputError: a depth that is not 6n + 2, or a width out of range.
+        InputError: the depth is not 6n + 2, or the width is out of range.
     """
     _check(depth, width, norm)
     last = [_norm(norm, 4 * width), nn.ReLU(inplace=True)]
@@ -67,10 +75,14 @@ def preact_resnet(depth: int, *, classes: int, width: int = 16, norm: Norm = "gr
 def resnet50(*, classes: int, stem: Literal["cifar", "imagenet"] = "imagenet") -> Classifier:
     """ResNet-50 as in torchvision, with random weights.
 
+    ```python
+    logits = resnet50(classes=10, stem="cifar")(images)  # [batch, 10]
+    ```
+
     Args:
         classes: Outputs of the head.
-        stem: ``imagenet`` is a strided 7x7 convolution and a max-pool; ``cifar`` is a 3x3
-            convolution alone, which keeps the resolution of small images.
+        stem: ``imagenet`` is a strided 7x7 convolution and max pooling; ``cifar`` is a single 3x3
+            convolution, which keeps the resolution of small images.
     """
     from torchvision import models
 
@@ -85,7 +97,7 @@ def resnet50(*, classes: int, stem: Literal["cifar", "imagenet"] = "imagenet") -
 
 
 class PostActivationBlock(nn.Module):
-    """conv, norm, relu, conv, norm; add the shortcut; relu."""
+    """Residual block: conv, norm, ReLU, conv, norm; add the shortcut; ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm):
         super().__init__()
@@ -100,14 +112,14 @@ class PostActivationBlock(nn.Module):
             self.shortcut = nn.Sequential(projection, _norm(norm, channels_out))
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
-        """One residual step."""
+        """Add the residual branch to the shortcut."""
         residual = self.relu(self.norm1(self.conv1(x)))
         residual = self.norm2(self.conv2(residual))
         return self.relu(self.shortcut(x) + residual)
 
 
 class PreActivationBlock(nn.Module):
-    """norm, relu, conv, norm, relu, conv; add the shortcut."""
+    """Residual block: norm, ReLU, conv, norm, ReLU, conv; add the shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm):
         super().__init__()
@@ -121,28 +133,28 @@ class PreActivationBlock(nn.Module):
             self.shortcut = PooledShortcut(channels_out - channels_in, stride)
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
-        """One residual step."""
+        """Add the residual branch to the shortcut."""
         residual = self.conv1(self.relu(self.norm1(x)))
         residual = self.conv2(self.relu(self.norm2(residual)))
         return self.shortcut(x) + residual
 
 
 class Projection(nn.Conv2d):
-    """A strided 1x1 convolution, as one without stride on the pixels that it looks at.
+    """A strided 1x1 convolution, computed as subsampling followed by a convolution of stride 1.
 
-    oneDNN 3.12's backward pass of the strided one writes outside its memory where 8 channels come
-    in, in channels_last, from an odd number of images, on two threads.
+    oneDNN 3.12's backward pass of the strided convolution writes outside its memory for 8 input
+    channels in channels_last, an odd number of images, and two threads.
     """
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
         """Project every stride-th pixel."""
-        # Pooled from single pixels, not sliced: a slice's gradient is not in channels_last, and
-        # whatever meets it on its way down the network is then several times slower.
+        # Subsampled by average pooling with a 1x1 window, not by slicing: a slice's gradient is
+        # not in channels_last, which makes the rest of the backward pass several times slower.
         return conv2d(avg_pool2d(x, 1, self.stride), self.weight)
 
 
 class MeanOfPixels(nn.Module):
-    """Global average pooling that keeps channels_last on the way back."""
+    """Global average pooling whose backward pass keeps channels_last."""
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c"]:
         """The mean over positions."""
@@ -150,9 +162,9 @@ class MeanOfPixels(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm that computes in at least float32 and gives what it takes.
+    """Group norm that computes in at least float32 and returns the dtype of its input.
 
-    Under bf16 autocast a CPU's own kernel for channels_last is several times slower than this.
+    Under bf16 autocast, torch's CPU kernel for channels_last is several times slower than this.
     """
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
@@ -162,7 +174,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class PooledShortcut(nn.Module):
-    """Average pooling, then channels of zeros: a shortcut without parameters."""
+    """A shortcut without parameters: average pooling, then additional channels of zeros."""
 
     def __init__(self, new_channels: int, stride: int):
         super().__init__()
@@ -170,8 +182,8 @@ class PooledShortcut(nn.Module):
         self.stride = stride
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
-        """Pool and pad."""
-        # Rounding up, as the strided convolution beside it does for odd sizes.
+        """Pool, then pad the channels with zeros."""
+        # Rounds odd sizes up, as the strided convolution of the residual branch does.
         x = avg_pool2d(x, self.stride, ceil_mode=True)
         return pad(x, (0, 0, 0, 0, 0, self.new_channels))
 

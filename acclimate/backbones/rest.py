@@ -1,4 +1,4 @@
-"""What a network does after a tap, as a network of its own, to branch off there."""
+"""The layers of a network after a tap, as a network of their own."""
 
 import copy
 from typing import Any
@@ -13,15 +13,15 @@ from acclimate.errors import InputError
 
 
 class FirstToken(nn.Module):
-    """The token that stands for the class."""
+    """Selects the class token, which is the first."""
 
     def forward(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch dim"]:
-        """The first token."""
+        """Return the first token."""
         return tokens[:, 0]
 
 
 class MeanOfTokens(nn.Module):
-    """The mean of the tokens, without as many at the start as are to be skipped."""
+    """The mean of the tokens, without the first ``skip`` ones."""
 
     def __init__(self, skip: int = 0):
         super().__init__()
@@ -32,10 +32,11 @@ class MeanOfTokens(nn.Module):
         return tokens[:, self.skip :].mean(dim=1)
 
 
-# What networks do between their modules, by the features' dimensions. The mean stands before the
-# flattening: of a single pixel they are the same, and the mean then holds at other sizes too.
+# Operations that networks apply between their modules, by the number of dimensions of the features.
+# The mean comes before flattening: the two are equal for a single pixel, and only the mean also
+# fits other image sizes.
 _MEAN = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-_GLUE: dict[int, list[list[nn.Module]]] = {
+_BETWEEN: dict[int, list[list[nn.Module]]] = {
     2: [[], [nn.ReLU()]],
     3: [[], [FirstToken()], [MeanOfTokens()], [MeanOfTokens(skip=1)], [nn.Flatten()]],
     4: [[], [nn.ReLU()], _MEAN, [nn.ReLU(), *_MEAN], [nn.Flatten()], [nn.ReLU(), nn.Flatten()]],
@@ -43,23 +44,30 @@ _GLUE: dict[int, list[list[nn.Module]]] = {
 
 
 def rest_after(encoder: nn.Module, tap: str, size: int) -> nn.Sequential:
-    """What an encoder runs after a tap: ``rest(tapped(encoder, [tap], x)[0])`` is ``encoder(x)``.
+    """The layers of an encoder after a tap, as a network that maps tapped features to its output.
 
-    It is found for any network in which, from the tap on, one module feeds the next. Between them
-    a ReLU, flattening, the mean over positions and the choice of the first token are understood.
+    ```python
+    rest = rest_after(encoder, "stages.1", size=32)
+    features = rest(tapped(encoder, ["stages.1"], images)[0])  # equals encoder(images)
+    ```
+
+    This works for any network in which, from the tap on, each module's output is the next one's
+    input. Between two modules, a ReLU, flattening, the mean over positions and the selection of
+    the first token are recognised.
 
     Args:
-        encoder: Maps images to features; it is not changed.
+        encoder: Maps images to features. It is not changed.
         tap: The dotted name of a module.
-        size: Height and width of the images that the encoder is watched with.
+        size: Height and width of the images for the traced forward pass.
 
     Returns:
-        Deep copies, which learn apart from the encoder; a layer that it uses twice is one layer
-        here too. Their activations do not work in place, so that what was tapped stays as it was.
+        Deep copies of the layers, so that training them leaves the encoder unchanged. A layer that
+        the encoder uses twice is a single layer here too. Activations are not in place, so that
+        the tapped features are not overwritten.
 
     Raises:
-        InputError: no such module, one that is never called, images of the wrong size, or a
-            module after which the path divides, as inside a residual block.
+        InputError: the module does not exist or is never called; the network does not accept
+            images of this size; or the path divides after the module, as inside a residual block.
     """
     probe = copy.deepcopy(encoder).float()
     _vary_constants(probe)
@@ -81,9 +89,10 @@ def rest_after(encoder: nn.Module, tap: str, size: int) -> nn.Sequential:
 
 
 def _vary_constants(network: nn.Module) -> None:
-    """Random weights instead of equal ones: a new network's residual branches may be zero.
+    """Replace every constant parameter by random values.
 
-    A path that leaves them out would then look right.
+    The residual branches of a new network may be zero; a path without them would then also
+    reproduce its output.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -93,7 +102,7 @@ def _vary_constants(network: nn.Module) -> None:
 
 
 def _modules(network: nn.Module, steps: list[str | nn.Module]) -> list[nn.Module]:
-    """Copies, made together so that modules share what they shared before."""
+    """Deep copies of the layers, made in one call so that shared modules stay shared."""
     return copy.deepcopy(
         [network.get_submodule(step) if isinstance(step, str) else step for step in steps]
     )
@@ -102,7 +111,7 @@ def _modules(network: nn.Module, steps: list[str | nn.Module]) -> list[nn.Module
 def _follow(
     network: nn.Module, tap: str, images: Float[Tensor, "2 3 size size"]
 ) -> list[str | nn.Module] | None:
-    """Modules by name, and what stands between them, from a tap to the output; None if lost."""
+    """Modules by name, and operations between them, from tap to output; None if not traceable."""
     follower = _Follower(tap)
     hooks = []
     for name, module in network.named_modules():
@@ -123,14 +132,14 @@ def _follow(
 
 
 class _Follower:
-    """Goes along with the tapped features: told of every call, it notes those that take them."""
+    """Follows the tapped features through a forward pass and records the modules they enter."""
 
     def __init__(self, tap: str):
         self.tap = tap
         self.steps: list[str | nn.Module] = []
         self.features: Tensor | None = None
         self.depth = 0
-        self.taken_at: int | None = None  # the depth of the call that has the features now
+        self.taken_at: int | None = None  # depth of the call that the features have entered
 
     def enter(self, name: str, inputs: tuple[Any, ...]) -> None:
         self.depth += 1
@@ -144,23 +153,23 @@ class _Follower:
     def leave(self, name: str, output: Any) -> None:
         is_first_tap = name == self.tap and self.features is None and not self.steps
         if self.taken_at == self.depth or is_first_tap:
-            # A copy: the network may go on in place.
+            # A copy, because a later module may work in place.
             self.features = output.clone() if isinstance(output, Tensor) else None
             self.taken_at = None
         self.depth -= 1
 
     def between(self, target: Any) -> list[nn.Module] | None:
-        """What makes the target of the features that were last seen; None if nothing known does."""
+        """The operations that turn the last features into ``target``; None if none is known."""
         if self.features is None or not isinstance(target, Tensor):
             return None
-        for modules in _GLUE.get(self.features.ndim, []):
+        for modules in _BETWEEN.get(self.features.ndim, []):
             if _is_close(nn.Sequential(*modules)(self.features), target):
                 return modules
         return None
 
 
 def _is_close(one: Tensor, other: Tensor) -> bool:
-    """Whether they are equal but for the rounding of sums in another order."""
+    """Whether two tensors are equal up to rounding."""
     if one.shape != other.shape:
         return False
     return torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))

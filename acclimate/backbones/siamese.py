@@ -1,4 +1,4 @@
-"""Two copies of a classifier side by side, the second looking at the mirrored image: ReC-TTT."""
+"""ReC-TTT's classifier: two copies of a classifier, the second on the mirrored image."""
 
 import copy
 
@@ -10,11 +10,11 @@ from acclimate.backbones.classifier import Classifier
 
 
 class Siamese(nn.Module):
-    """Two encoders of one image; the features of the second, of its mirror image, come last.
+    """Two encoders whose features are concatenated; the second encodes the mirrored image.
 
     Attributes:
-        first: Encodes images as they are.
-        second: Encodes images mirrored left to right.
+        first: Encodes the images.
+        second: Encodes the images mirrored left to right.
     """
 
     parts = 2
@@ -25,18 +25,18 @@ class Siamese(nn.Module):
         self.second = second
 
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 2*dim"]:
-        """Both encoders' features of normalised images."""
+        """Both encoders' features of normalised images, the first encoder's first."""
         return torch.cat([self.first(images), self.second(images.flip(-1))], dim=1)
 
 
 def siamese(classifier: Classifier) -> Classifier:
-    """Two copies of a classifier that answer together (ReC-TTT, Colussi et al. 2024).
+    """Two copies of a classifier as one classifier (ReC-TTT, Colussi et al. 2024).
 
     Its logits are the sum of both copies' logits: the head is one linear layer over the features
-    of both, W = [W₁ W₂] and b = b₁ + b₂. `Classifier.votes` gives them apart.
+    of both, W = [W₁ W₂] and b = b₁ + b₂. `Classifier.votes` returns the two copies' logits.
 
     Args:
-        classifier: Copied twice, so that training the result leaves it alone.
+        classifier: Copied twice, so that training the result leaves it unchanged.
     """
     encoder = Siamese(copy.deepcopy(classifier.encoder), copy.deepcopy(classifier.encoder))
     head = copy.deepcopy(classifier.head)

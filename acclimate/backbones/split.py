@@ -1,4 +1,4 @@
-"""Split any network that ends in a linear layer into its encoder and that layer."""
+"""Split a network that ends in a linear layer into its encoder and that layer."""
 
 import copy
 from collections.abc import Iterator
@@ -12,28 +12,37 @@ from acclimate.backbones.classifier import Classifier
 from acclimate.backbones.trace import eval_mode
 from acclimate.errors import InputError, unknown_name
 
-# Small first: it is cheap, and a network of fixed size refuses the others.
+# Small sizes first, because they are cheap; a network of fixed size rejects the wrong ones.
 SIZES = (32, 28, 64, 96, 128, 224, 299)
 
 
 def split(model: nn.Module, *, head: str | None = None) -> Classifier:
     """Find the encoder and the linear head of a classifier.
 
-    One forward pass of two images shows which linear layer is called last, whatever the
-    network's family; a second one checks that head(encoder(images)) equals the model's output.
+    ```python
+    classifier = acclimate.split(torchvision.models.resnet18(num_classes=10))
+    features = classifier.encoder(images)  # [batch, 512]
+    ```
 
-    The model that is given keeps its head. The encoder is a copy only of the modules that contain
-    the head; every layer and every tensor is *shared*, so it costs no memory, and training the
-    classifier trains the model. Give ``copy.deepcopy(model)`` where that is not wanted.
+    One forward pass of two images shows which linear layer is called last, whatever the
+    architecture. A second one checks that ``head(encoder(images))`` equals the model's output.
+
+    The model keeps its head. All layers and tensors are *shared* between the model and the result:
+    splitting takes no memory, and training the classifier trains the model. Pass
+    ``copy.deepcopy(model)`` to avoid that.
 
     Args:
         model: Maps normalised images ``[batch, 3, height, width]`` to logits ``[batch, classes]``.
             A `Classifier` is returned as it is; torch.compile and DataParallel are unwrapped.
-        head: The dotted name of the head, as in ``model.named_modules()``; found if None.
+        head: The dotted name of the head, as in ``model.named_modules()``. None takes the linear
+            layer that is called last.
+
+    Returns:
+        The encoder and the head.
 
     Raises:
-        InputError: no linear head, none of that name, something that follows it, or a model that
-            takes no images.
+        InputError: the model has no linear head, or none of this name; another operation follows
+            the head; or the model does not accept images.
     """
     model = _unwrap(model)
     if isinstance(model, Classifier) and head in (None, "head"):
@@ -44,7 +53,7 @@ def split(model: nn.Module, *, head: str | None = None) -> Classifier:
         images, logits, calls = _trace(model)
     head = head or _last_linear(calls)
     if head not in calls:
-        raise InputError(f"the forward pass never calls {head!r}; name the layer that it ends in.")
+        raise InputError(f"the forward pass never calls {head!r}; name its last linear layer.")
     classifier = Classifier(_without(model, head), _linear(model, head))
     classifier.training = model.training
     with eval_mode(classifier), torch.no_grad():
@@ -54,7 +63,7 @@ def split(model: nn.Module, *, head: str | None = None) -> Classifier:
 
 def _unwrap(model: nn.Module) -> nn.Module:
     if isinstance(model, torch.jit.ScriptModule):
-        raise InputError("a scripted model cannot be split; give the nn.Module it was made from.")
+        raise InputError("a scripted model cannot be split; pass the nn.Module it was made from.")
     if isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile
         return _unwrap(compiled)
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -75,7 +84,7 @@ def _linear(model: nn.Module, head: str) -> nn.Linear:
     if not isinstance(module, nn.Linear):
         raise InputError(
             f"the head {head!r} is a {type(module).__name__}, not an nn.Linear; name the linear "
-            "layer that gives the logits."
+            "layer that computes the logits."
         )
     return module
 
@@ -83,11 +92,11 @@ def _linear(model: nn.Module, head: str) -> nn.Linear:
 def _trace(
     model: nn.Module,
 ) -> tuple[Float[Tensor, "2 3 size size"], Float[Tensor, "2 classes"], dict[str, nn.Module]]:
-    """Run the model at the first size it takes: images, logits, layers in order of their call."""
+    """Run the model at the first size it accepts: images, logits, layers in order of their call."""
     calls: dict[str, nn.Module] = {}
 
     def record(name: str, module: nn.Module) -> None:
-        calls.pop(name, None)  # so that a layer stands where it was called last
+        calls.pop(name, None)  # so that the order is that of each layer's last call
         calls[name] = module
 
     hooks = [
@@ -104,7 +113,7 @@ def _trace(
         shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
             f"the model's output for 2 images is {shape}, not [2, classes]; wrap it in a module "
-            "that returns the logits alone."
+            "that returns only the logits."
         )
     return images, logits, calls
 
@@ -123,13 +132,13 @@ def _forward(model: nn.Module, calls: dict[str, nn.Module]) -> tuple[Tensor, Any
             reasons[f"{height}x{width}"] = str(error).partition("\n")[0]
     size, reason = next(iter(reasons.items()))
     raise InputError(
-        f"the model takes no image of any size tried ({', '.join(reasons)}; at {size}: {reason}); "
-        "it must map [batch, 3, height, width] to [batch, classes]."
+        f"the model accepts no image of any size tried ({', '.join(reasons)}; at {size}: "
+        f"{reason}); pass one that maps [batch, 3, height, width] to [batch, classes]."
     )
 
 
 def _sizes(model: nn.Module) -> Iterator[tuple[int, int]]:
-    """The size that the model declares (timm, torchvision's ViT), then the usual ones."""
+    """The size that the model declares (timm, torchvision's ViT), then common sizes."""
     declared = getattr(model, "default_cfg", None)
     if isinstance(declared, dict) and declared.get("input_size"):
         yield tuple(declared["input_size"][-2:])
@@ -149,11 +158,11 @@ def _last_linear(calls: dict[str, nn.Module]) -> str:
 
 
 def _without(model: nn.Module, name: str) -> nn.Module:
-    """The model with nn.Identity for one layer, by copying only the modules above that layer."""
+    """The model with one layer replaced by nn.Identity; copies only the modules around it."""
     child, _, rest = name.partition(".")
     below = model.get_submodule(child)
     clone = copy.copy(model)
-    # Through __dict__, because a wrapper may forward the assignment to the model that it wraps.
+    # Written to __dict__, because a wrapper may forward the assignment to the wrapped model.
     modules = clone.__dict__["_modules"] = dict(model._modules)
     modules[child] = _without(below, rest) if rest else nn.Identity().train(below.training)
     return clone
@@ -168,7 +177,7 @@ def _check(
 ) -> None:
     names = list(calls)
     after = names[names.index(head) + 1 :]
-    # In eval mode dropout is invisible; in training it would act on the features instead.
+    # Dropout after the head does nothing in eval mode; in training mode it would be lost.
     dropout = [name for name in after if isinstance(calls[name], nn.modules.dropout._DropoutNd)]
     if not dropout and _is_equal(classifier, images, logits):
         return
@@ -186,7 +195,7 @@ def _is_equal(
 ) -> bool:
     try:
         features = classifier.encoder(images)
-    except (RuntimeError, ValueError):  # what follows the head takes logits, not features
+    except (RuntimeError, ValueError):  # the layers after the head do not accept features
         return False
     if not isinstance(features, Tensor) or features.shape != (len(images), classifier.feature_dim):
         return False

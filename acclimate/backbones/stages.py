@@ -1,4 +1,4 @@
-"""The stages of any network by number, found by watching one forward pass."""
+"""The stages of a network, found by tracing one forward pass."""
 
 import difflib
 from collections.abc import Iterator
@@ -14,25 +14,31 @@ from acclimate.errors import InputError, unknown_name
 def stage_names(encoder: nn.Module, size: int) -> list[str]:
     """The names of a network's stages, in the order in which they are called.
 
-    In a convolutional network a stage ends where the resolution changes: it is the outermost
-    module with layers inside that is called last at its resolution (``layer1`` to ``layer4`` of a
-    ResNet, ``features.1``, ``.3``, ``.5`` and ``.7`` of torchvision's ConvNeXt). Containers that
-    span several resolutions are looked into. A stem that is a single convolution is no stage.
-    Where fewer than two resolutions have such modules (VGG), single convolutions count, each with
-    the norm and activation after it.
+    ```python
+    network = acclimate.split(torchvision.models.resnet18())
+    stage_names(network.encoder, size=224)  # ["layer1", "layer2", "layer3", "layer4"]
+    ```
 
-    In a network of tokens the stages are its blocks: the outermost modules inside which there are
-    layers and of which each takes what the one before it made.
+    In a convolutional network, a stage ends where the resolution changes: it is the outermost
+    container module that is called last at its resolution (``layer1`` to ``layer4`` of a ResNet,
+    ``features.1``, ``.3``, ``.5`` and ``.7`` of torchvision's ConvNeXt). A container that spans
+    several resolutions is replaced by its children. A stem that is a single convolution is not a
+    stage. Where fewer than two resolutions have containers (VGG), single convolutions count as
+    stages, each with the norm and activation after it.
+
+    In a transformer the stages are its blocks: the outermost container modules of which each takes
+    the output of the one before.
 
     Args:
-        encoder: Maps images to features; it is not changed, nor is any state of random numbers.
-        size: Height and width of the images. Stages that all see one pixel there are one stage.
+        encoder: Maps images to features. Neither it nor any random number generator is changed.
+        size: Height and width of the images. Stages whose maps all are a single pixel count as one
+            stage.
 
     Returns:
-        Dotted names, as in ``encoder.named_modules()``; none for a network without stages.
+        Dotted names, as in ``encoder.named_modules()``; an empty list for a network without stages.
 
     Raises:
-        InputError: the network takes no images of this size.
+        InputError: the network does not accept images of this size.
     """
     root = trace(encoder, size)
     if _dimensions_at_the_end(root) == 3:
@@ -46,20 +52,24 @@ def stage_names(encoder: nn.Module, size: int) -> list[str]:
 
 
 def resolve_tap(encoder: nn.Module, tap: str | int, size: int) -> str:
-    """The module that a method branches off after.
+    """The dotted name of the module after which a method branches off.
+
+    ```python
+    resolve_tap(encoder, 2, size=32)  # "stages.1", the second stage
+    ```
 
     Args:
         encoder: Maps images to features.
-        tap: A module's dotted name, or a stage's number from 1 (see `stage_names`).
+        tap: A module's dotted name, or a stage's number, counted from 1 (see `stage_names`).
         size: Height and width of the images.
 
     Raises:
-        InputError: no module of that name, or no stage of that number.
+        InputError: there is no module of this name, or no stage of this number.
     """
     if isinstance(tap, str):
         names = [name for name, _ in encoder.named_modules() if name]
         if tap not in names:
-            # A network has hundreds of layers: only the nearest help.
+            # A network may have hundreds of layers: list only the nearest names.
             near = difflib.get_close_matches(tap, names, n=8, cutoff=0)
             raise unknown_name("layer", tap, near)
         return tap
@@ -69,16 +79,23 @@ def resolve_tap(encoder: nn.Module, tap: str | int, size: int) -> str:
     if not 1 <= tap <= len(names):
         listed = ", ".join(f"{number} ({name})" for number, name in enumerate(names, 1))
         raise InputError(
-            f"the network has no stage {tap}; choose one of {listed}, or name a layer."
+            f"the network has no stage {tap}; choose one of {listed}, or give a layer's name."
         )
     return names[tap - 1]
 
 
 def as_map(features: Float[Tensor, " batch *shape"]) -> Float[Tensor, "batch channels h w"]:
-    """Features as a map: ``[batch, tokens, channels]`` as a column of positions, maps unchanged.
+    """Features as a map: tokens become a single column of positions, maps stay unchanged.
+
+    ```python
+    positions = as_map(tapped(encoder, ["blocks.1"], images)[0])  # [batch, channels, tokens, 1]
+    ```
+
+    Args:
+        features: ``[batch, channels, height, width]`` or ``[batch, tokens, channels]``.
 
     Raises:
-        InputError: features that have no positions.
+        InputError: the features have another number of dimensions, hence no positions.
     """
     if features.ndim == 4:
         return features
@@ -91,11 +108,11 @@ def as_map(features: Float[Tensor, " batch *shape"]) -> Float[Tensor, "batch cha
 
 
 def _units(call: Call, *, is_root: bool = False) -> list[Call]:
-    """The outermost calls of one resolution each; a single layer stands with what follows it."""
+    """The outermost calls of one resolution each; a single layer includes its norm and ReLU."""
     maps = list(_maps(call))
     parts = [part for part in maps if _has_weights(part)]
     resolutions = {_resolution(part) for part in parts}
-    # Children that take the same tensor are the branches of a block, and no stages.
+    # Children that take the same tensor are branches of a block, not stages.
     is_chain = len({id(part.input) for part in parts}) == len(parts)
     if not is_root and not (is_chain and len(resolutions) > 1):
         return [call]
@@ -111,7 +128,7 @@ def _units(call: Call, *, is_root: bool = False) -> list[Call]:
 
 
 def _maps(call: Call) -> Iterator[Call]:
-    """The outermost calls inside that give maps; a network within, which gives none, is opened."""
+    """The outermost calls whose output is a map; a call with another output is searched."""
     for part in call.calls:
         if _dimensions(part) == 4:
             yield part
@@ -120,13 +137,13 @@ def _maps(call: Call) -> Iterator[Call]:
 
 
 def _blocks(call: Call) -> list[Call]:
-    """The outermost calls, two at least, that hand tokens to one another."""
+    """The outermost calls, at least two, of which each takes the tokens of the one before."""
     parts = [
         part
         for part in call.calls
         if _is_container(part) and _has_weights(part) and _dimensions(part) == 3
     ]
-    # Only what takes tokens: an embedding of patches is no block.
+    # Only calls that take tokens: a patch embedding is not a block.
     parts = [part for part in parts if isinstance(part.input, Tensor) and part.input.ndim == 3]
     if len(parts) > 1 and all(b.input is a.output for a, b in pairwise(parts)):
         return parts
@@ -134,7 +151,7 @@ def _blocks(call: Call) -> list[Call]:
 
 
 def _dimensions_at_the_end(call: Call) -> int:
-    """Those of the last features with positions that a module with layers inside makes."""
+    """Number of dimensions (3 or 4) of the last container's output with positions; 0 if none."""
     if _is_container(call) and _has_weights(call) and _dimensions(call) in (3, 4):
         return _dimensions(call)
     ends = (_dimensions_at_the_end(part) for part in reversed(call.calls))
@@ -146,7 +163,7 @@ def _is_container(call: Call) -> bool:
 
 
 def _has_weights(call: Call) -> bool:
-    """Whether it mixes channels; a norm only scales them."""
+    """Whether the module mixes channels; a norm only scales them."""
     return any(parameter.ndim > 1 for parameter in call.module.parameters())
 
 

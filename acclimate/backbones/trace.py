@@ -1,4 +1,4 @@
-"""One forward pass of a network, watched: which module called which, and what it made."""
+"""Trace one forward pass of a network: which module called which, and with what output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from acclimate.errors import InputError
 
 @dataclass
 class Call:
-    """A module's call, and within it the calls of the modules inside."""
+    """The call of a module, with the calls of its submodules."""
 
     name: str
     module: nn.Module
@@ -25,10 +25,10 @@ class Call:
 
 @torch.no_grad()
 def trace(network: nn.Module, size: int) -> Call:
-    """The calls of a forward pass of two images, in eval mode; nothing of the network changes.
+    """The calls of one forward pass of two images in eval mode. The network is not changed.
 
     Raises:
-        InputError: the network takes no images of this size.
+        InputError: the network does not accept images of this size.
     """
     stack: list[Call] = []
 
@@ -59,7 +59,7 @@ def trace(network: nn.Module, size: int) -> Call:
 
 
 def two_images(network: nn.Module, size: int) -> Float[Tensor, "2 3 size size"]:
-    """Two images of noise, always the same, of the network's type and on its device."""
+    """Two images of fixed noise, in the network's dtype and on its device."""
     like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, 3, size, size, generator=generator).to(like)
@@ -69,21 +69,21 @@ def run(network: nn.Module, images: Float[Tensor, "batch 3 size size"]) -> Any:
     """The network's output.
 
     Raises:
-        InputError: it takes no such images.
+        InputError: the network does not accept images of this size.
     """
     try:
         return network(images)
     except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
         height, width = images.shape[-2:]
         raise InputError(
-            f"the network takes no images of {height}x{width} pixels "
-            f"({str(error).partition(chr(10))[0]}); give the size that it is made for."
+            f"the network does not accept images of {height}x{width} pixels "
+            f"({str(error).partition(chr(10))[0]}); use the image size that it was built for."
         ) from error
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, and afterwards in the mode that it was in."""
+    """Context in which every module is in eval mode; afterwards each has its former mode again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""A small vision transformer for images of any size, from timm's parts."""
+"""A small vision transformer for images of any size, built on timm's."""
 
 import torch
 from torch import nn
@@ -6,29 +6,32 @@ from torch import nn
 from acclimate.backbones.classifier import Classifier
 from acclimate.errors import InputError
 
-HEAD_WIDTH = 64  # channels of an attention head in every size of ViT (Dosovitskiy et al. 2021)
-GRID = 8  # patches along a side that the positions are made for: images of 32 in patches of 4
+HEAD_WIDTH = 64  # channels of an attention head in all ViT sizes (Dosovitskiy et al. 2021)
+GRID = 8  # patches per side of the learned positions: 32 pixels in patches of 4
 
-FEW = 128  # tokens
+FEW = 128  # tokens up to which attention without the fused kernel is faster on a CPU
 
 
 def vit(depth: int, width: int, patch: int, *, classes: int) -> Classifier:
-    """A ViT (Dosovitskiy et al. 2021) that averages its tokens, with random weights.
+    """A ViT (Dosovitskiy et al. 2021) with mean pooling and random weights.
 
-    Every token is a patch: the features are the mean of the tokens, normed, and there is no token
-    for the class (Beyer et al. 2022), so that a block's output is a map of the image alone. One
-    head of attention for every 64 channels, one in all for fewer. The positions are learned for
-    8 x 8 patches and interpolated for any other number, so that height and width may be any
-    multiples of the patch.
+    There is no class token (Beyer et al. 2022): every token is a patch, and the features are the
+    normalised mean of the tokens. There is one attention head per 64 channels, and at least one.
+    Position embeddings are learned for 8 x 8 patches and interpolated for other sizes, so height
+    and width may be any multiples of the patch size.
+
+    ```python
+    logits = vit(6, 192, 4, classes=10)(images)  # [batch, 10], for images of 32 x 32 pixels
+    ```
 
     Args:
-        depth: Blocks of attention and MLP.
-        width: Channels of a token: a multiple of 64, or of 8 below that.
-        patch: Height and width of a patch in pixels.
+        depth: Number of blocks.
+        width: Channels of a token: a multiple of 64, or of 8 below 64.
+        patch: Height and width of a patch, in pixels.
         classes: Outputs of the head.
 
     Raises:
-        InputError: a depth, width or patch that cannot be built.
+        InputError: the depth, the width or the patch size is out of range.
     """
     _check(depth, width, patch)
     from timm.models.vision_transformer import VisionTransformer
@@ -52,10 +55,19 @@ def vit(depth: int, width: int, patch: int, *, classes: int) -> Classifier:
 
 
 def attend_plainly(module: nn.Module, tokens: int) -> None:
-    """Where there is no GPU, let timm's attention on few tokens do without a fused kernel.
+    """Without a GPU, switch off the fused kernel in timm's attention layers for few tokens.
 
-    Forward and backward in bf16 on a CPU, a layer with torch's fused one takes twice as long for 17
-    and 65 tokens (`benchmarks/attention.py`). For many, plain products need too much memory.
+    On a CPU in bf16, forward and backward passes of a layer with torch's fused kernel take twice
+    as long for 17 and 65 tokens (`benchmarks/attention.py`). For many tokens, plain matrix
+    products need too much memory.
+
+    ```python
+    attend_plainly(network, tokens=64)
+    ```
+
+    Args:
+        module: Changed in place.
+        tokens: The sequence length.
     """
     if tokens <= FEW and not torch.cuda.is_available():
         for part in module.modules():

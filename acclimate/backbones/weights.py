@@ -1,4 +1,4 @@
-"""Weights from a .safetensors file: read, checked against the model, loaded."""
+"""Read weights from a .safetensors file, check them against a model, and load them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,21 +18,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a .safetensors file, without the prefixes that wrappers add.
 
     Args:
-        path: At most 8 GiB.
+        path: The file, of at most 8 GiB.
 
     Raises:
-        InputError: no such file, a pickle, a file that is too large, or one that is damaged.
+        InputError: the file does not exist, is a pickle, is too large, or is damaged.
     """
     if not path.is_file():
         raise InputError(f"there is no file with weights at {path}; check the path.")
     if path.suffix.lower() in PICKLES:
         raise InputError(
-            f"{path} is a pickle, which can run code when it is read; convert it where you trust "
+            f"{path} is a pickle, which can run code when it is read; if you trust it, convert "
             "it: safetensors.torch.save_file(torch.load(path, weights_only=True), "
             "'weights.safetensors')."
         )
     if path.stat().st_size > LARGEST_FILE:
-        raise InputError(f"{path} is larger than 8 GiB; no classifier here has as many weights.")
+        raise InputError(f"{path} is larger than 8 GiB, the limit for weights; check the path.")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -43,36 +43,36 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def number_of_classes(tensors: Mapping[str, Tensor], model: nn.Module, classes: int) -> int | None:
-    """The classes that weights were trained for, if it is another number than the model's.
+    """The number of classes that weights were trained for, if it differs from the model's.
 
     Args:
         tensors: The weights.
         model: The architecture, built for ``classes`` classes.
-        classes: As many as the model has.
+        classes: The model's number of classes.
 
     Returns:
-        The length of those tensors that have ``classes`` rows in the model and another number in
-        the weights; None if there are none, or if they disagree.
+        The number of rows, in the weights, of the tensors that have ``classes`` rows in the model
+        and another number in the weights; None if there are no such tensors, or if they disagree.
     """
-    found = {
+    lengths = {
         len(tensors[name])
         for name, own in model.state_dict().items()
         if own.ndim and len(own) == classes and name in tensors and tensors[name].ndim
         if tensors[name].shape[1:] == own.shape[1:] and len(tensors[name]) != classes
     }
-    return found.pop() if len(found) == 1 else None
+    return lengths.pop() if len(lengths) == 1 else None
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy weights into a model that they fit exactly.
+    """Copy weights into a model whose names and shapes they match exactly.
 
     Args:
         model: Its parameters and buffers are overwritten, unless an error is raised.
         tensors: The weights.
-        path: Where they come from, for the messages.
+        path: The file that they were read from, for error messages.
 
     Raises:
-        InputError: tensors that are missing, unexpected or of another shape.
+        InputError: tensors are missing, unexpected or of another shape.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in tensors]
@@ -80,7 +80,7 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
     if missing or unexpected:
         raise InputError(
             f"{path} does not fit the model: missing {_list(missing)}, unexpected "
-            f"{_list(unexpected)}; give the name of the architecture that it was saved from."
+            f"{_list(unexpected)}; name the architecture that the weights were saved from."
         )
     differing = [
         f"{name} (file {list(tensors[name].shape)}, model {list(tensor.shape)})"
@@ -89,8 +89,8 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
     ]
     if differing:
         raise InputError(
-            f"{path} does not fit the model: other shapes for {_list(differing)}; build it with "
-            "the width and the number of classes that these weights were trained with."
+            f"{path} does not fit the model: other shapes for {_list(differing)}; build the model "
+            "with the width and the number of classes that the weights were trained with."
         )
     model.load_state_dict(tensors)
 
@@ -103,7 +103,7 @@ def _list(names: list[str]) -> str:
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    for _ in PREFIXES:  # DistributedDataParallel and torch.compile nest either way round.
+    for _ in PREFIXES:  # DistributedDataParallel and torch.compile nest in either order.
         for prefix in PREFIXES:
             if all(name.startswith(prefix) for name in tensors):
                 tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}

@@ -1,4 +1,4 @@
-"""What several verbs share: checks of where they write, and what they say on the way."""
+"""Functions that several commands share: checks of output paths, and messages."""
 
 import shutil
 from collections.abc import Callable, Iterable
@@ -12,21 +12,21 @@ from acclimate.errors import InputError
 
 
 def check_absent(out: Path) -> None:
-    """Refuse to write over what is there."""
+    """Raise an InputError if a file or folder would be overwritten."""
     if out.exists():
         raise InputError(f"{out} exists already; choose another --out or remove it first.")
     check_parent(out)
 
 
 def check_parent(out: Path) -> None:
-    """Say at once, not after the work, that nothing can be written there."""
+    """Raise an InputError, before any work, if nothing can be written at a path."""
     parent = next(parent for parent in out.absolute().parents if parent.exists())
     if not parent.is_dir():
         raise InputError(f"{out} cannot be made: {parent} is no folder; choose another --out.")
 
 
 def report_skipped(skipped: Iterable[Skipped], console: Console) -> None:
-    """Name the images that could not be used, and why."""
+    """Print the images that could not be read, with the reasons."""
     for path, reason in skipped:
         console.print(f"skipped {path}: {reason}", markup=False)
 
@@ -39,7 +39,7 @@ def make_bundle(
     seed: int,
     device: Literal["cpu"] | None,
 ) -> None:
-    """Run the stages with checkpoints beside the bundle, save it, remove the checkpoints."""
+    """Run the stages with checkpoints beside the bundle, save it, then delete the checkpoints."""
     from acclimate.runtime import ranks
     from acclimate.runtime.progress import live
     from acclimate.source.loop import Run
@@ -55,10 +55,12 @@ def make_bundle(
 
 
 def labelled(bundles: tuple[Path, ...]) -> dict[str, Path]:
-    """Bundles by the names of their folders, which results carry."""
+    """Bundles by the names of their folders, which identify them in results."""
     if not bundles:
         raise InputError("there is no bundle; make one with acclimate train or acclimate align.")
     labelled = {path.resolve().name: path for path in bundles}
     if len(labelled) < len(bundles):
-        raise InputError("two bundles have the same name; rename a folder, for results carry it.")
+        raise InputError(
+            "two bundles have the same name; rename a folder, because results carry the name."
+        )
     return labelled

@@ -9,13 +9,13 @@ from rich.console import Console
 
 @dataclass(frozen=True)
 class Info:
-    """Say what is in a bundle, after checking that it is undamaged."""
+    """Check a bundle for damage and print its contents."""
 
     bundle: tyro.conf.Positional[Path]
-    """Its folder."""
+    """Folder of the bundle."""
 
     def run(self, console: Console) -> None:
-        """Do it."""
+        """Run the command."""
         from acclimate.bundle import Bundle, read_record
 
         record = read_record(self.bundle)

@@ -11,23 +11,23 @@ from acclimate.methods.words import learns, needs
 
 @dataclass(frozen=True)
 class Methods:
-    """List the methods: what each needs, how it learns, and what an image costs.
+    """List the methods: what each needs, how it adapts, and its cost per image.
 
-    The cost is counted here and now, on untrained models: multiplications in units of one plain
-    answer, with batches of 128 as published.
+    The cost is counted on untrained models: multiplications in units of one forward pass of the
+    classifier, in batches of 128 as published.
     """
 
     model: str = "acclimate:resnet14-w16"
-    """The classifier that costs are counted on."""
+    """Classifier for which costs are counted."""
     transformer: str = "acclimate:vit6-w192-p4"
-    """The classifier of methods that need a vision transformer."""
+    """Classifier for methods that need a vision transformer."""
     size: int = 32
-    """Side of its images, in pixels."""
+    """Height and width of its images, in pixels."""
     cost: bool = True
-    """Whether to count costs, which takes some seconds."""
+    """Whether to count the costs, which takes some seconds."""
 
     def run(self, console: Console) -> None:
-        """Do it."""
+        """Run the command."""
         from acclimate.runtime.progress import live
 
         table = Table("method", "learns", "needs", "cost", "moving")

@@ -10,21 +10,21 @@ from acclimate.errors import InputError
 
 @dataclass(frozen=True)
 class Quickstart:
-    """Train, align, corrupt, compare and report on embedded data, in minutes on two cores.
+    """Train, align, adapt and report on the embedded data, in minutes on two CPU cores.
 
     Writes OUT/report.html, OUT/results.csv and OUT/bundle. Run it again with the same --out to
-    resume, or to see the table again.
+    resume, or to print the table again.
     """
 
     out: Path = Path("quickstart")
-    """Folder for everything that is made."""
+    """Folder of the results."""
     seed: int = 0
-    """Of training, corruptions, order and views."""
+    """Random seed of training, corruptions, order and augmentation."""
     images: int = 500
-    """Test images under each corruption, up to 2000; clean ones are all answered for."""
+    """Number of test images per corruption, up to 2000; of clean images, all are used."""
 
     def run(self, console: Console) -> None:
-        """Do it."""
+        """Run the command."""
         from acclimate.quickstart import quickstart
 
         if not 1 <= self.images <= 2000:

@@ -1,4 +1,4 @@
-"""What commands and the scripts in benchmarks/ and studies/ share: how to begin and how to end."""
+"""Helpers of the commands and of the scripts in benchmarks/ and studies/: start, finish, tables."""
 
 import csv
 import io
@@ -19,30 +19,30 @@ from acclimate.storage.atomic import write_text
 
 
 def start(main: Callable[[Any], None], options: type) -> None:
-    """Read options, call; bad input ends in a sentence."""
+    """Parse the options and call ``main``; bad input ends with a one-sentence message."""
     with one_sentence("run the same command again"):
         main(tyro.cli(options))
 
 
 @contextmanager
 def one_sentence(interrupted: str) -> Iterator[None]:
-    """Within it, bad input ends the program with a sentence and exit code 2.
+    """Context in which bad input ends the program with a one-sentence message and exit code 2.
 
     Args:
-        interrupted: What to do after Ctrl-C.
+        interrupted: Advice that is printed after Ctrl-C.
     """
     try:
         yield
     except InputError as error:
         _end(str(error), 2)
-    except OSError as error:  # of a path that a library could not open
+    except OSError as error:  # a library could not open a path
         _end(f"{error.strerror or error}: {error.filename}.", 2)
     except KeyboardInterrupt:
         _end(f"interrupted; {interrupted}.", 130)
 
 
 def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
-    """Print where this ran, and write the result if a file is named."""
+    """Print the machine and the versions, and write the result as JSON if ``out`` is given."""
     where = machine.describe() | {"seed": str(seed)}
     print(", ".join(f"{name} {value}" for name, value in where.items()))
     if out:
@@ -50,7 +50,7 @@ def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
 
 
 def told(options: Any) -> dict[str, Any]:
-    """Options as they are written: without where this machine keeps things."""
+    """Options as they are recorded with a result: without the paths on this machine."""
     return {
         name: value
         for name, value in asdict(options).items()
@@ -59,7 +59,7 @@ def told(options: Any) -> dict[str, Any]:
 
 
 def show_rows(rows: Sequence[Any]) -> None:
-    """Print dataclasses of one kind as a table."""
+    """Print dataclass instances of one type as a table."""
     table = Table(*(field.name for field in fields(rows[0])))
     for row in rows:
         table.add_row(*map(str, astuple(row)))
@@ -67,7 +67,7 @@ def show_rows(rows: Sequence[Any]) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows that are alike in their keys as CSV."""
+    """Write rows with the same keys as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -15,9 +15,10 @@ Stages = Annotated[SourceSettings, tyro.conf.arg(name="")]
 
 @dataclass(frozen=True)
 class Train:
-    """Train all that a method needs before deployment, from labelled images.
+    """Train everything that a method needs before deployment, on labelled images.
 
-    "acclimate methods" lists them. CTA, the default, trains a classifier, a twin, and aligns it.
+    "acclimate methods" lists the methods. The default, CTA, trains a classifier and a twin, and
+    aligns the twin with the classifier.
 
     Example: acclimate train --data cifar10.zip --model acclimate:resnet26 --out bundle
 
@@ -25,40 +26,40 @@ class Train:
     """
 
     data: str
-    """A data set by name, such as fashion-mnist-mini, or cifar10 or pacs with --root; a folder
-    train/class/image; or a zip of one."""
+    """Labelled images: a data set's name (fashion-mnist-mini; with --root also cifar10, pacs and
+    others), a folder train/CLASS/IMAGE, or a zip of such a folder."""
     out: Path
-    """Folder of the bundle to make; checkpoints lie beside it until it is done."""
+    """Folder of the new bundle; checkpoints are kept beside it until training ends."""
     method: tyro.conf.Positional[str] = "cta"
-    """A name that acclimate methods lists."""
+    """Name of a method; acclimate methods lists them."""
     model: str = "acclimate:resnet14-w32"
-    """acclimate:NAME, torchvision:NAME or timm:NAME."""
+    """Architecture of the classifier: acclimate:NAME, torchvision:NAME or timm:NAME."""
     weights: Path | None = None
-    """A .safetensors file to begin from."""
+    """A .safetensors file of initial weights; default: random weights."""
     preset: Literal["small", "paper"] = "small"
-    """Where the settings below start from: what two cores can afford, or the published ones."""
+    """Defaults of the settings below: small for two CPU cores, or paper for the published ones."""
     epochs: int | None = None
-    """Sets every stage's epochs; --align.epochs and the like still win."""
+    """Number of epochs of every stage; --align.epochs and the like take precedence."""
     target: str | None = None
-    """Unlabelled target images, which uda-ss alone is shown beforehand: a folder, a zip, an .npy
-    array, or the test images of a data set by its name."""
+    """Unlabelled target images, only for uda-ss: a folder, a zip, an .npy array, or a data set's
+    name for its test images."""
     target_domain: str | None = None
-    """Which part of a target with domains: fog/3 (cifar10-c)."""
+    """Domain of a target data set that has several: fog/3 (cifar10-c)."""
     root: Path | None = None
-    """Where a named data set lies."""
+    """Folder of a named data set."""
     domain: str | None = None
-    """Which part of a set with domains: sketch (pacs), fog/3 (cifar10-c)."""
+    """Domain of a data set that has several: sketch (pacs), fog/3 (cifar10-c)."""
     size: int | None = None
-    """Resize images to squares of this many pixels."""
+    """Height and width to resize the images to, in pixels."""
     seed: int = 0
-    """Of weights, order and views."""
+    """Random seed of initial weights, order and augmentation."""
     device: Literal["cpu"] | None = None
-    """cpu keeps the training off a GPU that is there."""
+    """Device to train on: cpu; default: a GPU if there is one."""
     settings: Stages = PRESETS["small"]
-    """Each stage's settings."""
+    """Settings of each stage."""
 
     def run(self, console: Console) -> None:
-        """Do it."""
+        """Run the command."""
         from acclimate.data import load, load_images
         from acclimate.source.train import train
 

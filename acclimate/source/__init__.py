@@ -1,1 +1,1 @@
-"""Before deployment: the training loop, and the stages that make a bundle."""
+"""Source training, before deployment: the training loop and the stages that make a bundle."""

@@ -1,4 +1,4 @@
-"""Cross-Task Alignment of a classifier that you already have.
+"""Cross-Task Alignment of an existing classifier.
 
 Barbeau et al., *CTA: Cross-Task Alignment for Better Test Time Training*.
 """
@@ -35,7 +35,7 @@ def align(
     labels: Int64[Tensor, " n"] | None = None,
     head: str | None = None,
 ) -> Bundle:
-    """CTA on a classifier that you already have, from unlabelled source images alone.
+    """CTA for an existing classifier, from unlabelled source images.
 
     ```python
     bundle = acclimate.align(model, images)
@@ -43,46 +43,37 @@ def align(
     ```
 
     Args:
-        model: Any network that ends in a linear layer, or the name of a registered one. It is not
-            changed, apart from being put into evaluation mode.
+        model: Any network that ends in a linear layer, or the name of a registered one. It is put
+            into evaluation mode and otherwise not changed.
         images: Unlabelled source images, uint8, of one size.
-        weights: For a model given by name: its .safetensors file.
-        classes: A name for each output; None numbers them.
-        preprocessing: What the model expects; None takes the images' size and ImageNet's mean and
-            standard deviation.
-        settings: The contrastive and the alignment stage.
+        weights: The .safetensors file of a model given by name.
+        classes: The class name of each output; None numbers the outputs.
+        preprocessing: The model's preprocessing; None takes the images' size and ImageNet's mean
+            and standard deviation.
+        settings: Settings of the contrastive and the alignment stage.
         run: Seed, checkpoints, device, progress.
-        twin: A network, or the name of one, to begin the twin from, whose features have the
-            classifier's size; None begins as ``settings.start`` says.
-        labels: Classes of the images; only ``settings.trainable_classifier`` needs them.
-        head: The dotted name of the linear head, where it is not the last linear layer.
+        twin: A network, or its name, that initialises the twin; its features must have the
+            classifier's size. None initialises it according to ``settings.start``.
+        labels: Labels of the images; only ``settings.trainable_classifier`` needs them.
+        head: The dotted name of the linear head, if it is not the last linear layer.
 
     Returns:
-        The bundle. That of an unregistered network is loaded with
-        ``Bundle.load(path, model=net)``.
+        The bundle. For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: no linear head, images that are none, features that do not fit, and as
-            `acclimate.build` and `acclimate.source.loop.train`.
+        InputError: the model has no linear head, the images have the wrong shape or dtype, the
+            twin's features have another size; or as `acclimate.build` and `.source.loop.train`.
     """
     run = run or Run()
     check_settings(settings)
     check_images(images)
     network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
     classifier = copy.deepcopy(split(network.eval(), head=head))
-    names = tuple(classes or map(str, range(classifier.num_classes)))
-    if len(names) != classifier.num_classes:
-        raise InputError(
-            f"{len(names)} class names were given for a head with {classifier.num_classes} outputs."
-        )
-    if twin is None and settings.start == "separate":
-        if not isinstance(model, str):
-            raise InputError("give twin=NETWORK to start it separately, or set start to 'copy'.")
-        twin = model
+    names = _class_names(classes, classifier.num_classes)
+    twin = _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)
     source = SourceImages(images, preprocessing or Preprocessing(images.shape[-1]), labels)
-    if labels is not None and not 0 <= labels.min() <= labels.max() < len(names):
-        raise InputError(f"labels must lie in 0..{len(names) - 1}, the outputs of the head.")
+    _check_labels(labels, len(names))
     recipe = replace(RECIPES["cta"], stages=("contrastive", "align"))
     work = begin(recipe, classifier, source, settings, run, start=start)
     work.classifier.requires_grad_(False).eval()
@@ -92,11 +83,38 @@ def align(
     )
 
 
+def _class_names(classes: Sequence[str] | None, outputs: int) -> tuple[str, ...]:
+    """The given class names, or numbers from 0."""
+    names = tuple(classes or map(str, range(outputs)))
+    if len(names) != outputs:
+        raise InputError(
+            f"{len(names)} class names were given for a head with {outputs} outputs; give one name "
+            "per output."
+        )
+    return names
+
+
+def _start_of_twin(
+    model: nn.Module | str, twin: nn.Module | str | None, settings: SourceSettings
+) -> nn.Module | str | None:
+    """The network that initialises the twin; None for a copy of the classifier's encoder."""
+    if twin is not None or settings.start == "copy":
+        return twin
+    if not isinstance(model, str):
+        raise InputError("give twin=NETWORK to start it separately, or set start to 'copy'.")
+    return model
+
+
+def _check_labels(labels: Tensor | None, classes: int) -> None:
+    if labels is not None and not 0 <= labels.min() <= labels.max() < classes:
+        raise InputError(f"labels must lie in 0..{classes - 1}, the outputs of the head.")
+
+
 def _name(network: nn.Module | str) -> str:
-    """Of its architecture, for the bundle."""
+    """Name of the architecture, for the bundle."""
     return network if isinstance(network, str) else CUSTOM
 
 
 def _encoder(twin: nn.Module | str, classes: int, run: Run) -> nn.Module:
-    """What the twin begins from."""
+    """The encoder that initialises the twin."""
     return split(initial(twin, classes, run, "twin") if isinstance(twin, str) else twin).encoder

@@ -1,4 +1,4 @@
-"""Alignment: the twin's space becomes the frozen classifier's, CTA's Eq. 4."""
+"""Alignment of the twin's features with the frozen classifier's (CTA, Eq. 4)."""
 
 from torch import Tensor, nn
 
@@ -23,18 +23,18 @@ def train_alignment(
     temperature: float,
     views: SimCLRViews,
 ) -> None:
-    """Train π∘g in place so that its views of an image meet f's features of it (CTA, Eq. 4).
+    """Train π∘g so that its features of an image's views match f's features of the image (Eq. 4).
 
-    f is frozen and sees the image itself, so its features are computed once.
+    f is frozen and sees the unaugmented image, so its features are computed once.
 
     Args:
-        twin: Images to features; trained in place; on return in evaluation mode.
-        classifier: h∘f; unchanged.
-        source: Images; no labels.
-        settings: Length and optimiser.
+        twin: π∘g, maps images to features. Trained in place; in evaluation mode on return.
+        classifier: h∘f, which is not changed.
+        source: Source images; labels are not used.
+        settings: Number of epochs, and optimiser.
         run: Seed, checkpoints, device, progress.
         temperature: τ.
-        views: How views are drawn.
+        views: Augmentation of the views.
 
     Raises:
         InputError: as `acclimate.source.loop.train`.
@@ -42,10 +42,10 @@ def train_alignment(
     frozen = sealed.digest(classifier.encoder.state_dict(), "")
     targets = features(classifier.encoder, source, run.precision)
 
-    def loss(module, numbers: Tensor, epoch_key: int) -> Tensor:
-        drawn = draw_two_views(module, source, numbers, views, epoch_key)
+    def loss(module, index: Tensor, epoch_key: int) -> Tensor:
+        drawn = draw_two_views(module, source, index, views, epoch_key)
         first, second = module(drawn).chunk(2)
-        target = targets[numbers].to(first.device)
+        target = targets[index].to(first.device)
         return alignment_loss(
             gather(first), gather(second), gather(target), temperature=temperature
         )

@@ -1,4 +1,4 @@
-"""A trained encoder's statistics and scale, measured on source images without labels."""
+"""Batch-norm statistics and scale of a trained encoder, from unlabelled source images."""
 
 import math
 
@@ -16,14 +16,14 @@ from acclimate.source.images import SourceImages
 def features(
     encoder: nn.Module, source: SourceImages, precision: Precision, *, batch: int = 256
 ) -> Float[Tensor, "n dim"]:
-    """A frozen encoder's features of the images themselves, in evaluation mode, on the CPU."""
+    """A frozen encoder's features of the unaugmented images, in evaluation mode, on the CPU."""
     encoder.eval()
     device = next(encoder.parameters()).device
-    found = []
+    batches = []
     for part in source.images.split(batch):
         with autocast(device, precision):
-            found.append(encoder(source.preprocessing(part.to(device))).float().cpu())
-    return torch.cat(found)
+            batches.append(encoder(source.preprocessing(part.to(device))).float().cpu())
+    return torch.cat(batches)
 
 
 @torch.no_grad()
@@ -35,17 +35,17 @@ def recalibrate(
     batch: int = 256,
     limit: int = 10_000,
 ) -> None:
-    """Re-estimate batch norm's running statistics on the images themselves.
+    """Re-estimate batch norm's running statistics on unaugmented images.
 
-    Training saw augmented views, whose statistics differ from those of the images that the module
-    will meet. No label and no gradient is involved. Leaves the module in evaluation mode.
+    Training used augmented views, whose statistics differ from those of the images at deployment.
+    No labels or gradients are used. The module is in evaluation mode on return.
 
     Args:
         module: Changed in place.
-        source: Images; no labels.
-        precision: Of the forward passes.
-        batch: Images a pass.
-        limit: Images that are looked at, evenly spaced.
+        source: Source images; labels are not used.
+        precision: Precision of the forward passes.
+        batch: Number of images per forward pass.
+        limit: Maximal number of images used, evenly spaced.
     """
     module.eval()
     norms = batch_norms(module)
@@ -54,7 +54,7 @@ def recalibrate(
     device = next(module.parameters()).device
     images = source.sample(limit).images
     with cumulative_statistics(module):
-        # Batches of one size, to one image: each counts the same in the average.
+        # Batches that differ in size by at most one image: the average weighs them equally.
         for part in images.tensor_split(math.ceil(len(images) / batch)) if norms else ():
             with autocast(device, precision):
                 module(source.preprocessing(part.to(device)))
@@ -64,18 +64,19 @@ def recalibrate(
 def match_scale(
     head: nn.Linear, own: Float[Tensor, "n dim"], target: Float[Tensor, "n dim"]
 ) -> float:
-    """The factor by which h's weight must grow so that logits of π∘g spread as those of f.
+    """The factor for h's weight that gives the logits of π∘g the same spread as those of f.
 
-    Cosine similarity leaves the length of π(g(x)) free, but h has a bias and its softmax a scale.
+    The alignment loss uses the cosine similarity, which does not determine the length of π(g(x)),
+    while the logits depend on it.
 
     Args:
         head: h.
-        own: π(g(x)) of source images.
-        target: f(x) of the same images.
+        own: π(g(x)) for source images.
+        target: f(x) for the same images.
     """
 
-    def spread(found: Tensor) -> float:
-        logits = found.to(head.weight.device) @ head.weight.T  # [n, classes]
+    def spread(features: Tensor) -> float:
+        logits = features.to(head.weight.device) @ head.weight.T  # [n, classes]
         return (logits - logits.mean(1, keepdim=True)).square().mean().sqrt().item()
 
     return spread(target) / max(spread(own), 1e-12)

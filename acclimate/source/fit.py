@@ -1,4 +1,4 @@
-"""Train parts of a model by cross entropy, by a self-supervised objective, or by both."""
+"""Train parts of a model with cross entropy, a self-supervised objective, or both."""
 
 import re
 from collections.abc import Collection
@@ -16,7 +16,7 @@ from acclimate.source.loop import Run, Training, train
 from acclimate.source.presets import Supervision
 from acclimate.views import cutout, shifted_crop
 
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function, say: another in each process
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in a repr; differs from process to process
 Part = Literal["encoder", "head", "objective"]
 
 
@@ -33,38 +33,39 @@ def fit(
     weight: float = 1.0,
     target: SourceImages | None = None,
 ) -> None:
-    """Train the parts that move, in place; the others stay in evaluation mode.
+    """Train the chosen parts of a model in place; the others are frozen, in evaluation mode.
 
     Args:
-        name: The stage's name, and its checkpoint's.
-        model: h∘f; on return without gradients and in evaluation mode, as the objective.
-        source: Images, and their classes if ``supervision`` is given.
-        settings: Length and optimiser.
+        name: Name of the stage and of its checkpoint.
+        model: h∘f. On return it and the objective are frozen and in evaluation mode.
+        source: Source images; with labels if ``supervision`` is given.
+        settings: Number of epochs, and optimiser.
         run: Seed, checkpoints, device, progress.
-        moves: What is trained.
-        supervision: Cross entropy on shifted, flipped and partly hidden images; None is without.
-        objective: What else is minimised; None is nothing.
-        weight: λ, the objective's share beside the cross entropy.
-        target: Images that the objective sees in equal number beside the source's: UDA-SS.
+        moves: The parts that are trained.
+        supervision: Augmentation of the images for cross entropy; None trains without it.
+        objective: The self-supervised objective; None trains without one.
+        weight: λ, the weight of the objective's loss beside the cross entropy.
+        target: Target images, of which each batch of the objective has as many as source images
+            (UDA-SS); None for none.
 
     Raises:
-        InputError: there are no labels; and as `acclimate.source.loop.train`.
+        InputError: labels are needed and missing; or as `acclimate.source.loop.train`.
     """
     if supervision:
         source.labels_for(f"the stage {name}")
-    both = _Both(model, objective, moves)
+    both = _ClassifierAndObjective(model, objective, moves)
 
-    def loss(module: nn.Module, numbers: Tensor, epoch_key: int) -> Tensor:
+    def loss(module: nn.Module, index: Tensor, epoch_key: int) -> Tensor:
         device = next(module.parameters()).device
         labelled, drawn = None, ()
         if supervision:
-            labelled = _augmented(source, numbers, supervision, epoch_key, device)
+            labelled = _augmented(source, index, supervision, epoch_key, device)
         if objective is not None:
-            drawn = _drawn(objective, source, target, numbers, epoch_key, device)
+            drawn = _drawn(objective, source, target, index, epoch_key, device)
         votes, unsupervised = module(labelled, drawn)
         if supervision is None:
             return unsupervised
-        labels = source.labels_for(name)[numbers].to(device)
+        labels = source.labels_for(name)[index].to(device)
         smoothing = supervision.label_smoothing
         supervised = [cross_entropy(v.float(), labels, label_smoothing=smoothing) for v in votes]
         return sum(supervised) + weight * unsupervised
@@ -81,8 +82,8 @@ def fit(
     both.requires_grad_(False).eval()
 
 
-class _Both(nn.Module):
-    """One module for the loop: the classifier on labelled images, the objective on its views."""
+class _ClassifierAndObjective(nn.Module):
+    """Classifier and objective as one module, as the training loop needs for several processes."""
 
     def __init__(self, model: Classifier, objective: Objective | None, moves: Collection[Part]):
         super().__init__()
@@ -98,8 +99,8 @@ class _Both(nn.Module):
             parts["objective"] = self.objective
         return parts
 
-    def train(self, mode: bool = True) -> "_Both":
-        """Only what moves is ever in training mode."""
+    def train(self, mode: bool = True) -> "_ClassifierAndObjective":
+        """Set the mode of the trained parts; the others stay in evaluation mode."""
         super().train(mode)
         for name, part in self._parts().items():
             part.train(mode and name in self._moves)
@@ -115,7 +116,7 @@ class _Both(nn.Module):
 
 
 def _options(objective: Objective | None) -> dict[str, str]:
-    """What an objective, and any within it, was constructed with, for a checkpoint's stamp."""
+    """Options of an objective and of those nested in it, for a checkpoint's stamp."""
     return {
         f"{prefix}.{type(module).__name__}.{name}": _ADDRESS.sub("", repr(value))
         for prefix, module in (objective.named_modules() if objective is not None else ())
@@ -126,11 +127,12 @@ def _options(objective: Objective | None) -> dict[str, str]:
 
 
 def _augmented(
-    source: SourceImages, numbers: Tensor, supervision: Supervision, epoch_key: int, device
+    source: SourceImages, index: Tensor, supervision: Supervision, epoch_key: int, device
 ) -> Tensor:
-    index = numbers.to(device)
+    """A batch of augmented, normalised images for the cross entropy."""
+    images, index = source.images[index].to(device), index.to(device)
     batch = shifted_crop(
-        source.images[numbers].to(device),
+        images,
         supervision.crop_padding,
         key=key(epoch_key, "shifted crop"),
         index=index,
@@ -144,25 +146,25 @@ def _drawn(
     objective: Objective,
     source: SourceImages,
     target: SourceImages | None,
-    numbers: Tensor,
+    index: Tensor,
     epoch_key: int,
     device,
 ) -> tuple[Tensor, ...]:
-    """Normalised views, and whatever else the objective's `source_loss` takes behind them."""
-    images, index = _unlabelled(source, target, numbers, epoch_key, device)
+    """Normalised views, and the further arguments of the objective's `source_loss`."""
+    images, index = _unlabelled(source, target, index, epoch_key, device)
     views, *rest = objective.source_draw(images, key(epoch_key, "views"), index)
     return source.preprocessing.normalize(views), *rest
 
 
 def _unlabelled(
-    source: SourceImages, target: SourceImages | None, numbers: Tensor, epoch_key: int, device
+    source: SourceImages, target: SourceImages | None, index: Tensor, epoch_key: int, device
 ) -> tuple[Tensor, Tensor]:
-    """The numbered source images in 0..1, as many target images behind them, and all numbers."""
-    images = source.preprocessing.unit(source.images[numbers].to(device))
+    """Source images in 0..1, followed by as many target images, and the indices of all."""
+    images = source.preprocessing.unit(source.images[index].to(device))
     if target is None:
-        return images, numbers.to(device)
-    # Where there are more than source images, another part of them each epoch.
-    chosen = (numbers + epoch_key % len(target.images)) % len(target.images)
+        return images, index.to(device)
+    # The offset changes with the epoch, so that a target set larger than the source is used up.
+    chosen = (index + epoch_key % len(target.images)) % len(target.images)
     others = source.preprocessing.unit(target.images[chosen].to(device))
-    index = torch.cat([numbers, len(source.images) + chosen])
-    return torch.cat([images, others]), index.to(device)
+    every = torch.cat([index, len(source.images) + chosen])
+    return torch.cat([images, others]), every.to(device)

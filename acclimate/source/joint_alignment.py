@@ -1,4 +1,4 @@
-"""Alignment with a classifier that moves too: CTA § 3.4's variant, which needs labels."""
+"""Alignment that also trains the classifier, which needs labels (the variant of CTA, § 3.4)."""
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -13,8 +13,8 @@ from acclimate.source.two_views import draw_two_views
 from acclimate.views import SimCLRViews
 
 
-class _Both(nn.Module):
-    """One module for the loop: the twin on views, the classifier on the images themselves."""
+class _TwinAndClassifier(nn.Module):
+    """The twin on views and the classifier on unaugmented images, as one module for the loop."""
 
     def __init__(self, twin: nn.Module, classifier: Classifier):
         super().__init__()
@@ -36,35 +36,35 @@ def train_joint_alignment(
     temperature: float,
     views: SimCLRViews,
 ) -> None:
-    """Train π∘g and f together: Eq. 4 plus cross entropy on h(f(x)); h stays frozen.
+    """Train π∘g and f together, with Eq. 4 plus cross entropy on h(f(x)); h stays frozen.
 
-    The paper found freezing f more stable (CTA, § 3.4).
+    The paper found a frozen f more stable (CTA, § 3.4).
 
     Args:
-        twin: Images to features; trained in place; on return in evaluation mode.
-        classifier: h∘f; f is trained in place; on return in evaluation mode.
-        source: Images and their classes.
-        settings: Length and optimiser.
+        twin: π∘g, maps images to features. Trained in place; in evaluation mode on return.
+        classifier: h∘f. f is trained in place; in evaluation mode on return.
+        source: Labelled source images.
+        settings: Number of epochs, and optimiser.
         run: Seed, checkpoints, device, progress.
         temperature: τ.
-        views: How views are drawn.
+        views: Augmentation of the views.
 
     Raises:
-        InputError: there are no labels; and as `acclimate.source.loop.train`.
+        InputError: there are no labels; or as `acclimate.source.loop.train`.
     """
     images, labels = source.images, source.labels_for("trainable_classifier")
-    both = _Both(twin, classifier)
+    both = _TwinAndClassifier(twin, classifier)
     classifier.encoder.requires_grad_(True)
 
-    def loss(module: nn.Module, numbers: Tensor, epoch_key: int) -> Tensor:
-        drawn = draw_two_views(module, source, numbers, views, epoch_key)
-        plain = source.preprocessing(images[numbers].to(drawn.device))
+    def loss(module: nn.Module, index: Tensor, epoch_key: int) -> Tensor:
+        drawn = draw_two_views(module, source, index, views, epoch_key)
+        plain = source.preprocessing(images[index].to(drawn.device))
         features, target, logits = module(drawn, plain)
         first, second = features.chunk(2)
         aligned = alignment_loss(
             gather(first), gather(second), gather(target), temperature=temperature
         )
-        return aligned + cross_entropy(logits.float(), labels[numbers].to(logits.device))
+        return aligned + cross_entropy(logits.float(), labels[index].to(logits.device))
 
     train(
         "align-trainable",

@@ -1,4 +1,4 @@
-"""The one training loop: any module, any loss, killed and resumed to the same bits."""
+"""The training loop: any module, any loss; a resumed run ends bit-identical."""
 
 import hashlib
 import json
@@ -24,52 +24,65 @@ from acclimate.storage import sealed
 
 @dataclass(frozen=True)
 class Training:
-    """How long and with which optimiser a stage trains. The defaults are CTA's."""
+    """Number of epochs and optimiser of a stage. The defaults are CTA's.
+
+    ```python
+    settings = replace(PRESETS["small"], align=Training(epochs=20, learning_rate=1e-3))
+    ```
+    """
 
     epochs: int = 50
-    """Passes over the images; 0 skips the stage."""
+    """Number of passes over the images; 0 skips the stage."""
     batch: int = 256
-    """Images a step, over all ranks; an epoch's incomplete last batch is left out."""
+    """Number of images per step, over all processes; an incomplete last batch is dropped."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Adam, or SGD with Nesterov momentum 0.9."""
     learning_rate: float = 5e-4
-    """The peak, after warm-up."""
+    """Peak learning rate, after warm-up."""
     final_learning_rate: float = 1e-6
-    """Where the cosine ends."""
+    """Learning rate at the end of the cosine schedule."""
     warm_up: float = 2.0
-    """Epochs in which the learning rate rises linearly."""
+    """Number of epochs during which the learning rate rises linearly."""
     weight_decay: float = 0.0
-    """L2 penalty's factor."""
+    """Factor of the L2 penalty."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how a stage runs."""
+    """Seed, checkpoints, precision, device and progress of a training run.
+
+    ```python
+    run = Run(seed=1, folder=Path("checkpoints"))
+    bundle = acclimate.train("cta", "acclimate:resnet26", data, run=run)
+    print(run.history["align"][-1]["loss"])
+    ```
+    """
 
     seed: int = 0
-    """The same seed gives the same weights, on the same machine with the same threads."""
+    """Random seed. It determines the weights, on one machine with the same number of threads."""
     folder: Path | None = None
-    """Where checkpoints go, one file a stage; none are written without it."""
+    """Folder of the checkpoints, one file per stage; None writes none."""
     precision: Precision = "auto"
-    """bf16 where the device multiplies it natively, or as told."""
+    """Precision of the forward passes; auto takes bf16 where the device supports it natively."""
     progress: Progress = silent
-    """Called with the stage's name, steps done, all steps, and a remark."""
+    """Function called with the stage's name, steps done, total steps, and a remark."""
     device: Literal["cpu"] | None = None
-    """``"cpu"`` keeps training off a GPU that is there."""
+    """Device to train on: ``"cpu"``, or None for a GPU if there is one."""
     history: dict[str, list[dict[str, float]]] = field(default_factory=dict, compare=False)
-    """Filled by each stage: loss, learning rate and seconds of each epoch."""
+    """Mean loss and seconds of each epoch, by stage; filled during training."""
 
 
 def check_training(stage: str, settings: Training) -> None:
-    """Refuse settings that cannot be meant.
+    """Check the settings of a stage.
 
     Raises:
-        InputError: a number that is negative, not finite or not whole, or an unknown optimiser.
+        InputError: a number is negative, not finite or not an integer where one is needed, or the
+            optimiser is unknown.
     """
     for name, least in (("epochs", 0), ("batch", 1)):
         value = getattr(settings, name)
         if not isinstance(value, int) or value < least:
-            raise InputError(f"{stage}.{name} must be a whole number from {least}, not {value}.")
+            raise InputError(f"{stage}.{name} must be an integer of at least {least}, not {value}.")
     for name in ("learning_rate", "final_learning_rate", "warm_up", "weight_decay"):
         value = getattr(settings, name)
         if not (math.isfinite(value) and value >= 0):
@@ -79,7 +92,7 @@ def check_training(stage: str, settings: Training) -> None:
 
 
 Loss = Callable[[nn.Module, Int64[Tensor, " batch"], int], Tensor]
-"""(module as prepared for its device, image numbers, key of this epoch) -> mean loss."""
+"""Function of (module on its device, image indices, key of the epoch) to the mean loss."""
 
 
 def train(
@@ -94,26 +107,27 @@ def train(
 ) -> None:
     """Train a module's parameters that require gradients, in place.
 
-    A checkpoint is written after each epoch; where one of the same stage is found, training goes on
-    from it and ends in the same bits as if it had never stopped.
+    A checkpoint is written after each epoch. If the run's folder holds a checkpoint of this stage,
+    training resumes from it; the result is bit-identical to that of an uninterrupted run.
 
     Args:
-        name: The stage's name, and its checkpoint's.
-        module: On return: trained, on the run's device, in training mode.
-        loss: The batch's mean loss.
-        settings: Length and optimiser.
+        name: Name of the stage and of its checkpoint.
+        module: On return trained, on the run's device, in training mode.
+        loss: The mean loss of a batch.
+        settings: Number of epochs, and optimiser.
         run: Seed, checkpoints, device, progress.
-        count: How many images there are.
-        identity: Whatever else the loss depends on (JSON-able): images, frozen networks, its own
-            settings. A checkpoint made with another identity, seed, settings, precision, kind of
-            device or initial weights is refused.
+        count: Number of images.
+        identity: Everything else that the loss depends on, serialisable as JSON: images, frozen
+            networks, its own settings. A checkpoint of another identity, seed, settings,
+            precision, kind of device or initial weights is rejected.
 
     Raises:
-        InputError: impossible settings, a batch that cannot be shared evenly among the processes,
-            a checkpoint that is damaged or belongs to another run, or a loss that is not finite.
+        InputError: the settings are invalid, the batch cannot be divided evenly among the
+            processes, the checkpoint is damaged or belongs to another run, or the loss becomes
+            infinite or nan.
     """
     check_training(name, settings)
-    # Of a frozen or tapped network not every parameter has a gradient.
+    # In a frozen or tapped network, some parameters have no gradient.
     ranks = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[ranks])
     _check_shares(min(settings.batch, count), accelerator.num_processes)
@@ -136,15 +150,15 @@ def train(
         if path and accelerator.is_main_process:
             _checkpoint(path, module, optimizer, stamp, history)
         accelerator.wait_for_everyone()
-    # Batch norm's statistics are of each rank's own images; the first one's are in the checkpoint.
+    # Each process has batch-norm statistics of its own images; the checkpoint has the first's.
     agree(module.buffers())
-    optimizer.zero_grad(set_to_none=True)  # as large as the module
+    optimizer.zero_grad(set_to_none=True)  # frees as much memory as the module takes
 
 
 def _check_shares(batch: int, processes: int) -> None:
     if batch % processes:
         raise InputError(
-            f"a batch of {batch} images cannot be shared evenly among {processes} processes; "
+            f"a batch of {batch} images cannot be divided evenly among {processes} processes; "
             f"choose a batch that is a multiple of {processes}."
         )
 
@@ -152,7 +166,7 @@ def _check_shares(batch: int, processes: int) -> None:
 def _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, count) -> float:
     """One pass over the images; returns the mean loss."""
     epoch_key = key(run.seed, name, epoch)
-    # Dropout and stochastic depth draw from the global generator.
+    # For dropout and stochastic depth, which draw from the global generator.
     torch.manual_seed((epoch_key + accelerator.process_index) & (2**63 - 1))
     batch = min(settings.batch, count)
     steps = count // batch
@@ -162,11 +176,11 @@ def _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, c
         rate = learning_rate(settings, epoch + step / steps, 1 / steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        numbers = order[step * batch : (step + 1) * batch]
-        numbers = numbers[accelerator.process_index :: accelerator.num_processes]
+        index = order[step * batch : (step + 1) * batch]
+        index = index[accelerator.process_index :: accelerator.num_processes]
         optimizer.zero_grad(set_to_none=True)
         with autocast(accelerator.device, run.precision):
-            value = loss(prepared, numbers, epoch_key)
+            value = loss(prepared, index, epoch_key)
         accelerator.backward(value)
         optimizer.step()
         total += value.detach()
@@ -180,12 +194,12 @@ def _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, c
 
 
 def learning_rate(settings: Training, epoch: float, step: float = 0.0) -> float:
-    """Linear warm-up, then a cosine from the peak to the final rate.
+    """The learning rate: linear warm-up, then a cosine from the peak to the final rate.
 
     Args:
-        settings: Peak, end, warm-up and length.
-        epoch: Epochs done, as a fraction.
-        step: Length of a step in epochs; the warm-up's first step already moves.
+        settings: Peak and final learning rate, warm-up, and number of epochs.
+        epoch: Number of epochs done, with its fraction.
+        step: Length of a step in epochs; added during warm-up, so that the first rate is not 0.
     """
     if epoch < settings.warm_up:
         return settings.learning_rate * min(1.0, (epoch + step) / settings.warm_up)
@@ -195,7 +209,7 @@ def learning_rate(settings: Training, epoch: float, step: float = 0.0) -> float:
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: Training) -> torch.optim.Optimizer:
-    """Adam, or SGD with Nesterov momentum 0.9; fused, which is the fastest on CPU and GPU."""
+    """Adam, or SGD with Nesterov momentum 0.9, in the fused version, the fastest on CPU and GPU."""
     if settings.optimizer == "adam":
         return torch.optim.Adam(
             parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -211,18 +225,18 @@ def make_optimizer(parameters: list[nn.Parameter], settings: Training) -> torch.
 
 
 def _stamp(name: str, module: nn.Module, settings: Training, rest: list[object]) -> str:
-    """A hash of all that determines a stage's result."""
-    begin = sealed.digest(module.state_dict(), "")
-    parts = [name, begin, asdict(settings), *rest]
+    """A hash of everything that determines a stage's result."""
+    initial = sealed.digest(module.state_dict(), "")
+    parts = [name, initial, asdict(settings), *rest]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _checkpoint(path, module, optimizer, stamp, history) -> None:
     tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
+    for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if value is not None:  # SGD has no buffer before its first step
-                tensors[f"optimizer.{number}.{name}"] = value
+                tensors[f"optimizer.{index}.{name}"] = value
     sealed.save(path, tensors, {"stamp": stamp, "history": history})
 
 
@@ -231,7 +245,7 @@ def _resume(path, module, optimizer, stamp) -> list[dict[str, float]]:
     if record["stamp"] != stamp:
         raise InputError(
             f"{path} is a checkpoint of a run with other settings or data; choose another --out "
-            f"or delete it."
+            "or delete it."
         )
     prefix = "module."
     module.load_state_dict(
@@ -240,10 +254,10 @@ def _resume(path, module, optimizer, stamp) -> list[dict[str, float]]:
     parameters = optimizer.param_groups[0]["params"]
     for name, value in tensors.items():
         if name.startswith("optimizer."):
-            _, number, part = name.split(".")
-            parameter = parameters[int(number)]
+            _, index, part = name.split(".")
+            parameter = parameters[int(index)]
             if value.shape == parameter.shape:
-                # The fused optimisers walk raw memory: a state must be laid out as its parameter.
+                # Fused optimisers need a state in the memory layout of its parameter.
                 value = torch.empty_like(parameter).copy_(value)
             else:
                 value = value.to(parameter.device)

@@ -1,4 +1,4 @@
-"""Settings of the stages before deployment: CTA's published ones, and what two cores can afford."""
+"""Settings of source training: CTA's published ones, and a preset for two CPU cores."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,64 +11,73 @@ from acclimate.views import SimCLRViews
 
 @dataclass(frozen=True)
 class Supervision:
-    """How labelled images are shown to a classifier."""
+    """Augmentation and label smoothing for training with cross entropy."""
 
     crop_padding: int
+    """Largest shift of the random crop, in pixels."""
     cutout: int
+    """Side of the square that is blackened in each image, in pixels."""
     label_smoothing: float
+    """Share of the target that is spread over all classes."""
 
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """Every stage; a method trains those that its recipe names. The defaults are CTA's."""
+    """Settings of all stages; a method trains those in its recipe. The defaults are CTA's.
+
+    ```python
+    settings = replace(PRESETS["small"], align=Training(epochs=20), start="separate")
+    bundle = acclimate.train("cta", "acclimate:resnet26", data, settings)
+    ```
+    """
 
     supervised: Training = Training()
-    """The classifier h∘f, by cross entropy."""
+    """Training of the classifier h∘f by cross entropy."""
     joint: Training = Training()
-    """Classifier and objective together: TTT, TTT++, ClusT3, NC-TTT, ReC-TTT, Y."""
+    """Training of classifier and objective together: TTT, TTT++, ClusT3, NC-TTT, ReC-TTT, Y."""
     pretrain: Training = Training()
-    """The encoder by the objective alone: CTA-C, TTT-MAE."""
+    """Training of the encoder by the objective alone: CTA-C, TTT-MAE."""
     probe: Training = Training()
-    """The head on a frozen encoder: CTA-C, TTT-MAE."""
+    """Training of the head on a frozen encoder: CTA-C, TTT-MAE."""
     parts: Training = Training()
-    """The objective's own parts on a frozen model: TTTFlow, a twin with another task."""
+    """Training of the objective's own layers on a frozen model: TTTFlow, CTA with rotations."""
     contrastive: Training = Training()
-    """The twin π∘g, by Eq. 1 or another task."""
+    """Training of the twin π∘g by Eq. 1 or another self-supervised task."""
     align: Training = Training()
-    """The twin to the frozen f, by Eq. 4."""
+    """Alignment of the twin with the frozen f by Eq. 4."""
     weight: float = 1.0
-    """λ of the objective beside the cross entropy, in the joint stage."""
+    """λ, the weight of the objective's loss beside the cross entropy in the joint stage."""
     contrastive_temperature: float = 0.01
     """τ of Eq. 1, also for CTA-C and the Y model; TTT++ has its own."""
     align_temperature: float = 0.5
-    """τ of Eq. 4; the paper's ablation finds higher better."""
+    """τ of Eq. 4; in the paper's ablation, higher values are better."""
     views: SimCLRViews = SimCLRViews()
-    """How the twin's views are drawn."""
+    """Augmentation of the twin's views."""
     start: Literal["copy", "separate"] = "separate"
-    """What the twin begins from: a copy of the trained f, or, as in the paper's experiments, what f
-    itself began from (weights from a file, or random ones)."""
+    """Initial weights of the twin: a copy of the trained f, or, as in the paper's experiments, the
+    initial weights of f (from a file, or random)."""
     interpolation: float = 1.0
-    """Share of the aligned weights in the twin that is deployed, where it began as a copy of an f
-    that stays frozen; the rest is that copy (Wortsman et al. 2022, *Robust fine-tuning of zero-shot
-    models*). 1 is CTA."""
+    """Share of the aligned weights in the deployed twin, if it was initialised as a copy of a
+    frozen f; the rest is the weights of that copy (Wortsman et al. 2022, *Robust fine-tuning of
+    zero-shot models*). 1 is CTA."""
     crop_padding: int = 4
-    """The largest shift of the supervised crop, in pixels."""
+    """Largest shift of the random crop in supervised training, in pixels."""
     cutout: int = 0
-    """Side of the square that supervised training blackens in each image, in pixels; the preset's
-    suits images of about 32."""
+    """Side of the square that is blackened in each image in supervised training, in pixels; the
+    preset's value suits images of about 32 pixels."""
     trainable_classifier: bool = False
-    """Whether f moves while the twin is aligned, with cross entropy added; needs labels."""
+    """Whether f is trained during the alignment, with cross entropy added; needs labels."""
     label_smoothing: float = 0.0
     """Share of the supervised target that is spread over all classes."""
 
     @property
     def supervision(self) -> Supervision:
-        """How labelled images are shown."""
+        """Augmentation and label smoothing of the stages with cross entropy."""
         return Supervision(self.crop_padding, self.cutout, self.label_smoothing)
 
 
 STAGES = ("supervised", "joint", "pretrain", "probe", "parts", "contrastive", "align")
-"""The fields of `SourceSettings` that are stages."""
+"""Names of the fields of `SourceSettings` that hold a stage's settings."""
 
 _COLOURS = ("brightness", "contrast", "saturation", "hue")
 
@@ -93,20 +102,20 @@ PRESETS = {
         cutout=8,
     ),
 }
-"""``paper``: the published settings. ``small``: what two cores can afford."""
+"""``paper``: the published settings. ``small``: settings that two CPU cores can afford."""
 
 
 def with_epochs(settings: SourceSettings, epochs: int) -> SourceSettings:
-    """The same settings with every stage's length set."""
+    """The same settings with the number of epochs of every stage replaced."""
     stages = {name: replace(getattr(settings, name), epochs=epochs) for name in STAGES}
     return replace(settings, **stages)
 
 
 def check_settings(settings: SourceSettings) -> None:
-    """Refuse what a later stage could not use, before the first one has taken its hours.
+    """Check the settings of all stages before the first one starts.
 
     Raises:
-        InputError: a number out of range, or an unknown optimiser.
+        InputError: a number is out of range, or an optimiser is unknown.
     """
     for stage in STAGES:
         check_training(stage, getattr(settings, stage))

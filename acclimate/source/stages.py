@@ -1,4 +1,4 @@
-"""The stages that recipes name: each trains some parts of what is being made."""
+"""The training stages that recipes name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,45 +18,50 @@ from acclimate.source.presets import SourceSettings
 from acclimate.source.twin import align_twin, check_twin
 
 OBSERVED = 10_000
-"""Source images that an objective sees in the end, evenly spaced."""
+"""Largest number of source images, evenly spaced, that an objective observes after training."""
 
 
 @dataclass
 class Work:
-    """What is being made, and of what."""
+    """State of a training run that its stages share: models, images, settings."""
 
     classifier: Classifier
+    """The classifier h∘f."""
     source: SourceImages
+    """The source images."""
     settings: SourceSettings
+    """Settings of all stages."""
     run: Run
+    """Seed, checkpoints, device, progress."""
     construct: Callable[[Classifier], Objective] | None = None
-    """Makes the objective of the model that it is trained with, or for."""
+    """Function that builds the objective for a model; None where the method has no objective."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What the objective was constructed with."""
+    """Options that the objective was built with."""
     start: nn.Module | None = None
-    """An encoder that a twin begins from; None is a copy of f."""
+    """Encoder that initialises the twin; None for a copy of f."""
     target: SourceImages | None = None
-    """Unlabelled images of the target domain, which only an oracle sees."""
+    """Unlabelled images of the target domain, which only an oracle is trained with."""
     twin: Classifier | None = None
+    """The twin classifier h'∘(π∘g), once the contrastive stage has built it."""
 
     @property
     def model(self) -> Classifier:
-        """What will answer."""
+        """The model that is deployed: the twin if there is one, otherwise the classifier."""
         return self.twin or self.classifier
 
     @cached_property
     def objective(self) -> Objective | None:
-        """Made of the model as it is when a stage first asks: a teacher is trained by then."""
+        """The objective, built at first use, when the teacher that it may copy is trained."""
         return self.construct(self.model) if self.construct else None
 
     def new_twin(self) -> Classifier:
-        """What the twin begins as."""
+        """An untrained twin."""
         start = self.start or self.classifier.encoder
         return projected(Classifier(start, self.classifier.head))
 
 
 def supervised(work: Work) -> None:
-    """h∘f by cross entropy."""
+    """Train h∘f by cross entropy."""
     fit(
         "supervised",
         work.classifier,
@@ -69,7 +74,7 @@ def supervised(work: Work) -> None:
 
 
 def joint(work: Work) -> None:
-    """Everything by cross entropy and the objective together (TTT, Eq. 1)."""
+    """Train classifier and objective together, by cross entropy and the objective (TTT, Eq. 1)."""
     fit(
         "joint",
         work.classifier,
@@ -82,13 +87,13 @@ def joint(work: Work) -> None:
         weight=work.settings.weight,
         target=work.target,
     )
-    # What was made with target images is made for them.
-    met = work.source if work.target is None else work.target
-    recalibrate(work.classifier, met, work.run.precision)
+    # An oracle, trained with target images, has their batch-norm statistics too.
+    deployed_on = work.source if work.target is None else work.target
+    recalibrate(work.classifier, deployed_on, work.run.precision)
 
 
 def pretrain(work: Work) -> None:
-    """The encoder by the objective alone."""
+    """Train the encoder by the objective alone."""
     fit(
         "pretrain",
         work.classifier,
@@ -102,7 +107,7 @@ def pretrain(work: Work) -> None:
 
 
 def probe(work: Work) -> None:
-    """The head by cross entropy, on the frozen encoder."""
+    """Train the head by cross entropy on the frozen encoder."""
     fit(
         "probe",
         work.classifier,
@@ -115,7 +120,7 @@ def probe(work: Work) -> None:
 
 
 def parts(work: Work) -> None:
-    """The objective's own parts, on the frozen model."""
+    """Train the objective's own layers on the frozen model."""
     fit(
         "parts",
         work.model,
@@ -128,7 +133,7 @@ def parts(work: Work) -> None:
 
 
 def contrastive(work: Work) -> None:
-    """The twin π∘g by the objective (CTA, Eq. 1)."""
+    """Build the twin and train π∘g by the objective (CTA, Eq. 1)."""
     work.twin = work.new_twin()
     check_twin(work.twin, work.classifier, work.source, work.settings)
     fit(
@@ -143,7 +148,7 @@ def contrastive(work: Work) -> None:
 
 
 def align(work: Work) -> None:
-    """The twin to the frozen classifier (CTA, Eq. 4)."""
+    """Align the twin with the frozen classifier (CTA, Eq. 4)."""
     assert work.twin is not None
     copied = work.start is None
     align_twin(work.twin, work.classifier, work.source, work.settings, work.run, copied=copied)
@@ -151,7 +156,7 @@ def align(work: Work) -> None:
 
 @torch.no_grad()
 def observe(work: Work) -> None:
-    """Let the objective keep what deployment needs to know of the source."""
+    """Let the objective compute the source statistics that it needs at deployment."""
     if work.objective is None:
         return
     device = next(work.model.parameters()).device
@@ -171,4 +176,4 @@ STAGES: dict[str, Callable[[Work], None]] = {
     "contrastive": contrastive,
     "align": align,
 }
-"""Every stage by its name."""
+"""The function that runs each stage, by the stage's name in a recipe."""

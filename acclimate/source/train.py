@@ -1,4 +1,4 @@
-"""A bundle for any method, from labelled source images: the stages of its recipe, in order."""
+"""Train any method on labelled source images: runs the stages of its recipe, in order."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ def train(
     options: Mapping[str, Any] | None = None,
     target: UInt8[Tensor, "m 3 h w"] | None = None,
 ) -> Bundle:
-    """Train all that a method needs before deployment.
+    """Train everything that a method needs before deployment.
 
     ```python
     bundle = acclimate.train("ttt", "acclimate:preact26", data)
@@ -45,27 +45,27 @@ def train(
     ```
 
     Args:
-        name: A name of `acclimate.methods.METHODS`.
-        model: A name, as `acclimate.build` takes it.
-        data: Source images and their classes.
-        settings: The stages; those that the method's recipe does not name are not used.
+        name: Name of a method in `acclimate.methods.METHODS`.
+        model: Name of a classifier, as for `acclimate.build`.
+        data: Labelled source images.
+        settings: Settings of the stages; those of stages that the method does not have are ignored.
         run: Seed, checkpoints, device, progress.
-        weights: A .safetensors file that the classifier, and a separate twin, begin from.
-        options: Of the objective, in place of the published ones: ``{"tap": "layer3"}``.
-        target: Unlabelled images of the target domain, for ``uda-ss`` alone: an oracle.
+        weights: A .safetensors file that initialises the classifier, and a separate twin.
+        options: Options of the objective that replace the published ones: ``{"tap": "layer3"}``.
+        target: Unlabelled images of the target domain, only for the oracle ``uda-ss``.
+
+    Returns:
+        The bundle: everything that `acclimate.Adapter` needs.
 
     Raises:
-        InputError: an unknown method or option, a model that the method cannot use, target images
-            missing or not asked for, and as `acclimate.build` and `acclimate.source.loop.train`.
+        InputError: the method or an option is unknown, the method cannot use the model, target
+            images are missing or not needed; or as `acclimate.build` and `.source.loop.train`.
     """
     run = run or Run()
     check_settings(settings)
     row = method(name)
     recipe = RECIPES[row.recipe]
-    if (target is not None) != row.oracle:
-        raise InputError(
-            f"{name} {'is an oracle and needs' if row.oracle else 'must not see'} target images."
-        )
+    _check_target(name, row.oracle, target)
     source = SourceImages(data.images, Preprocessing.fit(data.images), data.labels)
     classifier = split(initial(model, len(data.classes), run, "classifier", weights))
     check_model(name, classifier)
@@ -85,16 +85,20 @@ def train(
 
 
 def untrained(name: str, model: str, size: int, *, classes: int = 10) -> Bundle:
-    """A bundle as before training, with random weights: to count costs and to try things out.
+    """A bundle with random weights, for counting costs and for tests.
+
+    ```python
+    cost = acclimate.Adapter(untrained("cta", "acclimate:resnet26", 32), "cta").cost()
+    ```
 
     Args:
-        name: A name of `acclimate.methods.METHODS`.
-        model: A name, as `acclimate.build` takes it.
-        size: Side of its images, in pixels.
+        name: Name of a method in `acclimate.methods.METHODS`.
+        model: Name of a classifier, as for `acclimate.build`.
+        size: Height and width of the images, in pixels.
         classes: Outputs of the head.
 
     Raises:
-        InputError: an unknown name, or a model that the method cannot use.
+        InputError: a name is unknown, or the method cannot use the model.
     """
     row, run, settings = method(name), Run(), PRESETS["small"]
     recipe = RECIPES[row.recipe]
@@ -127,7 +131,7 @@ def begin(
     start: nn.Module | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Work:
-    """The untrained classifier in the recipe's form, and how to make its objective."""
+    """Prepare a training run: the untrained classifier in the recipe's form, and its objective."""
     work = Work(FORMS[recipe.form](classifier), source, settings, run, start=start)
     kind = recipe.objective
     _check_options(kind, options or {})
@@ -143,7 +147,7 @@ def begin(
         with _seeded(run, "objective"):
             return kind(model, source.preprocessing, **work.options)
 
-    # What would be refused in the end is refused now, not after the first stage's hours.
+    # Built once before training, so that invalid options are reported before the first stage.
     trial = construct(work.new_twin() if "contrastive" in recipe.stages else work.classifier)
     _check_images(trial, len(source.sample(OBSERVED).images))
     work.construct = construct
@@ -151,7 +155,7 @@ def begin(
 
 
 def make(work: Work, recipe: Recipe, classes: Sequence[str], *, origin: str) -> Bundle:
-    """Run the stages; the bundle has the method and architecture of none yet."""
+    """Run the recipe's stages; the caller sets the bundle's method, recipe and architecture."""
     for stage in recipe.stages:
         STAGES[stage](work)
     observe(work)
@@ -170,7 +174,7 @@ def make(work: Work, recipe: Recipe, classes: Sequence[str], *, origin: str) -> 
 def initial(
     name: str, classes: int, run: Run, purpose: str, weights: Path | None = None
 ) -> nn.Module:
-    """A network as it is before training: from a file, or seeded random weights."""
+    """A network before training, with weights from a file or seeded random ones."""
     with _seeded(run, purpose):
         return build(name, classes=classes, weights=weights)
 
@@ -182,25 +186,32 @@ def _seeded(run: Run, purpose: str) -> Iterator[None]:
         yield
 
 
+def _check_target(name: str, oracle: bool, target: Tensor | None) -> None:
+    if oracle and target is None:
+        raise InputError(f"{name} is an oracle and needs target images; give some.")
+    if target is not None and not oracle:
+        raise InputError(f"{name} must not see target images; leave them out.")
+
+
 def _check_options(kind: type[Objective] | None, options: Mapping[str, Any]) -> None:
     if kind is None and options:
-        raise InputError("this method trains no objective, so it has no options; give none.")
+        raise InputError("this method trains no objective, so it has no options; remove them.")
     known = [*inspect.signature(kind).parameters][2:] if kind else []
     for name in options:
         if name not in known:
             raise unknown_name("option", name, known)
 
 
-def _check_images(objective: Objective, found: int) -> None:
-    if found < objective.min_source_images:
+def _check_images(objective: Objective, count: int) -> None:
+    if count < objective.min_source_images:
         raise InputError(
             f"the objective must observe {objective.min_source_images} source images, not "
-            f"{found}; give more of them, or choose options that need fewer: a shorter queue."
+            f"{count}; give more images, or choose options that need fewer (a shorter queue)."
         )
 
 
 def _shared(kind: type[Objective], settings: SourceSettings, images: int) -> dict[str, Any]:
-    """What follows from the settings, for whichever objective asks for it."""
+    """Options that follow from the settings, if the objective has them."""
     steps = settings.joint.epochs * max(1, images // settings.joint.batch)
     known = {
         "warm_up_steps": max(1, steps // 10),
@@ -212,7 +223,7 @@ def _shared(kind: type[Objective], settings: SourceSettings, images: int) -> dic
 
 
 def _provenance(work: Work, origin: str) -> dict[str, Any]:
-    """What a reader of a bundle wants to know of its making."""
+    """Record of how a bundle was trained."""
     target = {"target_images": len(work.target.images)} if work.target else {}
     return {
         "source": origin,

@@ -1,4 +1,4 @@
-"""The twin of a frozen classifier: aligned, and given the classifier's scale."""
+"""Alignment of a twin with a classifier, including the scale of its logits."""
 
 import torch
 from torch import nn
@@ -22,26 +22,27 @@ def align_twin(
     *,
     copied: bool,
 ) -> None:
-    """Align a twin to a classifier, and give its head the classifier's scale.
+    """Align a twin with a classifier, and match the scale of its logits to the classifier's.
 
     Args:
-        twin: h'∘(π∘g), aligned in place: one factor is folded into the weight of h', so that logits
-            have the classifier's scale; on return in evaluation mode.
-        classifier: h∘f; unchanged unless ``settings.trainable_classifier``; on return on the run's
-            device and in evaluation mode.
-        source: Images; only ``settings.trainable_classifier`` needs their labels.
-        settings: Of the alignment.
+        twin: h'∘(π∘g), trained in place. The weight of h' is multiplied by one factor, so that the
+            logits have the classifier's scale. In evaluation mode on return.
+        classifier: h∘f; trained only if ``settings.trainable_classifier``. On the run's device and
+            in evaluation mode on return.
+        source: Source images; only ``settings.trainable_classifier`` needs their labels.
+        settings: Settings of the alignment.
         run: Seed, checkpoints, device, progress.
-        copied: Whether the twin began as a copy of f, to interpolate with.
+        copied: Whether the twin was initialised as a copy of f, so that the two can be
+            interpolated.
 
     Raises:
         InputError: as `acclimate.source.loop.train`.
     """
     classifier.requires_grad_(False).eval()
     branch = twin.encoder.requires_grad_(True)  # π∘g
-    begin = None
+    initial = None
     if copied and settings.interpolation < 1 and not settings.trainable_classifier:
-        begin = projected(classifier).encoder
+        initial = projected(classifier).encoder
     stage = train_joint_alignment if settings.trainable_classifier else train_alignment
     classifier.to(next(branch.parameters()).device)
     stage(
@@ -53,8 +54,8 @@ def align_twin(
         temperature=settings.align_temperature,
         views=settings.views,
     )
-    if begin is not None:
-        _interpolate(branch, begin, settings.interpolation)
+    if initial is not None:
+        _interpolate(branch, initial, settings.interpolation)
         recalibrate(branch, source, run.precision)
     sample = source.sample(2048)
     own = features(branch, sample, run.precision)
@@ -67,22 +68,23 @@ def align_twin(
 def check_twin(
     twin: Classifier, classifier: Classifier, source: SourceImages, settings: SourceSettings
 ) -> None:
-    """Refuse, before the first epoch, a twin that could not be aligned.
+    """Check before training that a twin can be aligned with a classifier.
 
     Raises:
-        InputError: fewer than two images; the twin's feature size is not the classifier's; labels
-            are needed and missing.
+        InputError: there are fewer than two images in all or per batch, the twin's feature size is
+            not the classifier's, or labels are needed and missing.
     """
     if min(len(source.images), settings.contrastive.batch, settings.align.batch) < 2:
-        raise InputError("a twin needs at least two images, and two a batch; give more of them.")
+        raise InputError("a twin needs at least two images, and two per batch; give more of them.")
     if settings.trainable_classifier:
         source.labels_for("trainable_classifier")
     _check_dimension(twin.encoder, source, classifier.feature_dim)
 
 
 @torch.no_grad()
-def _interpolate(branch: nn.Module, begin: nn.Module, share: float) -> None:
-    for parameter, before in zip(branch.parameters(), begin.parameters(), strict=True):
+def _interpolate(branch: nn.Module, initial: nn.Module, share: float) -> None:
+    """Replace each parameter by ``share`` of it plus 1 - ``share`` of the initial one."""
+    for parameter, before in zip(branch.parameters(), initial.parameters(), strict=True):
         parameter.lerp_(before.to(parameter.device), 1 - share)
 
 
@@ -91,14 +93,14 @@ def _check_dimension(branch: nn.Module, source: SourceImages, dim: int) -> None:
     device = next(branch.parameters()).device
     image = source.preprocessing(source.images[:1].to(device))
     try:
-        found = branch.eval().get_submodule("encoder")(image)
+        features = branch.eval().get_submodule("encoder")(image)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(
-            f"the model takes no images of {source.preprocessing.size} pixels a side ({error}); "
-            f"choose another size or model."
+            f"the model does not accept images of {source.preprocessing.size} pixels a side "
+            f"({error}); choose another size or model."
         ) from error
-    if found.ndim != 2 or found.shape[1] != dim:
+    if features.ndim != 2 or features.shape[1] != dim:
         raise InputError(
-            f"the twin's encoder gives features {list(found.shape[1:])}, the classifier's [{dim}]; "
-            f"choose a twin of the same feature size."
+            f"the twin's encoder returns features {list(features.shape[1:])}, the classifier's "
+            f"[{dim}]; choose a twin with the same feature size."
         )

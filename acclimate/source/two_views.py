@@ -1,4 +1,4 @@
-"""What the contrastive and the alignment stage both begin with."""
+"""Two augmented views of a batch, for the alignment."""
 
 from torch import Tensor, nn
 
@@ -8,12 +8,10 @@ from acclimate.views import SimCLRViews, simclr_views
 
 
 def draw_two_views(
-    module: nn.Module, source: SourceImages, numbers: Tensor, views: SimCLRViews, epoch_key: int
+    module: nn.Module, source: SourceImages, index: Tensor, views: SimCLRViews, epoch_key: int
 ) -> Tensor:
-    """Two normalised views of the numbered images, on the module's device: firsts, then seconds."""
+    """Two normalised views per image, on the module's device: all first views, then all second."""
     device = next(module.parameters()).device
-    batch = source.preprocessing.unit(source.images[numbers].to(device))
-    drawn = simclr_views(
-        batch, views, key=key(epoch_key, "views"), index=numbers.to(device), count=2
-    )
+    batch = source.preprocessing.unit(source.images[index].to(device))
+    drawn = simclr_views(batch, views, key=key(epoch_key, "views"), index=index.to(device), count=2)
     return source.preprocessing.normalize(drawn)

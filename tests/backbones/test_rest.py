@@ -259,5 +259,5 @@ def test_unknown_taps_and_sizes():
     encoder = build("acclimate:vit2-w32-p4", classes=3).encoder
     with pytest.raises(InputError, match=r"unknown layer 'blocks\.2'"):
         rest_after(encoder, "blocks.2", 16)
-    with pytest.raises(InputError, match="takes no images of 18x18"):
+    with pytest.raises(InputError, match="does not accept images of 18x18"):
         rest_after(encoder, "blocks.0", 18)

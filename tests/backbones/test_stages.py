@@ -139,7 +139,7 @@ def test_an_unknown_name_gets_a_short_answer():
 
 def test_images_that_the_network_does_not_take():
     encoder = build("acclimate:vit2-w32-p4", classes=3).encoder
-    with pytest.raises(InputError, match=re.escape("takes no images of 18x18 pixels")):
+    with pytest.raises(InputError, match=re.escape("does not accept images of 18x18 pixels")):
         stage_names(encoder, 18)
 
 

@@ -59,6 +59,6 @@ def test_only_the_first_rank_saves(folder):
 @pytest.mark.parametrize("rank", range(rank_worker.RANKS))
 def test_a_batch_that_ranks_cannot_share_evenly_is_refused(folder, rank):
     assert (folder / f"refusal-{rank}").read_text() == (
-        "a batch of 7 images cannot be shared evenly among 2 processes; choose a batch that is a "
+        "a batch of 7 images cannot be divided evenly among 2 processes; choose a batch that is a "
         "multiple of 2."
     )
