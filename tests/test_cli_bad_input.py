@@ -257,7 +257,10 @@ BAD = {
     ),
     "corrupt into a file": (corrupt(out=("--out", "file")), "no corrupted set"),
     "corrupt below a file": (corrupt(out=("--out", "file/x")), "is no folder"),
-    "corrupt into the images": (corrupt(out=("--out", "good/x")), "lies in .*another --out"),
+    "corrupt into the images": (
+        corrupt(out=("--out", "good/x")),
+        "is inside .*choose an --out outside",
+    ),
     "corrupt an unknown data set": (
         lambda at: ["corrupt", "cifar100c", "--out", at.out],
         "did you mean .*cifar100",
