@@ -36,8 +36,8 @@ def class_correlated(
     The stream consists of S slots. For each class, shares of the slots are drawn from a symmetric
     Dirichlet distribution with parameter γ, and each image of the class draws its slot with these
     shares. So two images of a class are in the same slot with probability (1 + γ) / (1 + S γ), over
-    seeds. For small γ this tends to 1, and a class comes all at once; for large γ it tends to 1 / S,
-    and classes are spread evenly. Within a slot, the images of one class follow those of another,
+    seeds. For small γ this tends to 1: a class comes all at once. For large γ it tends to 1 / S:
+    classes are spread evenly. Within a slot, the images of one class follow those of another,
     in random order (Yuan et al., RoTTA, 2023).
 
     Args:
