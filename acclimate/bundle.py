@@ -31,9 +31,9 @@ class Bundle:
     """A trained classifier with everything that adapting it at deployment needs.
 
     ```python
-    bundle = acclimate.align(model, images)
+    bundle = acclimate.align(net, images)
     bundle.save("bundle")
-    bundle = Bundle.load("bundle")  # Bundle.load("bundle", model=net) if model was your own network
+    bundle = Bundle.load("bundle", model=net)  # registered architectures need no model
     adapter = acclimate.Adapter(bundle)
     ```
     """

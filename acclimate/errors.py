@@ -14,7 +14,7 @@ class InputError(ValueError):
     try:
         acclimate.Adapter(bundle, "tend")
     except InputError as error:
-        print(error)  # unknown method 'tend': did you mean tent?
+        print(error)  # unknown method 'tend': did you mean tent or ptbn?
     ```
     """
 

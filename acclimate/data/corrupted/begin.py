@@ -116,7 +116,7 @@ def begin(out: Path, description: dict[str, Any], progress: Progress) -> dict[st
         for key in description:
             if key != "data" and earlier.get(key) != description[key]:
                 what = key.removesuffix("_sha256").replace("_", " ")
-                raise InputError(f"{out} was begun with other {what}; choose another --out.")
+                raise InputError(f"{out} was started with different {what}; choose another --out.")
         description["data"] = earlier.get("data")
         done = _intact(out, earlier.get("files"), progress)
     return {**description, "complete": False, "files": done}
