@@ -1,4 +1,4 @@
-"""The one artefact that training makes and deployment loads: a folder, verified byte by byte."""
+"""Bundles: what training saves and deployment loads, a folder protected by checksums."""
 
 import hashlib
 import json
@@ -22,69 +22,80 @@ from acclimate.storage.sealed import plain, read_safetensors
 
 SCHEMA = 2
 CUSTOM = "custom"
-"""The architecture of a classifier that no registered name builds."""
+"""Architecture name of a network that is not registered; loading needs the network itself."""
 _MAX_JSON_BYTES = 16 * 2**20
 
 
 @dataclass
 class Bundle:
-    """What answers, what it learns from at deployment, and all else that deployment needs."""
+    """A trained classifier with everything that adapting it at deployment needs.
+
+    ```python
+    bundle = acclimate.align(net, images)
+    bundle.save("bundle")
+    bundle = Bundle.load("bundle", model=net)  # registered architectures need no model
+    adapter = acclimate.Adapter(bundle)
+    ```
+    """
 
     classifier: Classifier
-    """h∘f, as it was before any adaptation."""
+    """The source classifier h∘f, not adapted."""
     twin: Classifier | None
-    """h'∘(π∘g): its encoder is a ``Sequential`` of ``encoder`` and ``projector``."""
+    """The aligned twin h'∘(π∘g), or None. Its encoder is a ``Sequential`` of ``encoder`` and
+    ``projector``."""
     preprocessing: Preprocessing
+    """Resizing and normalisation of the classifier's input."""
     classes: tuple[str, ...]
-    """A name for each output of the head."""
+    """Name of each output of the head."""
     method: str = "cta"
-    """The row of `acclimate.methods.METHODS` that an adapter uses unless told otherwise."""
+    """Default method of adapters, a name of `acclimate.methods.METHODS`."""
     recipe: str = "cta"
-    """The row of `acclimate.methods.RECIPES` by which it was made."""
+    """Recipe that the bundle was trained with, a name of `acclimate.methods.RECIPES`."""
     objective: Objective | None = None
-    """The self-supervised objective that was trained with the model, with its parts."""
+    """Self-supervised objective that was trained with the model, including its own modules."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What the objective was constructed with; JSON can hold it."""
+    """Arguments that the objective was constructed with, as JSON values."""
     form: str = "plain"
-    """How the classifier was made of its architecture, a name of `acclimate.backbones.FORMS`."""
+    """How the classifier was built from its architecture, a name of `acclimate.backbones.FORMS`."""
     architecture: str = CUSTOM
-    """The classifier's registered name."""
+    """Registered name of the classifier's architecture."""
     twin_architecture: str = CUSTOM
-    """The registered name of the classifier whose encoder g is."""
+    """Registered name of the architecture of the twin's encoder g."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """How it was made: seed, settings, data, versions."""
+    """How the bundle was made: seed, settings, data, versions."""
 
     @property
     def modules(self) -> nn.ModuleDict:
-        """Classifier, twin and objective, as far as there are such: what has weights."""
+        """All modules with weights: the classifier and, where they exist, twin and objective."""
         named = {"classifier": self.classifier, "twin": self.twin, "objective": self.objective}
         return nn.ModuleDict({name: part for name, part in named.items() if part is not None})
 
     def save(self, path: str | Path) -> None:
-        """Write the bundle as a folder: all of it appears at once, or nothing.
+        """Write the bundle as a folder, atomically: the folder is complete or does not exist.
 
         Raises:
-            InputError: the path exists already, or cannot be written.
+            InputError: the path exists already or cannot be written, or the objective is not
+                registered.
         """
         path = Path(path)
         if path.exists():
-            raise InputError(f"{path} exists already; choose another place or remove it first.")
-        aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+            raise InputError(f"{path} exists already; choose another path or remove it first.")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            aside.mkdir(parents=True)
-            self._write(aside)
-            atomic.sync(aside)
-            aside.rename(path)
+            temporary.mkdir(parents=True)
+            self._write(temporary)
+            atomic.sync(temporary)
+            temporary.rename(path)
             atomic.sync(path.parent)
         except OSError as error:
             raise atomic.cannot_write(path, error) from error
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
         tensors = plain(self.modules.state_dict())
         atomic.write_atomically(
-            folder / "weights.safetensors", lambda aside: save_file(tensors, aside)
+            folder / "weights.safetensors", lambda temporary: save_file(tensors, temporary)
         )
         record = {
             "schema": SCHEMA,
@@ -95,7 +106,7 @@ class Bundle:
             "method": self.method,
             "recipe": self.recipe,
             "form": self.form,
-            "objective": _named(self.objective, self.options),
+            "objective": _objective_record(self.objective, self.options),
             "provenance": self.provenance,
             "weights_sha256": atomic.sha256(folder / "weights.safetensors"),
         }
@@ -105,13 +116,19 @@ class Bundle:
     def load(
         cls, path: str | Path, *, model: nn.Module | None = None, twin: nn.Module | None = None
     ) -> "Bundle":
-        """Read a bundle, after its checksums have been verified.
+        """Load a bundle and verify its checksums.
+
+        ```python
+        bundle = Bundle.load("bundle")
+        bundle = Bundle.load("my-bundle", model=MyNetwork())  # a network that is not registered
+        ```
 
         Args:
             path: The bundle's folder.
-            model: The architecture of a classifier that is not registered; its weights are
-                replaced by the bundle's.
-            twin: The same for a twin whose encoder is of an architecture of its own.
+            model: The classifier's network, if its architecture is not registered. The bundle's
+                weights replace the network's.
+            twin: The twin's network, if its encoder has another architecture than the classifier
+                and that is not registered.
 
         Raises:
             InputError: something is missing, damaged, from a newer version, or does not fit.
@@ -127,15 +144,15 @@ class Bundle:
             )
         with torch.inference_mode(False):
             tensors, _ = read_safetensors(weights)
-            bundle = cls._empty(record, model, twin)
-            _fill(bundle.modules, tensors, path)
+            bundle = cls._without_weights(record, model, twin)
+            _load_weights(bundle.modules, tensors, path)
         return bundle
 
     @classmethod
-    def _empty(
+    def _without_weights(
         cls, record: Mapping[str, Any], model: nn.Module | None, twin: nn.Module | None
     ) -> "Bundle":
-        """The bundle of a record, before it has its weights."""
+        """Build the bundle that a record describes; its weights are not loaded yet."""
         classes = tuple(record["classes"])
         base = _architecture(record["architecture"], len(classes), model, "model")
         if record["form"] not in FORMS:
@@ -144,8 +161,8 @@ class Bundle:
         aligned = None
         if record["twin_architecture"] is not None:
             aligned = _twin(record, classifier, twin)
-        known = record["preprocessing"]
-        preprocessing = Preprocessing(known["size"], tuple(known["mean"]), tuple(known["std"]))
+        saved = record["preprocessing"]
+        preprocessing = Preprocessing(saved["size"], tuple(saved["mean"]), tuple(saved["std"]))
         objective, options = None, {}
         if record["objective"] is not None:
             name, options = record["objective"]["name"], record["objective"]["options"]
@@ -170,7 +187,11 @@ class Bundle:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """A bundle's ``bundle.json``, verified; the weights are not read.
+    """Read and verify a bundle's ``bundle.json``, but not its weights.
+
+    ```python
+    read_record("bundle")["classes"]
+    ```
 
     Raises:
         InputError: it is missing, damaged, or from a newer version.
@@ -180,7 +201,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{path} does not exist; give the folder of a bundle.")
     if not file.is_file():
-        raise InputError(f"{path} is no bundle: it has no bundle.json; give the bundle's folder.")
+        raise InputError(f"{path} is no bundle: it has no bundle.json; give a bundle's folder.")
     damaged = InputError(f"{file} is damaged; restore it from a good copy.")
     if file.stat().st_size > _MAX_JSON_BYTES:
         raise damaged
@@ -203,21 +224,21 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of schema 1, which knew CTA alone, in today's terms."""
+    """Convert a record of schema 1, which knew only CTA, to the current schema."""
     if record["schema"] > 1:
         return record
     objective = {"name": "contrastive", "options": record["objective"]}
     return record | {"recipe": "cta", "form": "plain", "objective": objective}
 
 
-def _named(objective: Objective | None, options: dict[str, Any]) -> dict[str, Any] | None:
+def _objective_record(objective: Objective | None, options: dict[str, Any]) -> dict | None:
     if objective is None:
         return None
     names = {kind: name for name, kind in OBJECTIVES.items()}
     if type(objective) not in names:
         raise InputError(
-            f"{type(objective).__name__} is no registered objective, so it could not be loaded "
-            f"again; put it into acclimate.objectives.OBJECTIVES under a name."
+            f"{type(objective).__name__} is no registered objective, so the bundle could not be "
+            f"loaded again; add it to acclimate.objectives.OBJECTIVES under a name."
         )
     return {"name": names[type(objective)], "options": options}
 
@@ -227,8 +248,8 @@ def _architecture(name: str, classes: int, given: nn.Module | None, argument: st
         return split(given)
     if name == CUSTOM:
         raise InputError(
-            f"this bundle's classifier is no registered architecture; give the network itself: "
-            f"Bundle.load(path, {argument}=net)."
+            f"this bundle's {'twin' if argument == 'twin' else 'classifier'} has an architecture "
+            f"that is not registered; give the network itself: Bundle.load(path, {argument}=net)."
         )
     return split(build(name, classes=classes))
 
@@ -241,20 +262,20 @@ def _twin(record: Mapping[str, Any], classifier: Classifier, given: nn.Module | 
     return projected(base, classifier.head)
 
 
-def _fill(modules: nn.ModuleDict, tensors: dict[str, torch.Tensor], path: Path) -> None:
+def _load_weights(modules: nn.ModuleDict, tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
         modules.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise InputError(
-            f"the weights in {path} do not fit its architecture ({reason}); give the network that "
-            f"they were made with."
+            f"the weights in {path} do not fit the network ({reason}); give a network of the "
+            f"architecture that they were saved from."
         ) from error
     modules.eval().requires_grad_(False)
 
 
 def _canonical(record: Mapping[str, Any]) -> str:
-    """The only text that stands for a record, so that every changed byte shows."""
+    """The canonical JSON text of a record. Any other text is treated as damage."""
     return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""From the images that a caller has to the tensor that a network takes."""
+"""Preprocessing: resize, centre-crop and normalise images for a network."""
 
 import math
 from dataclasses import dataclass
@@ -15,18 +15,28 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, centre-crop and normalise; part of every bundle."""
+    """Resize, centre-crop and normalise images. Every bundle has one.
+
+    ```python
+    preprocessing = Preprocessing(32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    inputs = preprocessing(images)  # uint8 or 0..1 images -> [batch, 3, 32, 32], normalised
+    ```
+
+    Raises:
+        InputError: a size below 1, a standard deviation of 0 or less, or a value that is not
+            finite.
+    """
 
     size: int
-    """Side of the square images that the network sees, in pixels."""
+    """Side of the network's square input images, in pixels."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Of each channel, in units of 0..1."""
+    """Mean of each channel, in units of 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
-    """Of each channel, in units of 0..1."""
+    """Standard deviation of each channel, in units of 0..1."""
 
     def __post_init__(self):
-        numbers = (*self.mean, *self.std)
-        if self.size < 1 or min(self.std) <= 0 or not all(map(math.isfinite, numbers)):
+        statistics = (*self.mean, *self.std)
+        if self.size < 1 or min(self.std) <= 0 or not all(map(math.isfinite, statistics)):
             raise InputError(
                 f"preprocessing needs a size of at least 1 pixel, finite means and standard "
                 f"deviations above 0, not {self.size}, {self.mean} and {self.std}."
@@ -35,10 +45,10 @@ class Preprocessing:
     def unit(
         self, images: UInt8[Tensor, "batch 3 h w"] | Float[Tensor, "batch 3 h w"]
     ) -> Float[Tensor, "batch 3 size size"]:
-        """Images as float32 in 0..1, at the network's size.
+        """Images as float32 in 0..1, at the network's input size.
 
-        Other sizes have their shorter side resized (bilinear, antialiased) and are cropped to the
-        middle square.
+        Images of other sizes are resized by their shorter side (bilinear, antialiased) and
+        centre-cropped.
 
         Args:
             images: uint8 0..255 or float 0..1.
@@ -55,7 +65,7 @@ class Preprocessing:
     ) -> Float[Tensor, "batch 3 size size"]:
         """Subtract the mean and divide by the standard deviation, in channels_last layout."""
         batch, _, height, width = images.shape
-        # Broadcasting over an innermost axis of 3 is slow, over rows of pixels it is not.
+        # Broadcasting over an innermost axis of size 3 is slow; over whole rows it is fast.
         rows = images.permute(0, 2, 3, 1).reshape(batch, height, width * 3)
         mean = images.new_tensor(self.mean).repeat(width)
         std = images.new_tensor(self.std).repeat(width)
@@ -63,16 +73,17 @@ class Preprocessing:
         return normalized.view(batch, height, width, 3).permute(0, 3, 1, 2)
 
     def __call__(self, images: Tensor) -> Float[Tensor, "batch 3 size size"]:
-        """`unit`, then `normalize`."""
+        """Apply `unit`, then `normalize`."""
         return self.normalize(self.unit(images))
 
     @classmethod
     def fit(cls, images: UInt8[Tensor, "n 3 h w"], limit: int = 10_000) -> "Preprocessing":
-        """Take size, mean and standard deviation from square source images.
+        """Compute size, mean and standard deviation from square source images.
 
         Args:
-            images: Square images.
-            limit: Images that are looked at, evenly spaced.
+            images: Square images, 0..255.
+            limit: Number of images that mean and standard deviation are computed from, evenly
+                spaced.
         """
         sample = evenly_spaced(images, limit).float().div_(255)
         mean, std = sample.mean((0, 2, 3)).tolist(), sample.std((0, 2, 3)).tolist()
@@ -80,18 +91,18 @@ class Preprocessing:
 
 
 def evenly_spaced(images: Tensor, limit: int) -> Tensor:
-    """At most ``limit`` of the images, from first to last: a set may be sorted by class."""
+    """At most ``limit`` images, evenly spaced: a data set may be sorted by class."""
     if len(images) <= limit:
         return images
     return images[torch.arange(limit) * len(images) // limit]
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse what is no batch of images.
+    """Raise an error unless the argument is a batch of images.
 
     Raises:
-        InputError: not a ``[batch, 3, height, width]`` tensor of at least one image, not uint8 or
-            float, or float with NaN, infinity or values outside 0..1.
+        InputError: not a ``[batch, 3, height, width]`` tensor of at least one image, neither uint8
+            nor float, or float with NaN, infinity or values outside 0..1.
     """
     if not isinstance(images, Tensor):
         raise InputError(f"images must be a torch.Tensor, not {type(images).__name__}.")
@@ -106,9 +117,9 @@ def check_images(images: Tensor) -> None:
         raise InputError(f"images must be uint8 (0..255) or float (0..1), not {images.dtype}.")
     low, high = (x.item() for x in images.aminmax())
     if not (low == low and high == high and abs(low) + abs(high) < float("inf")):
-        raise InputError("images hold NaN or infinity; drop these images or mend their loading.")
+        raise InputError("images hold NaN or infinity; drop these images or fix their loading.")
     if low < 0 or high > 1:
         raise InputError(
-            f"float images must lie in 0..1, not {low:.3g}..{high:.3g}; pass them before "
-            f"normalisation, or as uint8."
+            f"float images must lie in 0..1, not {low:.3g}..{high:.3g}; pass images that are not "
+            f"normalised, or uint8 images."
         )

@@ -1,9 +1,14 @@
 """Counter-based random numbers: pure functions of (key, image index, position).
 
-A generator with hidden state makes a result depend on batch size, on order and on where a run was
-resumed. Here number j of image i under a key is a hash of (key, i, j), so it depends on nothing
-else, on any device. The hash is SplitMix64's finaliser (Steele, Lea, Flood, *Fast splittable
-pseudorandom number generators*, OOPSLA 2014) in wrapping int64 arithmetic.
+With a stateful generator, a result depends on the batch size, on the order of the images and on
+where a run was resumed. Here random number j of image i under a key is a hash of (key, i, j) and
+depends on nothing else, on any device. The hash is SplitMix64's finaliser (Steele, Lea, Flood,
+*Fast splittable pseudorandom number generators*, OOPSLA 2014) in wrapping int64 arithmetic.
+
+```python
+crop_key = key(seed, "crop", epoch)
+values = uniform(crop_key, torch.tensor([7, 3]), 4)  # [2, 4]: row 0 belongs to image 7
+```
 """
 
 import hashlib
@@ -22,12 +27,16 @@ _BLOCK = 2**15
 
 
 def key(seed: int, *purpose: str | int) -> int:
-    """Derive an int64 key from a seed and what the numbers are for.
+    """Derive an int64 key from a seed and the purpose of the random numbers.
+
+    ```python
+    key(0, "crop", 3)  # the crops of epoch 3 under seed 0
+    ```
 
     Args:
         seed: Any integer.
-        purpose: Names and counters, e.g. ``"crop", epoch``. Different purposes give unrelated
-            numbers.
+        purpose: Names and counters, e.g. ``"crop", epoch``. Different purposes give independent
+            random numbers.
     """
     text = "\0".join([str(int(seed)), *map(str, purpose)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
@@ -35,48 +44,62 @@ def key(seed: int, *purpose: str | int) -> int:
 
 
 def uniform(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
-    """Independent uniform numbers in [0, 1), a row for each image index.
+    """Independent uniform random numbers in [0, 1), one row per image index.
+
+    ```python
+    uniform(key(0, "crop"), torch.arange(128), 2)  # [128, 2]
+    ```
 
     Args:
         key: From `key`.
-        index: Image indices; the numbers are made on their device.
-        count: Numbers an image.
+        index: Image indices. The result is on their device.
+        count: Random numbers per image.
     """
-    numbers = torch.empty(len(index), count, device=index.device)
+    values = torch.empty(len(index), count, device=index.device)
     for columns in _blocks(index, count):
         bits = _bits(key, index, columns)
-        numbers[:, columns] = (bits >> 8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
-    return numbers
+        values[:, columns] = (bits >> 8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
+    return values
 
 
 def normal(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
-    """Independent standard normal numbers, a row for each image index (Box-Muller).
+    """Independent standard normal random numbers, one row per image index (Box-Muller).
+
+    ```python
+    normal(key(0, "noise"), torch.arange(128), 3 * 32 * 32).view(-1, 3, 32, 32)
+    ```
 
     Args:
         key: From `key`.
-        index: Image indices; the numbers are made on their device.
-        count: Numbers an image.
+        index: Image indices. The result is on their device.
+        count: Random numbers per image.
     """
     half = (count + 1) // 2
-    numbers = torch.empty(len(index), 2, half, device=index.device)
+    values = torch.empty(len(index), 2, half, device=index.device)
     for columns in _blocks(index, half):
         bits = _bits(key, index, columns)
-        # One hash feeds both uniforms: bits 8..31 and 32..55. The radius' uniform lies in (0, 1].
+        # One hash gives two uniform numbers: bits 8..31 for the radius, in (0, 1], and bits 32..55
+        # for the angle.
         radius = (bits >> 8).bitwise_and_(0xFFFFFF).add_(1).float()
         radius = radius.mul_(2.0**-24).log_().mul_(-2).sqrt_()
         angle = (bits >> 32).bitwise_and_(0xFFFFFF).float().mul_(2 * math.pi * 2.0**-24)
-        numbers[:, 0, columns] = radius * angle.cos()
-        numbers[:, 1, columns] = radius.mul_(angle.sin_())
-    return numbers.view(-1, 2 * half)[:, :count]
+        values[:, 0, columns] = radius * angle.cos()
+        values[:, 1, columns] = radius.mul_(angle.sin_())
+    return values.view(-1, 2 * half)[:, :count]
 
 
 def permutation(key: int, count: int) -> Int64[Tensor, " count"]:
-    """A random order of ``range(count)``."""
+    """A random permutation of ``range(count)``, on the CPU.
+
+    ```python
+    order = permutation(key(seed, "epoch", epoch), len(images))
+    ```
+    """
     return torch.randperm(count, generator=torch.Generator().manual_seed(key & (2**63 - 1)))
 
 
 def _blocks(index: Tensor, count: int) -> Iterator[slice]:
-    """Columns to make at a time: on a CPU a dozen passes over them are to stay in its cache."""
+    """Slices of columns to compute at once: on a CPU, few enough to stay in its cache."""
     step = max(1, _BLOCK // max(1, len(index))) if index.device.type == "cpu" else max(1, count)
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
@@ -84,17 +107,17 @@ def _blocks(index: Tensor, count: int) -> Iterator[slice]:
 
 def _bits(key: int, index: Tensor, columns: slice) -> Int64[Tensor, "n columns"]:
     rows = _mix(index.to(torch.int64) * _GOLDEN + key)[:, None]  # [n, 1]
-    numbers = torch.arange(columns.start + 1, columns.stop + 1, device=index.device)
-    return _mix(rows + numbers * _GOLDEN)  # [n, columns]
+    positions = torch.arange(columns.start + 1, columns.stop + 1, device=index.device)
+    return _mix(rows + positions * _GOLDEN)  # [n, columns]
 
 
 def _mix(z: Tensor) -> Tensor:
-    """Scramble in place."""
+    """SplitMix64's finaliser, in place."""
     z = z.bitwise_xor_(_shift(z, 30)).mul_(_MIX_1)
     z = z.bitwise_xor_(_shift(z, 27)).mul_(_MIX_2)
     return z.bitwise_xor_(_shift(z, 31))
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift; int64's own is arithmetic."""
+    """Logical right shift. The operator ``>>`` on int64 is an arithmetic one."""
     return (z >> bits).bitwise_and_((1 << 64 - bits) - 1)

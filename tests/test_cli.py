@@ -201,7 +201,7 @@ def test_corrupt_writes_a_set_and_a_picture_and_says_what_was_there(data, tmp_pa
     main([*command, "--preview", str(tmp_path / "p.png")])
     said = " ".join(capsys.readouterr().out.split())
     count = len(load(data, "train").images)
-    assert f"2 corruptions x 2 severities of {count} images; {4 * count} were made now" in said
+    assert f"2 corruptions x 2 severities of {count} images; {4 * count} images written" in said
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
         "contrast.npy",
         "fog.npy",
@@ -213,7 +213,7 @@ def test_corrupt_writes_a_set_and_a_picture_and_says_what_was_there(data, tmp_pa
     assert np.array_equal(array[count:], expected)
     assert (tmp_path / "p.png").stat().st_size > 1000
     main(command)
-    assert "; 0 were made now" in " ".join(capsys.readouterr().out.split())
+    assert "; 0 images written" in " ".join(capsys.readouterr().out.split())
 
 
 def test_corrupt_all_are_nineteen(tmp_path, monkeypatch):

@@ -179,7 +179,7 @@ BAD = {
     ),
     "training on a set of tests": (
         lambda at: ["train", "--data", "cifar10-c", "--root", at.empty, "--out", at.out],
-        "has no images to train on: take the split test, and train on cifar10",
+        "has no training images: use the split test, and train on cifar10",
     ),
     "training data missing": (train(data="no/where"), "no folder or zip"),
     "training data without labels": (train(data="flat"), "no images in a folder train"),
@@ -226,7 +226,7 @@ BAD = {
             *("align", *MODEL, "--images", "pacs", "--root", at.good),
             *("--domain", "sketch", "--out", at.out),
         ],
-        "has no domain of pacs: get it by way of https",
+        "holds no domain of pacs: get it by way of https",
     ),
     "a single image": (align(*ONE, images="single"), "two images"),
     "class names too few": (align("--class-names", "@names.txt"), "3 class names"),
@@ -253,11 +253,14 @@ BAD = {
     "corrupt images of different sizes": (corrupt(data="mixed"), "pass --size"),
     "corrupt into a foreign folder": (
         corrupt(data="flat", out=("--out", "good")),
-        "no corrupted set",
+        "no corrupted data set",
     ),
-    "corrupt into a file": (corrupt(out=("--out", "file")), "no corrupted set"),
+    "corrupt into a file": (corrupt(out=("--out", "file")), "no corrupted data set"),
     "corrupt below a file": (corrupt(out=("--out", "file/x")), "is no folder"),
-    "corrupt into the images": (corrupt(out=("--out", "good/x")), "lies in .*another --out"),
+    "corrupt into the images": (
+        corrupt(out=("--out", "good/x")),
+        "is inside .*choose an --out outside",
+    ),
     "corrupt an unknown data set": (
         lambda at: ["corrupt", "cifar100c", "--out", at.out],
         "did you mean .*cifar100",

@@ -15,12 +15,12 @@ from acclimate.errors import InputError
 
 @dataclass(frozen=True)
 class Corrupt:
-    """Write a data set's corrupted version, or one picture of what the corruptions look like.
+    """Write a corrupted copy of a data set, or a picture that shows the corruptions.
 
-    Small images become NAME.npy, the severities one behind another, and labels.npy, as CIFAR-10-C;
-    larger ones folders CORRUPTION/SEVERITY/CLASS, as ImageNet-C. manifest.json says what was made
-    of what, with checksums. Killed, it goes on when the same command is run again. An image gets
-    the same corruption in every run with the same seed.
+    Small images are written as CORRUPTION.npy, all severities in one array, and labels.npy, like
+    CIFAR-10-C; larger ones as folders CORRUPTION/SEVERITY/CLASS, like ImageNet-C. manifest.json
+    records the source, the settings and checksums. After an interruption, run the same command
+    again to continue. The same seed gives every image the same corruption in every run.
 
     Example: acclimate corrupt cifar10 --root data --out cifar10-c
 
@@ -28,35 +28,36 @@ class Corrupt:
     """
 
     data: tyro.conf.Positional[str]
-    """A data set's name, a folder split/class/image, or a zip of one; with --unlabelled any folder
-    or zip, or an .npy array."""
+    """Data set to corrupt: a name, a folder split/class/image, or a zip of one; with --unlabelled
+    any folder or zip, or an .npy array."""
     out: Path | None = None
-    """Folder of the corrupted set. Give this, --preview, or both."""
+    """Folder to write the corrupted data set to. Give this, --preview, or both."""
     preview: Path | None = None
-    """A picture to write (.png, .jpg, .pdf or .svg): corruptions by severities, of two images."""
+    """Picture to write (.png, .jpg, .pdf or .svg): two images under each corruption and
+    severity."""
     corruptions: tuple[str, ...] = PUBLISHED
-    """Their names; "all" are the 15 that results are reported on and the extra four."""
+    """Names of the corruptions; "all" means the 15 of the benchmark and its extra four."""
     severities: tuple[int, ...] = tuple(SEVERITIES)
-    """1 is mild, 5 severe."""
+    """Severities, from 1 (mild) to 5 (severe)."""
     split: Literal["train", "test"] = "test"
-    """Which images."""
+    """Split to corrupt."""
     unlabelled: bool = False
-    """Take all images of a folder or zip, whatever its structure; no classes, no split."""
+    """Use all images of a folder or zip, whatever its structure, without classes or splits."""
     root: Path | None = None
-    """Where a named data set lies."""
+    """Folder of a named data set."""
     domain: str | None = None
-    """Which domain, of a data set that has several."""
+    """Domain to corrupt, for a data set with domains."""
     size: int | None = None
-    """Resize images to squares of this many pixels."""
+    """Resize and centre-crop images to squares of this many pixels."""
     seed: int = 0
-    """Of all that is random."""
+    """Seed of the corruptions."""
     layout: Literal["npy", "folders"] | None = None
-    """Default: folders for images of 64 pixels and more."""
+    """Layout on disk. Default: folders for images of 64 pixels and more, otherwise npy."""
     image_format: Literal["jpeg", "png"] = "jpeg"
-    """Of images in folders, not of .npy: JPEG of quality 85, as published, or PNG, lossless."""
+    """File format in the layout folders: JPEG of quality 85, as published, or lossless PNG."""
 
     def run(self, console: Console) -> None:
-        """Do it."""
+        """Run the command."""
         from acclimate.data import load, load_images
         from acclimate.data.corrupted.plan import CorruptionPlan
         from acclimate.data.corrupted.write import write_corrupted
@@ -64,11 +65,14 @@ class Corrupt:
         from acclimate.runtime.progress import live
 
         if self.out is None and self.preview is None:
-            raise InputError("give --out for the corrupted set, --preview for a picture, or both.")
+            raise InputError(
+                "there is nothing to write: give --out for the corrupted data set, --preview for "
+                "a picture, or both."
+            )
         for path in filter(None, (self.out, self.preview)):
             check_parent(path)
         if self.out and self.out.resolve().is_relative_to(Path(self.data).resolve()):
-            raise InputError(f"{self.out} lies in {self.data}: choose another --out.")
+            raise InputError(f"{self.out} is inside {self.data}: choose an --out outside the data.")
         names = tuple(CORRUPTIONS) if "all" in self.corruptions else self.corruptions
         plan = CorruptionPlan(names, self.severities, self.seed, self.layout, self.image_format)
         where = {"root": self.root, "domain": self.domain, "size": self.size}
@@ -79,7 +83,7 @@ class Corrupt:
         report_skipped(data.skipped, console)
         if self.preview is not None:
             write_preview(data.images, self.preview, names, self.severities, seed=self.seed)
-            console.print(f"{self.preview}: the picture", markup=False)
+            console.print(f"{self.preview}: picture of the corruptions", markup=False)
         if self.out is None:
             return
         name = f"{self.data}/{self.domain}" if self.domain else self.data
@@ -88,7 +92,7 @@ class Corrupt:
             written = write_corrupted(data, name, self.out, plan, progress=progress)
         console.print(
             f"{self.out}: {len(names)} corruptions x {len(self.severities)} severities of "
-            f"{len(data.images):,} images; {written.made:,} were made now, "
+            f"{len(data.images):,} images; {written.made:,} images written "
             f"in {time.monotonic() - started:.0f} s",
             markup=False,
         )

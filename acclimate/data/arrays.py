@@ -1,4 +1,4 @@
-""".npy files of images and of labels: opened as memory maps, never unpickled, and checked."""
+""".npy files of images and labels: opened as memory maps, checked, and never unpickled."""
 
 import tokenize
 import warnings
@@ -12,14 +12,14 @@ from acclimate.errors import InputError
 
 
 def open_images(path: Path, remedy: str) -> UInt8[np.ndarray, "n height width 3"]:
-    """Open an array of images without reading it.
+    """Open an array of images as a memory map.
 
     Args:
-        path: The file.
-        remedy: What to do if it cannot be used; ends the message.
+        path: The .npy file.
+        remedy: What to do if the file cannot be used; the end of the error message.
 
     Raises:
-        InputError: missing, damaged, or no uint8 ``[n, height, width, 3]``.
+        InputError: the file is missing, damaged, or not uint8 ``[n, height, width, 3]``.
     """
     array = _open(path, remedy)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
@@ -34,15 +34,16 @@ def open_labels(path: Path, classes: int, remedy: str) -> Int64[np.ndarray, " n"
     """Read an array of labels of any integer type.
 
     Raises:
-        InputError: missing, damaged, no whole numbers in a row, or not all in 0..classes-1.
+        InputError: the file is missing, damaged, not a one-dimensional array of integers, or holds
+            values outside 0..classes-1.
     """
     array = _open(path, remedy)
     if not np.issubdtype(array.dtype, np.integer) or array.ndim != 1 or not len(array):
         raise InputError(
-            f"{path} holds {array.dtype} {list(array.shape)}, but labels must be whole numbers "
+            f"{path} holds {array.dtype} {list(array.shape)}, but labels must be integers "
             f"[n]: {remedy}."
         )
-    lowest, highest = int(array.min()), int(array.max())  # before the cast, which could wrap
+    lowest, highest = int(array.min()), int(array.max())  # before the cast, which could overflow
     if lowest < 0 or highest >= classes:
         raise InputError(
             f"{path} holds labels {lowest}..{highest}, but they must lie in "
@@ -56,7 +57,8 @@ def _open(path: Path, remedy: str) -> np.ndarray:
         raise InputError(f"{path} is missing: {remedy}.")
     try:
         with warnings.catch_warnings():
-            # That a file was written by Python 2, as some published ones; that sizes overflow.
+            # Some published files were written by Python 2, and sizes in damaged headers overflow;
+            # NumPy warns of both.
             warnings.simplefilter("ignore")
             return np.lib.format.open_memmap(path, mode="r")
     except (*decode.BROKEN, tokenize.TokenError) as error:  # the header is parsed as Python

@@ -1,4 +1,4 @@
-"""Decode every image once: a memory-mapped uint8 array on disk, keyed by content."""
+"""Cache of decoded images: memory-mapped uint8 arrays on disk, keyed by the images' content."""
 
 import hashlib
 import json
@@ -32,77 +32,81 @@ class Skipped(NamedTuple):
     """An image that could not be used."""
 
     path: str
+    """Path relative to the folder or archive."""
     reason: str
+    """Why it could not be used, as a sentence."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image that can be decoded when it is wanted."""
+    """An image that is not decoded yet."""
 
     path: str
-    """Its name, relative to the folder or archive, with forward slashes."""
+    """Path relative to the folder or archive, with forward slashes."""
     fingerprint: Callable[[], str]
-    """Changes whenever the content does; never raises."""
+    """Function that returns a string which changes whenever the content does; never raises."""
     open: Callable[[], Image.Image]
-    """Gives the image as 8-bit RGB, or raises InputError with the reason."""
+    """Function that returns the image as 8-bit RGB, or raises InputError with the reason."""
 
 
 class Decoded(NamedTuple):
-    """The images that could be used, in order, and those that could not."""
+    """The images that could be decoded, in order, and those that could not."""
 
     images: UInt8[np.ndarray, "n height width 3"]
-    """Read-only memory map."""
+    """Pixels 0..255, a read-only memory map."""
     paths: tuple[str, ...]
+    """Path of each image in ``images``."""
     skipped: tuple[Skipped, ...]
+    """Images that could not be decoded, and why."""
 
 
 def folder(cache: Path | None) -> Path:
-    """Where cached arrays lie: the argument, else ``$ACCLIMATE_CACHE``, else the user's cache."""
+    """The cache folder: the argument, else ``$ACCLIMATE_CACHE``, else the user's cache folder."""
     chosen = cache or os.environ.get("ACCLIMATE_CACHE") or platformdirs.user_cache_dir("acclimate")
     return Path(chosen).expanduser()
 
 
 def decoded(items: Sequence[Item], *, size: int | None, cache: Path | None) -> Decoded:
-    """The items' pixels, from the cache if their content was decoded before.
+    """Decode images, or read their pixels from the cache if the same content was decoded before.
 
-    The array is written aside and renamed, its description after it, so processes that decode
-    the same images at the same time do no harm, and an array without description is rebuilt.
+    The array and then its description are written atomically. So several processes may decode the
+    same images at the same time, and an array without a description is written again.
 
     Args:
-        items: What to decode, in the order that is wanted; at least one.
-        size: Resize the shorter side to this and crop the centre square; None leaves the
-            images as they are, and they must all have one size.
-        cache: See :func:`folder`.
+        items: Images to decode, in the order of the result; at least one.
+        size: Resize the shorter side to this many pixels and crop the centre square. None does not
+            resize; all images must then have the same size.
+        cache: The cache folder, see :func:`folder`.
 
     Raises:
-        InputError: no item could be decoded, sizes differ, or the cache cannot be written.
+        InputError: no image could be decoded, sizes differ, or the cache cannot be written.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         array = folder(cache) / f"{_key(items, size, pool)}.uint8"
-        found = _read(array, items)
-        if found is None:
+        result = _read(array, items)
+        if result is None:
             _write(array, items, size, pool)
-            found = _read(array, items)
-    if found is None:
+            result = _read(array, items)
+    if result is None:
         raise InputError(f"{array} changed while it was read: choose another cache folder.")
-    return found
+    return result
 
 
 def _key(items: Sequence[Item], size: int | None, pool: Executor) -> str:
     blocks = [items[start : start + 256] for start in range(0, len(items), 256)]
-    read = pool.map(lambda block: [[item.path, item.fingerprint()] for item in block], blocks)
-    content = [pair for block in read for pair in block]
+    hashed = pool.map(lambda block: [[item.path, item.fingerprint()] for item in block], blocks)
+    content = [pair for block in hashed for pair in block]
     return hashlib.sha256(json.dumps([decode.VERSION, size, content]).encode()).hexdigest()
 
 
 def _read(array: Path, items: Sequence[Item]) -> Decoded | None:
-    """Open a cached array; None if it is absent, truncated or does not fit the items."""
+    """Open a cached array. None if it is missing, truncated or does not fit the items."""
     try:
-        described = json.loads(array.with_suffix(".json").read_text(encoding="utf-8"))
-        shape = tuple(described["shape"])
-        skipped = tuple(Skipped(*each) for each in described["skipped"])
-        bad = {each.path for each in skipped}
-        paths = tuple(item.path for item in items if item.path not in bad)
+        description = json.loads(array.with_suffix(".json").read_text(encoding="utf-8"))
+        shape = tuple(description["shape"])
+        skipped = tuple(Skipped(*each) for each in description["skipped"])
+        skipped_paths = {each.path for each in skipped}
+        paths = tuple(item.path for item in items if item.path not in skipped_paths)
         if len(paths) != shape[0] or array.stat().st_size != math.prod(shape):
             return None
         return Decoded(np.memmap(array, np.uint8, mode="r", shape=shape), paths, skipped)
@@ -114,10 +118,10 @@ def _write(array: Path, items: Sequence[Item], size: int | None, pool: Executor)
     skipped: list[Skipped] = []
     shape: tuple[int, ...] = ()
 
-    def write(aside: Path) -> None:
+    def write(temporary: Path) -> None:
         nonlocal shape
-        results = _ahead(pool, partial(_open, size=size), items)
-        with aside.open("wb") as file:
+        results = _bounded_map(pool, partial(_open, size=size), items)
+        with temporary.open("wb") as file:
             shape = _write_pixels(file.write, _with_progress(results, len(items)), skipped)
 
     atomic.write_atomically(array, write)
@@ -131,7 +135,7 @@ def _write_pixels(
     results: Iterable[tuple[str, np.ndarray | str]],
     skipped: list[Skipped],
 ) -> tuple[int, ...]:
-    """Write one image behind another, note what cannot be used, and return the array's shape."""
+    """Write the images one after another, collect the unusable ones, return the array's shape."""
     count, first, shape = 0, "", ()
     for path, result in results:
         if isinstance(result, str):
@@ -158,7 +162,7 @@ def _width_by_height(shape: tuple[int, ...]) -> str:
 
 
 def _open(item: Item, size: int | None) -> tuple[str, np.ndarray | str]:
-    """An item's path with its pixels, or with the reason why it has none."""
+    """The item's path, with its pixels or with the reason why it cannot be used."""
     try:
         image = item.open()
         if size is not None:
@@ -168,8 +172,8 @@ def _open(item: Item, size: int | None) -> tuple[str, np.ndarray | str]:
     return item.path, np.asarray(image)
 
 
-def _ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Map in the pool, in order, only a little ahead of the reader: memory stays bounded."""
+def _bounded_map(pool: Executor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Map in the pool, in order, with a bounded number of pending results to limit memory."""
     window = 8 * (os.cpu_count() or 1)
     pending = deque()
     try:
@@ -185,19 +189,19 @@ def _ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T]) -> It
 
 
 def _with_progress(results: Iterable[T], total: int) -> Iterator[T]:
-    """Show a bar on a terminal once it has taken a second."""
+    """Show a progress bar if standard error is a terminal and decoding takes over a second."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield from results
         return
     progress = Progress(console=console, transient=True)
     task = progress.add_task("decoding images", total=total)
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         for result in results:
             yield result
             progress.advance(task)
-            if time.monotonic() - begun > 1:
+            if time.monotonic() - started > 1:
                 progress.start()
     finally:
         progress.stop()

@@ -1,4 +1,4 @@
-"""Any image file, whatever its mode, to 8-bit RGB."""
+"""Decode image files of any mode to 8-bit RGB."""
 
 import io
 import struct
@@ -12,18 +12,20 @@ from PIL import Image, ImageOps
 from acclimate.errors import InputError
 
 VERSION = 1
-"""Goes into the cache's key: raise it whenever the same file would give other pixels."""
+"""Part of the cache's key. Increase it whenever the same file would give other pixels."""
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-"""Files with other suffixes are not taken for images."""
+"""File suffixes of images. Files with other suffixes are ignored."""
 
 MAX_FILE_BYTES = 256 * 2**20
+"""Largest size of an image file in bytes."""
 MAX_PIXELS = 89_478_485
-"""Width × height: Pillow's own threshold, a quarter of a gigabyte in RGB, here an error."""
+"""Largest width × height. Pillow warns above this threshold (256 MiB in RGB); here it is an
+error."""
 
-# Without this list Pillow would also try formats that start other programs (EPS).
+# Without this list Pillow would also try formats that start other programs, such as EPS.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 BROKEN = (
@@ -43,24 +45,25 @@ BROKEN = (
     struct.error,
     zlib.error,
 )
-"""What readers of damaged bytes raise; MemoryError is not the file's fault."""
+"""Exceptions that readers raise on damaged files. MemoryError is not among them, since a valid
+file may cause it."""
 
 
 def decode(file: Path | bytes) -> Image.Image:
-    """Read an image as 8-bit RGB, turned upright as its EXIF orientation says.
+    """Decode an image as 8-bit RGB and apply its EXIF orientation.
 
-    Transparent pixels are laid over white. 16-bit grey is scaled from 0..65535 and float grey
-    from 0..1. Of an animation the first frame is taken. Colour profiles are ignored.
+    Transparent images are composited over white. 16-bit grey is scaled from 0..65535 and float
+    grey from 0..1. Animations give their first frame. Colour profiles are ignored.
 
     Args:
-        file: A path, or the bytes of the file.
+        file: A path, or the content of the file.
 
     Returns:
         An image of mode ``RGB``.
 
     Raises:
-        InputError: not an image, damaged, too large, or of a mode or range that has no
-            clear meaning as a picture; the message does not name the file.
+        InputError: the file is no image, damaged, too large, or has grey values outside their
+            range. The message does not name the file.
     """
     try:
         data = file if isinstance(file, bytes) else _read(file)
@@ -78,7 +81,7 @@ def decode(file: Path | bytes) -> Image.Image:
 
 
 def damaged(error: Exception) -> InputError:
-    """The reason for not using a file whose bytes made a reader fail."""
+    """Build the error for a file that a reader failed on."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return InputError(f"it cannot be read ({reason}).")
 
@@ -87,7 +90,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """Resize the shorter side to ``size`` (bilinear, antialiased) and crop the centre square.
 
     Raises:
-        InputError: the image is so long and narrow that it would grow beyond any reason.
+        InputError: the image is so narrow that it would have more than `MAX_PIXELS` after resizing.
     """
     shorter = min(image.size)
     width, height = (int(size * side / shorter) for side in image.size)
@@ -99,7 +102,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def check_file_size(size: int) -> None:
-    """Refuse a file that is too large for an image before it is read into memory."""
+    """Raise an error if a file is too large for an image, before it is read into memory."""
     if size > MAX_FILE_BYTES:
         raise InputError(f"it is larger than {MAX_FILE_BYTES // 2**20} MiB.")
 
@@ -127,7 +130,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _grey(values: np.ndarray, *, highest: float) -> Image.Image:
-    # Written so that NaN is refused as well.
+    # The negated comparison is also true for NaN.
     if not (values.min() >= 0 and values.max() <= highest):
         raise InputError(f"its grey values are not all in 0..{highest:g}.")
     scaled = np.rint(values.astype(np.float64) * (255 / highest))

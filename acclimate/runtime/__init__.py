@@ -1,1 +1,1 @@
-"""The process itself: device, precision, memory, ranks, progress."""
+"""The running process: machine, precision, determinism, memory, ranks, progress."""

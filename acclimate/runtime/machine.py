@@ -1,4 +1,4 @@
-"""What a measurement ran on."""
+"""Description of the machine and the code version that a measurement ran on."""
 
 import os
 import platform
@@ -11,7 +11,12 @@ from acclimate.version import __version__
 
 
 def describe() -> dict[str, str]:
-    """Commit, processor, cores, threads, accelerator and versions, as people quote them."""
+    """Commit, processor, cores, threads, accelerator and versions, for a report.
+
+    ```python
+    describe()["processor"]
+    ```
+    """
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "commit": commit(),
@@ -26,7 +31,7 @@ def describe() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the source tree this runs from, marked if there are changes beyond it."""
+    """The commit of the running source tree, marked if the package has uncommitted changes."""
     tree = Path(__file__).resolve().parents[2]
     if not (tree / ".git").exists():
         return "installed, not from a source tree"

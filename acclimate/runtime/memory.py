@@ -1,4 +1,4 @@
-"""The process's memory: kept, so that there are fewer page faults, and its peak, measured."""
+"""Memory of the process: keep freed memory for reuse, and measure the peak."""
 
 import ctypes
 import resource
@@ -13,14 +13,14 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that tensors on the CPU free.
+    """Make this process reuse the memory of freed CPU tensors instead of returning it.
 
-    By default glibc maps every block above 32 MiB anew and unmaps it when freed, so each step's
-    activations cost a page fault every 4 KiB. The price is a process that does not shrink. Meant
-    for programs; a library should not decide this for its caller.
+    By default glibc maps every block above 32 MiB when it is allocated and unmaps it when it is
+    freed, so the activations of each step cost a page fault per 4 KiB. In return, the process does
+    not shrink. Call this from programs only: a library should leave the choice to its caller.
 
     Returns:
-        Whether the C library took the settings; others than glibc have none.
+        Whether the C library accepted the settings. Only glibc has them.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -29,18 +29,24 @@ def keep_freed_memory() -> bool:
     except AttributeError:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28))
-    taken = [mallopt(name, value) == 1 for name, value in settings]
-    return all(taken)
+    accepted = [mallopt(name, value) == 1 for name, value in settings]
+    return all(accepted)
 
 
 class PeakMemory:
-    """Measures the most that this process, or its GPU where it uses one, holds within a block.
+    """Measure the peak memory within a ``with`` block: of the GPU if used, else of the process.
 
-    Where the system cannot begin anew (other systems than Linux, some sandboxes), it is the most
-    since the process began.
+    Where the system cannot reset its peak counter (systems other than Linux, some sandboxes), the
+    result is the peak since the process started.
+
+    ```python
+    with PeakMemory() as memory:
+        adapter(images)
+    print(memory.most)
+    ```
 
     Attributes:
-        most: In bytes, after the block.
+        most: Peak memory in bytes, set when the block ends.
     """
 
     most = 0
@@ -49,8 +55,8 @@ class PeakMemory:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         if sys.platform.startswith("linux"):
-            _give_back()
-            with suppress(OSError):  # proc(5): 5 sets the peak resident size to the present one
+            _release_free_memory()
+            with suppress(OSError):  # proc(5): 5 resets the peak resident size to the current one
                 Path("/proc/self/clear_refs").write_text("5")
         return self
 
@@ -59,8 +65,8 @@ class PeakMemory:
         self.most = self.most or _peak_resident()
 
 
-def _give_back() -> None:
-    """Let the C library return what is free, or an earlier peak would count."""
+def _release_free_memory() -> None:
+    """Make the C library return free memory, which would otherwise count in the new peak."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except AttributeError:

@@ -1,4 +1,4 @@
-"""When half precision is the faster one."""
+"""Precision of the computation: bf16 where the device supports it, else float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,12 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 
 def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
-    """Replace ``"auto"`` with bf16 where the device multiplies it natively, else with float32."""
+    """Resolve ``"auto"``: bf16 if the device multiplies bf16 natively, else fp32.
+
+    ```python
+    resolve("auto", torch.device("cuda"))  # "bf16" on recent GPUs
+    ```
+    """
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -24,23 +29,30 @@ def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "fp32
 
 @contextmanager
 def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Autocast to bf16, or none, as `resolve` decides; whatever the caller's own autocast is."""
+    """Autocast to bf16 or disable autocast, as `resolve` decides; overrides the caller's autocast.
+
+    ```python
+    with autocast(device, "auto"):
+        features = encoder(images)
+    ```
+    """
     half = resolve(precision, device) == "bf16"
     with torch.autocast(device.type, torch.bfloat16, enabled=half):
         try:
             yield
         finally:
-            # Inside a caller's autocast torch would keep the cast weights, although they move.
+            # Inside the caller's autocast torch would keep the cached bf16 copies of the weights,
+            # although the weights change.
             torch.clear_autocast_cache()
 
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Without gradients, and outside the caller's inference mode and autocast."""
+    """Disable gradients, and leave the caller's inference mode and autocast."""
     with torch.inference_mode(False), torch.no_grad(), autocast(device, "fp32"):
         yield
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision as float32; float64 as it is."""
+    """Convert half precision to float32; leave float32 and float64 unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

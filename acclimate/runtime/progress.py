@@ -1,4 +1,4 @@
-"""How long work tells how far it is."""
+"""Progress reports of long computations."""
 
 import math
 import sys
@@ -10,16 +10,23 @@ from rich import progress as rich_progress
 from rich.console import Console
 
 Progress = Callable[[str, int, int, str], None]
-"""(what is running, steps done, all steps, a remark)"""
+"""Callback ``(task, steps done, total steps, remark)``."""
 
 
 def silent(task: str, done: int, total: int, remark: str) -> None:
-    """Say nothing."""
+    """A progress callback that prints nothing."""
 
 
 @contextmanager
 def live(console: Console | None = None) -> Iterator[Progress]:
-    """Progress bars on standard error; where that is no terminal, a line now and then."""
+    """Show progress bars on standard error, or lines every half minute if it is no terminal.
+
+    ```python
+    with live() as progress:
+        for epoch in range(10):
+            progress("train", epoch + 1, 10, "")
+    ```
+    """
     console = console or Console(stderr=True)
     if not console.is_terminal:
         yield _Lines()
@@ -44,7 +51,7 @@ def live(console: Console | None = None) -> Iterator[Progress]:
 
 
 class _Lines:
-    """A line at the start and end of each task and every half minute between."""
+    """Print a line at the start and the end of each task, and every half minute in between."""
 
     def __init__(self) -> None:
         self.last: dict[str, float] = {}

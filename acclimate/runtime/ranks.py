@@ -1,4 +1,4 @@
-"""One batch over several processes, as accelerate launches them."""
+"""Distributed training: one batch split over several processes, as accelerate launches them."""
 
 from collections.abc import Iterable
 
@@ -7,24 +7,27 @@ from torch import Tensor
 
 
 def several() -> bool:
-    """Whether this process has a rank among others."""
+    """Whether training is distributed over several processes."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def first() -> bool:
-    """Whether this process is alone or the first: the one that writes what all have made."""
+    """Whether this is the only process or rank 0, the one that writes files."""
     return not several() or torch.distributed.get_rank() == 0
 
 
 def gather(features: Tensor) -> Tensor:
-    """The features of all ranks, with gradients: N ranks then have the negatives of one."""
+    """Concatenate the features of all ranks, with gradients.
+
+    A contrastive loss over N ranks then has the same negatives as in one process.
+    """
     if not several():
         return features
     return torch.cat(torch.distributed.nn.functional.all_gather(features))
 
 
 def agree(tensors: Iterable[Tensor]) -> None:
-    """Give all ranks the first one's values, in place."""
+    """Copy rank 0's values to all ranks, in place."""
     for tensor in tensors if several() else ():
         value = tensor.contiguous()
         torch.distributed.broadcast(value, src=0)

@@ -1,1 +1,1 @@
-"""Files that are either whole or absent, and tensors that are refused if changed."""
+"""Atomic file writes, and tensor files with checksums."""

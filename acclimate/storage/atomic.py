@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write aside, fsync, rename."""
+"""Atomic file writes: write a temporary file, fsync, rename. A file is complete or absent."""
 
 import errno
 import fcntl
@@ -8,38 +8,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError  # its own name for a failed write
+from safetensors import SafetensorError  # safetensors raises this when a write fails
 
 from acclimate.errors import InputError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it.
+    """Write a file atomically: a reader sees the old file or the new one, never a part.
+
+    ```python
+    write_atomically(Path("weights.safetensors"), lambda temporary: save_file(tensors, temporary))
+    ```
 
     Args:
-        path: The file to end up with; missing parent folders are made.
-        write: Called with a path beside ``path``; writes the whole content there.
+        path: The file to write. Missing parent folders are created.
+        write: Writes the whole content to the temporary path that it is called with.
 
     Raises:
         InputError: the file cannot be written (no space, no permission, not a folder).
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write(aside)
-            sync(aside)
-            aside.replace(path)
+            write(temporary)
+            sync(temporary)
+            temporary.replace(path)
             sync(path.parent)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Path, error: Exception) -> InputError:
-    """The error for a place that cannot be written to."""
+    """Build the error for a path that cannot be written."""
     reason = getattr(error, "strerror", None) or str(error)
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     remedy = "free some space or choose another place" if full else "choose another place"
@@ -48,10 +52,15 @@ def cannot_write(path: Path, error: Exception) -> InputError:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep other processes that ask for the same out of it.
+    """Create a folder and lock it, so that only one process writes it at a time.
+
+    ```python
+    with only_writer(Path("results")):
+        write_text(Path("results/table.csv"), text)
+    ```
 
     Raises:
-        InputError: another process is writing it, or it cannot be made.
+        InputError: another process is writing the folder, or it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,14 +71,14 @@ def only_writer(folder: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise InputError(f"another run is writing {folder}; wait until it is done.") from error
+        raise InputError(f"another run is writing {folder}; wait until it has ended.") from error
     finally:
         os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
-    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def sha256(path: Path) -> str:
@@ -79,7 +88,7 @@ def sha256(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Wait until a file or folder is stored on disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

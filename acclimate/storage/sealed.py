@@ -1,7 +1,12 @@
-"""One file of tensors and a record that is either exactly what was written or refused.
+"""Tensors and a JSON record in one file with a checksum; a changed file is refused.
 
-A safetensors file whose metadata carry the record and a SHA-256 over the record and every tensor's
-name, type, shape and bytes. Training checkpoints are such files.
+The file is a safetensors file. Its metadata hold the record and a SHA-256 over the record and every
+tensor's name, type, shape and bytes. Training checkpoints are such files.
+
+```python
+save(Path("checkpoint.safetensors"), model.state_dict(), {"epoch": 3})
+tensors, record = load(Path("checkpoint.safetensors"))
+```
 """
 
 import hashlib
@@ -20,7 +25,7 @@ from acclimate.storage.atomic import write_atomically
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON-able record atomically.
+    """Write tensors and a record of JSON values atomically.
 
     Raises:
         InputError: the file cannot be written.
@@ -29,14 +34,14 @@ def save(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -
     text = json.dumps(record, sort_keys=True)
     metadata = {"record": text, "sha256": digest(contents, text)}
 
-    write_atomically(path, lambda aside: save_file(contents, aside, metadata))
+    write_atomically(path, lambda temporary: save_file(contents, temporary, metadata))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote.
 
     Raises:
-        InputError: the file is missing, truncated, or not byte for byte what was written.
+        InputError: the file is missing, truncated or changed.
     """
     tensors, metadata = read_safetensors(path)
     text = metadata.get("record", "")
@@ -46,17 +51,17 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file's tensors, in memory of their own, and its metadata.
+    """Read a safetensors file: copies of its tensors, and its metadata.
 
     Raises:
-        InputError: the file is missing or not a whole safetensors file.
+        InputError: the file is missing or not a complete safetensors file.
     """
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist or is not a file; check the path.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            # A copy: the file's map would keep it open and would see later changes to it.
+            # Copies: a memory map would keep the file open and would show later changes to it.
             return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
         raise InputError(
@@ -65,7 +70,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies on the CPU: safetensors refuses tensors that share memory (tied layers)."""
+    """Contiguous copies on the CPU. Safetensors refuses tensors that share memory (tied layers)."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -73,7 +78,7 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    """SHA-256 over a text and every tensor's name, type, shape and bytes, in order of names."""
+    """SHA-256 over a text and every tensor's name, type, shape and bytes, sorted by name."""
     total = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

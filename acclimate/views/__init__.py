@@ -1,4 +1,4 @@
-"""Random views of whole batches: functions of (key, image number), not of hidden state."""
+"""Random views of whole batches, as pure functions of (key, image index)."""
 
 from acclimate.views.augment import cutout, shifted_crop
 from acclimate.views.rotate import all_rotations, rotate

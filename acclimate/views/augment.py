@@ -1,4 +1,4 @@
-"""The augmentations of supervised training, on whole batches: shifted crop, flip, cutout."""
+"""Augmentations for supervised training, on whole batches: shifted crop, flip, cutout."""
 
 import torch
 from jaxtyping import Int64, Shaped
@@ -11,13 +11,17 @@ from acclimate.randomness import uniform
 def shifted_crop(
     images: Shaped[Tensor, "batch 3 h w"], padding: int, *, key: int, index: Int64[Tensor, " batch"]
 ) -> Shaped[Tensor, "batch 3 h w"]:
-    """Random crop of the zero-padded image, and a random flip: the supervised augmentation.
+    """Random crop of the zero-padded image and random horizontal flip.
+
+    ```python
+    views = shifted_crop(images, 4, key=key(seed, "crop", epoch), index=index)
+    ```
 
     Args:
         images: Any dtype.
-        padding: Pixels of black on each side, and so the largest shift.
+        padding: Width of the zero padding on each side in pixels, and so the largest shift.
         key: From `acclimate.randomness.key`.
-        index: Each image's number in its data set.
+        index: Index of each image in its data set.
 
     Returns:
         Images of the same size and dtype, in channels_last layout.
@@ -38,16 +42,20 @@ def shifted_crop(
 def cutout(
     images: Shaped[Tensor, "batch 3 h w"], size: int, *, key: int, index: Int64[Tensor, " batch"]
 ) -> Shaped[Tensor, "batch 3 h w"]:
-    """Blacken a square of each image (DeVries & Taylor 2017, § 3).
+    """Set a random square of each image to zero (DeVries & Taylor 2017, § 3).
 
-    The centre is any pixel, so that a square may reach over the border. Black, as the margin that
-    `shifted_crop` brings in; the paper hides with the data's mean.
+    The square's centre may be any pixel, so the square may extend beyond the border. It is black,
+    like the padding of `shifted_crop`; the paper fills it with the data's mean.
+
+    ```python
+    views = cutout(images, 8, key=key(seed, "cutout", epoch), index=index)
+    ```
 
     Args:
         images: Any dtype.
-        size: The square's side, in pixels; 0 leaves the images alone.
+        size: Side of the square in pixels; 0 changes nothing.
         key: From `acclimate.randomness.key`.
-        index: Each image's number in its data set.
+        index: Index of each image in its data set.
     """
     height, width = images.shape[-2:]
     extent = torch.tensor([height, width], device=images.device)

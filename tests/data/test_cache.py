@@ -154,7 +154,7 @@ def test_memory_is_bounded(tmp_path):
             waiting -= 1
 
     with module.ThreadPoolExecutor(2) as pool:
-        results = module._ahead(pool, lambda each: module._open(each, None), items)
+        results = module._bounded_map(pool, lambda each: module._open(each, None), items)
         assert module._write_pixels(written, results, []) == (2000, 2, 2, 3)
     assert most <= 8 * (module.os.cpu_count() or 1) + 1
 

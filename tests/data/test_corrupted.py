@@ -173,9 +173,9 @@ def test_what_was_damaged_is_made_again(tmp_path, size, damage):
 def test_a_folder_of_other_settings_is_refused(tmp_path, plan, what):
     write_corrupted(labelled(), "set", tmp_path, SMALL)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=f"begun with other {what}; choose another --out"):
+    with pytest.raises(InputError, match=f"started with different {what}; choose another --out"):
         write_corrupted(labelled(), "set", tmp_path, plan)
-    with pytest.raises(InputError, match="begun with other images"):
+    with pytest.raises(InputError, match="started with different images"):
         changed = labelled()
         changed.images[3, 1, 5, 5] ^= 1
         write_corrupted(changed, "set", tmp_path, SMALL)
@@ -184,12 +184,12 @@ def test_a_folder_of_other_settings_is_refused(tmp_path, plan, what):
 
 def test_a_folder_that_is_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="is no corrupted set; choose another --out"):
+    with pytest.raises(InputError, match="is no corrupted data set; choose another --out"):
         write_corrupted(labelled(), "set", tmp_path, SMALL)
-    with pytest.raises(InputError, match="is no corrupted set"):
+    with pytest.raises(InputError, match="is no corrupted data set"):
         write_corrupted(labelled(), "set", tmp_path / "thesis.txt", SMALL)
     (tmp_path / "manifest.json").write_text('{"name": "of a web page", "icons": []}')
-    with pytest.raises(InputError, match="is no corrupted set"):
+    with pytest.raises(InputError, match="is no corrupted data set"):
         write_corrupted(labelled(), "set", tmp_path, SMALL)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
@@ -223,10 +223,10 @@ def test_the_same_images_with_other_labels_are_another_set(tmp_path, size):
     data = labelled(size)
     write_corrupted(data, "set", tmp_path, SMALL)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match="begun with other labels"):
+    with pytest.raises(InputError, match="started with different labels"):
         write_corrupted(replace(data, labels=data.labels.flip(0) * 0), "set", tmp_path, SMALL)
     if size == 64:
-        with pytest.raises(InputError, match="begun with other paths"):
+        with pytest.raises(InputError, match="started with different paths"):
             write_corrupted(replace(data, paths=data.paths[::-1]), "set", tmp_path, SMALL)
     assert contents(tmp_path) == before
 
@@ -302,7 +302,7 @@ def test_what_is_written_without_labels_can_be_loaded_as_images(tmp_path, size):
     write_corrupted(data, "photos", tmp_path / "out", plan)
     found = load_images(tmp_path / "out", domain="fog/2")
     assert torch.equal(found.images, corrupt(images, "fog", 2))
-    with pytest.raises(InputError, match="has no labels: it was made with --unlabelled"):
+    with pytest.raises(InputError, match="has no labels, since it was made with --unlabelled"):
         load(tmp_path / "out", "test", domain="fog/2")
 
 

@@ -100,14 +100,14 @@ def test_frost_takes_the_installed_pictures_without_importing_the_package(pictur
 def test_frost_without_pictures_has_the_benchmark_s_colours(no_pictures):
     textures, source = frost.frost_textures()
     assert source == "synthetic"
-    for texture, (mean, deviation, _) in zip(textures, frost._LOOKS, strict=True):
+    for texture, (mean, deviation, _) in zip(textures, frost._STATISTICS, strict=True):
         assert texture.double().mean((1, 2)).tolist() == pytest.approx(mean, abs=0.5)
         assert texture.double().std((1, 2)).tolist() == pytest.approx(deviation, abs=1)
 
 
 def test_frost_takes_the_pictures_of_a_folder(tmp_path, monkeypatch, pictures):
     monkeypatch.setenv("ACCLIMATE_FROST", str(tmp_path / "white"))
-    with pytest.raises(InputError, match="there is no picture: name a folder"):
+    with pytest.raises(InputError, match="holds no images: name a folder"):
         corrupt(grey(1, 3, 32, 32), "frost", 1)
     (tmp_path / "white").mkdir()
     Image.new("L", (70, 50), 255).save(tmp_path / "white" / "a.png")

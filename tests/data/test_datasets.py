@@ -171,7 +171,7 @@ def test_classes_are_those_of_train(folder):
 def test_test_split_alone(folder):
     shutil.rmtree(folder / "train")
     assert load(folder, "test").classes == ("10", "9", "cat", "dog")
-    with pytest.raises(InputError, match=r"has no images in a folder train: .* it has val"):
+    with pytest.raises(InputError, match=r"has no images in a folder train: .* it has are val"):
         load(folder, "train")
 
 

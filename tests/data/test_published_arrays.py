@@ -184,7 +184,7 @@ DAMAGE = {
     "shape below 0": (shaped("(-1, 32, 32, 3)"), r"fog\.npy"),
     "images of floats": (saved("fog.npy", ZEROS / 255), r"fog\.npy holds float64 \[20, 32"),
     "images channels first": (saved("fog.npy", ZEROS.transpose(0, 3, 1, 2)), r"\[20, 3, 32, 32\]"),
-    "images of another size": (saved("fog.npy", ZEROS[:, :16]), r"of 32 x 16, but .* be 32 x 32"),
+    "images of another size": (saved("fog.npy", ZEROS[:, :16]), r"32 x 16 pixels, .* be 32 x 32"),
     "no image": (saved("fog.npy", ZEROS[:0]), r"fog\.npy"),
     "pickled images": (_object_images, r"fog\.npy is not a readable .*objects"),
     "pickled labels": (_object_labels, r"labels\.npy is not a readable .*objects"),
@@ -200,7 +200,10 @@ DAMAGE = {
     "label 2^64 - 1": (saved("labels.npy", np.full(20, 2**64 - 1, np.uint64)), r"1844674407370955"),
     "labels of one severity": (saved("labels.npy", np.zeros(4, int)), r"20 images .* 4 labels"),
     "images of four severities": (saved("fog.npy", ZEROS[:16]), r"16 images .* 20 labels"),
-    "severities with other labels": (_other_labels, r"labels\.npy has other labels for one sever"),
+    "severities with other labels": (
+        _other_labels,
+        r"labels\.npy has different labels for different sever",
+    ),
 }
 
 
@@ -245,9 +248,9 @@ def test_unknown_domain(root, refused, domain, expected):
             "cifar10-c",
             "train",
             {"domain": "fog/3"},
-            r"no images to train on: .* train on cifar10\.",
+            r"no training images: .* train on cifar10\.",
         ),
-        ("cifar10.1", "train", {}, r"no images to train on"),
+        ("cifar10.1", "train", {}, r"no training images"),
         ("cifar10.1", "test", {}, r"cifar10\.1_v6_data\.npy is missing: get .*modestyachts"),
         ("cifar10.1", "test", {"domain": "v4"}, r"has no domains: leave 'v4' out"),
         ("fashion-mnist-mini", "test", {"domain": "fog/3"}, "has no domains"),
@@ -262,17 +265,17 @@ def test_what_a_set_does_not_have(root, refused, name, split, options, expected)
 
 
 def test_roots(root, refused, monkeypatch):
-    refused("needs --root, the folder where it lies: get", "cifar10-c", "test", domain="fog/3")
+    refused("needs --root, its folder: get", "cifar10-c", "test", domain="fog/3")
     refused("there is no folder .*nowhere for cifar10-c: get", "cifar10-c", "test",
             root=root / "nowhere", domain="fog/3")  # fmt: skip
     (root / "empty").mkdir()
-    refused("has no domain of cifar10-c: get", "cifar10-c", "test", root=root / "empty",
+    refused("holds no domain of cifar10-c: get", "cifar10-c", "test", root=root / "empty",
             domain="fog/3")  # fmt: skip
-    refused("has no domain of cifar10-c", "cifar10-c", root=root / "empty", call=domains)
+    refused("holds no domain of cifar10-c", "cifar10-c", root=root / "empty", call=domains)
     refused("unknown data set", "cifar11", call=domains)
     (root / "pacs").mkdir()
     monkeypatch.chdir(root)
-    refused(r"needs --root, the folder where it lies \(or \./pacs for the folder", "pacs", "test")
+    refused(r"needs --root, its folder \(or \./pacs for the folder", "pacs", "test")
 
 
 def test_cifar101_lengths(place, refused):

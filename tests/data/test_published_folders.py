@@ -129,10 +129,10 @@ def test_imagenet_refusals(small_imagenet, draw, refused):
 
 def test_imagenet_c_refusals(place, draw, refused):
     options = {"root": place, "domain": "fog/3"}
-    refused("has no domain of imagenet-c: get its archives", "imagenet-c", "test", **options)
+    refused("holds no domain of imagenet-c: get its archives", "imagenet-c", "test", **options)
     draw(f"fog/2/{FIRST}/a.JPEG", (0, 0, 0))
     refused(r"'fog/3': did you mean fog/2\?", "imagenet-c", "test", **options)
-    refused("no images to train on: .* train on imagenet", "imagenet-c", "train", **options)
+    refused("no training images: .* train on imagenet", "imagenet-c", "train", **options)
     draw("fog/3/a.JPEG", (0, 0, 0))
     refused("3 has no class folders", "imagenet-c", "test", **options)
 
@@ -185,7 +185,7 @@ def test_other_folders_are_no_domains(place, draw):
 
 def test_domain_set_refusals(place, draw, refused):
     options = {"root": place, "domain": "photo"}
-    refused("has no domain of pacs: get it by way of", "pacs", "test", **options)
+    refused("holds no domain of pacs: get it by way of", "pacs", "test", **options)
     make(place, draw, "pacs", ["photo", "sketch", "cartoon"])
     refused("domain of pacs 'sketsh': did you mean sketch", "pacs", "test", root=place,
             domain="sketsh")  # fmt: skip

@@ -144,7 +144,7 @@ def test_a_manifest_of_something_else_is_no_obstacle(place, draw):
 
 def test_domain_of_a_plain_folder(place, draw, refused):
     draw("train/a/1.png", (0, 0, 0))
-    expected = r"has no domains, for it has no readable manifest\.json .*: leave 'fog/3' out"
+    expected = r"has no domains, since it has no readable manifest\.json .*: leave 'fog/3' out"
     refused(expected, place, "train", domain="fog/3")
     refused(expected, place, domain="fog/3", call=load_images)
 
@@ -194,7 +194,7 @@ DAMAGE = {
     "nested beyond reason": (_deep, "not readable JSON"),
     "of the future": (says(version=2), r"is of version 2: upgrade acclimate"),
     "version 0": (says(version=0), "'version'"),
-    "no version": (says(version=...), "'version' is missing or makes no sense"),
+    "no version": (says(version=...), "'version' is missing or invalid"),
     "version true": (says(version=True), "'version'"),
     "perhaps complete": (says(complete=1), "'complete'"),
     "layout unknown": (says(layout="tar"), "'layout'"),
@@ -212,7 +212,7 @@ DAMAGE = {
     "file not listed": (says(files={"labels.npy": SUM}), r"has no checksum of fog\.npy"),
     "size of one": (says(size=[4]), "'size'"),
     "size of text": (says(size="46"), "'size'"),
-    "size of others": (says(size=[6, 4]), "images of 6 x 4, but they must be 4 x 6"),
+    "size of others": (says(size=[6, 4]), "images of 6 x 4 pixels, but they must be 4 x 6"),
     "count 0": (says(count=0), "'count'"),
     "count of others": (says(count=2), r"holds 3 images of fog/1, but its manifest\.json says 2"),
 }
@@ -251,7 +251,7 @@ def test_damage_to_folders(folders, draw, refused):
         ("test", None, r"has domains: choose one of fog, with a severity, such as fog/5\."),
         ("test", "fog/2", r"'fog/2': did you mean fog/5 or fog/1\?"),
         ("test", "fgo/5", "did you mean fog/5"),
-        ("train", "fog/5", "holds corrupted images to test on"),
+        ("train", "fog/5", "holds corrupted test images"),
     ],
 )
 def test_what_a_folder_does_not_have(arrays, refused, split, domain, expected):

@@ -72,7 +72,7 @@ def test_a_part_of_the_validation_images(root):
     assert [colour[0] for colour in colours(found)] == [0, 2]
     (skipped,) = found.skipped
     assert skipped.path == "val/val_annotations.txt"
-    assert skipped.reason.startswith("2 of the images that it names are not there, such as val_1.")
+    assert skipped.reason.startswith("2 of the images that it lists are missing, such as val_1.")
 
 
 def annotations(text):
@@ -111,7 +111,7 @@ DAMAGE = {
         text("wnids.txt", b"cat\ndog"),
         "lists 'cat', which is no WordNet id",
     ),
-    "list with doubles": ("test", text("wnids.txt", b"n01443537\n" * 2), "is there twice"),
+    "list with doubles": ("test", text("wnids.txt", b"n01443537\n" * 2), "is listed twice"),
     "list without a class": ("train", text("wnids.txt", b"n01443537"), r"'n02124075', which wnids"),
     "no annotations": ("test", without("val/val_annotations.txt"), r"annotations\.txt is missing"),
     "unknown class": ("test", annotations("x.JPEG\tn09999999\t"), "damaged at line 5, .*n09999999"),

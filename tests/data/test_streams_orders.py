@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from acclimate.data import Shift, corrupt, streams
 from acclimate.data.streams import CLEAN
-from acclimate.data.streams.labelled import spread
+from acclimate.data.streams.labelled import draw_slots
 from acclimate.randomness import key, permutation
 
 HILL = [1, 2, 3, 4, 5, 4, 3, 2, 1]
@@ -173,7 +173,7 @@ def test_two_images_of_a_class_share_a_slot_as_often_as_claimed(concentration, s
     classes = np.repeat(np.arange(3), size)
     share = []
     for seed in range(3000):
-        slot = spread(classes, concentration, slots, np.random.default_rng(seed))
+        slot = draw_slots(classes, concentration, slots, np.random.default_rng(seed))
         assert 0 <= slot.min() <= slot.max() < slots
         for number in range(3):
             within = np.bincount(slot[classes == number])

@@ -7,6 +7,7 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
 from acclimate.randomness import uniform
+from acclimate.views import colours
 from acclimate.views import simclr as views
 from acclimate.views.simclr import SimCLRViews, draw_boxes, draw_jitter, simclr_views
 
@@ -27,10 +28,10 @@ def coloured():
 
 
 OPERATIONS = [
-    (views.adjust_brightness, reference.adjust_brightness, 0, 2),
-    (views.adjust_contrast, reference.adjust_contrast, 0, 2),
-    (views.adjust_saturation, reference.adjust_saturation, 0, 2),
-    (views.adjust_hue, reference.adjust_hue, -0.5, 0.5),
+    (colours.adjust_brightness, reference.adjust_brightness, 0, 2),
+    (colours.adjust_contrast, reference.adjust_contrast, 0, 2),
+    (colours.adjust_saturation, reference.adjust_saturation, 0, 2),
+    (colours.adjust_hue, reference.adjust_hue, -0.5, 0.5),
 ]
 
 
@@ -46,7 +47,7 @@ def test_colour_operations_equal_torchvisions(ours, theirs, low, high):
 
 def test_luma_equals_torchvisions():
     images = coloured()
-    torch.testing.assert_close(views.luma(images), reference.rgb_to_grayscale(images))
+    torch.testing.assert_close(colours.luma(images), reference.rgb_to_grayscale(images))
 
 
 def jittered(image, factors, order):
@@ -230,5 +231,5 @@ def test_probabilities_of_0_and_1():
     always = SimCLRViews(grey_probability=1, jitter_probability=0)
     colour = simclr_views(images, never, key=1, index=index)
     assert not torch.isclose(colour[:, 0], colour[:, 1]).flatten(1).all(1).any()
-    expected = views.luma(colour).expand(-1, 3, -1, -1)
+    expected = colours.luma(colour).expand(-1, 3, -1, -1)
     torch.testing.assert_close(simclr_views(images, always, key=1, index=index), expected)

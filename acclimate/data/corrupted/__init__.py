@@ -1,7 +1,7 @@
-"""Corrupted sets that `acclimate corrupt` writes and `acclimate.data.load` reads.
+"""Corrupted data sets, written by `acclimate corrupt` and read by `acclimate.data.load`.
 
-They lie in the layouts in which the benchmark is published. Small images: ``<corruption>.npy``, the
-severities one behind another, and ``labels.npy``. Large ones:
-``<corruption>/<severity>/<class>/<image>``. Beside them ``manifest.json`` says what was made of
-what, by which constants, and the checksum of each array or folder.
+Their layouts are those of the published benchmarks. Small images: ``<corruption>.npy``, which
+stacks all severities, and ``labels.npy``. Large images:
+``<corruption>/<severity>/<class>/<image>``. ``manifest.json`` records the source images, the
+constants, and the checksum of each array or folder.
 """

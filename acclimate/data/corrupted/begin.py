@@ -1,4 +1,4 @@
-"""Begin a corrupted set, or go on with one: its manifest says what it is made of and how far."""
+"""Begin a corrupted data set or resume one; the manifest records its settings and progress."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ from acclimate.data.corrupted.plan import CorruptionPlan
 from acclimate.data.corruptions import CONSTANTS
 from acclimate.data.corruptions.constants import nearest_size
 from acclimate.data.corruptions.frost import frost_source
-from acclimate.data.datasets import Images, LabelledImages
 from acclimate.data.fingerprint import fingerprint
+from acclimate.data.images import Images, LabelledImages
 from acclimate.errors import InputError
 from acclimate.runtime.progress import Progress
 from acclimate.storage import atomic
@@ -29,13 +29,13 @@ _LEFTOVER = ".*.partial"
 
 
 def describe(data: LabelledImages | Images, name: str, plan: CorruptionPlan) -> dict[str, Any]:
-    """What is made, and all that determines it.
+    """The manifest's description of a corrupted data set: everything that determines its files.
 
     Raises:
         InputError: there are no images, or two classes would share one folder.
     """
     if not len(data.images):
-        raise InputError("there are no images to corrupt.")
+        raise InputError("there are no images to corrupt: give a data set with at least one.")
     height, width = data.images.shape[2:]
     layout = plan.layout_for(height, width)
     published = nearest_size(min(height, width))
@@ -44,7 +44,7 @@ def describe(data: LabelledImages | Images, name: str, plan: CorruptionPlan) -> 
         classes = [as_folder(each) if layout == "folders" else each for each in data.classes]
         labels = _digest(data.labels.tolist())
         if len(set(classes)) < len(classes):
-            raise InputError("two classes would have one name: rename one of them.")
+            raise InputError("two classes would have the same name: rename one of them.")
     formats = {"jpeg": f"jpeg {JPEG_QUALITY}", "png": "png"}
     return {
         "format": manifest.FORMAT,
@@ -79,57 +79,63 @@ def describe(data: LabelledImages | Images, name: str, plan: CorruptionPlan) -> 
 
 
 def check_place(out: Path) -> None:
-    """Refuse a place that holds something else.
+    """Raise an error unless a corrupted data set can be written to a path.
 
     Raises:
-        InputError: a file, or a folder with anything in it but a corrupted set.
+        InputError: the path is a file, or a folder that is not empty and holds no corrupted data
+            set.
     """
     if out.is_dir():
         foreign = any(not path.match(_LEFTOVER) for path in out.iterdir())
     else:
         foreign = out.exists()
     if foreign and not manifest.is_ours(out):
-        raise InputError(f"{out} exists and is no corrupted set; choose another --out.")
+        raise InputError(f"{out} exists and is no corrupted data set; choose another --out.")
 
 
-def begin(out: Path, described: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """The manifest to fill: a new one, or that of an earlier run with the parts that are whole.
+def begin(out: Path, description: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The manifest to complete: a new one, or an earlier run's with the parts that are intact.
 
-    What a killed run left half written is removed.
+    Files that an interrupted run left unfinished are removed.
+
+    Args:
+        out: The folder to write.
+        description: From `describe`.
+        progress: Called for each part that is checked.
 
     Raises:
-        InputError: the earlier run was another one, or its manifest is damaged.
+        InputError: the earlier run had other settings or images, or its manifest is damaged.
     """
-    described = json.loads(json.dumps(described))  # as it will be read
+    description = json.loads(json.dumps(description))  # as it reads back from a file
     done: dict[str, str] = {}
     for leftover in out.glob(_LEFTOVER):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     if (out / manifest.NAME).exists():
-        found = manifest.read_record(out)
-        # The same data may be called by another path; its checksums tell.
-        for key in described:
-            if key != "data" and found.get(key) != described[key]:
+        earlier = manifest.read_record(out)
+        # The path of the same data may differ; its checksums may not.
+        for key in description:
+            if key != "data" and earlier.get(key) != description[key]:
                 what = key.removesuffix("_sha256").replace("_", " ")
-                raise InputError(f"{out} was begun with other {what}; choose another --out.")
-        described["data"] = found.get("data")
-        done = _whole(out, found.get("files"), progress)
-    return {**described, "complete": False, "files": done}
+                raise InputError(f"{out} was started with different {what}; choose another --out.")
+        description["data"] = earlier.get("data")
+        done = _intact(out, earlier.get("files"), progress)
+    return {**description, "complete": False, "files": done}
 
 
-def _whole(out: Path, listed: Any, progress: Progress) -> dict[str, str]:
-    """Those of the listed files and folders that still have their checksums."""
-    if not isinstance(listed, dict):
+def _intact(out: Path, files: Any, progress: Progress) -> dict[str, str]:
+    """The listed files and folders whose checksums still match."""
+    if not isinstance(files, dict):
         raise InputError(f"{out / manifest.NAME} is damaged, it lists no files: {manifest.REMEDY}.")
-    whole = {}
-    for number, (key, checksum) in enumerate(listed.items()):
-        progress("check what is there", number + 1, len(listed), key)
+    intact = {}
+    for number, (key, checksum) in enumerate(files.items()):
+        progress("check existing files", number + 1, len(files), key)
         if (out / key).exists() and manifest.checksum(out / key) == checksum:
-            whole[key] = checksum
-    return whole
+            intact[key] = checksum
+    return intact
 
 
 def write_manifest(out: Path, record: dict[str, Any]) -> None:
-    """Write it atomically."""
+    """Write the manifest atomically."""
     ordered = {**record, "files": dict(sorted(record["files"].items()))}
     atomic.write_text(out / manifest.NAME, json.dumps(ordered, indent=1) + "\n")
 

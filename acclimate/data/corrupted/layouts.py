@@ -1,4 +1,4 @@
-"""The two layouts of a corrupted set: one array a corruption, or folders of image files."""
+"""The two layouts of a corrupted data set: one array per corruption, or folders of image files."""
 
 import hashlib
 import io
@@ -13,18 +13,18 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from acclimate.data.corrupted.manifest import listed
+from acclimate.data.corrupted.manifest import folder_checksum
 from acclimate.data.corrupted.plan import Format, Part
 from acclimate.data.corruptions import corrupt
-from acclimate.data.datasets import Images, LabelledImages
 from acclimate.data.decode import SUFFIXES
+from acclimate.data.images import Images, LabelledImages
 from acclimate.storage import atomic
 
 JPEG_QUALITY = 85
-"""As the published sets of folders."""
+"""JPEG quality of the published benchmarks."""
 
 _CHUNK_VALUES = 2**22
-_LONGEST_NAME = 255  # bytes, of one file's name
+_LONGEST_NAME = 255  # bytes in a file name
 
 
 def write_array(
@@ -34,7 +34,7 @@ def write_array(
     part: Part,
     advance: Callable[[int], None],
 ) -> str:
-    """Write one corruption's ``.npy``; the file's SHA-256."""
+    """Write the ``.npy`` file of one corruption and return its SHA-256."""
     path, (count, _, height, width) = out / part.key, images.shape
 
     header = {
@@ -43,9 +43,9 @@ def write_array(
         "shape": (len(part.severities) * count, height, width, 3),
     }
 
-    def write(aside: Path) -> None:
-        # Not through a memory map: on a full disk that ends the process.
-        with aside.open("wb") as file:
+    def write(temporary: Path) -> None:
+        # Not through a memory map: on a full disk it would kill the process.
+        with temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for severity in part.severities:
                 for _, chunk in _chunks(images, part.corruption, severity, seed):
@@ -57,12 +57,12 @@ def write_array(
 
 
 def write_labels(labels: Int64[Tensor, " n"], blocks: int, out: Path) -> str:
-    """Write ``labels.npy``, the labels once for each severity; the file's SHA-256."""
+    """Write ``labels.npy``, the labels repeated for each severity, and return its SHA-256."""
     path = out / "labels.npy"
     values = np.tile(labels.numpy(), blocks)
     file = io.BytesIO()
     np.save(file, values, allow_pickle=False)
-    atomic.write_atomically(path, lambda aside: aside.write_bytes(file.getvalue()))
+    atomic.write_atomically(path, lambda temporary: temporary.write_bytes(file.getvalue()))
     return atomic.sha256(path)
 
 
@@ -75,35 +75,35 @@ def write_folder(
     part: Part,
     advance: Callable[[int], None],
 ) -> str:
-    """Write one severity's folder; the SHA-256 of its sorted lines ``name sha256``."""
+    """Write the folder of one severity and return its checksum, see `folder_checksum`."""
     target = out / part.key
-    aside = out / f".{part.key.replace('/', '-')}.partial"
+    temporary = out / f".{part.key.replace('/', '-')}.partial"
     lines = []
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         for folder in {Path(name).parent for name in names}:
-            (aside / folder).mkdir(parents=True, exist_ok=True)
+            (temporary / folder).mkdir(parents=True, exist_ok=True)
         for start, chunk in _chunks(images, part.corruption, part.severities[0], seed):
             for path, pixels in zip(names[start:], chunk):
                 encoded = _encode(pixels, image_format)
-                (aside / path).write_bytes(encoded)
+                (temporary / path).write_bytes(encoded)
                 lines.append(f"{path} {hashlib.sha256(encoded).hexdigest()}\n")
             advance(len(chunk))
-        os.sync()  # thousands of small files: one by one would take minutes
+        os.sync()  # syncing thousands of small files one by one would take minutes
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
-        aside.rename(target)
+        temporary.rename(target)
     except OSError as error:
         raise atomic.cannot_write(target, error) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return listed(lines)
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder_checksum(lines)
 
 
 def _chunks(
     images: UInt8[Tensor, "n 3 h w"], corruption: str, severity: int, seed: int
 ) -> Iterator[tuple[int, UInt8[np.ndarray, "chunk h w 3"]]]:
-    """The corrupted images, and the number of the first, some at a time."""
+    """Yield the corrupted images in chunks, each with the index of its first image."""
     step = max(1, _CHUNK_VALUES // images[0].numel())
     for start in range(0, len(images), step):
         chunk = images[start : start + step]
@@ -119,7 +119,11 @@ def _encode(pixels: UInt8[np.ndarray, "h w 3"], image_format: Format) -> bytes:
 
 
 def file_names(data: LabelledImages | Images, image_format: Format) -> list[str]:
-    """Where each image goes below its severity's folder: as it was called, if that is usable."""
+    """Path of each image below its severity's folder: its original name if usable, else a number.
+
+    Original names are used if all of them are names of image files, stay inside the folder, are
+    short enough for the file system and do not collide.
+    """
     suffix = {"jpeg": ".JPEG", "png": ".png"}[image_format]
     paths = [PurePosixPath(path) for path in data.paths]
     if isinstance(data, LabelledImages):
@@ -129,17 +133,17 @@ def file_names(data: LabelledImages | Images, image_format: Format) -> list[str]
         folders = [PurePosixPath()] * len(data.images)
         names = [path.with_suffix("") for path in paths]
     are_files = all(path.suffix.lower() in SUFFIXES for path in paths)
-    # A zip may hold any name, also one that leads out of the folder.
+    # A zip may hold any name, even one outside the folder.
     inside = not any(name.is_absolute() or ".." in name.parts for name in names)
-    found = [f"{name}{suffix}" for name in names]
-    short = all(len(os.fsencode(PurePosixPath(name).name)) <= _LONGEST_NAME for name in found)
-    above = {parent for name in found for parent in PurePosixPath(name).parents}
-    alone = len({*found, *map(str, above)}) == len(found) + len(above)
-    if not (are_files and inside and short and alone):
-        found = [f"{folder / str(n).zfill(6)}{suffix}" for n, folder in enumerate(folders)]
-    return found
+    files = [f"{name}{suffix}" for name in names]
+    short = all(len(os.fsencode(PurePosixPath(name).name)) <= _LONGEST_NAME for name in files)
+    parents = {parent for name in files for parent in PurePosixPath(name).parents}
+    unique = len({*files, *map(str, parents)}) == len(files) + len(parents)
+    if not (are_files and inside and short and unique):
+        files = [f"{folder / str(i).zfill(6)}{suffix}" for i, folder in enumerate(folders)]
+    return files
 
 
 def as_folder(name: str) -> str:
-    """A class's name as the name of a folder."""
+    """Turn a class name into the name of a folder."""
     return re.sub(r"[/\\\0]", "_", name).lstrip(".") or "_"

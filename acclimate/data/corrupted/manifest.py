@@ -1,4 +1,4 @@
-"""``manifest.json``: what corrupted images a folder holds, and the checksums of its files."""
+"""``manifest.json``: the content of a folder of corrupted images, and checksums of its files."""
 
 import hashlib
 import json
@@ -24,30 +24,31 @@ REPAIR = "run the same acclimate corrupt again to repair it"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of corrupted images holds."""
+    """The content of a folder of corrupted images."""
 
     layout: str
-    """``npy`` or ``folders``."""
+    """Layout on disk, ``npy`` or ``folders``."""
     classes: tuple[str, ...] | None
-    """None if the images have no labels."""
+    """Names of the classes; None if the images have no labels."""
     count: int
-    """Images for each corruption at each severity."""
+    """Number of images under each corruption at each severity."""
     size: tuple[int, int]
-    """Height and width."""
+    """Height and width of the images in pixels."""
     severities: tuple[int, ...]
-    """In the order in which an array stacks them."""
+    """Severities, in the order in which an array stacks them."""
     corruptions: tuple[str, ...]
+    """Names of the corruptions."""
     files: dict[str, str]
     """SHA-256 of each file, or of each ``CORRUPTION/SEVERITY`` as :func:`checksum` gives it."""
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """``CORRUPTION/SEVERITY`` for all that is there."""
+        """All domains ``CORRUPTION/SEVERITY``."""
         return tuple(f"{name}/{each}" for name in self.corruptions for each in self.severities)
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder's manifest.json, readable or damaged, is of this kind."""
+    """Whether a folder has a manifest.json of corrupted images, even a damaged one."""
     try:
         return FORMAT.encode() in (folder / NAME).read_bytes()
     except OSError:
@@ -57,8 +58,12 @@ def is_ours(folder: Path) -> bool:
 def read(folder: Path) -> Manifest:
     """Read and check a folder's manifest.
 
+    ```python
+    read(Path("fashion-c")).domains  # ("gaussian_noise/1", "gaussian_noise/2", ...)
+    ```
+
     Raises:
-        InputError: it is damaged, unfinished or of a newer version.
+        InputError: the manifest is damaged, of a newer version, or of an unfinished data set.
     """
     path, record = folder / NAME, read_record(folder)
     version = record.get("version")
@@ -68,11 +73,11 @@ def read(folder: Path) -> Manifest:
         raise InputError(
             f"{folder} is unfinished, as its {NAME} says: run acclimate corrupt again to finish it."
         )
-    for key, fits in _FITS.items():
-        if key not in record or not fits(record[key]):
-            raise InputError(f"{path} is damaged, {key!r} is missing or makes no sense: {REMEDY}.")
+    for key, is_valid in _VALIDATORS.items():
+        if key not in record or not is_valid(record[key]):
+            raise InputError(f"{path} is damaged, {key!r} is missing or invalid: {REMEDY}.")
     classes = record["classes"]
-    if record["layout"] == "folders" and not all(map(_is_plain, classes or ())):
+    if record["layout"] == "folders" and not all(map(_is_file_name, classes or ())):
         raise InputError(f"{path} is damaged, a class cannot be the name of a folder: {REMEDY}.")
     return Manifest(
         record["layout"],
@@ -86,10 +91,10 @@ def read(folder: Path) -> Manifest:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """A folder's manifest as it stands, with the right format and not further checked.
+    """Read a folder's manifest as a dictionary; only its format is checked.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the manifest is no readable JSON or has another format.
     """
     path = folder / NAME
     try:
@@ -102,12 +107,12 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path, manifest: Manifest, name: str) -> None:
-    """Compare a file, or the files of ``CORRUPTION/SEVERITY``, with the manifest's checksum.
+    """Compare the checksum of a file or of a folder ``CORRUPTION/SEVERITY`` with the manifest.
 
-    What did not change since it was verified by this process is not read again.
+    A file that has not changed since this process verified it is not read again.
 
     Raises:
-        InputError: missing or changed.
+        InputError: the file or folder is missing or has changed.
     """
     path = folder / name
     if name not in manifest.files:
@@ -115,26 +120,27 @@ def verify(folder: Path, manifest: Manifest, name: str) -> None:
     if not path.exists():
         raise InputError(f"{path} is missing, though {NAME} lists it: {REPAIR}.")
     try:
-        found = _checksum(path, _state(path))
+        actual = _checksum(path, _state(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): {REMEDY}.") from error
-    if found != manifest.files[name]:
+    if actual != manifest.files[name]:
         raise InputError(f"{path} has changed, its checksum is not that of {NAME}: {REPAIR}.")
 
 
 def checksum(path: Path) -> str:
-    """The SHA-256 of a file; for a folder that of a list of its files.
-
-    The list has a line ``relative/path sha256`` for each file below the folder, hidden ones
-    excepted, with the path relative to that folder, and is sorted.
-    """
+    """The SHA-256 of a file, or `folder_checksum` of a folder's files except hidden ones."""
     if path.is_file():
         return atomic.sha256(path)
-    return listed([f"{name} {atomic.sha256(path / name)}\n" for name in _below(path)])
+    lines = [f"{name} {atomic.sha256(path / name)}\n" for name in _visible_files(path)]
+    return folder_checksum(lines)
 
 
-def listed(lines: Sequence[str]) -> str:
-    """The checksum of a folder from its files' lines; names may be of any bytes."""
+def folder_checksum(lines: Sequence[str]) -> str:
+    r"""The SHA-256 of the sorted list of a folder's files.
+
+    Args:
+        lines: ``relative/path sha256\n`` for each file; a path may hold any bytes.
+    """
     return hashlib.sha256(os.fsencode("".join(sorted(lines)))).hexdigest()
 
 
@@ -144,19 +150,19 @@ def _checksum(path: Path, state: int) -> str:
 
 
 def _state(path: Path) -> int:
-    """Changes when a file does, as far as its size and times tell."""
-    names = [""] if path.is_file() else _below(path)
+    """A hash of the files' sizes and modification times, to detect changes."""
+    names = [""] if path.is_file() else _visible_files(path)
     stats = [(name, (path / name).stat()) for name in names]
     return hash(tuple((name, each.st_size, each.st_mtime_ns) for name, each in stats))
 
 
-def _below(folder: Path) -> list[str]:
+def _visible_files(folder: Path) -> list[str]:
     names = (each.relative_to(folder) for each in folder.rglob("*") if each.is_file())
     return sorted(n.as_posix() for n in names if not any(p.startswith(".") for p in n.parts))
 
 
-def _is_plain(name: Any) -> bool:
-    """Whether it is the name of a file or folder and leads nowhere else."""
+def _is_file_name(name: Any) -> bool:
+    """Whether this is the name of a file or folder without a path; hidden names are excluded."""
     return isinstance(name, str) and bool(re.fullmatch(r"[^/\\.\0][^/\\\0]*", name))
 
 
@@ -164,9 +170,11 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
-def _is_list_of(fits: Any) -> Any:
+def _is_list_of(is_valid: Any) -> Any:
+    """A check for a list that is not empty, whose elements are valid and distinct."""
+
     def check(value: Any) -> bool:
-        if not isinstance(value, list) or not value or not all(map(fits, value)):
+        if not isinstance(value, list) or not value or not all(map(is_valid, value)):
             return False
         return len(set(value)) == len(value)
 
@@ -185,7 +193,7 @@ def _are_checksums(value: Any) -> bool:
     )
 
 
-_FITS: dict[str, Any] = {
+_VALIDATORS: dict[str, Any] = {
     "complete": lambda value: value is True,
     "version": lambda value: type(value) is int and value == VERSION,
     "layout": lambda value: value in LAYOUTS,
@@ -195,7 +203,7 @@ _FITS: dict[str, Any] = {
         isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
     ),
     "severities": _is_list_of(lambda value: type(value) is int and 1 <= value <= 5),
-    "corruptions": _is_list_of(_is_plain),
+    "corruptions": _is_list_of(_is_file_name),
     "files": _are_checksums,
 }
-"""What each entry of a manifest must be."""
+"""The check that each entry of a manifest must pass."""

@@ -1,4 +1,4 @@
-"""What a corrupted set is to hold, and how it is to lie on the disk."""
+"""The plan of a corrupted data set: its corruptions and severities, and its layout on disk."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -10,35 +10,46 @@ Layout = Literal["npy", "folders"]
 Format = Literal["jpeg", "png"]
 
 _SMALL = 64
-"""Images with no side as long as this are small: TinyImageNet-C is published as folders."""
+"""Images whose longer side is below this are written as arrays, larger ones as folders, because
+TinyImageNet-C (64 pixels) is published as folders."""
 
 
 class Part(NamedTuple):
-    """What is made as a whole: an array, or a folder of one severity."""
+    """A part of a corrupted data set that is written atomically: an array, or a severity's folder.
+
+    With arrays a part holds all severities of a corruption.
+    """
 
     key: str
-    """Its path below the set's folder."""
+    """Path relative to the data set's folder."""
     corruption: str
+    """Name of the corruption."""
     severities: tuple[int, ...]
+    """Severities that the part holds."""
 
 
 @dataclass(frozen=True)
 class CorruptionPlan:
     """Which corruptions of a data set to write, and how.
 
+    ```python
+    plan = CorruptionPlan(("fog", "contrast"), severities=(5,), image_format="png")
+    ```
+
     Raises:
-        InputError: an unknown or repeated corruption or severity, or none.
+        InputError: a corruption or severity is unknown or repeated, or there is none.
     """
 
     corruptions: tuple[str, ...] = PUBLISHED
+    """Names of the corruptions."""
     severities: tuple[int, ...] = tuple(SEVERITIES)
-    """1..5 each, in the order in which arrays stack them."""
+    """Severities 1..5, in the order in which arrays stack them."""
     seed: int = 0
-    """Of all that is random."""
+    """Seed of the corruptions."""
     layout: Layout | None = None
-    """Without it as the images' size suggests: folders from 64 pixels on."""
+    """Layout on disk. None chooses by image size: folders from 64 pixels on, else npy."""
     image_format: Format = "jpeg"
-    """Of images in folders: JPEG of quality 85, as published, or PNG, which loses nothing."""
+    """File format in the layout folders: JPEG of quality 85, as published, or lossless PNG."""
 
     def __post_init__(self):
         for corruption in self.corruptions:
@@ -54,11 +65,11 @@ class CorruptionPlan:
                 raise InputError(f"give at least one {kind}, and none twice.")
 
     def layout_for(self, height: int, width: int) -> Layout:
-        """The layout of images of this size."""
+        """The layout for images of this size."""
         return self.layout or ("npy" if max(height, width) < _SMALL else "folders")
 
     def parts(self, layout: Layout) -> list[Part]:
-        """What is to be made, in order."""
+        """The parts to write, in order."""
         if layout == "npy":
             return [Part(f"{name}.npy", name, self.severities) for name in self.corruptions]
         return [

@@ -1,4 +1,4 @@
-"""Write a corrupted set: all cores, a whole array or folder at a time, and go on if killed."""
+"""Write a corrupted data set on all cores; an interrupted run can be resumed."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,21 +14,22 @@ import torch
 from acclimate.data.corrupted.begin import begin, check_place, describe, write_manifest
 from acclimate.data.corrupted.layouts import file_names, write_array, write_folder, write_labels
 from acclimate.data.corrupted.plan import CorruptionPlan, Part
-from acclimate.data.datasets import Images, LabelledImages
+from acclimate.data.images import Images, LabelledImages
 from acclimate.runtime.progress import Progress, silent
 from acclimate.storage.atomic import only_writer
 
 
 class Corrupted(NamedTuple):
-    """What was written."""
+    """The result of `write_corrupted`."""
 
     manifest: dict[str, Any]
+    """The manifest as written."""
     made: int
-    """Images corrupted now; less than all of them where an earlier run was resumed."""
+    """Number of images written by this run; fewer than all of them if it resumed another."""
 
 
 class _StoppedError(Exception):
-    """Another part has failed, or the user has interrupted."""
+    """Another part has failed, or the user has interrupted the run."""
 
 
 def write_corrupted(
@@ -41,28 +42,33 @@ def write_corrupted(
 ) -> Corrupted:
     """Write every image under every corruption and severity, on all cores.
 
-    Killed, it goes on when it is called again with what is missing or has another checksum than it
-    had; the files are the same as those of an uninterrupted run. Arrays and folders appear whole or
-    not at all.
+    After an interruption, call it again to continue. Parts that are missing or whose checksum has
+    changed are then written, and the files are the same as those of an uninterrupted run. Each
+    array or folder is written atomically.
+
+    ```python
+    data = load("fashion-mnist-mini", "test")
+    write_corrupted(data, "fashion-mnist-mini", Path("fashion-c"), CorruptionPlan(("fog",)))
+    ```
 
     Args:
-        data: Images with labels, or without: these have no ``labels.npy`` and no class folders.
-        name: What to call the data in the manifest.
-        out: The folder to make, or to go on with.
+        data: Images with labels, or without: these get no ``labels.npy`` and no class folders.
+        name: Name of the data in the manifest.
+        out: Folder to create or to complete.
         plan: Corruptions, severities, seed, layout.
-        progress: Told of images done.
+        progress: Called with the number of images written.
 
     Returns:
-        The manifest as it was written, and how much was still to do.
+        The manifest as written, and the number of images written by this call.
 
     Raises:
-        InputError: there are no images; ``out`` holds something else, or the same with other
-            settings; another run is writing it; or it cannot be written to.
+        InputError: there are no images; ``out`` holds something else, or a corrupted data set with
+            other settings; another run is writing it; or it cannot be written.
     """
-    described = describe(data, name, plan)
+    description = describe(data, name, plan)
     check_place(out)
     with only_writer(out):
-        manifest = begin(out, described, progress)
+        manifest = begin(out, description, progress)
         done = manifest["files"]
         if manifest["layout"] == "npy":
             write = partial(write_array, data.images, plan.seed, out)
@@ -75,13 +81,13 @@ def write_corrupted(
         missing = [part for part in parts if part.key not in done]
         if missing:
             write_manifest(out, manifest)
-        total, to_do = (len(data.images) * _severities(some) for some in (parts, missing))
-        for part, checksum in _in_threads(write, missing, total - to_do, total, progress):
+        total, remaining = (len(data.images) * _severities(some) for some in (parts, missing))
+        for part, checksum in _in_threads(write, missing, total - remaining, total, progress):
             done[part.key] = checksum
             write_manifest(out, manifest)
         manifest["complete"] = True
         write_manifest(out, manifest)
-    return Corrupted(manifest, to_do)
+    return Corrupted(manifest, remaining)
 
 
 def _severities(parts: Sequence[Part]) -> int:
@@ -95,7 +101,7 @@ def _in_threads(
     total: int,
     progress: Progress,
 ) -> Iterator[tuple[Part, str]]:
-    """Write the parts, one a core; give each with its checksum once it is there."""
+    """Write the parts, one per core; yield each with its checksum when it is written."""
     lock, stop = Lock(), Event()
 
     def advance(part: Part, images: int) -> None:
@@ -111,14 +117,14 @@ def _in_threads(
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        finally:  # after an error in one, or an interrupt, the others end at their next chunk
+        finally:  # after an error or an interrupt, the other threads stop at their next chunk
             stop.set()
             pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Parts side by side use the cores better than each small operation split among them."""
+    """Run each operation on one thread: parts in parallel use the cores better."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,9 +1,9 @@
-"""Common corruptions (Hendrycks and Dietterich, ICLR 2019): batched, seeded, at every image size.
+"""Common corruptions (Hendrycks and Dietterich, ICLR 2019): batched, seeded, for any image size.
 
-A corruption is one function ``(images, constant, scale, draws) -> images`` and one row of
-`CORRUPTIONS`; its five severities are a row of `constants.CONSTANTS` for each image size that the
-benchmark was published at: 32 (CIFAR-C), 64 (TinyImageNet-C) and 224 (ImageNet-C). Other sizes
-take the constants of the nearest of these, with lengths in pixels scaled to the image.
+A corruption is a function ``(images, constant, scale, draws) -> images`` and a row of
+`CORRUPTIONS`. `constants.CONSTANTS` holds its constants for five severities and for each image size
+of the published benchmarks: 32 (CIFAR-C), 64 (TinyImageNet-C) and 224 (ImageNet-C). Images of other
+sizes use the constants of the nearest size, with lengths in pixels scaled to the image.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Any, float, Draws], Tensor]] = {
     "elastic_transform": geometry.elastic_transform,
     "pixelate": digital.pixelate,
     "jpeg_compression": digital.jpeg_compression,
-    # The benchmark's extra four, meant for choosing settings.
+    # The benchmark's extra four corruptions, for choosing settings.
     "speckle_noise": noise.speckle_noise,
     "gaussian_blur": blur.gaussian_blur,
     "spatter": spatter.spatter,
@@ -66,19 +66,20 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Any, float, Draws], Tensor]] = {
 }
 
 PUBLISHED = tuple(CORRUPTIONS)[:15]
-"""Those that results are reported on."""
+"""The benchmark's 15 corruptions, on which results are reported."""
 
 AMOUNTS = ("gaussian_noise", "impulse_noise", "speckle_noise")
-"""Corruptions whose constant is an amount, 0 for none, so that there are severities in between.
+"""Corruptions with fractional severities: their constant is an amount of noise, 0 for none.
 
-Not shot noise, which is weaker the greater its constant: no number of photons means no noise. The
-others' constants are whole numbers, kernels' shapes, or several numbers that do not all grow.
+Shot noise is not one of them: it gets weaker as its constant grows, and no constant means no noise.
+The constants of the other corruptions are integers, shapes of kernels, or several numbers that do
+not all grow with severity.
 """
 
-# Values (images × channels × pixels) that are corrupted at once, which bounds the memory of a large
-# batch: few enough for a CPU's cache, enough to keep a GPU busy.
+# Values (images × channels × pixels) per chunk, to limit the memory of large batches: few enough
+# for a CPU's cache, and enough to keep a GPU busy.
 _CHUNK_CPU, _CHUNK_GPU = 2**19, 2**24
-# These work on bytes, and JPEG on one image after another in each thread: chunks can be larger.
+# Corruptions that compute on bytes, or JPEG one image at a time in each thread, use larger chunks.
 _CHUNK_BYTES, _ON_BYTES = 2**22, ("pixelate", "jpeg_compression")
 
 
@@ -92,22 +93,28 @@ def corrupt(
 ) -> UInt8[Tensor, "n 3 height width"]:
     """Corrupt a batch of images.
 
-    Image i of the batch is taken to be image ``first_index + i`` of its data set. Its randomness is
-    a function of that index, the seed, the name and the severity only, so that a data set is
-    corrupted alike in whatever batches it comes.
+    ```python
+    images = load("fashion-mnist-mini", "test").images
+    foggy = corrupt(images, "fog", 3, seed=0)
+    ```
+
+    Image i of the batch has index ``first_index + i`` in its data set. Its random numbers are a
+    function of that index, the seed, the corruption and the severity only, so the result does not
+    depend on how the data set is split into batches.
 
     Args:
         images: uint8, 0..255, with any strides, on any device.
         name: A key of `CORRUPTIONS`.
         severity: 1 (mild) to 5 (severe).
-        seed: Another seed gives other random corruptions.
+        seed: Seed of the random numbers.
         first_index: Index of the first image in its data set.
 
     Returns:
         The corrupted images, contiguous, on the same device.
 
     Raises:
-        InputError: unknown name, severity outside 1..5, or images of another dtype or shape.
+        InputError: the name is unknown, the severity is outside 1..5, or the images have another
+            dtype or shape.
     """
     check_severity(name, severity)
     check_images(images)
@@ -123,17 +130,21 @@ def corrupt_numbered(
     *,
     seed: int = 0,
 ) -> UInt8[Tensor, "n 3 height width"]:
-    """`corrupt` for any images of a data set, in any order.
+    """Corrupt images of a data set in any order; the result is that of `corrupt`.
+
+    ```python
+    corrupt_numbered(images[[7, 3]], "fog", 3, torch.tensor([7, 3]))
+    ```
 
     Args:
-        images: As for `corrupt`.
+        images: uint8, 0..255, with any strides, on any device.
         name: A key of `CORRUPTIONS`.
         severity: 1 (mild) to 5 (severe).
-        index: Which image of its data set each one is, on any device.
-        seed: Another seed gives other random corruptions.
+        index: Index of each image in its data set, on any device.
+        seed: Seed of the random numbers.
 
     Raises:
-        InputError: as `corrupt`, or there are not as many indices as images.
+        InputError: as `corrupt`, or the number of indices differs from the number of images.
     """
     check_severity(name, severity)
     check_images(images)
@@ -155,35 +166,40 @@ def corrupt_by_amount(
     *,
     seed: int = 0,
 ) -> UInt8[Tensor, "n 3 height width"]:
-    """Corrupt each image with a severity of its own, which may lie between the published ones.
+    """Corrupt each image at its own severity, which may be fractional.
 
-    Constants are interpolated linearly; severity 0 leaves an image as it is. An image's random
-    numbers are the same at all severities, so that its corruption grows steadily; they are not
-    those of `corrupt`, which are drawn anew for each severity.
+    ```python
+    severities = torch.linspace(0, 5, len(images))
+    corrupt_by_amount(images, "gaussian_noise", severities, torch.arange(len(images)))
+    ```
+
+    Constants are interpolated linearly between the published ones; severity 0 changes nothing. An
+    image has the same random numbers at all severities, so its corruption grows steadily. They
+    differ from those of `corrupt`, which draws new ones for each severity.
 
     Args:
-        images: As for `corrupt`.
+        images: uint8, 0..255, with any strides, on any device.
         name: One of `AMOUNTS`.
-        severities: 0 (nothing) to 5 (severe), one an image.
-        index: Which image of its data set each one is, on any device.
-        seed: Another seed gives other random corruptions.
+        severities: Severity of each image, 0 (no change) to 5 (severe).
+        index: Index of each image in its data set, on any device.
+        seed: Seed of the random numbers.
 
     Raises:
-        InputError: as `corrupt`, a corruption that has only whole severities, or other numbers of
-            severities or indices than of images.
+        InputError: as `corrupt`, or the corruption has no fractional severities, or the number of
+            severities or indices differs from the number of images.
     """
     check_images(images)
     if severities.shape != images.shape[:1]:
         raise InputError(
             f"{len(images)} images and severities of shape {list(severities.shape)}: "
-            "give one severity an image."
+            "give one severity per image."
         )
     for severity in severities.unique().tolist() or [0.0]:
         check_amount(name, severity)
     size, scale = _size(images)
     constants = _interpolated(CONSTANTS[name][size], severities)
     constants = constants.to(images.device, torch.float32)[:, None, None, None]
-    # A severity that `corrupt` does not have, so that the two draw unrelated numbers.
+    # Severity 0, which `corrupt` does not have, so that the random numbers are independent of its.
     origin = seed, name, 0
 
     def corrupt_rows(chunk: Tensor, index: Tensor, rows: slice) -> Tensor:
@@ -193,10 +209,10 @@ def corrupt_by_amount(
 
 
 def check_severity(name: str, severity: int) -> None:
-    """Refuse a corruption or a published severity that does not exist.
+    """Raise an error unless the corruption and the integer severity exist.
 
     Raises:
-        InputError: with one sentence that says what there is.
+        InputError: names the valid corruptions or severities.
     """
     if name not in CORRUPTIONS:
         raise unknown_name("corruption", name, CORRUPTIONS)
@@ -205,10 +221,10 @@ def check_severity(name: str, severity: int) -> None:
 
 
 def check_amount(name: str, severity: float) -> None:
-    """Refuse a corruption that has no severities in between, or one outside 0..5.
+    """Raise an error unless the corruption has fractional severities and this one is in 0..5.
 
     Raises:
-        InputError: with one sentence that says what there is.
+        InputError: names the valid corruptions or severities.
     """
     if name not in CORRUPTIONS:
         raise unknown_name("corruption", name, CORRUPTIONS)
@@ -222,7 +238,7 @@ def check_amount(name: str, severity: float) -> None:
 
 
 def _size(images: Tensor) -> tuple[int, float]:
-    """The published size whose constants are used, and the images' in units of it."""
+    """The published size whose constants are used, and the images' shorter side divided by it."""
     shorter = min(images.shape[2:])
     size = nearest_size(shorter)
     return size, shorter / size
@@ -231,7 +247,7 @@ def _size(images: Tensor) -> tuple[int, float]:
 def _interpolated(
     constants: Sequence[float], severities: Float[Tensor, " n"]
 ) -> Float64[Tensor, " n"]:
-    """Constants of severities 0..5, linearly between the published ones."""
+    """Constants for severities 0..5, linearly interpolated between the published ones."""
     knots = torch.tensor([0.0, *constants], dtype=torch.float64)
     severities = severities.cpu().double()
     below = severities.long().clamp_max(len(constants) - 1)
@@ -244,11 +260,11 @@ def _in_chunks(
     index: Int64[Tensor, " n"],
     corrupt_rows: Callable[[Tensor, Tensor, slice], Tensor],
 ) -> UInt8[Tensor, "n 3 height width"]:
-    """Corrupt a few images at a time; ``rows`` says which."""
+    """Corrupt the images in chunks; ``corrupt_rows`` gets images, indices and rows of a chunk."""
     if index.shape != images.shape[:1]:
         raise InputError(
             f"{len(images)} images and indices of shape {list(index.shape)}: "
-            "give one index an image."
+            "give one index per image."
         )
     index = index.to(images.device)
     corrupted = torch.empty_like(images, memory_format=torch.contiguous_format)
@@ -263,16 +279,17 @@ def _in_chunks(
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse what is not a batch of uint8 images.
+    """Raise an error unless the argument is a batch of uint8 images.
 
     Raises:
-        InputError: with the dtype and the shape that images have.
+        InputError: names the dtype and the shape that images must have.
     """
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         given = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images are {given}: give a torch tensor of uint8, 0..255.")
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-        hint = ", grey ones as images.expand(-1, 3, -1, -1)" if images.shape[1:2] == (1,) else ""
+        hint = "; expand grey images with images.expand(-1, 3, -1, -1)"
+        hint = hint if images.shape[1:2] == (1,) else ""
         raise InputError(
             f"images have shape {list(images.shape)}: give [n, 3, height, width]{hint}."
         )

@@ -1,4 +1,4 @@
-"""Corruptions by an optical system: a weighted mean over neighbouring pixels."""
+"""Blur: weighted means over neighbouring pixels."""
 
 import math
 from functools import lru_cache
@@ -18,22 +18,22 @@ from acclimate.data.corruptions.pixels import (
     to_unit,
 )
 
-_WEIGHTS = 2**13  # a channel's 8 bits and these make 21
-_MOST, _BASE = 2**16 - 2**10, 32
-_SMALL = 11
+_WEIGHTS = 2**13  # sum of the motion blur's integer weights: with 8-bit channels, sums have 21 bits
+_MAX_SUM, _BASE = 2**16 - 2**10, 32  # of the defocus blur's integer kernel, see _integer_kernel
+_SMALL = 11  # kernels up to this side are applied directly, larger ones by FFT
 
 
 def defocus_blur(
     images: UInt8[Tensor, "n 3 h w"], constant: tuple[float, float], scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """A lens out of focus: each point becomes a disk.
+    """Defocus: each point becomes a disk.
 
-    ``constant`` is the disk's radius and the standard deviation of the blur that softens its rim,
-    in pixels of the published size.
+    ``constant`` is the disk's radius and the standard deviation of the Gaussian that softens its
+    edge, in pixels of the published size.
     """
-    kernel = _kernel(constant, scale)
+    kernel = _integer_kernel(constant, scale)
     padded = functional.pad(to_float(images), (len(kernel) // 2,) * 4, mode="reflect")
-    correlate = _by_taps if len(kernel) <= _SMALL else _by_fourier
+    correlate = _correlate_directly if len(kernel) <= _SMALL else _correlate_by_fft
     return to_levels(correlate(padded, kernel).div_(255 * int(kernel.sum())))
 
 
@@ -43,18 +43,18 @@ def glass_blur(
     scale: float,
     draws: Draws,
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Frosted glass: pixels take a near one's place, between two Gaussian blurs.
+    """Frosted glass: pixels are replaced by random neighbours, between two Gaussian blurs.
 
-    ``constant`` is the blurs' standard deviation and how far a pixel comes, both in pixels of the
-    published size, and how often all pixels are replaced.
+    ``constant`` is the standard deviation of the blurs and the largest offset of a neighbour, both
+    in pixels of the published size, and the number of passes over all pixels.
     """
     deviation, distance, passes = constant
     deviation, distance = deviation * scale, max(1, round(distance * scale))
     pixels = to_levels(gaussian(to_unit(images), deviation)).flatten(2)  # [n, 3, h w]
     height, width = images.shape[2:]
-    for turn in range(passes):
-        chance = draws.uniform(f"offsets {turn}", height * width)
-        source = _glass(chance, height, width, distance)
+    for step in range(passes):
+        uniform = draws.uniform(f"offsets {step}", height * width)
+        source = _glass_source(uniform, height, width, distance)
         pixels = pixels.gather(2, source[:, None].expand(-1, 3, -1))
     return to_levels(gaussian(to_unit(pixels.view(images.shape)), deviation))
 
@@ -62,10 +62,10 @@ def glass_blur(
 def motion_blur(
     images: UInt8[Tensor, "n 3 h w"], constant: tuple[float, float], scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """A moving camera: half a Gaussian along a line, at an angle of -45 to 45 degrees an image.
+    """Motion blur: half a Gaussian along a line, at a random angle of -45 to 45 degrees per image.
 
-    Follows ImageMagick, which looks up the nearest pixel along the line and repeats the image's
-    edge. ``constant`` is radius and standard deviation in pixels of the published size.
+    Follows ImageMagick, which uses the nearest pixels along the line and repeats the image's edge.
+    ``constant`` is the radius and the standard deviation in pixels of the published size.
     """
     radius, deviation = (length * scale for length in constant)
     angle = draws.uniform("angle", 1).double() * 90 - 45
@@ -80,10 +80,10 @@ def streak(
 ) -> Float32[Tensor, "n channels h w"]:
     """The mean along a line at an angle of -45 to 45 degrees, weighted by half a Gaussian.
 
-    One to three channels. They are looked up, weighted and added all at once, as 21 bits each of
-    one whole number.
+    Supports one to three channels. They are packed into one int64, 21 bits each, and then gathered,
+    weighted and summed together.
     """
-    # Beyond five standard deviations the weights are nothing.
+    # Weights beyond five standard deviations are negligible.
     taps = min(2 * math.ceil(radius) + 1, math.ceil(5 * deviation) + 1)
     distance = torch.arange(taps, dtype=torch.float64)
     weights = torch.exp(-(distance**2) / (2 * deviation**2))
@@ -114,12 +114,12 @@ def streak(
 def zoom_blur(
     images: UInt8[Tensor, "n 3 h w"], constant: tuple[float, float], scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """A camera that moves ahead: the mean of the image and of it enlarged step by step.
+    """Zoom blur: the mean of the image and of enlargements by increasing factors.
 
-    ``constant`` is where the enlargements end, and their step. They begin with 1, so that the image
-    itself counts twice.
+    ``constant`` is the end of the range of factors and its step. The range begins with 1, so the
+    image itself counts twice.
     """
-    # NumPy's range, as the benchmark's, for its rounding: it decides whether the end is included.
+    # np.arange, as in the benchmark: its rounding decides whether the end is included.
     factors = np.arange(1, *constant).tolist()
     fractions = to_unit(images)
     total = fractions.clone()
@@ -138,7 +138,7 @@ def gaussian_blur(
 
 
 def gaussian(fractions: Float32[Tensor, "n 3 h w"], deviation: float) -> Float32[Tensor, "n 3 h w"]:
-    """A Gaussian of four standard deviations to each side; the image's edge is repeated."""
+    """A Gaussian blur, cut off at four standard deviations; the image's edge is repeated."""
     reach = int(4 * deviation + 0.5)
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
     weights = torch.exp(-(offsets**2) / (2 * deviation**2))
@@ -147,32 +147,33 @@ def gaussian(fractions: Float32[Tensor, "n 3 h w"], deviation: float) -> Float32
         length = fractions.shape[axis]
         padded = functional.pad(fractions, sides, mode="replicate")
         fractions = fractions * weights[reach]
-        for tap in range(reach):  # from the outermost pair of pixels inwards
+        for tap in range(reach):  # pairs of pixels, from the outermost inwards
             pair = padded.narrow(axis, tap, length) + padded.narrow(axis, 2 * reach - tap, length)
             fractions += pair.mul_(weights[tap])
     return fractions
 
 
-def _glass(
-    chance: Float32[Tensor, "n pixels"], height: int, width: int, distance: int
+def _glass_source(
+    uniform: Float32[Tensor, "n pixels"], height: int, width: int, distance: int
 ) -> Int64[Tensor, "n pixels"]:
-    """Which pixel of the image each pixel shows after one turn; ``chance`` draws the offsets.
+    """The index of the source pixel of each pixel after one pass; ``uniform`` draws the offsets.
 
-    The benchmark goes through the pixels from the last to the first and means to swap each with one
-    at an offset of -distance to distance - 1 along both axes. It overwrites it instead, and may
-    copy a pixel that has been overwritten before. To follow such chains all at once, every pixel
-    takes over what its source points to, again and again: a chain's length halves each time.
+    The benchmark visits the pixels from the last to the first. It intends to swap each with one at
+    an offset of -distance to distance - 1 along both axes, but overwrites it instead, so it may
+    copy a pixel that was overwritten before. To follow these chains in parallel, each pixel's
+    source is replaced by its source's source until nothing changes; a chain's length halves each
+    time.
     """
-    line = torch.arange(-distance, distance, device=chance.device)
+    line = torch.arange(-distance, distance, device=uniform.device)
     offsets = (line[:, None] * width + line).flatten()
-    option = chance.mul(len(offsets)).int().clamp_(max=len(offsets) - 1).flatten()
-    y, x = (torch.arange(length, device=chance.device) for length in (height, width))
+    option = uniform.mul(len(offsets)).int().clamp_(max=len(offsets) - 1).flatten()
+    y, x = (torch.arange(length, device=uniform.device) for length in (height, width))
     y, x = ((place > distance) & (place <= len(place) - distance) for place in (y, x))
     written = (y[:, None] & x).flatten()  # [pixels]
-    here = torch.arange(height * width, device=chance.device)
-    source = offsets.index_select(0, option).view_as(chance).mul_(written).add_(here)
-    # A chain goes on where the source comes later in the image and so was written before. Ends are
-    # kept as their complement, which is negative.
+    here = torch.arange(height * width, device=uniform.device)
+    source = offsets.index_select(0, option).view_as(uniform).mul_(written).add_(here)
+    # A chain continues if the source comes later in the image, since it was then overwritten
+    # before. The ends of chains are stored as their complement, which is negative.
     source = torch.where((source > here) & written[source], source, ~source)
     while (source >= 0).any():
         source = torch.where(source >= 0, source.gather(1, source.clamp(min=0)), source)
@@ -180,10 +181,10 @@ def _glass(
 
 
 def enlarged(length: int, factor: float) -> Float64[Tensor, " length"]:
-    """Where along an axis each pixel of the enlarged image comes from.
+    """The source position of each pixel of an enlarged and centre-cropped image along one axis.
 
-    The crop that is enlarged and the enlarged axis are whole numbers of pixels; their outermost
-    pixels match.
+    The crop that is enlarged and its enlargement both have integer lengths in pixels. Their
+    outermost pixels coincide.
     """
     crop = math.ceil(length / factor)
     grown = round(crop * factor)
@@ -192,10 +193,10 @@ def enlarged(length: int, factor: float) -> Float64[Tensor, " length"]:
 
 
 def _disk(radius: float, deviation: float, scale: float) -> Float64[Tensor, "side side"]:
-    """A disk that sums to 1, its rim softened, resized from the published size to the image's.
+    """The defocus kernel: a disk with a soft edge that sums to 1, resized to the image's scale.
 
-    The kernel and not its radius is scaled: on the pixel grid a disk of radius 1 has five pixels,
-    and one of radius 0.9 would have one.
+    The kernel is scaled, not the radius: on the pixel grid, a disk of radius 1 has five pixels, but
+    one of radius 0.9 has only one.
     """
     half, window = (8, 1) if radius <= 8 else (math.ceil(radius), 2)
     line = torch.arange(-half, half + 1, dtype=torch.float64)
@@ -214,25 +215,25 @@ def _disk(radius: float, deviation: float, scale: float) -> Float64[Tensor, "sid
 
 
 @lru_cache(maxsize=20)
-def _kernel(constant: tuple[float, float], scale: float) -> Float64[Tensor, "side side"]:
-    """Nearly the disk, in whole numbers: their order in a sum does not matter.
+def _integer_kernel(constant: tuple[float, float], scale: float) -> Float64[Tensor, "side side"]:
+    """The defocus kernel, scaled and rounded to integers, so that sums are exact in any order.
 
-    For images of up to 700 pixels or so they sum to less than 2^16, so that float32 holds all their
-    sums with 0..255 exactly. The largest weight, which a disk has nearly everywhere, becomes a
+    For images of up to about 700 pixels the weights sum to less than 2^16, so float32 represents
+    all weighted sums of 0..255 exactly. The largest weight, which most of the disk has, becomes a
     multiple of `_BASE`.
     """
     disk = _disk(*constant, scale)
     largest = disk.max().item()
-    multiple = max(1, math.floor(_MOST * largest / _BASE))
+    multiple = max(1, math.floor(_MAX_SUM * largest / _BASE))
     return (disk * (multiple * _BASE / largest)).round()
 
 
-def _by_taps(
-    levels: Float32[Tensor, "n 3 tall wide"], kernel: Float64[Tensor, "side side"]
+def _correlate_directly(
+    levels: Float32[Tensor, "n 3 padded_h padded_w"], kernel: Float64[Tensor, "side side"]
 ) -> Float32[Tensor, "n 3 h w"]:
-    """The sums by a kernel that is the same upside down and left to right.
+    """Correlation with a kernel that is symmetric in both axes, one weight at a time.
 
-    Rows at the same distance from the middle one are added first, then columns.
+    Rows at the same distance from the middle row are added before they are weighted, then columns.
     """
     reach = len(kernel) // 2
     height, width = (length - 2 * reach for length in levels.shape[2:])
@@ -250,32 +251,32 @@ def _by_taps(
     return total
 
 
-def _by_fourier(
-    levels: Float32[Tensor, "n 3 tall wide"], kernel: Float64[Tensor, "side side"]
+def _correlate_by_fft(
+    levels: Float32[Tensor, "n 3 padded_h padded_w"], kernel: Float64[Tensor, "side side"]
 ) -> Float32[Tensor, "n 3 h w"]:
-    """The sums by a large kernel, in the frequency domain.
+    """Correlation with a large kernel, in the frequency domain.
 
-    A transform's rounding errors may depend on the batch. So the kernel is taken apart into
-    multiples of `_BASE` and the rest: each by itself gives whole sums so small that rounding makes
-    them exact, at those sizes.
+    Rounding errors of an FFT may depend on the batch. So the kernel is split into multiples of
+    `_BASE` and the rest. The sums with each part are integers small enough that rounding recovers
+    them exactly, for images of the size that `_integer_kernel` states.
     """
     height, width = (length - len(kernel) + 1 for length in levels.shape[2:])
-    size = tuple(-(-length // 32) * 32 for length in levels.shape[2:])  # lengths that are fast
-    middle = 128  # around it, values and their sums are half as large
+    size = tuple(-(-length // 32) * 32 for length in levels.shape[2:])  # lengths with a fast FFT
+    middle = 128  # subtracting it halves the largest value and the largest sum
     spectrum = torch.fft.rfft2(levels - middle, s=size)
     multiples, rest = (
         torch.fft.irfft2(spectrum * weight, s=size)[:, :, :height, :width].round()
-        for weight in _transformed(kernel, size).to(levels.device)
+        for weight in _kernel_spectra(kernel, size).to(levels.device)
     )
     return multiples.mul_(_BASE).add_(rest).add_(middle * int(kernel.sum()))
 
 
-# Kept, because the processor's library prepares itself anew whenever the kind of transform changes.
+# Cached, because the CPU's FFT library makes a new plan whenever the kind of transform changes.
 @lru_cache(maxsize=20)
-def _transformed(
+def _kernel_spectra(
     kernel: Float64[Tensor, "side side"], size: tuple[int, int]
-) -> Complex64[Tensor, "2 tall half"]:
-    """The kernel's multiples of `_BASE`, and the rest, in the frequency domain."""
+) -> Complex64[Tensor, "2 padded_h half_w"]:
+    """The kernel's multiples of `_BASE` and the rest, in the frequency domain."""
     coarse = (kernel / _BASE).round()
     parts = torch.stack([coarse, kernel - coarse * _BASE]).float()
     return torch.fft.rfft2(parts, s=size).conj().resolve_conj()
@@ -284,7 +285,7 @@ def _transformed(
 def _convolve(
     image: Float[Tensor, "side side"], weights: Float[Tensor, " taps"]
 ) -> Float[Tensor, "side side"]:
-    """A separable, symmetric convolution; the image is mirrored about its outermost pixels."""
+    """Convolution with a separable, symmetric kernel; the image is padded by reflection."""
     reach = len(weights) // 2
     padded = functional.pad(image[None, None], (reach,) * 4, mode="reflect")
     return functional.conv2d(padded, torch.outer(weights, weights)[None, None])[0, 0]

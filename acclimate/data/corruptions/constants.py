@@ -1,10 +1,10 @@
-"""The benchmark's published constants: five severities for each of its three image sizes."""
+"""The published constants of the benchmark, for five severities and three image sizes."""
 
 import math
 from typing import Any
 
-# name -> side of the images that the set was published for -> constants of severities 1..5.
-# What the numbers of a row mean is said by the function of that name.
+# Corruption -> side of the images that the benchmark was published for -> constants of severities
+# 1..5. The docstring of the corruption's function explains the constants.
 CONSTANTS: dict[str, dict[int, tuple[Any, ...]]] = {
     "gaussian_noise": {
         32: (0.04, 0.06, 0.08, 0.09, 0.10),
@@ -51,7 +51,8 @@ CONSTANTS: dict[str, dict[int, tuple[Any, ...]]] = {
         64: (0.5, 0.75, 1, 1.25, 1.5),
         224: (1, 2, 3, 4, 6),
     },
-    # Mean, deviation, zoom, threshold, radius and deviation of the streaks, the image's share.
+    # Mean and deviation of the noise, zoom, threshold, radius and deviation of the motion blur,
+    # weight of the image.
     "snow": {
         32: (
             (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
@@ -75,7 +76,7 @@ CONSTANTS: dict[str, dict[int, tuple[Any, ...]]] = {
             (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
         ),
     },
-    # The image's weight, the frost's, and the size to which the frost's picture is resized.
+    # Weight of the image, weight of the frost, and the factor by which the texture is resized.
     "frost": {
         32: ((1, 0.2, 0.2), (1, 0.3, 0.2), (0.9, 0.4, 0.2), (0.85, 0.4, 0.2), (0.75, 0.45, 0.2)),
         64: ((1, 0.3, 0.3), (0.9, 0.4, 0.3), (0.8, 0.45, 0.3), (0.75, 0.5, 0.3), (0.7, 0.55, 0.3)),
@@ -111,7 +112,7 @@ CONSTANTS: dict[str, dict[int, tuple[Any, ...]]] = {
             (6.4, 1.92, 1.92),
             (10.24, 1.92, 1.28),
         ),
-        # The reference's fractions of the image, times 244 there too.
+        # The benchmark's code gives fractions and multiplies them by 244, not 224; so here too.
         224: (
             (488, 170.8, 24.4),
             (488, 19.52, 48.8),
@@ -130,7 +131,7 @@ CONSTANTS: dict[str, dict[int, tuple[Any, ...]]] = {
         64: (65, 58, 50, 40, 25),
         224: (25, 18, 15, 10, 7),
     },
-    # Mean, deviation, blur, threshold; then the water's strength or the mud's blur; is it mud?
+    # Mean and deviation of the noise, blur, threshold, opacity of water or blur of mud, is it mud.
     "spatter": {
         32: (
             (0.62, 0.1, 0.7, 0.7, 0.5, False),
@@ -163,5 +164,5 @@ CONSTANTS: dict[str, dict[int, tuple[Any, ...]]] = {
 
 
 def nearest_size(shorter: int) -> int:
-    """The published size nearest to an image's shorter side, by ratio: 32, 64 or 224."""
+    """The published size (32, 64 or 224) with the smallest ratio to an image's shorter side."""
     return min((32, 64, 224), key=lambda size: abs(math.log(shorter / size)))

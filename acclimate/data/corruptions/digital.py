@@ -1,4 +1,4 @@
-"""Corruptions by a camera's and a computer's processing: exposure, colour, resolution, codec."""
+"""Digital corruptions: brightness, contrast, saturation, resolution, JPEG compression."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -13,20 +13,20 @@ from acclimate.data.corruptions.pixels import Draws, round_levels, to_levels, to
 def brightness(
     images: UInt8[Tensor, "n 3 h w"], constant: float, scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Raise the value (V of HSV) by ``constant``; hue and saturation stay."""
+    """Raise the value (V of HSV) by ``constant``; hue and saturation do not change."""
     fractions = to_unit(images)
     value = fractions.amax(1, keepdim=True)
     raised = (value + constant).clamp_(max=1)
-    # With hue and saturation kept, every channel grows as V does; black becomes grey.
+    # At constant hue and saturation every channel is proportional to V; black becomes grey.
     return to_levels(torch.where(value > 0, fractions / value, 1).mul_(raised))
 
 
 def contrast(
     images: UInt8[Tensor, "n 3 h w"], constant: float, scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Shrink the distance to each channel's mean over the image by the factor ``constant``."""
+    """Multiply the difference to each channel's mean over the image by ``constant``."""
     height, width = images.shape[2:]
-    total = images.sum((2, 3), keepdim=True, dtype=torch.int64)  # exact, in whatever order
+    total = images.sum((2, 3), keepdim=True, dtype=torch.int64)  # exact in any order
     mean = (total.double() / (255 * height * width)).float()
     return to_levels(to_unit(images).sub_(mean).mul_(constant).add_(mean))
 
@@ -36,8 +36,8 @@ def saturate(
 ) -> UInt8[Tensor, "n 3 h w"]:
     """Change the saturation (S of HSV) to ``factor * S + offset``; ``constant`` holds the two.
 
-    A channel is V (1 - S p), where p in 0..1 says how far it is from the largest channel to the
-    smallest; the hue fixes p. Grey pixels have hue 0, red, so that an offset tints them red.
+    A channel is V (1 - S p). The hue determines p, the channel's position between the largest
+    channel (0) and the smallest (1). Grey pixels have hue 0, red, so an offset tints them red.
     """
     factor, offset = constant
     fractions = to_unit(images)
@@ -53,7 +53,7 @@ def saturate(
 def pixelate(
     images: UInt8[Tensor, "n 3 h w"], constant: float, scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Resize to the fraction ``constant`` and back, both with Pillow's box filter."""
+    """Resize by the factor ``constant`` and back, both with Pillow's box filter."""
     height, width = images.shape[2:]
     small = max(1, int(height * constant)), max(1, int(width * constant))
     device = images.device
@@ -64,18 +64,18 @@ def pixelate(
 def jpeg_compression(
     images: UInt8[Tensor, "n 3 h w"], constant: int, scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Encode as JPEG of quality ``constant``, with chroma halved, and decode.
+    """Encode as JPEG of quality ``constant``, with 4:2:0 chroma subsampling, and decode.
 
-    By torchvision's codec: its pixels are those of Pillow's, and small images take it less time.
+    Torchvision's codec gives the same pixels as Pillow's and is faster on small images.
     """
-    from torchvision.io import decode_jpeg, encode_jpeg  # seconds to import
+    from torchvision.io import decode_jpeg, encode_jpeg  # imported here because it takes seconds
 
-    def through(part: Tensor) -> Tensor:
+    def compress(part: Tensor) -> Tensor:
         return torch.stack([*decode_jpeg([*encode_jpeg([*part], constant)])])
 
     parts = [part for part in images.cpu().tensor_split(torch.get_num_threads()) if len(part)]
     with ThreadPoolExecutor(len(parts)) as pool:
-        return torch.cat([*pool.map(through, parts)]).to(images.device)
+        return torch.cat([*pool.map(compress, parts)]).to(images.device)
 
 
 def _shrink(
@@ -94,13 +94,16 @@ def _shrink(
 
 @lru_cache(maxsize=100)
 def _boxes(old: int, new: int) -> tuple[Int64[Tensor, "most new"], Bool[Tensor, "most new"]]:
-    """Which old pixels lie in each new one: at most so many, the last of which may not."""
+    """The old pixels that each new pixel averages: their indices, and which of these count.
+
+    New pixels may average different numbers of old ones, so the last rows may not count.
+    """
     ratio = old / new
     centre = (torch.arange(new, dtype=torch.float64) + 0.5) * ratio
     support = max(ratio, 1) / 2
     first = (centre - support + 0.5).long().clamp_(min=0)
     last = (centre + support + 0.5).long().clamp_(max=old)
-    # Pillow rounds the ends so, then leaves out pixels exactly at, or beyond, the box's edges.
+    # Pillow rounds the ends like this, then drops pixels on or beyond the edges of the box.
     first = first + ((first + 0.5 - centre) / support <= -1)
     last = last - ((last - 0.5 - centre) / support > 1).long()
     place = first + torch.arange(int((last - first).max()))[:, None]
@@ -108,5 +111,5 @@ def _boxes(old: int, new: int) -> tuple[Int64[Tensor, "most new"], Bool[Tensor, 
 
 
 def _nearest(old: int, new: int, device: torch.device) -> Int64[Tensor, " new"]:
-    """The old pixel that each pixel of an enlarged line lies in."""
+    """The old pixel that contains each pixel of an enlarged axis."""
     return ((torch.arange(new, device=device, dtype=torch.float64) + 0.5) * (old / new)).long()

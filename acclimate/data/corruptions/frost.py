@@ -1,9 +1,9 @@
-"""Frost on the lens: a picture of frost laid over the image.
+"""Frost on the lens: a texture of frost added to the image.
 
-The benchmark's photographs are not ours to pass on. Where the package `imagecorruptions-imaug` is
-installed its copies of them are used; otherwise pictures are synthesised whose colours, contrasts
-and share of coarse structure are the photographs'. The environment variable ``ACCLIMATE_FROST``
-names a folder of other pictures, or is ``synthetic``.
+The benchmark's photographs are not ours to distribute. If the package `imagecorruptions-imaug` is
+installed, its copies of them are used. Otherwise textures are synthesised with the colours,
+contrasts and share of coarse structure of the photographs. The environment variable
+``ACCLIMATE_FROST`` may name a folder of other textures, or be ``synthetic``.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from acclimate.data import decode
 from acclimate.data.corruptions.pixels import Draws, round_levels, to_levels, to_unit
 from acclimate.errors import InputError
 
-# The benchmark has six pictures and draws among the first five, of which two are the same.
+# The benchmark has six photographs and draws from the first five, of which two are the same.
 _FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
-# Of each: mean and standard deviation of red, green and blue, and the share of the standard
-# deviation that is coarser than the crystals.
-_LOOKS = (
+# Statistics of each: mean and standard deviation of red, green and blue, and the share of the
+# standard deviation in structure coarser than the crystals.
+_STATISTICS = (
     ((77.7, 149.1, 165.7), (26.9, 16.5, 15.3), 0.9),
     ((200.8, 205.4, 214.5), (21.4, 22.1, 22.6), 0.7),
     ((200.8, 205.4, 214.5), (21.4, 22.1, 22.6), 0.7),
@@ -45,33 +45,42 @@ def frost(
     scale: float,
     draws: Draws,
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Add a random piece of one of five pictures of frost.
+    """Add a random crop of one of five textures of frost.
 
-    ``constant`` is the image's weight, the frost's, and the factor by which the picture is resized
-    before a piece of the image's size is cut out of it. Pictures are resized by more where they
-    would be smaller than the image.
+    ``constant`` is the weight of the image, the weight of the frost, and the factor by which the
+    texture is resized before it is cropped to the image's size. Textures that would be smaller than
+    the image are resize_factor further.
     """
     image_weight, frost_weight, factor = constant
     height, width = images.shape[2:]
-    piece = to_unit(_pieces(draws, height, width, factor * scale)).mul_(frost_weight)
-    return to_levels(to_unit(images).mul_(image_weight).add_(piece))
+    crops = to_unit(_crops(draws, height, width, factor * scale)).mul_(frost_weight)
+    return to_levels(to_unit(images).mul_(image_weight).add_(crops))
 
 
 def frost_textures() -> tuple[tuple[UInt8[Tensor, "3 height width"], ...], str]:
-    """The pictures of frost, and whence: ``imagecorruptions``, ``synthetic``, or a folder's name.
+    """The textures of frost and their source: ``imagecorruptions``, ``synthetic``, or a folder.
 
-    Without ``ACCLIMATE_FROST`` they are the benchmark's, as the package `imagecorruptions-imaug`
-    installs them (it is not imported), or, where it is absent, synthetic ones. These are the same
-    wherever they are made, but for rounding.
+    Without ``ACCLIMATE_FROST``, they are the benchmark's photographs as installed by the package
+    `imagecorruptions-imaug`, which is not imported. Without the package they are synthetic, which
+    are equal on all machines except for rounding.
+
+    ```python
+    textures, source = frost_textures()
+    ```
 
     Raises:
-        InputError: ``ACCLIMATE_FROST`` names a folder with no picture, or with a damaged one.
+        InputError: ``ACCLIMATE_FROST`` names a folder without images or with a damaged one.
     """
     return _textures(os.environ.get("ACCLIMATE_FROST", ""))
 
 
 def frost_source() -> dict[str, str]:
-    """What results on frost depend on: whence the pictures are, and the SHA-256 of their pixels."""
+    """The source of the textures and the SHA-256 of their pixels; results on frost depend on both.
+
+    ```python
+    frost_source()["source"]  # "synthetic"
+    ```
+    """
     textures, source = frost_textures()
     pixels = hashlib.sha256()
     for texture in textures:
@@ -88,57 +97,57 @@ def _textures(chosen: str) -> tuple[tuple[UInt8[Tensor, "3 height width"], ...],
         paths = [Path(package.origin).parent / "frost" / name for name in _FILES]
         if all(path.is_file() for path in paths):
             return tuple(_read(path) for path in paths), "imagecorruptions"
-    return tuple(_synthesise(number) for number in range(len(_LOOKS))), "synthetic"
+    return tuple(_synthesise(texture) for texture in range(len(_STATISTICS))), "synthetic"
 
 
 def _from_folder(folder: Path) -> tuple[UInt8[Tensor, "3 height width"], ...]:
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in decode.SUFFIXES)
     if not paths:
         raise InputError(
-            f"ACCLIMATE_FROST names {folder}, where there is no picture: "
-            "name a folder of pictures of frost, or synthetic."
+            f"ACCLIMATE_FROST names {folder}, which holds no images: "
+            "name a folder of images of frost, or synthetic."
         )
     return tuple(_read(path) for path in paths)
 
 
-def _pieces(
+def _crops(
     draws: Draws, height: int, width: int, factor: float
 ) -> UInt8[Tensor, "n 3 height width"]:
-    """For each image, a piece of a picture."""
+    """A random crop of a random texture for each image."""
     textures, _ = frost_textures()
-    chance = draws.uniform("piece", 3).double()
-    which = (chance[:, 0] * len(textures)).long()
-    pieces = chance.new_empty(len(chance), 3, height, width, dtype=torch.uint8)
-    for number, texture in enumerate(textures):
-        rows = (which == number).nonzero()[:, 0]
-        tall, wide = texture.shape[1:]
-        enough = max(factor, (height + 1) / tall, (width + 1) / wide)
-        picture = _resized(texture, enough).to(chance.device)
-        windows = picture.unfold(1, height, 1).unfold(2, width, 1)  # [3, down, across, h, w]
+    uniform = draws.uniform("piece", 3).double()
+    chosen = (uniform[:, 0] * len(textures)).long()
+    crops = uniform.new_empty(len(uniform), 3, height, width, dtype=torch.uint8)
+    for index, texture in enumerate(textures):
+        rows = (chosen == index).nonzero()[:, 0]
+        texture_height, texture_width = texture.shape[1:]
+        resize_factor = max(factor, (height + 1) / texture_height, (width + 1) / texture_width)
+        resized = _resized(texture, resize_factor).to(uniform.device)
+        windows = resized.unfold(1, height, 1).unfold(2, width, 1)  # [3, down, across, h, w]
         down, across = (
-            (chance[rows, axis] * (round(side * enough) - length)).long()
-            for axis, side, length in ((1, tall, height), (2, wide, width))
+            (uniform[rows, axis] * (round(side * resize_factor) - length)).long()
+            for axis, side, length in ((1, texture_height, height), (2, texture_width, width))
         )
-        pieces[rows] = windows[:, down, across].transpose(0, 1)
-    return pieces
+        crops[rows] = windows[:, down, across].transpose(0, 1)
+    return crops
 
 
-@lru_cache(maxsize=20)  # five pictures at four sizes
+@lru_cache(maxsize=20)  # five textures at four sizes
 def _resized(
     texture: UInt8[Tensor, "3 height width"], factor: float
 ) -> UInt8[Tensor, "3 resized_height resized_width"]:
-    """A picture resized without a filter, as OpenCV does."""
-    top, bottom, lower = (line[:, None] for line in _line(texture.shape[1], factor))
-    left, right, righter = _line(texture.shape[2], factor)
+    """Resize a texture bilinearly without antialiasing, as OpenCV does."""
+    top, bottom, down = (line[:, None] for line in _neighbours(texture.shape[1], factor))
+    left, right, across = _neighbours(texture.shape[2], factor)
     upper_row, lower_row = (
-        texture[:, row, left] * (1 - righter) + texture[:, row, right] * righter
+        texture[:, row, left] * (1 - across) + texture[:, row, right] * across
         for row in (top, bottom)
     )
-    return round_levels(upper_row * (1 - lower) + lower_row * lower)
+    return round_levels(upper_row * (1 - down) + lower_row * down)
 
 
-def _line(length: int, factor: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one axis: the two pixels that each resized pixel lies between, and where."""
+def _neighbours(length: int, factor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis: the two old pixels around each new pixel, and the weight of the second."""
     places = (torch.arange(round(length * factor), dtype=torch.float64) + 0.5) / factor - 0.5
     places = places.clamp_(0, length - 1)
     below = places.long()
@@ -149,45 +158,45 @@ def _read(path: Path) -> UInt8[Tensor, "3 height width"]:
     try:
         pixels = np.array(decode.decode(path))
     except InputError as error:
-        raise InputError(f"the picture of frost {path} cannot be used: {error}") from error
+        raise InputError(f"the texture of frost {path} cannot be used: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _synthesise(number: int) -> UInt8[Tensor, "3 height width"]:
-    """Crystals on a cloudy ground, in the colours of one of the benchmark's pictures."""
-    mean, deviation, coarse = _LOOKS[number]
-    ground = _standardised(_clouds(number))
-    pattern = _standardised(_crystals(number))
+def _synthesise(texture: int) -> UInt8[Tensor, "3 height width"]:
+    """Crystals on a cloudy ground, with the statistics of one of the benchmark's photographs."""
+    mean, deviation, coarse = _STATISTICS[texture]
+    ground = _standardised(_clouds(texture))
+    pattern = _standardised(_crystals(texture))
     pattern = _standardised(ground * coarse + pattern * math.sqrt(1 - coarse**2))
     mean, deviation = (torch.tensor(v).double()[:, None, None] for v in (mean, deviation))
     return (pattern * deviation + mean).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _clouds(number: int) -> Float64[Tensor, "height width"]:
+def _clouds(texture: int) -> Float64[Tensor, "height width"]:
     """Smooth noise in three octaves."""
     total = torch.zeros(_HEIGHT, _WIDTH, dtype=torch.float64)
     for octave, cells in enumerate((3, 6, 12)):
-        points = _chances(number, f"clouds {octave}", cells * cells * 2).view(1, 1, cells, -1)
+        points = _uniform(texture, f"clouds {octave}", cells * cells * 2).view(1, 1, cells, -1)
         total += functional.interpolate(points, total.shape, mode="bicubic")[0, 0] / 2**octave
     return total
 
 
-def _crystals(number: int) -> Float64[Tensor, "height width"]:
-    """Stars of six arms with branches at 60 degrees; brightest at their centres."""
+def _crystals(texture: int) -> Float64[Tensor, "height width"]:
+    """Stars of six arms with branches at 60 degrees, brightest at their centres."""
     y, x, turn, size = (
-        _chances(number, purpose, _CRYSTALS)[:, None, None, None]
+        _uniform(texture, purpose, _CRYSTALS)[:, None, None, None]
         for purpose in ("y", "x", "turn", "size")
     )
     size = 20 + 60 * size**2
     arm = (turn + torch.arange(6.0).double()[:, None, None]) * (math.pi / 3)
-    root = torch.linspace(0, 1, 17).double()[:, None]  # where along the arm a branch begins
-    along = torch.linspace(0, 1, 24).double()  # where along the branch
+    root = torch.linspace(0, 1, 17).double()[:, None]  # position along the arm of a branch's root
+    along = torch.linspace(0, 1, 24).double()  # position along the branch
     side = torch.where(torch.arange(17) % 2 == 0, 1, -1)[:, None] * (math.pi / 3)
     length = 0.5 * (1 - root)
     down = y * _HEIGHT + size * (root * arm.sin() + along * length * (arm + side).sin())
     across = x * _WIDTH + size * (root * arm.cos() + along * length * (arm + side).cos())
     light = (1 - 0.5 * root) * (1 - 0.6 * along)
-    # The pattern continues on the opposite side.
+    # Crystals that cross an edge continue at the opposite edge.
     place = down.long().remainder(_HEIGHT) * _WIDTH + across.long().remainder(_WIDTH)
     field = torch.zeros(_HEIGHT * _WIDTH, dtype=torch.float64)
     field.scatter_reduce_(0, place.flatten(), light.expand_as(place).flatten(), "amax")
@@ -196,8 +205,8 @@ def _crystals(number: int) -> Float64[Tensor, "height width"]:
     return (field + soft)[0, 0]
 
 
-def _chances(number: int, purpose: str, count: int) -> Float64[Tensor, " count"]:
-    key = randomness.key(0, "frost picture", number, purpose)
+def _uniform(texture: int, purpose: str, count: int) -> Float64[Tensor, " count"]:
+    key = randomness.key(0, "frost picture", texture, purpose)
     return randomness.uniform(key, torch.zeros(1, dtype=torch.long), count)[0].double()
 
 

@@ -1,4 +1,4 @@
-"""Corruptions by where a pixel's light is taken from."""
+"""Geometric corruption: each pixel is sampled at another position."""
 
 import torch
 from jaxtyping import Float32, Float64, UInt8
@@ -6,8 +6,8 @@ from torch import Tensor
 
 from acclimate.data.corruptions.pixels import Draws, interpolate, to_levels, to_unit
 
-# Bits of a weight and of a displacement's random number: two passes of the one and one of the other
-# stay below float64's 53.
+# Bits of a smoothing weight and of a random displacement. Smoothing multiplies a displacement by
+# two weights, and the product must fit into float64's 53 bits.
 _WEIGHT_BITS, _FIELD_BITS = 18, 16
 
 
@@ -17,15 +17,16 @@ def elastic_transform(
     scale: float,
     draws: Draws,
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Move three corners of a square at random, then every pixel by a smooth random field.
+    """Apply a random affine map, then move every pixel by a smooth random field.
 
-    ``constant`` is the field's strength, the standard deviation of the Gaussian that smooths it,
-    and how far a corner moves at most along an axis, all in pixels of the published size.
+    The affine map moves three corners of a square. ``constant`` is the field's strength, the
+    standard deviation of the Gaussian that smooths it, and the largest displacement of a corner
+    along an axis, all in pixels of the published size.
     """
     strength, deviation, jitter = (length * scale for length in constant)
     height, width = images.shape[2:]
     fractions = to_unit(images)
-    across, down = _tilted(draws, height, width, jitter)
+    across, down = _affine(draws, height, width, jitter)
     fractions = interpolate(fractions, across, down)
     if strength != 0:
         y, x = (torch.arange(length, device=images.device) for length in (height, width))
@@ -35,13 +36,13 @@ def elastic_transform(
     return to_levels(fractions)
 
 
-def _tilted(
+def _affine(
     draws: Draws, height: int, width: int, jitter: float
 ) -> tuple[Float32[Tensor, "n h w"], Float32[Tensor, "n h w"]]:
-    """Where each pixel (x, y) comes from under the affine map that moves three corners.
+    """The source position of each pixel (x, y) under the affine map that moves three corners.
 
-    The corners a, b, c are those at the lower right, upper right and upper left of a square around
-    the centre; the map takes the moved sides b->a and c->b back to the straight ones.
+    The corners a, b, c are the lower right, upper right and upper left of a square around the
+    centre. The inverse map takes the moved sides b->a and c->b back to the original ones.
     """
     third = min(height, width) // 3
     moves = draws.uniform("corners", 6).view(-1, 3, 2, 1, 1).mul_(2).sub_(1).mul_(jitter)
@@ -63,8 +64,8 @@ def _field(
 ) -> Float32[Tensor, "n h w"]:
     """Uniform noise in (-1, 1), smoothed by a Gaussian; the field is mirrored at its edges.
 
-    Both axes are smoothed by a matrix, as the Gaussian may be wider than the image. Noise and
-    weights are whole numbers, whose products and sums float64 holds exactly, in whatever order.
+    Each axis is smoothed by a matrix product, since the Gaussian may be wider than the image. Noise
+    and weights are integers, so float64 represents their products and sums exactly, in any order.
     """
     noise = draws.uniform(purpose, height * width).view(-1, height, width).double()
     noise = noise.mul_(2**_FIELD_BITS).floor_().mul_(2).sub_(2**_FIELD_BITS - 1)
@@ -74,7 +75,7 @@ def _field(
 
 
 def _smoothing(length: int, deviation: float) -> Float64[Tensor, "length length"]:
-    """Row i: the weights, times 2^18, of a Gaussian of three standard deviations around i."""
+    """The smoothing matrix: row i holds a Gaussian around i, cut at three deviations, × 2^18."""
     reach = int(3 * deviation + 0.5)
     offsets = torch.arange(-reach, reach + 1)
     weights = torch.exp(-(offsets.double() ** 2) / (2 * deviation**2))

@@ -1,4 +1,4 @@
-"""What is laid over an image is made at the size that its constants were published for."""
+"""Layers that are added to an image: made at the published size, then resized to the image."""
 
 import torch
 from jaxtyping import Float32, Float64, UInt8
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def published_shape(images: UInt8[Tensor, "n 3 h w"], scale: float) -> tuple[int, int]:
-    """Height and width of the images were their shorter side of the published size."""
+    """Height and width that the images would have if their shorter side had the published size."""
     height, width = images.shape[2:]
     return round(height / scale), round(width / scale)
 
@@ -14,7 +14,7 @@ def published_shape(images: UInt8[Tensor, "n 3 h w"], scale: float) -> tuple[int
 def fit(
     layer: Float32[Tensor, "n height width"], images: UInt8[Tensor, "n 3 h w"]
 ) -> Float32[Tensor, "n h w"]:
-    """A layer resized to the images, linearly."""
+    """Resize a layer to the size of the images, by linear interpolation."""
     for axis in (1, 2):
         old, new = layer.shape[axis], images.shape[axis + 1]
         if old != new:
@@ -26,12 +26,12 @@ def fit(
 def sample(
     layer: Float32[Tensor, "n h w"], axis: int, places: Float64[Tensor, " length"]
 ) -> Float32[Tensor, "n ..."]:
-    """A layer at places between its pixels along one axis, linearly; centres are 0, 1, ..."""
+    """Sample a layer at positions along one axis by linear interpolation; centres are 0, 1, ..."""
     below = places.floor()
     above = (below + 1).clamp_(max=layer.shape[axis] - 1)
-    share = (places - below).float().to(layer.device)
-    share = share[:, None] if axis == 1 else share
+    weight = (places - below).float().to(layer.device)
+    weight = weight[:, None] if axis == 1 else weight
     first, second = (
         layer.index_select(axis, line.long().to(layer.device)) for line in (below, above)
     )
-    return first.mul_(1 - share).add_(second.mul_(share))
+    return first.mul_(1 - weight).add_(second.mul_(weight))

@@ -1,8 +1,8 @@
-"""Drops of water and of mud on the lens.
+"""Drops of water or mud on the lens.
 
-The benchmark draws the water's outline with OpenCV. What OpenCV computes (its manual, and Canny,
+The benchmark draws the water's outline with OpenCV. The same operations (OpenCV's manual; Canny,
 *A computational approach to edge detection*, PAMI 1986; Borgefors, *Distance transformations in
-digital images*, CVGIP 1986) is computed here in whole numbers, held in float32, which is exact.
+digital images*, CVGIP 1986) are computed here on integers stored as float32, which is exact.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from acclimate.data.corruptions.pixels import Draws, to_levels, to_unit
 _WATER, _MUD = (175, 238, 238), (63, 42, 20)  # red, green, blue
 _WEAK_EDGE, _STRONG_EDGE = 50, 150
 _FARTHEST = 20
-_STEP = 2**16  # distances are whole multiples of 1 / _STEP of a pixel
-# Down, across, and the length of such a step: to the side, diagonal, as a knight.
+_STEP = 2**16  # distances are integer multiples of 1 / _STEP of a pixel
+# Steps of the distance transform (down, across, length): straight, diagonal, knight's move.
 _MOVES = [
     (y, x, round({1: 1.0, 2: 1.4, 5: 2.1969}[y * y + x * x] * _STEP))
     for y in range(-2, 3)
@@ -35,11 +35,11 @@ def spatter(
     scale: float,
     draws: Draws,
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Drops where blurred noise exceeds a threshold: of water (pale turquoise) or of mud (brown).
+    """Drops of water (pale turquoise) or mud (brown) where blurred noise exceeds a threshold.
 
-    ``constant`` is mean and standard deviation of the noise, standard deviation of its blur in
-    pixels, the threshold, the opacity of water or the standard deviation of the blur that softens
-    mud, and whether it is mud. Drops are made at the published size and fitted to the image.
+    ``constant`` is the mean and the standard deviation of the noise, the standard deviation of its
+    blur in pixels, the threshold, the opacity of water or the standard deviation of the blur that
+    softens mud, and whether it is mud. Drops are made at the published size and resized.
     """
     mean, deviation, blur, threshold, last, is_mud = constant
     height, width = published_shape(images, scale)
@@ -53,13 +53,13 @@ def spatter(
 
 
 def _mud(drops: Bool[Tensor, "n h w"], blur: float) -> Float32[Tensor, "n h w"]:
-    """Soft drops; what is thin disappears."""
+    """The mask of mud: blurred drops; values below 0.8, such as thin drops, are set to 0."""
     mask = gaussian(drops.float()[:, None], blur)[:, 0]
     return mask.masked_fill_(mask < 0.8, 0)
 
 
 def _water(liquid: Float32[Tensor, "n h w"], threshold: float) -> Float32[Tensor, "n h w"]:
-    """Drops lit from one side: their depth is the distance to their outline, embossed; 0..1."""
+    """The mask of water, 0..1: embossed drops whose depth is the distance to their outline."""
     levels = to_levels(liquid.masked_fill(liquid < threshold, 0)).float()
     depth = _distance(_edges(levels))
     depth = (_sum3(depth) / (9 * _STEP)).floor_()
@@ -70,7 +70,7 @@ def _water(liquid: Float32[Tensor, "n h w"], threshold: float) -> Float32[Tensor
 
 
 def _edges(levels: Float32[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
-    """Canny's edges: the gradient's ridges, where strong, and the weak ones joined to those."""
+    """Canny edges: ridges of the gradient that are strong, or weak but connected to strong ones."""
     around = _neighbours(levels, "replicate")
     right = around(0, 1) * 2 + around(-1, 1) + around(1, 1)
     left = around(0, -1) * 2 + around(-1, -1) + around(1, -1)
@@ -106,7 +106,10 @@ def _edges(levels: Float32[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
 
 
 def _distance(edges: Bool[Tensor, "n h w"]) -> Float32[Tensor, "n h w"]:
-    """Length of the shortest path to an edge in steps of `_MOVES`, in 1 / `_STEP` of a pixel."""
+    """Distance transform: length of the shortest path to an edge in steps of `_MOVES`.
+
+    Lengths are in units of 1 / `_STEP` pixels and at most `_FARTHEST` pixels.
+    """
     farthest = _FARTHEST * _STEP
     distance = torch.where(edges, 0.0, float(farthest))
     height, width = edges.shape[1:]
@@ -122,7 +125,7 @@ def _distance(edges: Bool[Tensor, "n h w"]) -> Float32[Tensor, "n h w"]:
 
 
 def _equalised(depth: Float32[Tensor, "n h w"]) -> Float32[Tensor, "n h w"]:
-    """Histogram equalisation: a level becomes the share of pixels up to it, 0 at the lowest."""
+    """Histogram equalisation: each level becomes the share of pixels up to it; the lowest, 0."""
     pixels = depth[0].numel()
     levels = depth.flatten(1).long()  # 0.._FARTHEST
     count = torch.zeros(len(depth), _FARTHEST + 1, dtype=torch.long, device=depth.device)
@@ -132,19 +135,19 @@ def _equalised(depth: Float32[Tensor, "n h w"]) -> Float32[Tensor, "n h w"]:
     at_lowest = count.gather(1, lowest)
     factor = 255 / (pixels - at_lowest).clamp_(min=1).float()
     table = ((running - at_lowest).float() * factor).round_()
-    table = torch.where(at_lowest == pixels, lowest.float(), table)  # one level: left alone
+    table = torch.where(at_lowest == pixels, lowest.float(), table)  # a single level is kept
     return table.gather(1, levels).view(depth.shape)
 
 
 def _emboss(depth: Float32[Tensor, "n h w"]) -> Float32[Tensor, "n h w"]:
-    """Light from the upper left to the lower right."""
+    """Emboss along the diagonal from the upper left to the lower right."""
     at = _neighbours(depth, "reflect")
     lit = at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1) * 2
     return lit - at(-1, -1) * 2 - at(-1, 0) - at(0, -1)
 
 
 def _sum3(layer: Float32[Tensor, "n h w"]) -> Float32[Tensor, "n h w"]:
-    """The sum over 3 x 3 pixels; the layer is mirrored about its outermost pixels."""
+    """The sum over 3 x 3 pixels; the layer is padded by reflection."""
     at = _neighbours(layer, "reflect")
     rows = [at(y, -1) + at(y, 0) + at(y, 1) for y in (-1, 0, 1)]
     return rows[0] + rows[1] + rows[2]
@@ -153,7 +156,7 @@ def _sum3(layer: Float32[Tensor, "n h w"]) -> Float32[Tensor, "n h w"]:
 def _neighbours(
     layer: Float32[Tensor, "n h w"], mode: str
 ) -> Callable[[int, int], Float32[Tensor, "n h w"]]:
-    """A function of (down, across) that gives each pixel's neighbour there."""
+    """A function of (down, across) that returns the neighbour of each pixel at that offset."""
     height, width = layer.shape[1:]
     padded = functional.pad(layer[:, None], (1, 1, 1, 1), mode=mode)[:, 0]
     return lambda y, x: padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]

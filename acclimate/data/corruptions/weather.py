@@ -1,4 +1,4 @@
-"""Corruptions by weather."""
+"""Weather: snow and fog."""
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -15,17 +15,17 @@ def snow(
     scale: float,
     draws: Draws,
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Whiten the image, then add flakes that fall along a line, and the same flakes turned round.
+    """Whiten the image, then add flakes with motion blur, also rotated by 180 degrees.
 
-    ``constant`` is mean and standard deviation of the noise that flakes are made of, the factor by
-    which it is enlarged, the threshold that a flake exceeds, radius and standard deviation of its
-    streak (as `motion_blur`'s, but within 45 degrees of downwards), and the share of the image that
-    is not whitened. The layer of flakes is made at the published size and fitted to the image.
+    ``constant`` is the mean and the standard deviation of the noise that flakes are made from, the
+    factor by which it is enlarged, the threshold for a flake, the radius and the standard deviation
+    of the motion blur (as in `motion_blur`, but within 45 degrees of the vertical), and the weight
+    of the image that is not whitened. Flakes are made at the published size and resized.
     """
-    mean, deviation, zoom, threshold, radius, spread, kept = constant
+    mean, deviation, zoom, threshold, radius, blur_deviation, kept = constant
     height, width = published_shape(images, scale)
-    # `streak` looks to the right and repeats that edge, the benchmark looks upwards: the layer is
-    # made on its side, its top at the right.
+    # `streak` averages to the right and repeats the right edge; the benchmark averages upwards. So
+    # the layer is made transposed, with its top at the right.
     flakes = draws.normal("flakes", width * height).view(-1, width, height)
     flakes = flakes.mul_(deviation).add_(mean)
     if zoom != 1:
@@ -33,7 +33,7 @@ def snow(
         flakes = sample(flakes, 2, enlarged(height, zoom))
     flakes = to_levels(flakes.masked_fill(flakes < threshold, 0)).flip(2)
     angle = draws.uniform("angle", 1).double() * 90 - 45
-    flakes = round_levels(streak(flakes[:, None], angle, radius, spread))
+    flakes = round_levels(streak(flakes[:, None], angle, radius, blur_deviation))
     flakes = fit(to_unit(flakes)[:, 0].flip(2).transpose(1, 2), images)[:, None]
 
     fractions = to_unit(images)
@@ -47,9 +47,9 @@ def snow(
 def fog(
     images: UInt8[Tensor, "n 3 h w"], constant: tuple[float, float], scale: float, draws: Draws
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Add a cloud, then restore the image's brightest value.
+    """Add a random cloud, then rescale so that no value exceeds the image's brightest one.
 
-    ``constant`` is the cloud's weight, and the factor by which its roughness falls from one octave
+    ``constant`` is the cloud's weight and the factor by which its roughness falls from one octave
     to the next.
     """
     weight, decay = constant
@@ -62,10 +62,10 @@ def fog(
 
 
 def _plasma(draws: Draws, side: int, decay: float) -> Float32[Tensor, "n side side"]:
-    """Plasma fractals on a torus, 0..1 each, by the diamond-square algorithm.
+    """Plasma fractals with wrapped edges, normalised to 0..1, by the diamond-square algorithm.
 
-    The benchmark multiplies the uniform noise by its own bound, so that an octave's amplitude falls
-    by the square of ``decay``. Its absolute size is lost when the map is normalised.
+    The benchmark multiplies noise that is uniform in ±amplitude by the amplitude again, so each
+    octave's amplitude falls by the square of ``decay``. Normalising removes the absolute scale.
     """
     heights = draws.uniform("cloud", side * side).view(-1, side, side).mul_(2).sub_(1)
     heights[:, 0, 0] = 0
@@ -74,7 +74,7 @@ def _plasma(draws: Draws, side: int, decay: float) -> Float32[Tensor, "n side si
         half = step // 2
         corner, centre = heights[:, ::step, ::step], heights[:, half::step, half::step]
         top, left = heights[:, ::step, half::step], heights[:, half::step, ::step]
-        # Each new point: the mean of its four neighbours, plus its noise at this octave's size.
+        # Each new point is the mean of its four neighbours plus noise of this octave's amplitude.
         pairs = corner + corner.roll(-1, 1)
         centre.mul_(amplitude).add_((pairs + pairs.roll(-1, 2)) / 4)
         top.mul_(amplitude).add_((centre + centre.roll(1, 1) + corner + corner.roll(-1, 2)) / 4)

@@ -1,8 +1,8 @@
 """The embedded data set: 10,000 training and 2,000 test images of Fashion-MNIST.
 
-The first images of each class of the original (Xiao, Rasul, Vollgraf, *Fashion-MNIST*, 2017; MIT
-licence, see NOTICE.md), balanced over its ten classes; ``scripts/make_fashion_mnist_mini.py``
-made it.
+It holds the first images of each of the ten classes of Fashion-MNIST (Xiao, Rasul, Vollgraf,
+*Fashion-MNIST*, 2017; MIT licence, see NOTICE.md), the same number of each class.
+``scripts/make_fashion_mnist_mini.py`` writes it.
 """
 
 from importlib import resources
@@ -21,15 +21,19 @@ def read(
 ) -> tuple[UInt8[Tensor, "n 3 28 28"], Int64[Tensor, " n"], tuple[str, ...]]:
     """Read one split.
 
+    ```python
+    images, labels, classes = read("test")
+    ```
+
     Args:
         split: ``"train"`` (10,000 images) or ``"test"`` (2,000).
 
     Returns:
-        Images, uint8 0..255, whose three equal channels share one memory (clone them before
-        writing to them); labels 0..9; the ten class names.
+        Images, uint8 0..255, whose three equal channels share memory (clone before writing to
+        them); labels 0..9; the ten class names.
 
     Raises:
-        InputError: another split.
+        InputError: the split is unknown.
     """
     if split not in ("train", "test"):
         raise unknown_name("split", split, ("train", "test"))

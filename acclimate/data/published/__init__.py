@@ -1,4 +1,4 @@
-"""Data sets by name: one table of where each comes from and who reads it."""
+"""Published data sets: one table with the source and the reader of each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,37 +15,38 @@ from acclimate.data.published import (
     tiny_imagenet,
     torchvision_sets,
 )
-from acclimate.data.published.found import Found, Place, array_paths
+from acclimate.data.published.listing import Listing, Place, array_paths
 
 __all__ = ["SETS", "Published"]
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published set."""
+    """A published data set: how to get and how to read it."""
 
-    read: Callable[[Place, Split, str], Found]
-    """Takes the place, the split and the domain, "" where there is none."""
+    read: Callable[[Place, Split, str], Listing]
+    """Function of place, split and domain ("" if there are no domains) that lists the images."""
     remedy: str
-    """How to get it, as the end of a sentence."""
+    """How to get the data set; the end of an error message."""
     inside: tuple[str, ...] = ()
-    """What its own folder or archive is called, if a folder that holds it is given."""
+    """Names of the data set's folder or archive inside the folder given as root."""
     tests: str = ""
-    """The set with the training images, if this one has none."""
+    """Name of the data set with the training images, if this one has only test images."""
     domains: Callable[[Place], Sequence[str]] | None = None
-    """The domains that are there, if it has any."""
+    """Function that lists the domains that exist on disk; None if the data set has no domains."""
     whole: bool = False
-    """Whether it has no published splits, so that each split is all of a domain."""
+    """Whether there are no published splits, so that each split is a whole domain."""
     classes: Callable[[], tuple[str, ...]] | None = None
-    """The classes that a manifest must have for the set's name to fit."""
+    """Function that returns the classes which a manifest must have to be read under this name."""
     download: Callable[[Place], None] | None = None
+    """Function that downloads the data set; None if acclimate cannot."""
 
 
-def _read_embedded(place: Place, split: Split, domain: str) -> Found:
+def _read_embedded(place: Place, split: Split, domain: str) -> Listing:
     images, labels, classes = fashion_mnist_mini.read(split)
     array = np.asarray(images).transpose(0, 2, 3, 1)
     paths = array_paths(f"{place.name}-{split}", 0, len(array))
-    return Found(array, paths, np.asarray(labels, np.int64), tuple(classes))
+    return Listing(array, paths, np.asarray(labels, np.int64), tuple(classes))
 
 
 def _zenodo(record: int, archive: str) -> str:
@@ -56,6 +57,7 @@ def _torchvision(name: str) -> str:
     return f"get it by torchvision.datasets.{name}(root, download=True) in Python"
 
 
+# The name of each data set, as in acclimate.data.load, and how to read it.
 SETS = {
     "fashion-mnist-mini": Published(_read_embedded, "it is embedded"),
     "cifar10": Published(

@@ -1,4 +1,4 @@
-"""Sets of .npy arrays: CIFAR-10-C, CIFAR-100-C and CIFAR-10.1."""
+"""Data sets of .npy arrays: CIFAR-10-C, CIFAR-100-C and CIFAR-10.1."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from jaxtyping import Int64
 
 from acclimate.data.arrays import open_images, open_labels
 from acclimate.data.folders import Split
-from acclimate.data.published.found import Found, Place, array_paths
+from acclimate.data.published.listing import Listing, Place, array_paths
 from acclimate.data.published.torchvision_sets import CIFAR10_CLASSES, CIFAR100_CLASSES
 from acclimate.errors import InputError
 
@@ -17,39 +17,39 @@ _CIFAR_SIZE = (32, 32)
 _SEVERITIES = (1, 2, 3, 4, 5)
 
 
-def cifar_c(place: Place, split: Split, domain: str) -> Found:
+def cifar_c(place: Place, split: Split, domain: str) -> Listing:
     """One corruption at one severity of CIFAR-10-C or CIFAR-100-C.
 
     Raises:
-        InputError: a file is missing or is not what the set holds.
+        InputError: a file is missing or does not have the published shape and type.
     """
     classes = _CLASSES[place.name]
     return read_severity(place.root, domain, _SEVERITIES, classes, _CIFAR_SIZE, place.remedy)
 
 
 def cifar_c_domains(place: Place) -> list[str]:
-    """``CORRUPTION/SEVERITY`` for each array that is there."""
+    """``CORRUPTION/SEVERITY`` for each array that exists."""
     names = sorted(file.stem for file in place.root.glob("*.npy") if file.name[0] != ".")
     return [f"{name}/{severity}" for name in names if name != "labels" for severity in _SEVERITIES]
 
 
-def cifar101(place: Place, split: Split, domain: str, version: str) -> Found:
+def cifar101(place: Place, split: Split, domain: str, version: str) -> Listing:
     """CIFAR-10.1, version ``v6`` (2,000 images, class-balanced) or ``v4`` (2,021).
 
     Raises:
-        InputError: a file is missing or is not what the set holds.
+        InputError: a file is missing or does not have the published shape and type.
     """
     file = place.root / f"cifar10.1_{version}_data.npy"
-    beside = place.root / f"cifar10.1_{version}_labels.npy"
+    labels_file = place.root / f"cifar10.1_{version}_labels.npy"
     images = open_images(file, place.remedy)
-    labels = open_labels(beside, len(CIFAR10_CLASSES), place.remedy)
+    labels = open_labels(labels_file, len(CIFAR10_CLASSES), place.remedy)
     _check_size(file, images, _CIFAR_SIZE, place.remedy)
     if len(images) != len(labels):
         raise InputError(
-            f"{file} holds {len(images)} images and {beside.name} {len(labels)} labels, "
-            f"but there must be one for each: {place.remedy}."
+            f"{file} holds {len(images)} images and {labels_file.name} {len(labels)} labels, "
+            f"but there must be one label per image: {place.remedy}."
         )
-    return Found(images, array_paths(file.name, 0, len(images)), labels, CIFAR10_CLASSES)
+    return Listing(images, array_paths(file.name, 0, len(images)), labels, CIFAR10_CLASSES)
 
 
 def read_severity(
@@ -59,19 +59,20 @@ def read_severity(
     classes: tuple[str, ...] | None,
     size: tuple[int, int],
     remedy: str,
-) -> Found:
+) -> Listing:
     """One severity of ``CORRUPTION.npy``; the file's other severities are not read.
 
     Args:
-        folder: Holds the array and ``labels.npy``.
+        folder: Folder of the array and of ``labels.npy``.
         domain: ``CORRUPTION/SEVERITY``.
-        severities: What the array stacks, in this order; ``labels.npy`` repeats for each.
-        classes: The names of the labels; None if there are no labels.
-        size: Height and width of the images.
-        remedy: What to do if a file cannot be used.
+        severities: Severities that the array stacks, in order; ``labels.npy`` repeats the labels
+            for each.
+        classes: Names of the classes; None if there are no labels.
+        size: Height and width of the images in pixels.
+        remedy: What to do if a file cannot be used; the end of the error message.
 
     Raises:
-        InputError: a file is missing, damaged, or does not fit the other.
+        InputError: a file is missing or damaged, or images and labels do not match.
     """
     corruption, severity = domain.split("/")
     file = folder / f"{corruption}.npy"
@@ -85,23 +86,23 @@ def read_severity(
     count = by_severity.shape[1]
     start = severities.index(int(severity)) * count
     paths = array_paths(file.name, start, start + count)
-    return Found(images[start : start + count], paths, by_severity[0], classes or ())
+    return Listing(images[start : start + count], paths, by_severity[0], classes or ())
 
 
 def _by_severity(
     file: Path, count: int, labels: Int64[np.ndarray, " n"], severities: int, remedy: str
 ) -> Int64[np.ndarray, "severities part"]:
-    """The labels of each severity, which must be the same."""
+    """Split the labels by severity and check that they are the same for each."""
     if count != len(labels) or count % severities:
         raise InputError(
             f"{file} holds {count} images and labels.npy {len(labels)} labels, but there "
-            f"must be one for each, in {severities} equal parts: {remedy}."
+            f"must be one label per image, in {severities} equal parts: {remedy}."
         )
     by_severity = labels.reshape(severities, -1)
     if not np.array_equal(by_severity, np.broadcast_to(by_severity[0], by_severity.shape)):
         raise InputError(
-            f"{file.parent / 'labels.npy'} has other labels for one severity than for another, "
-            f"but each holds the same images: {remedy}."
+            f"{file.parent / 'labels.npy'} has different labels for different severities, "
+            f"but all severities have the same images: {remedy}."
         )
     return by_severity
 
@@ -109,6 +110,6 @@ def _by_severity(
 def _check_size(file: Path, images: np.ndarray, size: tuple[int, int], remedy: str) -> None:
     if images.shape[1:3] != size:
         raise InputError(
-            f"{file} holds images of {images.shape[2]} x {images.shape[1]}, but they must be "
-            f"{size[1]} x {size[0]}: {remedy}."
+            f"{file} holds images of {images.shape[2]} x {images.shape[1]} pixels, but they must "
+            f"be {size[1]} x {size[0]}: {remedy}."
         )

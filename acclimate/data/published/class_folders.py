@@ -1,4 +1,4 @@
-"""Folders ``.../CLASS/image`` whose classes are known beforehand."""
+"""Folders ``.../CLASS/image`` whose classes are known in advance."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,25 +7,25 @@ from pathlib import Path
 import numpy as np
 
 from acclimate.data import folders
-from acclimate.data.published.found import Found
+from acclimate.data.published.listing import Listing
 from acclimate.errors import InputError
 
 _SEVERITIES = ("1", "2", "3", "4", "5")
 
 
 def subfolders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted, without hidden ones.
+    """The sorted names of the folders in a folder, without hidden ones.
 
     Raises:
         InputError: the folder cannot be listed.
     """
     try:
-        found = [each.name for each in folder.iterdir() if each.is_dir()]
+        names = [each.name for each in folder.iterdir() if each.is_dir()]
     except OSError as error:
         raise InputError(
             f"{folder} cannot be listed ({error.strerror}): check the path."
         ) from error
-    return sorted(name for name in found if name[0] != "." and name != "__MACOSX")
+    return sorted(name for name in names if name[0] != "." and name != "__MACOSX")
 
 
 def read(
@@ -36,20 +36,20 @@ def read(
     remedy: str,
     *,
     complete: bool = False,
-) -> Found:
-    """The images of ``root/below/CLASS/``; those in no class folder become ``skipped``.
+) -> Listing:
+    """List the images of ``root/below/CLASS/``. Images in no class folder will be skipped.
 
     Args:
-        root: The set's folder.
-        below: The part of it to read, with forward slashes, or nothing.
-        label_of: The label of each class folder that may be there.
-        classes: The names of all labels.
-        remedy: What to do if the folder cannot be used.
-        complete: Each of the folders must be there.
+        root: The data set's folder.
+        below: Path below the root, with forward slashes; may be empty.
+        label_of: Label of each allowed class folder.
+        classes: Names of all classes.
+        remedy: What to do if the folder cannot be used; the end of the error message.
+        complete: Whether all class folders must exist.
 
     Raises:
-        InputError: there is no such folder, no image, an empty or an unknown class folder, or
-            one is missing.
+        InputError: the folder does not exist or holds no image, or a class folder is unknown,
+            empty or missing.
     """
     folder = root / below
     names = _check_names(folder, label_of, remedy, complete)
@@ -64,13 +64,13 @@ def read(
         for item, label in zip(items, labels)
     ]
     paths = tuple(item.path for item in items)
-    return Found(items, paths, np.asarray(labels, np.int64), classes)
+    return Listing(items, paths, np.asarray(labels, np.int64), classes)
 
 
 def _check_names(
     folder: Path, label_of: Mapping[str, int], remedy: str, complete: bool
 ) -> set[str]:
-    """The class folders in a folder, if all of them belong there."""
+    """The class folders in a folder; raises an error if one is unknown or missing."""
     if not folder.is_dir():
         raise InputError(f"the folder {folder} is missing: {remedy}.")
     names = subfolders(folder)
@@ -80,7 +80,7 @@ def _check_names(
         if name not in label_of:
             raise InputError(
                 f"{folder} has the class folder {name!r}, which is none of the {len(label_of)} "
-                f"that belong there: remove it, or {remedy}."
+                f"expected classes: remove it, or {remedy}."
             )
     if complete and len(names) < len(label_of):
         missing = min(set(label_of) - set(names))
@@ -89,18 +89,21 @@ def _check_names(
 
 
 def severities(root: Path, groups: tuple[str, ...] = ()) -> dict[str, str]:
-    """The folder of each ``CORRUPTION/SEVERITY`` below a root, by that name.
+    """Find the folders of all domains ``CORRUPTION/SEVERITY`` below a root.
 
     Args:
-        root: Holds ``CORRUPTION/SEVERITY/CLASS/``, or ``GROUP/CORRUPTION/SEVERITY/CLASS/``.
-        groups: What the groups may be called.
+        root: Folder of ``CORRUPTION/SEVERITY/CLASS/`` or ``GROUP/CORRUPTION/SEVERITY/CLASS/``.
+        groups: Allowed names of the groups.
+
+    Returns:
+        The folder of each domain, relative to the root, by the domain's name.
     """
-    found = {}
+    folder_of = {}
     for name in subfolders(root):
         if name in groups:
             below = severities(root / name)
-            found |= {domain: f"{name}/{folder}" for domain, folder in below.items()}
+            folder_of |= {domain: f"{name}/{folder}" for domain, folder in below.items()}
         else:
-            there = [each for each in subfolders(root / name) if each in _SEVERITIES]
-            found |= {f"{name}/{severity}": f"{name}/{severity}" for severity in there}
-    return found
+            present = [each for each in subfolders(root / name) if each in _SEVERITIES]
+            folder_of |= {f"{name}/{severity}": f"{name}/{severity}" for severity in present}
+    return folder_of

@@ -1,4 +1,4 @@
-"""A part of a published set by its name, and what ``acclimate corrupt`` wrote by its folder."""
+"""Find a published data set by its name, or a corrupted data set by its folder."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,33 +7,34 @@ from acclimate.data.corrupted import manifest, read
 from acclimate.data.folders import Split
 from acclimate.data.published import SETS
 from acclimate.data.published.domain_sets import same_spelling
-from acclimate.data.published.found import Found, Place
+from acclimate.data.published.listing import Listing, Place
 from acclimate.errors import InputError, unknown_name
 
 
 def find(
     name: str, split: Split, root: Path | None, domain: str | None, download: bool
-) -> tuple[Found, str]:
-    """A part of a published set and the name of its domain, checked and not yet decoded.
+) -> tuple[Listing, str]:
+    """List the images of a split, or domain, of a published data set; they are not decoded yet.
+
+    Returns:
+        The images, and the name of their domain.
 
     Raises:
-        InputError: there is no such part, it is not there, or it cannot be used.
+        InputError: there is no such split or domain, or its files are missing or cannot be used.
     """
     published = SETS[name]
     if published.tests and split == "train":
         raise InputError(
-            f"{name} has no images to train on: take the split test, and train on "
-            f"{published.tests}."
+            f"{name} has no training images: use the split test, and train on {published.tests}."
         )
     if published.domains is None and domain is not None:
         raise InputError(f"{name} has no domains: leave {domain!r} out.")
     place = _place(name, root, download)
     if published.domains is None:
         return published.read(place, split, ""), ""
-    if _described(place):
+    if _has_manifest(place):
         return find_corrupted(place.root, split, domain, published.classes, name)
-    known = _domains(place)
-    domain = _chosen(name, domain, known)
+    domain = _resolve_domain(name, domain, _domains(place))
     return published.read(place, split, domain), domain
 
 
@@ -43,50 +44,50 @@ def find_corrupted(
     domain: str | None,
     classes: Callable[[], tuple[str, ...]] | None = None,
     name: str = "",
-) -> tuple[Found, str]:
-    """A part of what ``acclimate corrupt`` wrote, as :func:`find`.
+) -> tuple[Listing, str]:
+    """List a domain of what ``acclimate corrupt`` wrote, as :func:`find`.
 
     Args:
-        folder: Has the manifest.
-        split: It must be ``test``.
+        folder: The folder with the manifest.
+        split: Must be ``test``.
         domain: ``CORRUPTION/SEVERITY``.
-        classes: What its classes have to be, if that is known.
-        name: What the folder is called in messages.
+        classes: Function that returns the classes which the manifest must have; None accepts any.
+        name: Name of the data set in messages; the folder if empty.
     """
-    described = manifest.read(folder)
+    contents = manifest.read(folder)
     if split == "train":
         raise InputError(
-            f"{folder} holds corrupted images to test on: take the split test, and train on the "
-            "images that they were made from."
+            f"{folder} holds corrupted test images: use the split test, and train on the images "
+            "that they were made from."
         )
-    if classes is not None and described.classes != classes():
+    if classes is not None and contents.classes != classes():
         raise InputError(
-            f"{folder} has other classes than {name}: give the folder itself for the data set."
+            f"{folder} has other classes than {name}: give the folder itself as the data set."
         )
-    domain = _chosen(name or str(folder), domain, described.domains)
-    return read.read(folder, described, domain), domain
+    domain = _resolve_domain(name or str(folder), domain, contents.domains)
+    return read.read(folder, contents, domain), domain
 
 
 def domains(name: str, root: Path | None) -> tuple[str, ...]:
-    """The domains of a set that are there; none if it has no domains.
+    """The domains of a data set that exist on disk; empty if it has no domains.
 
     Raises:
-        InputError: the set has domains, and its folder is not there or has none of them.
+        InputError: the data set has domains, but its folder is missing or holds none of them.
     """
     if SETS[name].domains is None:
         return ()
     place = _place(name, root, download=False)
-    return manifest.read(place.root).domains if _described(place) else _domains(place)
+    return manifest.read(place.root).domains if _has_manifest(place) else _domains(place)
 
 
 def splits(name: str) -> tuple[Split, ...]:
-    """The splits that together are all of a set."""
+    """The splits that together hold all images of a data set."""
     published = SETS[name]
     return ("test",) if published.tests or published.whole else ("train", "test")
 
 
 def _place(name: str, root: Path | None, download: bool) -> Place:
-    """Where the set lies: the root itself, or the folder or archive in it of the set's name."""
+    """Locate a data set: the root itself, or the data set's folder or archive in the root."""
     published = SETS[name]
     if download and published.download is None:
         raise InputError(f"{name} cannot be downloaded by acclimate: {published.remedy}.")
@@ -94,9 +95,7 @@ def _place(name: str, root: Path | None, download: bool) -> Place:
         return Place(name, Path(), published.remedy)
     if root is None:
         hint = f" (or ./{name} for the folder of that name)" if Path(name).exists() else ""
-        raise InputError(
-            f"{name} needs --root, the folder where it lies{hint}: {published.remedy}."
-        )
+        raise InputError(f"{name} needs --root, its folder{hint}: {published.remedy}.")
     root = Path(root).expanduser()
     if download and published.download is not None:
         published.download(Place(name, root, published.remedy))
@@ -106,7 +105,7 @@ def _place(name: str, root: Path | None, download: bool) -> Place:
     return Place(name, next((each for each in inside if each.exists()), root), published.remedy)
 
 
-def _described(place: Place) -> bool:
+def _has_manifest(place: Place) -> bool:
     return bool(SETS[place.name].tests) and manifest.is_ours(place.root)
 
 
@@ -114,12 +113,12 @@ def _domains(place: Place) -> tuple[str, ...]:
     read = SETS[place.name].domains
     known = tuple(read(place)) if read else ()
     if not known:
-        raise InputError(f"{place.root} has no domain of {place.name}: {place.remedy}.")
+        raise InputError(f"{place.root} holds no domain of {place.name}: {place.remedy}.")
     return known
 
 
-def _chosen(name: str, domain: str | None, known: Sequence[str]) -> str:
-    """The domain in the spelling of the list."""
+def _resolve_domain(name: str, domain: str | None, known: Sequence[str]) -> str:
+    """Find a domain in the list of known ones, whatever its spelling."""
     if domain is None:
         names = ", ".join(dict.fromkeys(each.split("/")[0] for each in known))
         how = f", with a severity, such as {known[0]}" if "/" in known[0] else ""

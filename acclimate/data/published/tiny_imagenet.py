@@ -1,7 +1,7 @@
-"""TinyImageNet in its own layout, as a folder or in the zip, and TinyImageNet-C.
+"""TinyImageNet in its published layout, as a folder or zip, and TinyImageNet-C.
 
-Labels are in the sorted order of the WordNet ids, which are also the classes' names, so that the
-two sets count alike. The published test images have no labels; ``test`` is ``val``.
+Labels of both data sets are in the sorted order of the WordNet ids, which are also the classes'
+names. The published test images have no labels, so ``test`` is ``val``.
 """
 
 import re
@@ -16,7 +16,7 @@ from acclimate.data import decode, folders
 from acclimate.data.cache import Item, Skipped
 from acclimate.data.folders import Split
 from acclimate.data.published import class_folders
-from acclimate.data.published.found import Found, Place
+from acclimate.data.published.listing import Listing, Place
 from acclimate.errors import InputError
 
 _CLASSES = 200
@@ -24,11 +24,12 @@ _LIST = "wnids.txt"
 _ANNOTATIONS = "val/val_annotations.txt"
 
 
-def read(place: Place, split: Split, domain: str) -> Found:
-    """The images of ``train/WNID/images`` or of ``val/images``.
+def read(place: Place, split: Split, domain: str) -> Listing:
+    """List the images of ``train/WNID/images`` or of ``val/images``.
 
     Raises:
-        InputError: a list is missing or damaged, or images and classes do not fit it.
+        InputError: the list of classes or of annotations is missing or damaged, or does not match
+            the images.
     """
     top = _top(place)
     classes = _class_list(place, top)
@@ -36,11 +37,11 @@ def read(place: Place, split: Split, domain: str) -> Found:
     return (_train if split == "train" else _val)(place, top, images, classes)
 
 
-def tiny_imagenet_c(place: Place, split: Split, domain: str) -> Found:
+def tiny_imagenet_c(place: Place, split: Split, domain: str) -> Listing:
     """One corruption at one severity of TinyImageNet-C.
 
-    The set comes without a list of its classes, so all 200 folders must be there, unless
-    TinyImageNet's ``wnids.txt`` lies beside them.
+    The data set comes without a list of its classes, so all 200 class folders must exist, unless
+    TinyImageNet's ``wnids.txt`` is in the root.
     """
     below = class_folders.severities(place.root)[domain]
     if (place.root / _LIST).is_file():
@@ -58,26 +59,26 @@ def tiny_imagenet_c(place: Place, split: Split, domain: str) -> Found:
 
 
 def tiny_imagenet_c_domains(place: Place) -> list[str]:
-    """``CORRUPTION/SEVERITY`` for each folder that is there."""
+    """``CORRUPTION/SEVERITY`` for each folder that exists."""
     return sorted(class_folders.severities(place.root))
 
 
-def _train(place: Place, top: str, images: Sequence[Item], classes: tuple[str, ...]) -> Found:
-    owners = [item.path.removeprefix(f"{top}train/").split("/")[0] for item in images]
+def _train(place: Place, top: str, images: Sequence[Item], classes: tuple[str, ...]) -> Listing:
+    class_names = [item.path.removeprefix(f"{top}train/").split("/")[0] for item in images]
     where = f"{place.root}/{top}"
     label_of = {name: label for label, name in enumerate(classes)}
-    for name in owners:
+    for name in class_names:
         if name not in label_of:
             raise InputError(
                 f"{where}train has the class folder {name!r}, which {_LIST} does not list: "
                 f"remove it, or {place.remedy}."
             )
-    if missing := sorted(set(classes) - set(owners)):
+    if missing := sorted(set(classes) - set(class_names)):
         raise InputError(f"{where}train has no image of the class {missing[0]}: {place.remedy}.")
-    return _found(images, [label_of[name] for name in owners], classes)
+    return _listing(images, [label_of[name] for name in class_names], classes)
 
 
-def _val(place: Place, top: str, images: Sequence[Item], classes: tuple[str, ...]) -> Found:
+def _val(place: Place, top: str, images: Sequence[Item], classes: tuple[str, ...]) -> Listing:
     class_of = _annotations(place, top, classes)
     names = [item.path.removeprefix(f"{top}val/images/") for item in images]
     for name in names:
@@ -87,22 +88,22 @@ def _val(place: Place, top: str, images: Sequence[Item], classes: tuple[str, ...
                 f"{place.remedy}."
             )
     label_of = {name: label for label, name in enumerate(classes)}
-    absent = sorted(set(class_of) - set(names))
+    missing = sorted(set(class_of) - set(names))
     skipped = ()
-    if absent:  # A part of the set is of use, but nobody should take it for the whole.
-        reason = f"{len(absent)} of the images that it names are not there, such as {absent[0]}."
+    if missing:  # A part of the data set can be used, but the user must know that it is a part.
+        reason = f"{len(missing)} of the images that it lists are missing, such as {missing[0]}."
         skipped = (Skipped(f"{top}{_ANNOTATIONS}", reason),)
-    return _found(images, [label_of[class_of[name]] for name in names], classes, skipped)
+    return _listing(images, [label_of[class_of[name]] for name in names], classes, skipped)
 
 
-def _found(
+def _listing(
     images: Sequence[Item],
     labels: Sequence[int],
     classes: tuple[str, ...],
     skipped: tuple[Skipped, ...] = (),
-) -> Found:
+) -> Listing:
     paths = tuple(item.path for item in images)
-    return Found(images, paths, np.asarray(labels, np.int64), classes, skipped)
+    return Listing(images, paths, np.asarray(labels, np.int64), classes, skipped)
 
 
 def _class_list(place: Place, top: str) -> tuple[str, ...]:
@@ -110,7 +111,7 @@ def _class_list(place: Place, top: str) -> tuple[str, ...]:
     for name in names:
         if not re.fullmatch(r"n\d{8}", name) or names.count(name) > 1:
             raise InputError(
-                f"{_LIST} in {place.root} lists {name!r}, which is no WordNet id or is there "
+                f"{_LIST} in {place.root} lists {name!r}, which is no WordNet id or is listed "
                 f"twice: {place.remedy}."
             )
     if not names:
@@ -119,16 +120,16 @@ def _class_list(place: Place, top: str) -> tuple[str, ...]:
 
 
 def _annotations(place: Place, top: str, classes: tuple[str, ...]) -> dict[str, str]:
-    """The class of each validation image by its file's name."""
+    """The class of each validation image, by file name."""
     known, class_of = set(classes), {}
     for number, line in enumerate(_text(place, top, _ANNOTATIONS).splitlines(), 1):
         name, _, rest = line.partition("\t")
         wnid = rest.split("\t")[0]
-        # A name is only ever compared with those of images in the folder, never opened.
+        # Names are only compared with those of files in the folder; they are never opened.
         if wnid not in known or name in class_of or not re.fullmatch(r"\w[\w.-]*", name):
             raise InputError(
                 f"{_ANNOTATIONS} in {place.root} is damaged at line {number}, {line[:60]!r}: each "
-                f"line must give the name of a file, once, and a class of {_LIST}; "
+                f"line must give a file name that no other line has, and a class of {_LIST}; "
                 f"{place.remedy}."
             )
         class_of[name] = wnid
@@ -136,22 +137,21 @@ def _annotations(place: Place, top: str, classes: tuple[str, ...]) -> dict[str, 
 
 
 def _images(place: Place, top: str, folder: str) -> list[Item]:
-    """The images of a split, with paths relative to the root."""
+    """List the images of a split, with paths relative to the root."""
     if place.root.is_dir():
         where = place.root / folder
         if not where.is_dir():
             raise InputError(f"the folder {where} is missing: {place.remedy}.")
-        found = folders.items(where)
-        return [replace(item, path=f"{folder}/{item.path}") for item in found]
-    found = folders.items(place.root)
-    found = [item for item in found if item.path.startswith(f"{top}{folder}/")]
-    if not found:
+        return [replace(item, path=f"{folder}/{item.path}") for item in folders.items(where)]
+    items = folders.items(place.root)
+    items = [item for item in items if item.path.startswith(f"{top}{folder}/")]
+    if not items:
         raise InputError(f"{place.root} has no image in {top}{folder}: {place.remedy}.")
-    return found
+    return items
 
 
 def _top(place: Place) -> str:
-    """What the paths in the zip begin with; nothing for a folder."""
+    """The prefix of all paths in the zip; empty for a folder."""
     if place.root.is_dir():
         return ""
     try:
@@ -167,7 +167,7 @@ def _top(place: Place) -> str:
 
 
 def _text(place: Place, top: str, name: str) -> str:
-    """A text file of the set."""
+    """Read a text file of the data set."""
     try:
         if place.root.is_dir():
             data = (place.root / name).read_bytes()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from acclimate.data.folders import Split
-from acclimate.data.published.found import Found, Place, array_paths
+from acclimate.data.published.listing import Listing, Place, array_paths
 from acclimate.errors import InputError
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -18,46 +18,47 @@ _CIFAR100 = """
     train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 
-# In the order of the labels. Torchvision reads them from files that the sets below do not have.
+# In the order of the labels. Torchvision reads the names from files that CIFAR-10-C and CIFAR-10.1
+# do not have.
 CIFAR10_CLASSES = tuple(_CIFAR10.split())
 CIFAR100_CLASSES = tuple(_CIFAR100.split())
 
 
-def read(place: Place, split: Split, domain: str) -> Found:
-    """CIFAR as torchvision keeps it.
+def read(place: Place, split: Split, domain: str) -> Listing:
+    """CIFAR in torchvision's layout.
 
     Raises:
         InputError: a file is missing or is not the official one.
     """
     try:
-        # The files are pickles: torchvision opens them only if their MD5 is the official one.
-        found = _kind(place)(place.root, train=split == "train", download=False)
+        # The files are pickles: torchvision opens them only if they have the official MD5.
+        data = _dataset_class(place)(place.root, train=split == "train", download=False)
     except (RuntimeError, OSError) as error:
         raise InputError(
-            f"{place.name} is not in {place.root}, or damaged: {place.remedy}."
+            f"{place.name} is not in {place.root}, or is damaged: {place.remedy}."
         ) from error
-    labels = np.asarray(found.targets, np.int64)
-    # The name stands for both splits, so the split is in the paths.
+    labels = np.asarray(data.targets, np.int64)
+    # The paths contain the split, so that they differ between the splits.
     paths = array_paths(f"{place.name}-{split}", 0, len(labels))
-    return Found(found.data, paths, labels, tuple(found.classes))
+    return Listing(data.data, paths, labels, tuple(data.classes))
 
 
 def download(place: Place) -> None:
-    """Let torchvision download the set unless it is there, and check its MD5.
+    """Let torchvision download the data set unless it exists, and check its MD5.
 
     Raises:
-        InputError: it cannot be downloaded.
+        InputError: the data set cannot be downloaded.
     """
     try:
-        _kind(place)(place.root, train=True, download=True)
+        _dataset_class(place)(place.root, train=True, download=True)
     except (RuntimeError, OSError) as error:
         raise InputError(
             f"{place.name} could not be downloaded to {place.root} ({error}): check the network "
-            "and the space on the disk, then try again."
+            "and the free disk space, then try again."
         ) from error
 
 
-def _kind(place: Place):
-    from torchvision import datasets  # seconds to import, and few calls need it
+def _dataset_class(place: Place):
+    from torchvision import datasets  # imported here because it takes seconds
 
     return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[place.name]

@@ -1,9 +1,11 @@
-"""Streams: the order in which target images arrive, and what has happened to them.
+"""Streams: target images in the order in which they arrive, under distribution shifts.
 
-A stream is lazy, seeded, and resumes from any position::
+A stream is lazy, seeded, and can be resumed at any position.
 
-    for batch in streams.continual(images, [Shift("fog", 5), Shift("contrast", 5)], batch=64):
-        logits = adapter(batch.images)
+```python
+for batch in streams.continual(images, [Shift("fog", 5), Shift("contrast", 5)], batch=64):
+    logits = adapter(batch.images)
+```
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a stream is: a cycle of segments, each of which finds its order when it is reached."""
+"""The stream: a cycle of segments, whose orders are computed when they are reached."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -19,18 +19,29 @@ from acclimate.data.corruptions import (
 from acclimate.errors import InputError
 
 Pixels = UInt8[Tensor, "n 3 height width"]
-"""Images of a data set, 0..255."""
+"""Images of a data set, uint8, 0..255."""
 
 
 @dataclass(frozen=True)
 class Shift:
-    """What is done to an image before it arrives."""
+    """A distribution shift: a corruption and its severity.
+
+    ```python
+    Shift("fog", 5)
+    Shift("gaussian_noise", 2.5)  # fractional severities of noise
+    Shift("none", 0)  # clean images, the same as CLEAN
+    ```
+
+    Raises:
+        InputError: the corruption is unknown or has no such severity.
+    """
 
     corruption: str
-    """A key of `acclimate.data.CORRUPTIONS`, or ``"none"``."""
+    """Name of the corruption, a key of `acclimate.data.CORRUPTIONS`, or ``"none"``."""
     severity: int | float
-    """1..5, or 0 with ``"none"``. A float (also 3.0) is a noise's strength, anywhere in 0..5: its
-    random numbers are then the same at all strengths, not drawn anew for each severity."""
+    """Severity, an integer 1..5, or 0 with ``"none"``. A float 0..5 (also 3.0) is a fractional
+    severity of `acclimate.data.corruptions.corrupt_by_amount`: the random numbers are then the same
+    at all severities."""
 
     def __post_init__(self):
         if self.corruption == "none":
@@ -43,70 +54,90 @@ class Shift:
 
 
 CLEAN = Shift("none", 0)
+"""The shift of clean images."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images that arrive together, and nothing that says of which class they are."""
+    """A batch of a stream. It holds no labels."""
 
     images: UInt8[Tensor, "b 3 height width"]
+    """Corrupted images, 0..255."""
     numbers: Int64[Tensor, " b"]
-    """Which image of the data set each one is."""
+    """Index of each image in the data set."""
     shifts: tuple[Shift, ...]
-    """What was done to each one."""
+    """Shift of each image."""
     position: int
-    """Images of the stream that have arrived, with these: where `Stream.start_at` goes on."""
+    """Number of images of the stream up to the end of this batch; `Stream.start_at` continues the
+    stream from there."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A noise whose strength changes in equal steps from a segment's first image to its last."""
+    """Noise whose severity changes in equal steps from a segment's first image to its last."""
 
     corruption: str
+    """Name of the corruption."""
     first: float
+    """Severity of the first image."""
     last: float
+    """Severity of the last image."""
 
     def at(self, place: int, length: int) -> Shift:
-        """The shift of the image at a place of a segment."""
+        """The shift of the image at index ``place`` of a segment of the given length."""
         share = place / max(length - 1, 1)
         severity = (1 - share) * self.first + share * self.last
         low, high = sorted((self.first, self.last))
-        return Shift(self.corruption, min(max(severity, low), high))  # whatever was rounded
+        return Shift(self.corruption, min(max(severity, low), high))  # clipped: sums are rounded
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a stream. Its order is known only when it is reached, and then forgotten."""
+    """A part of a stream. Its order is computed when the segment is reached, and not kept."""
 
     length: int
+    """Number of images."""
     shifts: tuple[Shift, ...] | Growth
+    """Shifts of the images."""
     order: Callable[[int], Int64[Tensor, " length"]]
-    """In this round of the cycle: pair p is image p mod n, of n, under shift p div n."""
+    """Function of the round's index that returns the order as pairs of image and shift. With n
+    images in the data set, pair p is image p mod n under shift p div n."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Batches of a data set's images in an order, corrupted on the fly.
+    """Batches of a data set's images in a certain order, corrupted when they are reached.
 
-    A value: it never changes, and to iterate again gives the same again. It holds one batch of
-    pixels and one segment's order (8 bytes an image) at a time. Batch k is the next ``batch``
-    images whatever their shift, so that nothing tells an adapter where a shift begins; only the
-    stream's last batch may be smaller. ``len`` is the number of batches.
+    Functions of `acclimate.data.streams` make streams.
 
-    Made by the functions of `acclimate.data.streams`.
+    ```python
+    stream = streams.shuffled(images, Shift("fog", 5), batch=64)
+    for batch in stream:
+        logits = adapter(batch.images)
+    ```
+
+    A stream is immutable, and every iteration gives the same batches. It holds the pixels of one
+    batch and the order of one segment (8 bytes per image) at a time. Each batch holds the next
+    ``batch`` images whatever their shift, so that the batches do not reveal where a shift begins.
+    Only the last batch may be smaller. ``len(stream)`` is the number of batches.
+
+    Raises:
+        InputError: there is no image or no shift, ``batch`` or ``rounds`` is below 1, or the
+            position is outside the stream.
     """
 
     images: Pixels
-    """Not corrupted; may be a memory map, of which only a batch's images are read."""
+    """Clean images of the data set. They may be a memory map; only a batch's images are read."""
     cycle: tuple[Segment, ...]
+    """Segments of one round."""
     rounds: int = 1
-    """How often the cycle is gone through."""
+    """Number of times that the cycle is repeated."""
     batch: int = 128
-    """Images that arrive together."""
+    """Number of images per batch."""
     seed: int = 0
-    """Of the corruptions."""
+    """Seed of the corruptions."""
     position: int = 0
-    """Images that had arrived before."""
+    """Number of images before the first batch."""
 
     def __post_init__(self):
         check_images(self.images)
@@ -115,59 +146,64 @@ class Stream:
         for name in ("batch", "rounds"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value}: give a whole number of at least 1.")
+                raise InputError(f"{name} is {value}: give an integer of at least 1.")
         if not self.cycle:
             raise InputError("there are no shifts: a stream needs at least one.")
         if not 0 <= self.position <= self.length:
             raise InputError(
-                f"position {self.position} is not in the stream: give 0..{self.length}."
+                f"position {self.position} is outside the stream: give one in 0..{self.length}."
             )
 
     @property
     def length(self) -> int:
-        """Images of the whole stream, from position 0."""
+        """Number of images in the whole stream, from position 0."""
         return self.rounds * sum(segment.length for segment in self.cycle)
 
     def __len__(self) -> int:
         return -(-(self.length - self.position) // self.batch)
 
     def start_at(self, position: int) -> "Stream":
-        """The stream from a position on, counted in images from its very beginning.
+        """The rest of the stream from a position, counted in images from the stream's beginning.
 
-        Images, numbers and shifts are those of the uninterrupted stream from there. Batches begin
-        at the position, so they too are the same where an uninterrupted one began there.
+        ```python
+        first = next(iter(stream))
+        rest = stream.start_at(first.position)  # all batches after the first one
+        ```
+
+        The order of the images and their shifts do not change. The first batch begins at the
+        position. So the batches are those of the uninterrupted stream if one of these begins there.
 
         Raises:
-            InputError: the stream is shorter.
+            InputError: the position is outside the stream.
         """
         return replace(self, position=position)
 
     def __iter__(self) -> Iterator[Batch]:
-        numbers, shifts, position = [], [], self.position
-        for segment, turn, place in self._ahead():
-            order = segment.order(turn)
+        indices, shifts, position = [], [], self.position
+        for segment, round_index, place in self._remaining_segments():
+            order = segment.order(round_index)
             while place < segment.length:
                 pairs = order[place : place + self.batch - len(shifts)]
-                numbers.append(pairs % len(self.images))
+                indices.append(pairs % len(self.images))
                 shifts += self._shifts(segment, pairs, place)
                 place += len(pairs)
                 position += len(pairs)
                 if len(shifts) == self.batch:
-                    yield self._batch(torch.cat(numbers), tuple(shifts), position)
-                    numbers, shifts = [], []
-            del order  # before the next one is made
+                    yield self._batch(torch.cat(indices), tuple(shifts), position)
+                    indices, shifts = [], []
+            del order  # frees its memory before the next order is computed
         if shifts:
-            yield self._batch(torch.cat(numbers), tuple(shifts), position)
+            yield self._batch(torch.cat(indices), tuple(shifts), position)
 
-    def _ahead(self) -> Iterator[tuple[Segment, int, int]]:
-        """Segments still to come, the round that each is in, and the place to begin at."""
+    def _remaining_segments(self) -> Iterator[tuple[Segment, int, int]]:
+        """The remaining segments, each with its round and the index of its first image to use."""
         ends = list(accumulate(segment.length for segment in self.cycle))
-        begun, offset = divmod(self.position, ends[-1])
+        current_round, offset = divmod(self.position, ends[-1])
         first = bisect_right(ends, offset)
         place = offset - (ends[first] - self.cycle[first].length)
-        for turn in range(begun, self.rounds):
+        for round_index in range(current_round, self.rounds):
             for segment in self.cycle[first:]:
-                yield segment, turn, place
+                yield segment, round_index, place
                 place = 0
             first = 0
 
@@ -177,9 +213,9 @@ class Stream:
             return [segment.shifts.at(each, segment.length) for each in places]
         return [segment.shifts[i] for i in (pairs // len(self.images)).tolist()]
 
-    def _batch(self, numbers: Tensor, shifts: tuple[Shift, ...], position: int) -> Batch:
-        images = shifted(self.images[numbers], numbers, shifts, seed=self.seed)
-        return Batch(images, numbers, shifts, position)
+    def _batch(self, indices: Tensor, shifts: tuple[Shift, ...], position: int) -> Batch:
+        images = shifted(self.images[indices], indices, shifts, seed=self.seed)
+        return Batch(images, indices, shifts, position)
 
 
 def shifted(
@@ -189,31 +225,36 @@ def shifted(
     *,
     seed: int = 0,
 ) -> UInt8[Tensor, "b 3 height width"]:
-    """Put each image under a shift of its own.
+    """Corrupt each image with its own shift.
+
+    ```python
+    shifted(images, torch.arange(len(images)), [Shift("fog", 5)] * len(images))
+    ```
 
     Args:
         images: uint8, 0..255.
-        numbers: Which image of its data set each one is.
-        shifts: One an image.
-        seed: Of the corruptions.
+        numbers: Index of each image in its data set.
+        shifts: Shift of each image.
+        seed: Seed of the corruptions.
     """
-    alike: dict[tuple[str, int | None], list[int]] = {}  # rows that are corrupted in one go
+    # Rows of images that are corrupted by one call; severity None stands for fractional ones.
+    rows_of: dict[tuple[str, int | None], list[int]] = {}
     for row, shift in enumerate(shifts):
         whole = None if isinstance(shift.severity, float) else shift.severity
-        alike.setdefault((shift.corruption, whole), []).append(row)
+        rows_of.setdefault((shift.corruption, whole), []).append(row)
     parts = []
-    for (corruption, severity), rows in alike.items():
-        some = images if len(alike) == 1 else images[rows]
+    for (corruption, severity), rows in rows_of.items():
+        part = images if len(rows_of) == 1 else images[rows]
         if corruption == "none":
-            parts.append(some)
+            parts.append(part)
         elif severity is None:
             amounts = torch.tensor([shifts[row].severity for row in rows], dtype=torch.float64)
-            parts.append(corrupt_by_amount(some, corruption, amounts, numbers[rows], seed=seed))
+            parts.append(corrupt_by_amount(part, corruption, amounts, numbers[rows], seed=seed))
         else:
-            parts.append(corrupt_numbered(some, corruption, severity, numbers[rows], seed=seed))
+            parts.append(corrupt_numbered(part, corruption, severity, numbers[rows], seed=seed))
     if len(parts) == 1:
         return parts[0]
-    arrived = torch.empty_like(images, memory_format=torch.contiguous_format)
-    for rows, part in zip(alike.values(), parts):
-        arrived[rows] = part
-    return arrived
+    result = torch.empty_like(images, memory_format=torch.contiguous_format)
+    for rows, part in zip(rows_of.values(), parts):
+        result[rows] = part
+    return result
