@@ -78,7 +78,7 @@ def take_step(
     drawn = objective.draw(context, key(learner.settings.seed, "adapt", number), index)
     views = learner.preprocessing.normalize(drawn[0])
     learner.keep()
-    outcomes, reports = [], []
+    outcomes, selected, reports = [], [], []
 
     def backward() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
@@ -87,9 +87,12 @@ def take_step(
                 outcome = as_outcome(objective(learner.model, views, *drawn[1:]))
             with torch.no_grad():
                 weights = learner.selection(outcome)
+                if selected and weights is not None:  # a second pass adds no images
+                    weights = weights * (selected[0] != 0)
             loss = weighted_mean(outcome.losses, weights)
             loss.backward()
         outcomes.append(outcome)
+        selected.append(weights)
         reports.append(report := learner.report(loss.detach(), weights, len(context)))
         wanted = torch.stack([each.taken for each in reports]).all()
         optimizer.found_inf = 1 - wanted.float()  # read by the fused step

@@ -106,7 +106,9 @@ def settings_of_record(record: Mapping[str, Any]) -> AdapterSettings:
         if isinstance(value, list):
             values[name] = tuple(_part_of_record(name, part, kinds) for part in value)
         else:
-            values[name] = _part_of_record(name, value, kinds) if kinds and value else value
+            values[name] = (
+                value if value is None or not kinds else _part_of_record(name, value, kinds)
+            )
     return changed(AdapterSettings(), values)
 
 

@@ -1,0 +1,209 @@
+"""Parts that no row uses yet, in the loop; what steps report; and that none waits for a device."""
+
+import pytest
+import torch
+from dotted import dotted
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from acclimate.adapt import Adapter
+from acclimate.errors import InputError
+from acclimate.methods import METHODS
+from acclimate.parts.aftermath import PullToSource, Teacher
+from acclimate.parts.answer import After, Before, FromTeacher
+from acclimate.parts.memory import CurrentBatch, Recent
+from acclimate.parts.update import SAM
+
+STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
+
+
+def adapter_of(bundle, name, **changes):
+    common = {"steps": 2, "learning_rate": 3e-3, "precision": "fp32", "device": "cpu"}
+    return Adapter(bundle, name, **dotted(**common | changes))
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations that would make the host wait for a device."""
+
+    KINDS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "index")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def out(self, function, given):
+        """Call a function whose waits do not count."""
+        before = list(self.found)
+        result = function(*given)
+        self.found = before
+        return result
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.split(".")[0]
+        counter = name == "_local_scalar_dense" and args[0].dtype == torch.int64  # lies on the CPU
+        mask = name != "index" or any(i is not None and i.dtype == torch.bool for i in args[1])
+        if name in self.KINDS and mask and not counter:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_waits_for_its_device_once(bundle_of, images, name):
+    """However many steps it takes: for the check that its answer is finite. Views are not counted.
+
+    With images alone there is an answer for each.
+    """
+    settings, counts = METHODS[name].settings, set()
+    for steps in (1, 3) if settings.steps else (0,):
+        adapter = Adapter(bundle_of(name), name, steps=steps, precision="fp32", device="cpu")
+        unit = adapter.preprocessing.unit(images[:1] if settings.one_by_one else images[:20])
+        waits = Waits()
+        if adapter.objective is not None:
+            draw = adapter.objective.draw
+            adapter.objective.draw = lambda *given, draw=draw, waits=waits: waits.out(draw, given)
+        with torch.no_grad(), waits:
+            adapter._adapt(unit, torch.arange(len(unit)))
+        counts.add(tuple(waits.found))
+    assert counts == {("_local_scalar_dense",)}
+
+
+def test_before_answers_as_the_model_was(bundle_of, images):
+    """TENT's logits of the step itself: there is no second pass; the next batch sees the step."""
+    bundle = bundle_of("tent")
+    before = adapter_of(bundle, "tent", steps=1, answer="before")
+    passes = []
+    before.model.encoder.register_forward_hook(lambda *_: passes.append(1))
+    plain = Adapter(bundle, "ptbn", precision="fp32", device="cpu")
+    torch.testing.assert_close(before(images[:20]), plain(images[:20]), atol=1e-4, rtol=1e-4)
+    assert len(passes) == 1
+    after = adapter_of(bundle, "tent", steps=1)
+    after(images[:20])
+    still = adapter_of(bundle, "tent", steps=1, learning_rate=0.0)
+    still(images[:20])
+    assert (after(images[20:40]) - still(images[20:40])).abs().max() > 1e-3
+    second = before(images[20:40])
+    after.reset()
+    after(images[:20])
+    moved = after.trace(images[20:40])[0]
+    torch.testing.assert_close(second, moved, atol=1e-4, rtol=1e-4)
+
+
+def test_before_computes_an_answer_where_the_objective_gives_none(bundle, images):
+    before = adapter_of(bundle, "cta", answer=Before())
+    frozen = Adapter(bundle, "aligned-bn", precision="fp32", device="cpu")
+    assert torch.equal(before(images[:20]), frozen(images[:20]))
+    assert all(step.taken for step in before.steps)
+    trace = before.trace(images[:20])
+    assert trace.shape[0] == 3 and torch.equal(trace[0], trace[2])
+
+
+def test_flipped_logits_are_the_mean_of_both(bundle, images):
+    plain, flipped = (adapter_of(bundle, "cta", answer=After(flip=flip)) for flip in (False, True))
+    one = plain(images[:20])
+    with torch.no_grad():
+        mirrored = plain.preprocessing(images[:20]).flip(-1)
+        other = plain.model(mirrored)
+    torch.testing.assert_close(flipped(images[:20]), (one + other) / 2, atol=1e-5, rtol=1e-5)
+    assert flipped.cost(20).forward_equivalents == pytest.approx(
+        plain.cost(20).forward_equivalents + 1
+    )
+
+
+def test_the_teacher_is_the_average_of_the_students(bundle, images):
+    """Against averages kept by hand, step by step."""
+    changes = {"reset": "never", "steps": 1, "aftermath": (Teacher(0.9),)}
+    student = adapter_of(bundle, "cta", **changes)
+    teacher = adapter_of(bundle, "cta", **changes | {"answer": FromTeacher()})
+    averages = {n: p.detach().clone() for n, p in student.model.named_parameters()}
+    for batch in images[:60].split(20):
+        answers, own = teacher(batch), student(batch)
+        for name, parameter in student.model.named_parameters():
+            averages[name] = 0.9 * averages[name] + 0.1 * parameter.detach()
+        with torch.no_grad():
+            unit = student.preprocessing(batch)
+            expected = torch.func.functional_call(student.model, averages, (unit,))
+        torch.testing.assert_close(answers, expected, atol=1e-4, rtol=1e-4)
+        assert (answers - own).abs().max() > 1e-3
+    names = [name for name in teacher.snapshot().tensors if name.startswith("aftermath.0.")]
+    assert len(names) == len(teacher._learner.moving)
+
+
+def test_an_answer_of_no_teacher_is_refused(bundle):
+    with pytest.raises(InputError, match="there is none; add Teacher to aftermath"):
+        adapter_of(bundle, "cta", answer="teacher")
+
+
+def test_a_pull_all_the_way_is_the_source(bundle, images):
+    pulled = adapter_of(bundle, "cta", reset="never", aftermath=(PullToSource(1.0),))
+    frozen = Adapter(bundle, "aligned-bn", precision="fp32", device="cpu")
+    free = adapter_of(bundle, "cta", reset="never")
+    for batch in images[:40].split(20):
+        torch.testing.assert_close(pulled(batch), frozen(batch), atol=1e-5, rtol=1e-5)
+        assert (free(batch) - frozen(batch)).abs().max() > 1e-3
+    assert all(step.taken for step in pulled.steps)
+
+
+@pytest.mark.parametrize("reset", ["batch", "never"])
+def test_sam_without_a_radius_is_sgd(bundle, images, reset):
+    sam = adapter_of(bundle, "cta", update=SAM(3e-3, momentum=0.9, radius=0.0), reset=reset)
+    sgd = adapter_of(bundle, "cta", update="sgd", momentum=0.9, reset=reset)
+    far = adapter_of(bundle, "cta", update=SAM(3e-3, momentum=0.9, radius=2.0), reset=reset)
+    for batch in images[:40].split(20):
+        expected = sgd(batch)
+        torch.testing.assert_close(sam(batch), expected, atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(far(batch), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", STEPPING)
+def test_steps_report_what_they_did(bundle_of, images, name):
+    adapter = adapter_of(bundle_of(name), name)
+    alone = adapter.settings.one_by_one
+    adapter(images[:3] if alone else images[:20])
+    assert len(adapter.steps) == 2
+    for step in adapter.steps:
+        assert step.taken.all() and not step.skipped.any() and not step.refused.any()
+        assert step.loss.shape == step.images.shape == ((3,) if alone else ())
+        assert (step.images == (1 if alone else 20)).all()
+        assert (step.gradient_norm > 0).all() and step.loss.isfinite().all() and step.reason == ""
+    assert adapter._learner.counts.tolist() == [6 if alone else 2, 0, 0]
+
+
+def test_a_step_on_too_few_images_is_skipped_with_its_reason(bundle, images):
+    adapter = adapter_of(bundle, "cta", memory=CurrentBatch())
+    adapter(images[:1])
+    assert [step.reason for step in adapter.steps] == ["too few images for the objective"] * 2
+    assert adapter._learner.counts.tolist() == [0, 2, 0] and adapter.refused == 0
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"), [("loss", "the loss was not"), ("gradient", "the gradient was not")]
+)
+def test_a_refused_step_says_why(bundle, images, where, reason):
+    adapter = adapter_of(bundle, "cta", steps=1)
+    weight = adapter.model.encoder.get_parameter("projector.weight")
+    if where == "gradient":
+        weight.register_hook(lambda gradient: gradient * float("nan"))
+    else:
+        spoil = lambda _, __, x: x * torch.nan if torch.is_grad_enabled() else x  # noqa: E731
+        adapter.model.encoder.register_forward_hook(spoil)
+    adapter(images[:20])
+    [step] = adapter.steps
+    assert step.refused and step.reason == f"{reason} finite"
+    assert adapter.refused == 1
+
+
+@pytest.mark.parametrize("capacity", [1, 4, 8])
+def test_recent_images_are_the_last_of_the_stream(images, capacity):
+    memory = Recent(capacity).build(16, torch.device("cpu"))
+    stream, seen = images.float(), 0
+    for count in (1, 2, 1, 3, 9, 1, 8, 2):
+        batch, index = stream[seen : seen + count], torch.arange(seen, seen + count)
+        seen += count
+        first = max(0, seen - max(capacity, count))
+        context, found = memory.remember(batch, index)
+        assert torch.equal(context, stream[first:seen])
+        assert found.tolist() == list(range(first, seen))
+
+
+def test_a_memory_of_no_image_is_refused():
+    with pytest.raises(InputError, match="images must be 1 or more"):
+        Recent(0)
