@@ -226,7 +226,7 @@ BAD = {
             *("align", *MODEL, "--images", "pacs", "--root", at.good),
             *("--domain", "sketch", "--out", at.out),
         ],
-        "holds no domain of pacs: get it by way of https",
+        "holds no domain of pacs: get it via https",
     ),
     "a single image": (align(*ONE, images="single"), "two images"),
     "class names too few": (align("--class-names", "@names.txt"), "3 class names"),

@@ -138,7 +138,7 @@ def _items_of_zip(path: Path) -> list[Item]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable zip ({error}).") from error
+        raise InputError(f"{path} is not a readable zip ({error}): make it again.") from error
     # A dictionary by name: if two members have the same name, the last one is used.
     members = {info.filename: info for info in archive.infolist() if _is_image(info.filename)}
     total = sum(info.file_size for info in members.values())

@@ -277,7 +277,7 @@ def test_cifar_is_checked_before_it_is_unpickled(name, tmp_path, monkeypatch):
     trap = tmp_path / "executed"
     (tmp_path / CIFAR10.base_folder / name).write_bytes(pickle.dumps(Payload(trap)))
     for split in ("train", "test"):
-        with pytest.raises(InputError, match=r"damaged: get it by .*download=True"):
+        with pytest.raises(InputError, match=r"damaged: get it with .*download=True"):
             load("cifar10", split, root=tmp_path)
     assert not trap.exists()
 

@@ -295,5 +295,5 @@ def test_download_goes_through_torchvision(place, refused, monkeypatch):
     options = {"root": place / "new", "download": True}
     refused(r"could not be downloaded to .*no route to host\): check", "cifar10", "test", **options)
     assert asked == [place / "new"]
-    refused("there is no folder .*new for cifar10: get it by torchvision", "cifar10", "test",
+    refused("there is no folder .*new for cifar10: get it with torchvision", "cifar10", "test",
             root=place / "new")  # fmt: skip

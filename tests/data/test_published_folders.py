@@ -185,7 +185,7 @@ def test_other_folders_are_no_domains(place, draw):
 
 def test_domain_set_refusals(place, draw, refused):
     options = {"root": place, "domain": "photo"}
-    refused("holds no domain of pacs: get it by way of", "pacs", "test", **options)
+    refused("holds no domain of pacs: get it via", "pacs", "test", **options)
     make(place, draw, "pacs", ["photo", "sketch", "cartoon"])
     refused("domain of pacs 'sketsh': did you mean sketch", "pacs", "test", root=place,
             domain="sketsh")  # fmt: skip

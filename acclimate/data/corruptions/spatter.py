@@ -66,7 +66,7 @@ def _water(liquid: Float32[Tensor, "n h w"], threshold: float) -> Float32[Tensor
     depth = _equalised(depth)
     lit = _emboss(depth).clamp_(0, 255)
     drops = levels.mul_((_sum3(lit) / 9).round_())
-    return drops.div_(drops.amax((1, 2), keepdim=True).clamp_(min=1))  # there may be no drop
+    return drops.div_(drops.amax((1, 2), keepdim=True).clamp_(min=1))  # an image may have no drops
 
 
 def _edges(levels: Float32[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:

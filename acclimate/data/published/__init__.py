@@ -54,7 +54,7 @@ def _zenodo(record: int, archive: str) -> str:
 
 
 def _torchvision(name: str) -> str:
-    return f"get it by torchvision.datasets.{name}(root, download=True) in Python"
+    return f"get it with torchvision.datasets.{name}(root, download=True) in Python"
 
 
 # The name of each data set, as in acclimate.data.load, and how to read it.
@@ -119,32 +119,31 @@ SETS = {
     ),
     "imagenet-r": Published(
         partial(imagenet.flat, which="imagenet_r"),
-        "get imagenet-r.tar by way of https://github.com/hendrycks/imagenet-r and unpack it",
+        "get imagenet-r.tar via https://github.com/hendrycks/imagenet-r and unpack it",
         ("imagenet-r",),
         "imagenet",
     ),
     "imagenet-a": Published(
         partial(imagenet.flat, which="imagenet_a"),
-        "get imagenet-a.tar by way of https://github.com/hendrycks/natural-adv-examples and "
-        "unpack it",
+        "get imagenet-a.tar via https://github.com/hendrycks/natural-adv-examples and unpack it",
         ("imagenet-a",),
         "imagenet",
     ),
     "imagenet-sketch": Published(
         imagenet.flat,
-        "get it by way of https://github.com/HaohanWang/ImageNet-Sketch and unpack it",
+        "get it via https://github.com/HaohanWang/ImageNet-Sketch and unpack it",
         ("sketch", "ImageNet-Sketch", "imagenet-sketch"),
         "imagenet",
     ),
     "imagenet-v2": Published(
         imagenet.imagenet_v2,
-        "get it by way of https://github.com/modestyachts/ImageNetV2 and unpack it",
+        "get it via https://github.com/modestyachts/ImageNetV2 and unpack it",
         ("imagenetv2-matched-frequency-format-val",),
         "imagenet",
     ),
     "pacs": Published(
         domain_sets.read,
-        "get it by way of https://domaingeneralization.github.io",
+        "get it via https://domaingeneralization.github.io",
         ("PACS", "pacs", "kfold"),
         domains=domain_sets.domains,
         whole=True,
@@ -158,7 +157,7 @@ SETS = {
     ),
     "visda": Published(
         domain_sets.read,
-        "get train.tar and validation.tar by way of "
+        "get train.tar and validation.tar via "
         "https://github.com/VisionLearningGroup/taskcv-2017-public and unpack both",
         ("visda", "VisDA", "VISDA-C"),
         domains=domain_sets.domains,

@@ -46,7 +46,7 @@ class Shift:
     def __post_init__(self):
         if self.corruption == "none":
             if self.severity != 0:
-                raise InputError(f"'none' has severity 0, not {self.severity!r}.")
+                raise InputError(f"'none' has severity 0, not {self.severity!r}: give severity 0.")
         elif isinstance(self.severity, float):
             check_amount(self.corruption, self.severity)
         else:
