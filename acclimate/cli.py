@@ -12,7 +12,8 @@ from acclimate.bundle import read_record
 from acclimate.commands import VERBS, Adapt, Align, Train
 from acclimate.commands.script import one_sentence
 from acclimate.errors import unknown_name
-from acclimate.methods import METHODS
+from acclimate.methods import METHODS, AdapterSettings, changed
+from acclimate.methods.changes import KINDS
 from acclimate.runtime.determinism import repeat_bits
 from acclimate.runtime.memory import keep_freed_memory
 from acclimate.source.presets import PRESETS, with_epochs
@@ -40,6 +41,7 @@ def _parse(given: list[str]) -> Any:
     method = _value(given, "--method") or _bundled_method(given)
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
+    settings, given = _with_kinds(METHODS[method].settings, given)
     missing = tyro.MISSING
     defaults = {
         "train": Train(data=missing, out=missing, settings=stages),
@@ -49,7 +51,7 @@ def _parse(given: list[str]) -> Any:
             images=missing,
             out=missing,
             method=method,
-            settings=METHODS[method].settings,
+            settings=settings,
         ),
     }
     commands = [
@@ -70,6 +72,23 @@ def _bundled_method(given: Sequence[str]) -> str:
         if (Path(argument) / "bundle.json").is_file():
             return read_record(argument)["method"]
     return "cta"
+
+
+def _with_kinds(settings: AdapterSettings, given: list[str]) -> tuple[AdapterSettings, list[str]]:
+    """The settings with the kinds of parts that flags such as ``--update sgd`` name.
+
+    Returns:
+        The settings, and the arguments without these flags.
+    """
+    for part in KINDS if given[:1] == ["adapt"] else ():
+        flag = f"--{part}"
+        kind = _value(given, flag)
+        if kind is None or kind.startswith("-"):
+            continue
+        settings = changed(settings, {part: kind})
+        place = next(n for n, word in enumerate(given) if word.partition("=")[0] == flag)
+        given = given[:place] + given[place + (1 if "=" in given[place] else 2) :]
+    return settings, given
 
 
 def _default(defaults: dict[str, Any], name: str) -> dict[str, Any]:

@@ -22,6 +22,10 @@ from acclimate.backbones import build, projected, split
 from acclimate.bundle import Bundle
 from acclimate.commands.script import finish, start
 from acclimate.methods import AdapterSettings
+from acclimate.objectives import ContrastiveOptions
+from acclimate.parts.memory import Recent
+from acclimate.parts.normalisation import BatchStatistics
+from acclimate.parts.update import Adam
 from acclimate.preprocessing import Preprocessing
 
 FASTER, MEMORY = 3, 0.5
@@ -57,7 +61,12 @@ def adapter(classifier: nn.Module, twin: nn.Module, options: Options) -> Adapter
     """CTA's adapter with the batch's statistics and the given number of steps."""
     bundle = Bundle(classifier, twin, Preprocessing(options.size), tuple(map(str, range(CLASSES))))
     settings = AdapterSettings(
-        steps=options.steps, learning_rate=1e-4, normalisation="batch", seed=options.seed
+        steps=options.steps,
+        objective=ContrastiveOptions(),
+        memory=Recent(8),
+        update=Adam(1e-4),
+        normalisation=BatchStatistics(),
+        seed=options.seed,
     )
     return Adapter(bundle, "cta", settings)
 

@@ -12,11 +12,13 @@ from common import alternate, describe, random_bundle, ratio
 from torch import Tensor
 
 from acclimate.adapt import Adapter
-from acclimate.adapt.parameters import select_parameters
 from acclimate.backbones import to_the_end
 from acclimate.bundle import Bundle
 from acclimate.commands.script import finish, start
-from acclimate.methods import METHODS, AdapterSettings
+from acclimate.methods import METHODS, AdapterSettings, changed
+from acclimate.objectives import as_outcome
+from acclimate.parts.normalisation import BatchStatistics, RunningStatistics
+from acclimate.parts.update import SGD, select_parameters
 from acclimate.randomness import key
 from acclimate.runtime.memory import keep_freed_memory
 from acclimate.runtime.precision import Precision, resolve
@@ -76,22 +78,20 @@ class Bare:
         row, preprocessing = METHODS[name], bundle.preprocessing
         model = bundle.twin if row.model == "twin" else bundle.classifier
         self.model = copy.deepcopy(model).to(memory_format=layout).requires_grad_(False).eval()
-        own = row.objective is type(bundle.objective)
-        objective = bundle.objective if own else row.objective(model, preprocessing)
-        self.objective = copy.deepcopy(objective).requires_grad_(False).eval()
-        if settings.temperature:
-            self.objective.temperature = settings.temperature
+        objective = settings.objective.build(model, preprocessing, bundle.objective)
+        self.objective = objective.requires_grad_(False).eval()
         self.mean, self.std = (
             torch.tensor(x)[:, None, None] for x in (preprocessing.mean, preprocessing.std)
         )
-        self.norms_learn = settings.normalisation != "source"
+        self.norms_learn = settings.normalisation.uses_batch
         self.seen = 0
         self._prepare(2, preprocessing.size)
 
     def _prepare(self, count: int, size: int) -> None:
         """What moves: the parameters that a gradient reaches; then what to go back to."""
-        chosen = list(select_parameters(self.model.encoder, self.settings.parameters))
-        if self.settings.auxiliary:
+        update = self.settings.update
+        chosen = list(select_parameters(self.model.encoder, update.parameters).values())
+        if update.auxiliary:
             chosen += self.objective.requires_grad_().parameters()
         state = [*self.model.encoder.buffers(), *self.objective.buffers()]
         before = [tensor.clone() for tensor in state]
@@ -101,13 +101,12 @@ class Bare:
         moving = [parameter for parameter in chosen if parameter.grad is not None]
         for parameter in chosen:
             parameter.requires_grad_(parameter.grad is not None).grad = None
-        kinds = {
-            "adam": lambda: torch.optim.Adam(moving, self.settings.learning_rate, fused=True),
-            "sgd": lambda: torch.optim.SGD(
-                moving, self.settings.learning_rate, momentum=self.settings.momentum, fused=True
-            ),
-        }
-        self.optimizer = kinds[self.settings.optimizer]()
+        if isinstance(update, SGD):
+            self.optimizer = torch.optim.SGD(
+                moving, update.learning_rate, momentum=update.momentum, fused=True
+            )
+        else:
+            self.optimizer = torch.optim.Adam(moving, update.learning_rate, fused=True)
         self.state = [p.detach() for p in moving] + state
         self.source = [tensor.clone() for tensor in self.state]
 
@@ -122,7 +121,7 @@ class Bare:
         return torch.cat([self._episode(image, number) for image, number in pairs])
 
     def _episode(self, images: Tensor, index: Tensor) -> Tensor:
-        if self.settings.reset == "batch":
+        if self.settings.reset.always:
             torch._foreach_copy_(self.state, self.source)
             for value in self.optimizer.state.values():
                 torch._foreach_zero_([x for x in value.values() if x is not None])
@@ -131,17 +130,21 @@ class Bare:
             self.optimizer.step()
             self.optimizer.zero_grad()
         # In training mode batch norm normalises by the batch's own statistics.
-        self.model.train(self.settings.normalisation == "batch")
+        self.model.train(isinstance(self.settings.normalisation, BatchStatistics))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             return self.model(self._normalize(images)).float()
 
     def _loss(self, images: Tensor, index: Tensor, step: int) -> Tensor:
         self.model.train(self.norms_learn)
         self.objective.train(self.norms_learn)
+        for name in self.objective.keeps_source:
+            self.objective.get_submodule(name).eval()
         views, *rest = self.objective.draw(images, key(self.settings.seed, "adapt", step), index)
-        whole = to_the_end() if self.settings.normalisation == "running" else nullcontext()
+        running = isinstance(self.settings.normalisation, RunningStatistics)
+        whole = to_the_end() if running else nullcontext()
         with whole, torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            return self.objective(self.model, self._normalize(views), *rest)
+            outcome = as_outcome(self.objective(self.model, self._normalize(views), *rest))
+            return outcome.losses.mean()
 
     def _normalize(self, images: Tensor) -> Tensor:
         return ((images - self.mean) / self.std).contiguous(memory_format=self.layout)
@@ -154,7 +157,10 @@ def settings_of(name: str, options: Options) -> AdapterSettings:
     """
     settings = METHODS[name].settings
     steps = min(settings.steps, options.steps)
-    return replace(settings, steps=steps, learning_rate=1e-6, prior=0.0, seed=options.seed)
+    settings = replace(settings, steps=steps, seed=options.seed)
+    if isinstance(settings.normalisation, BatchStatistics):
+        settings = replace(settings, normalisation=BatchStatistics(prior=0.0))
+    return changed(settings, {"update.learning_rate": 1e-6})
 
 
 def adapter(bundle: Bundle, name: str, settings: AdapterSettings) -> Adapter:
@@ -204,8 +210,8 @@ def measured(name: str, options: Options) -> dict:
 
 def check_equal(bundle: Bundle, name: str, settings: AdapterSettings, images: Tensor) -> None:
     """Both must do the same work: in float32, with steps that show, their answers are the same."""
-    visible = {"adam": 1e-3, "sgd": 1e-2}[settings.optimizer]
-    settings = replace(settings, learning_rate=visible, precision="fp32")
+    visible = 1e-2 if isinstance(settings.update, SGD) else 1e-3
+    settings = changed(settings, {"update.learning_rate": visible, "precision": "fp32"})
     before, *_, after = adapter(bundle, name, settings).trace(images)
     found = Bare(bundle, name, settings, "fp32")(images)
     difference, moved = ((x - after).abs().max().item() for x in (found, before))

@@ -75,7 +75,7 @@ class Task(nn.Module):
 def with_vmap(bundle: Bundle, precision: str, options: Options):
     """The same without threads: all images' own weights stacked, each kernel called once."""
     task = Task(bundle)
-    weights, rate = dict(task.named_parameters()), METHODS["ttt"].settings.learning_rate
+    weights, rate = dict(task.named_parameters()), METHODS["ttt"].settings.update.learning_rate
     seen = 0
 
     def loss(weights: dict[str, Tensor], views: Tensor, turns: Tensor) -> Tensor:

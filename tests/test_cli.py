@@ -14,7 +14,9 @@ import acclimate.source.train
 from acclimate.bundle import Bundle, read_record
 from acclimate.cli import VERBS, main
 from acclimate.data import corrupt, load
-from acclimate.methods import METHODS
+from acclimate.methods import METHODS, changed
+from acclimate.methods.changes import KINDS
+from acclimate.parts.aftermath import PullToSource
 from acclimate.source.presets import PRESETS, STAGES
 
 SMALL = ["--model", "acclimate:resnet8-w4"]
@@ -66,10 +68,24 @@ def test_adapt_takes_settings_from_the_method_and_the_command(trained, data, tmp
     main(command)
     assert (given["method"], given["settings"]) == ("cta", METHODS["cta"].settings)
     main([*command, "--method", "cta-paper", "--steps", "3", "--reset", "never"])
-    expected = replace(METHODS["cta-paper"].settings, steps=3, reset="never")
+    expected = changed(METHODS["cta-paper"].settings, {"steps": 3, "reset": "never"})
     assert (given["method"], given["settings"]) == ("cta-paper", expected)
-    main([*command, "--method=aligned-bn", "--prior", "16"])
-    assert given["settings"] == replace(METHODS["aligned-bn"].settings, prior=16.0)
+    main([*command, "--method=aligned-bn", "--normalisation.prior", "16"])
+    assert given["settings"] == METHODS["aligned-bn"].settings
+    main([*command, "--update=sgd", "--update.momentum", "0.9", "--normalisation", "running"])
+    expected = {"update": "sgd", "update.momentum": 0.9, "normalisation": "running"}
+    assert given["settings"] == changed(METHODS["cta"].settings, expected)
+    main([*command, "--aftermath", "pull", "--aftermath.0.rate", "0.5"])
+    assert given["settings"].aftermath == (PullToSource(0.5),)
+
+
+def test_the_help_of_adapt_names_every_kind_of_every_part(capsys):
+    with pytest.raises(SystemExit):
+        main(["adapt", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    for part, kinds in KINDS.items():
+        if part != "objective":
+            assert f"--{part} {', '.join(kinds)}" in words
 
 
 def test_adapt_takes_the_bundles_method(trained, data, tmp_path, monkeypatch):

@@ -11,16 +11,28 @@ from acclimate.commands.common import check_parent
 from acclimate.errors import InputError
 from acclimate.methods import METHODS, AdapterSettings
 
-Settings = Annotated[AdapterSettings, tyro.conf.arg(name="")]
+# A part's options are those of its kind in the default: no subcommands.
+Settings = Annotated[AdapterSettings, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
 
 
 @dataclass(frozen=True)
 class Adapt:
-    """Answer for a folder of images while adapting to them; no labels, any size and mode.
+    """Predict the classes of a folder of images while adapting to them, without labels.
 
-    Writes a CSV with a row an image, in natural order: path, prediction, confidence, and the
-    frozen classifier's prediction and confidence beside them. Images that cannot be read are
-    listed with the reason.
+    Images may have any size and mode. Writes a CSV with one row per image, in natural order: path,
+    prediction, confidence, and the frozen classifier's prediction and confidence beside them.
+    Images that cannot be read are listed with the reason.
+
+    The settings below start from the method's own. Another kind of a part is chosen by its name:
+    --update adam, sgd, sam; --normalisation source, batch, running; --reset batch, never;
+    --memory batch, recent; --answer after, before, teacher; --aftermath teacher, pull;
+    --selection all; --correction none. Then the options of that kind can be given.
+
+    Example: acclimate adapt bundle photos --out predictions.csv
+
+    Example: acclimate adapt bundle photos --out out.csv --steps 3 --update.learning-rate 1e-4
+
+    Example: acclimate adapt bundle photos --out out.csv --update sgd --update.momentum 0.9
     """
 
     bundle: tyro.conf.Positional[Path]
@@ -34,7 +46,7 @@ class Adapt:
     device: str | None = None
     """cpu or cuda; default: a GPU if there is one."""
     batch: int = 128
-    """Images that are adapted to together; larger ones estimate the shift better."""
+    """Number of images that are adapted to together; larger batches estimate the shift better."""
     settings: Settings = METHODS["cta"].settings
     """How to adapt; starts from the method's own settings."""
 

@@ -149,7 +149,8 @@ class TemperatureOptions(ObjectiveOptions):
     temperature: float | None = None
     """τ at deployment; None keeps the value that the objective was trained with."""
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
         value = self.temperature
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"temperature must be a finite number above 0, not {value}.")

@@ -20,7 +20,8 @@ class Teacher:
     momentum: float = 0.999
     """Share of the teacher that stays in each step."""
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
         share("momentum", self.momentum)
 
     def build(self, moving: Moving) -> "AverageTeacher":
@@ -39,7 +40,8 @@ class PullToSource:
     rate: float = 0.01
     """The part of the way."""
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
         share("rate", self.rate)
 
     def build(self, moving: Moving) -> "SourcePull":

@@ -39,7 +39,8 @@ class Recent:
     images: int = 8
     """The number of images up to which a batch is completed."""
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
         if self.images < 1:
             raise InputError(f"images must be 1 or more, not {self.images}.")
 

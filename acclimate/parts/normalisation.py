@@ -43,7 +43,8 @@ class BatchStatistics:
     uses_batch: ClassVar[bool] = True
     runs: ClassVar[bool] = False
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
         not_negative("prior", self.prior)
 
     def learn(self, norm: AdaptiveBatchNorm, x: Tensor) -> Tensor:

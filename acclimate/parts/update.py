@@ -27,7 +27,8 @@ class Adam:
     auxiliary: bool = False
     """Whether the objective's own parameters (a projector, a branch) move too."""
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
         not_negative("learning_rate", self.learning_rate)
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -48,7 +49,8 @@ class SGD:
     auxiliary: bool = False
     """Whether the objective's own parameters move too."""
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
         not_negative("learning_rate", self.learning_rate)
         share("momentum", self.momentum)
 
@@ -67,8 +69,9 @@ class SAM(SGD):
     radius: float = 0.05
     """ρ, the distance to that point."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
+        super().check()
         not_negative("radius", self.radius)
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

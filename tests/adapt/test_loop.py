@@ -206,4 +206,4 @@ def test_recent_images_are_the_last_of_the_stream(images, capacity):
 
 def test_a_memory_of_no_image_is_refused():
     with pytest.raises(InputError, match="images must be 1 or more"):
-        Recent(0)
+        Recent(0).check()

@@ -165,4 +165,4 @@ def test_sam_survives_a_gradient_that_is_not_finite():
 )
 def test_impossible_settings_are_refused(make, name):
     with pytest.raises(InputError, match=name):
-        make()
+        make().check()
