@@ -1,7 +1,7 @@
 """Cells an hour that a grid measures with two single-threaded workers, over those with one.
 
-Each round runs the whole of `run_bench` in an empty folder, one number of workers after the other:
-processes are started, speeds are probed, cells are measured, the store is written. With the same
+Each round runs the whole of `run_grid` in an empty folder, one number of workers after the other:
+processes are started, speeds and cells are measured, the store is written. With the same
 weights and seeds the accuracies must be the same too.
 """
 
@@ -17,11 +17,11 @@ from common import alternate, describe, ratio
 from acclimate.commands.script import finish, start, told
 from acclimate.data import LabelledImages, load, subset
 from acclimate.data.corruptions import PUBLISHED
-from acclimate.evaluate.bench import Bench, run_bench
 from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.engines import processes
+from acclimate.evaluate.grid_run import GridRun, run_grid
 from acclimate.evaluate.task import Grid
 from acclimate.runtime.memory import keep_freed_memory
+from acclimate.runtime.workers import processes
 from acclimate.source.train import untrained
 
 TARGET = 1.6
@@ -52,13 +52,14 @@ def main(options: Options) -> None:
         torch.manual_seed(options.seed)
         untrained("cta", options.model, 32).save(bundle)
         grid = Grid(PUBLISHED, methods=options.methods, seeds=(options.seed,))
-        bench = Bench(grid, {"bundle": bundle}, partial(images, options.images))
+        grid_run = GridRun(grid, {"bundle": bundle}, (partial(images, options.images),))
         found: dict[int, list[Cell]] = {}
 
         def run(workers: int) -> Callable[[int], None]:
             def whole(number: int) -> None:
                 out = Path(folder) / f"{workers}-{number}"
-                found[workers], errors = run_bench(bench, out, engine=processes(workers))
+                measured, errors = run_grid(grid_run, out, engine=processes(workers))
+                found[workers] = [each.cell for each in measured]
                 if errors:
                     raise SystemExit(f"{errors[0][0]}: {errors[0][1]}")
 

@@ -126,7 +126,7 @@ def spread(
 
 def _order_key(seed: int, name: str, shift: Shift) -> int:
     """Of the shift too, so that streams under several shifts, joined, differ in order."""
-    return key(seed, "stream", name, shift.corruption, str(shift.severity))
+    return key(seed, "stream", name, shift.name, str(shift.severity))
 
 
 def _classes(images: Pixels, labels: Labels) -> Int64[np.ndarray, " n"]:

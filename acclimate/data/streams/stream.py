@@ -24,22 +24,43 @@ Pixels = UInt8[Tensor, "n 3 height width"]
 
 @dataclass(frozen=True)
 class Shift:
-    """What is done to an image before it arrives."""
+    """A corruption with a severity, or a domain of a published set.
 
-    corruption: str
-    """A key of `acclimate.data.CORRUPTIONS`, or ``"none"``."""
-    severity: int | float
-    """1..5, or 0 with ``"none"``. A float (also 3.0) is a noise's strength, anywhere in 0..5: its
-    random numbers are then the same at all strengths, not drawn anew for each severity."""
+    ```python
+    Shift("fog", 5)  # images are corrupted as they arrive
+    Shift("none", 0)  # clean images
+    Shift(domain="sketch")  # images of that domain, which arrive as they are
+    ```
+    """
+
+    corruption: str = ""
+    """A key of `acclimate.data.CORRUPTIONS`, or ``"none"``; empty with a domain."""
+    severity: int | float = 0
+    """1..5, or 0 with ``"none"`` or a domain. A float (also 3.0) is a noise's strength, anywhere in
+    0..5: its random numbers are then the same at all strengths, not drawn anew for each severity.
+    """
+    domain: str = ""
+    """A domain of a published set, such as ``"sketch"`` of pacs or ``"fog/5"`` of cifar10-c."""
 
     def __post_init__(self):
-        if self.corruption == "none":
+        if self.domain:
+            if self.corruption or self.severity:
+                raise InputError(
+                    f"a shift is a corruption or a domain, not {self.corruption!r} of "
+                    f"{self.domain!r}; leave one out."
+                )
+        elif self.corruption == "none":
             if self.severity != 0:
                 raise InputError(f"'none' has severity 0, not {self.severity!r}.")
         elif isinstance(self.severity, float):
             check_amount(self.corruption, self.severity)
         else:
             check_severity(self.corruption, self.severity)
+
+    @property
+    def name(self) -> str:
+        """The corruption's name, or the domain."""
+        return self.domain or self.corruption
 
 
 CLEAN = Shift("none", 0)
@@ -204,7 +225,7 @@ def shifted(
     parts = []
     for (corruption, severity), rows in alike.items():
         some = images if len(alike) == 1 else images[rows]
-        if corruption == "none":
+        if corruption in ("none", ""):  # clean, or of a domain
             parts.append(some)
         elif severity is None:
             amounts = torch.tensor([shifts[row].severity for row in rows], dtype=torch.float64)

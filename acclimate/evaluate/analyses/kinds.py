@@ -14,10 +14,10 @@ from acclimate.evaluate.analyses.embedding import Panel, panels
 from acclimate.evaluate.analyses.gradients import agreement, correlation
 from acclimate.evaluate.analyses.record import write_record
 from acclimate.evaluate.analyses.semantics import Look, semantics
-from acclimate.evaluate.bench import Bench, run_bench
-from acclimate.evaluate.engines import Engine, here
+from acclimate.evaluate.grid_run import GridRun, run_grid
 from acclimate.evaluate.task import Grid
 from acclimate.runtime.progress import Progress
+from acclimate.runtime.workers import Engine, here
 
 _OF_TTT = ("joint", "ttt", "ttt-online")
 """What the study of gradients compares, all of one bundle."""
@@ -159,11 +159,12 @@ def _accuracy(analysis: Analysis, out: Path, progress: Progress) -> dict[tuple, 
         batch=analysis.batch,
         curve=False,
     )
-    bench = Bench(grid, analysis.bundles, partial(_itself, analysis.test))
-    cells, errors = run_bench(bench, out, engine=analysis.engine, progress=progress)
+    grid_run = GridRun(grid, analysis.bundles, (partial(_itself, analysis.test),))
+    measured, errors = run_grid(grid_run, out, engine=analysis.engine, progress=progress)
     if errors:
         raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
-    return {(cell.method, cell.corruption, cell.severity): cell.accuracy for cell in cells}
+    cells = [each.cell for each in measured]
+    return {(str(c.variant), c.corruption, c.severity): c.accuracy for c in cells}
 
 
 def _published(bundle: Bundle) -> str:

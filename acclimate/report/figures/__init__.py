@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from acclimate.evaluate.store import Measured
 from acclimate.report.figures.accuracy import accuracy
 from acclimate.report.figures.along import along, growing_noise
 from acclimate.report.figures.cost import cost
 from acclimate.report.figures.iterations import iterations, iterations_of
 from acclimate.report.figures.reliability import reliability
 from acclimate.report.figures.varied import batch_size, order
-from acclimate.report.measured import Measured
 
 __all__ = ["ACROSS", "WITHIN", "Kind", "iterations_of"]
 

@@ -5,9 +5,9 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from acclimate.evaluate.store import Measured
 from acclimate.report.comparison import Comparison, compare
 from acclimate.report.figures.style import figure, looks, marker
-from acclimate.report.measured import Measured
 
 
 def accuracy(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
