@@ -36,7 +36,7 @@ ROWS = ("source", "ptbn", "aligned", "aligned-bn", "cta", "cta-paper")
 
 @dataclass(frozen=True)
 class Study:
-    """What is trained and what is measured."""
+    """Settings of training and measuring."""
 
     title: str
     model: str

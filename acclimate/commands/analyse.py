@@ -50,9 +50,9 @@ class Analyse:
     """Processes that measure the gains for gradients; without it one for each core, or for each
     GPU."""
     root: Path | None = None
-    """Where a named data set lies."""
+    """Folder of a named data set."""
     domain: str | None = None
-    """Which part of a set with domains."""
+    """Domain of a set with domains."""
     size: int | None = None
     """Resize images to squares of this many pixels."""
 

@@ -69,7 +69,7 @@ class Bench:
     plan: bool = False
     """Only say what would be run, and how long it takes."""
     root: Path | None = None
-    """Where a named data set lies."""
+    """Folder of a named data set."""
     size: int | None = None
     """Resize images to squares of this many pixels."""
 

@@ -27,7 +27,7 @@ class Answers:
     """Whether the prediction is the image's class."""
 
     def of(self, numbers: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
-        """Where the answers for these images are; each image must have come once."""
+        """Places of the answers for these images, each of which must have come once."""
         order = self.numbers.argsort()
         return order[np.searchsorted(self.numbers, numbers, sorter=order)]
 

@@ -19,7 +19,7 @@ from acclimate.runtime.workers import Engine, Failure, here
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is to be done of one variant with one bundle."""
+    """The work left for one variant with one bundle."""
 
     bundle: str
     variant: Variant
@@ -98,7 +98,7 @@ def measure_speeds(
 
 
 def estimate(tasks: Sequence[Task], store: Store, speeds: Mapping[str, Speed]) -> list[Estimate]:
-    """What is still to be done, a row for each variant with each bundle."""
+    """The work left, a row for each variant with each bundle."""
     finished = store.done()
     rows = []
     for bundle, variant in dict.fromkeys((task.bundle, task.variant) for task in tasks):

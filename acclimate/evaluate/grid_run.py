@@ -53,7 +53,7 @@ class GridRun:
 def plan(
     grid_run: GridRun, out: Path, *, engine: Engine = here, progress: Progress = silent
 ) -> list[Estimate]:
-    """What a run would still do, and how long each variant takes. Only speeds are measured.
+    """Estimate what a run would still do, and how long it takes. Only speeds are measured.
 
     Raises:
         InputError: as `run_grid`.

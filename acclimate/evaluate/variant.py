@@ -92,7 +92,7 @@ class Variant:
 
     @property
     def without_steps(self) -> "Variant":
-        """The same at learning rate 0: what is left without the gradient steps."""
+        """This variant at learning rate 0: what is left without the gradient steps."""
         return Variant.of(self.method, dict(self.changes) | {_RATE: 0})
 
 

@@ -82,7 +82,7 @@ class Row:
 
     @property
     def oracle(self) -> bool:
-        """Whether it was shown before deployment what it is measured on."""
+        """Whether it was shown the target images before deployment."""
         return METHODS[self.variant.method].oracle
 
     @property

@@ -59,7 +59,7 @@ def gain_between(mine: Sequence[Measured], base: Sequence[Measured]) -> Gain | N
 def parts_of(
     measured: Sequence[Measured], held_out: Collection[str] = ()
 ) -> list[tuple[str, Gain]]:
-    """What batch statistics, alignment and gradient steps add to CTA, with paired intervals.
+    """Gains of batch statistics, alignment and gradient steps in CTA, with paired intervals.
 
     ```python
     for label, gain in parts_of(measured):
@@ -111,7 +111,7 @@ def paired(
 
 
 def stream_of(each: Measured) -> tuple:
-    """What two cells must share to be answers to the same pixels."""
+    """The key that two cells share if they answered for the same pixels."""
     cell = each.cell
     shift = (cell.corruption, cell.severity, cell.domain)
     return (cell.dataset, each.task.images, *shift, cell.order, cell.seed)

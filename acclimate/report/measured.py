@@ -27,7 +27,7 @@ Settings = Mapping[Variant, AdapterSettings]
 
 @dataclass(frozen=True)
 class Protocol:
-    """What cells must share to stand in one table."""
+    """The conditions that all cells of a table share."""
 
     dataset: str
     order: str
@@ -69,7 +69,7 @@ def read_grid(folder: Path) -> tuple[list[Measured], dict]:
 
 
 def _manifest(path: Path) -> tuple[dict, Settings]:
-    """What a manifest says, and the settings of its methods."""
+    """A manifest, and the settings of its variants."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         kinds = {"grids": list, "bundles": dict, "methods": dict, "commits": list, "machine": dict}

@@ -42,7 +42,7 @@ class Report:
     settings: Mapping[str, Mapping[str, object]]
     """The settings of each variant by its name, as the manifest has them."""
     provenance: Mapping[str, object]
-    """How to run it again: values are text, lists of lines, or names and values."""
+    """Instructions to run it again; values are text, lists of lines, or names and values."""
     held_out: Collection[str] = ()
     """Corruptions kept apart for choosing settings; in no mean."""
     published: Sequence[Published] = ()
@@ -51,7 +51,7 @@ class Report:
     samples: Sequence[Sample] = ()
     """Images to show."""
     parts: Sequence[tuple[str, Gain]] = ()
-    """What each part of CTA adds, see `acclimate.report.gains.parts_of`."""
+    """Gains of the parts of CTA, see `acclimate.report.gains.parts_of`."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How to run a grid again, from its manifest."""
+"""Instructions to run a grid again, from its manifest."""
 
 import shlex
 from collections.abc import Iterator, Mapping

@@ -25,11 +25,11 @@ class Sample:
     truth: str
     """The right class."""
     before: str
-    """What the frozen classifier answers."""
+    """Answer of the frozen classifier."""
     before_confidence: float
     """0..1."""
     after: str
-    """What the adapted one answers."""
+    """Answer of the adapted model."""
     after_confidence: float
 
 

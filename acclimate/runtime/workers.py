@@ -1,4 +1,4 @@
-"""Where tasks are worked on: in this process, or in several that survive the death of one."""
+"""Work on tasks in this process, or in several that survive the death of one."""
 
 import os
 import signal

@@ -25,7 +25,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Look:
-    """How an adapter is looked at, before the first step on each batch and after the last."""
+    """Settings of a look at an adapter before the first step on each batch and after the last."""
 
     steps: int = 20
     """Gradient steps for each batch."""

@@ -76,7 +76,7 @@ def _lengths(measured: Sequence[Measured]) -> dict[str, int]:
 
 
 def _accuracies(streams: Sequence[Measured], lengths: dict[str, int]) -> list[float]:
-    """Of all streams' answers in each stretch together, in percent."""
+    """Accuracy in each stretch, all streams' answers together, in percent."""
     right, total = np.zeros(_STRETCHES), np.zeros(_STRETCHES)
     for each in streams:
         answers = each.cell.answers

@@ -1,4 +1,4 @@
-"""What accuracy costs."""
+"""Accuracy against its cost."""
 
 from collections.abc import Collection, Sequence
 from html import escape

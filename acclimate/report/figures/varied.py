@@ -71,7 +71,7 @@ def _of_the_most_images(measured: Sequence[Measured]) -> list[Measured]:
 
 
 def _shared(found: dict[RowKey, dict[object, dict[tuple, float]]]) -> set[tuple]:
-    """What all rows have at each of their settings, so that every point is of the same images."""
+    """The streams that all rows have at each setting, so that all points are comparable."""
     sets = [set(accuracies) for places in found.values() for accuracies in places.values()]
     return set.intersection(*sets) if sets else set()
 
