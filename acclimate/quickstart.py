@@ -1,4 +1,4 @@
-"""The main job: from nothing to an adapted classifier and a report, on the embedded data."""
+"""The quickstart: from nothing to an adapted classifier and a report, on embedded data."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from acclimate.data import load
-from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.store import Measured
 from acclimate.source.loop import Training
 from acclimate.source.presets import PRESETS
 from acclimate.study import Study, run_study
@@ -24,7 +24,7 @@ REPORTED = (
     "jpeg_compression",
 )
 HELD_OUT = ("speckle_noise", "saturate")
-"""Kept apart for choosing settings, with held-out source images; in no mean."""
+"""Corruptions to choose settings on, with held-out source images; they count in no mean."""
 
 STUDY = Study(
     title="acclimate quickstart",
@@ -47,19 +47,18 @@ STUDY = Study(
         # Garments fill their pictures: crops far smaller than these are nothing that will be met.
         views=SimCLRViews(smallest_crop=0.9, brightness=0.6, contrast=0.6),
     ),
-    reported=REPORTED,
+    corruptions=(*REPORTED, *HELD_OUT),
     batch=200,
-    held_out=HELD_OUT,
 )
 
 
-def quickstart(out: Path, console: Console, *, seed: int = 0, images: int = 500) -> list[Cell]:
+def quickstart(out: Path, console: Console, *, seed: int = 0, images: int = 500) -> list[Measured]:
     """Train, align, corrupt, compare and report on Fashion-MNIST mini.
 
     Args:
         out: The folder; a second run with the same one resumes, or says that it is done.
         console: Where the table is printed.
-        seed: Of everything.
+        seed: Seed of training, corruptions, order and views.
         images: Test images under each corruption, up to 2000.
 
     Raises:

@@ -1,8 +1,7 @@
-"""A whole study in one folder: train, corrupt, compare, report; killed, it resumes."""
+"""A study in one folder: train a bundle, run a grid, write the report; killed, it resumes."""
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,21 +12,18 @@ from rich.console import Console
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, subset
 from acclimate.errors import InputError
-from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.engines import Workplace
-from acclimate.evaluate.grid import run
-from acclimate.evaluate.measure import LR0
-from acclimate.evaluate.results import write_results
-from acclimate.evaluate.store import Store
-from acclimate.evaluate.task import Grid, tasks_of
-from acclimate.methods import METHODS
-from acclimate.report.measured import Measured, with_tasks
-from acclimate.report.page import Report, write_page
+from acclimate.evaluate.cell import CLEAN
+from acclimate.evaluate.grid_run import GridRun, run_grid
+from acclimate.evaluate.store import Measured
+from acclimate.evaluate.task import Grid
+from acclimate.evaluate.variant import Variant
+from acclimate.report.comparison import Comparison, compare
+from acclimate.report.gains import parts_of
+from acclimate.report.grid import PAGE, report_grid
+from acclimate.report.measured import by_protocol, held_out_of, read_grid, reported
 from acclimate.report.picture import result_picture
 from acclimate.report.samples import samples_of
-from acclimate.report.summary import Gain, gains_of, summarise
 from acclimate.report.table import show_table
-from acclimate.runtime import machine
 from acclimate.runtime.progress import Progress, live
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
@@ -35,28 +31,26 @@ from acclimate.source.train import train as train_bundle
 from acclimate.storage import atomic
 
 ROWS = ("source", "ptbn", "aligned", "aligned-bn", "cta", "cta-paper")
-"""The table's rows; ``cta-lr0`` is measured beside them, to tell steps from statistics."""
+"""The rows of the table. ``cta`` is also measured at learning rate 0, to tell what steps add."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is trained and what is measured."""
+    """Settings of training and measuring."""
 
     title: str
     model: str
     """Name of the classifier, as `acclimate.backbones.build` takes it."""
     settings: SourceSettings
-    reported: tuple[str, ...]
-    """Corruptions of the table."""
-    held_out: tuple[str, ...]
-    """Corruptions kept apart for choosing settings; shown apart and in no mean."""
+    corruptions: tuple[str, ...]
+    """Corruptions to measure; the report keeps speckle noise and the like out of its means."""
     severity: int = 5
     images: int = 1000
-    """Test images under each corruption, evenly spaced; clean ones are all answered for."""
+    """Test images under each corruption, evenly spaced; all images are measured clean."""
     batch: int = 128
     """Test images that arrive together."""
     seed: int = 0
-    """Of training, corruptions, order and views."""
+    """Seed of training, corruptions, order and views."""
 
 
 def run_study(
@@ -68,17 +62,18 @@ def run_study(
     command: str,
     console: Console,
     stages: Path | None = None,
-) -> list[Cell]:
+) -> list[Measured]:
     """Make everything of a study that is not there yet, and show its table.
 
     Args:
         study: What to do.
         train: Source images.
         test: Images to corrupt and answer for.
-        out: The folder: ``bundle/``, ``results.csv``, ``report.html``, ``picture.png``.
-        command: How to run it again, for the report.
+        out: The folder: ``bundle/``, what `acclimate.evaluate.grid_run.run_grid` writes,
+            ``report.html``, ``picture.png``.
+        command: The command that runs the study again, for the report.
         console: Where the table is printed.
-        stages: A folder of the training's checkpoints that is kept; without it they are in ``out``
+        stages: A folder for the training's checkpoints that is kept; without it they are in ``out``
             until the bundle is written.
 
     Returns:
@@ -88,56 +83,49 @@ def run_study(
         InputError: the folder holds another study, something in it is damaged, or it cannot be
             written.
     """
-    started = time.perf_counter()
     _claim(out, study, train, test)
-    finished = (out / "report.html").exists()
+    finished = (out / PAGE).exists()
     with live() as progress:
-        bundle_path = out / "bundle"
-        if not bundle_path.exists():
+        if not (out / "bundle").exists():
             training = Run(seed=study.seed, folder=stages or out / "stages", progress=progress)
-            train_bundle("cta", study.model, train, study.settings, training).save(bundle_path)
+            bundle = train_bundle("cta", study.model, train, study.settings, training)
+            bundle.save(out / "bundle")
             if not stages:
                 shutil.rmtree(out / "stages", ignore_errors=True)
-        measured = _measure(study, test, out, progress)
-    cells = [each.cell for each in measured]
-    gains = gains_of(cells, held_out=study.held_out)
+        if not finished:
+            _measure(study, test, out, progress)
+    measured, _ = read_grid(out)
+    cells = next(iter(by_protocol(measured).values()))
+    held_out = held_out_of(measured)
+    table = compare([each for each in cells if not each.cell.variant.control], held_out)
     if not finished:
-        seconds = time.perf_counter() - started
-        _write(out, study, subset(test, study.images), measured, gains, command, seconds)
-    show_table(summarise(cells, ROWS, study.held_out), console)
-    for gain in gains:
+        _write(out, study, test, cells, table, command)
+    show_table(table, console)
+    for label, gain in parts_of(cells, held_out):
         console.print(
-            f"{gain.label}: {100 * gain.difference:+.2f} points "
+            f"{label}: {100 * gain.difference:+.2f} points "
             f"[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
         )
     state = "was done already" if finished else "is done"
-    console.print(f"{study.title} {state}: open {out / 'report.html'}")
-    return cells
+    console.print(f"{study.title} {state}: open {out / PAGE}")
+    return measured
 
 
-def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) -> list[Measured]:
-    """All corruptions of some of the images, and all of the images clean."""
-    bundles = {"bundle": out / "bundle"}
-    tasks, data = [], {}
-    for images, corruptions in (
-        (subset(test, study.images), study.reported + study.held_out),
-        (test, ("none",)),
-    ):
+def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) -> None:
+    """Run a grid of all corruptions on some images, and one of clean images on all."""
+    still = str(Variant("cta").without_steps)
+    for images, corruptions in ((subset(test, study.images), study.corruptions), (test, (CLEAN,))):
         grid = Grid(
             corruptions,
             severities=(study.severity,),
             seeds=(study.seed,),
-            methods=(*ROWS, f"cta{LR0}"),
+            methods=(*ROWS, still),
             batch=study.batch,
         )
-        found = tasks_of(grid, bundles, images)
-        data[found[0].images] = partial(_itself, images)
-        tasks += found
-    with Store(out / "cells.sqlite") as store:
-        run(tasks, store, Workplace(bundles, data), progress=progress)
-        if errors := store.errors(tasks):
+        grid_run = GridRun(grid, {"bundle": out / "bundle"}, (partial(_itself, images),))
+        _, errors = run_grid(grid_run, out, progress=progress)
+        if errors:
             raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
-        return with_tasks(tasks, store)
 
 
 def _itself(images: LabelledImages) -> LabelledImages:
@@ -145,7 +133,7 @@ def _itself(images: LabelledImages) -> LabelledImages:
 
 
 def _claim(out: Path, study: Study, train: LabelledImages, test: LabelledImages) -> None:
-    """Write what the folder is for, or check that it is for this."""
+    """Write down which study the folder holds, or check that it is this one."""
     record = asdict(study) | {
         "train": [train.name, len(train.images)],
         "test": [test.name, len(test.images)],
@@ -166,31 +154,18 @@ def _write(
     out: Path,
     study: Study,
     test: LabelledImages,
-    measured: Sequence[Measured],
-    gains: Sequence[Gain],
+    cells: Sequence[Measured],
+    table: Comparison,
     command: str,
-    seconds: float,
 ) -> None:
-    cells = [each.cell for each in measured]
-    write_results([cell for cell in cells if cell.method in ROWS], out / "results.csv")
-    summary = summarise(cells, ROWS, study.held_out)
-    result_picture(out / "picture.png", summary, ROWS, title=study.title)
-    bundle = Bundle.load(out / "bundle")
-    report = Report(
-        title=study.title,
-        measured=[each for each in measured if each.cell.method in ROWS],
-        settings={name: asdict(METHODS[name].settings) for name in ROWS},
-        provenance={
-            "command": command,
-            "seed": study.seed,
-            "seconds of the last run": round(seconds, 1),
-            "machine": machine.describe(),
-            "training": bundle.provenance["seconds"],
-            "settings": bundle.provenance["settings"],
-        },
-        held_out=study.held_out,
-        samples=samples_of(bundle.classes, study.reported, test, cells),
-        gains=gains,
-        classes=bundle.classes,
+    """Write the picture and, last, the page."""
+    result_picture(out / "picture.png", table, title=study.title)
+    shown = reported(cells, held_out_of(cells))
+    corruptions = list(dict.fromkeys(each.cell.corruption for each in shown))
+    samples = samples_of(
+        Bundle.load(out / "bundle").classes,
+        corruptions,
+        subset(test, study.images),
+        [each.cell for each in shown],
     )
-    write_page(out / "report.html", report)
+    report_grid(out, title=study.title, samples=samples, command=command)

@@ -1,6 +1,6 @@
 """Throughput of a grid with two single-threaded workers against one, in cells per hour.
 
-Each round runs `run_bench` in an empty folder with each number of workers. The timing includes
+Each round runs `run_grid` in an empty folder with each number of workers. The timing includes
 starting processes, measuring speeds, measuring cells, and writing results. The accuracies must not
 depend on the number of workers.
 """
@@ -17,11 +17,11 @@ from common import alternate, describe, ratio
 from acclimate.commands.script import finish, start, told
 from acclimate.data import LabelledImages, load, subset
 from acclimate.data.corruptions import PUBLISHED
-from acclimate.evaluate.bench import Bench, run_bench
 from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.engines import processes
+from acclimate.evaluate.grid_run import GridRun, run_grid
 from acclimate.evaluate.task import Grid
 from acclimate.runtime.memory import keep_freed_memory
+from acclimate.runtime.workers import processes
 from acclimate.source.train import untrained
 
 TARGET = 1.6
@@ -55,13 +55,14 @@ def main(options: Options) -> None:
         torch.manual_seed(options.seed)
         untrained("cta", options.model, 32).save(bundle)
         grid = Grid(PUBLISHED, methods=options.methods, seeds=(options.seed,))
-        bench = Bench(grid, {"bundle": bundle}, partial(images, options.images))
+        grid_run = GridRun(grid, {"bundle": bundle}, (partial(images, options.images),))
         cells: dict[int, list[Cell]] = {}
 
         def run(workers: int) -> Callable[[int], None]:
             def whole(round_index: int) -> None:
                 out = Path(folder) / f"{workers}-{round_index}"
-                cells[workers], errors = run_bench(bench, out, engine=processes(workers))
+                measured, errors = run_grid(grid_run, out, engine=processes(workers))
+                cells[workers] = [each.cell for each in measured]
                 if errors:
                     raise SystemExit(f"{errors[0][0]}: {errors[0][1]}")
 

@@ -25,7 +25,6 @@ from acclimate.commands.script import finish, show_rows, start, told, write_tabl
 from acclimate.data import Shift
 from acclimate.evaluate.analyses.gradients import gradients
 from acclimate.methods import method as method_of
-from acclimate.runtime.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Arguments(Trained):
     methods: tuple[str, ...] = tuple(SINGLE)
     """Methods that learn from each image alone, on their own bundles."""
     corruptions: tuple[str, ...] = ("none", *FOUR)
-    """At severity 5."""
+    """Corruptions at severity 5; none is clean images."""
     images: int = 200
     """Test images under each corruption, evenly spaced."""
 
@@ -52,7 +51,7 @@ class Row:
     cosine: float
     cosine_error: float
     fall: float
-    """Of the cross entropy in the first published step, to first order; nats."""
+    """Fall of the cross entropy in the first published step, to first order, in nats."""
     fall_error: float
 
 
@@ -67,8 +66,7 @@ def main(arguments: Arguments) -> None:
 
 
 def measured(arguments: Arguments, task: tuple[str, str]) -> Row:
-    """A method's row for a corruption."""
-    keep_freed_memory()
+    """The row of a method and a corruption."""
     method, corruption = task
     row = method_of(method)
     bundle = Bundle.load(arguments.out / "bundles" / row.recipe)
@@ -77,7 +75,7 @@ def measured(arguments: Arguments, task: tuple[str, str]) -> Row:
     cosines, falls = [], []
     for _, first, second in gradients(bundle, images, shift):
         cosines.append(float(cosine_similarity(first, second, 0)))
-        falls.append(row.settings.learning_rate * float(first @ second))
+        falls.append(row.settings.update.learning_rate * float(first @ second))
     return Row(method, corruption, len(images.images), *summary(cosines), *summary(falls))
 
 

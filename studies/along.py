@@ -1,4 +1,4 @@
-"""How accuracy moves along a stream, from the answers in a grid's store.
+"""Accuracy along a stream, from the answers in a grid's store.
 
     python studies/along.py runs/main/grid --results results/main
 
@@ -16,9 +16,10 @@ from pathlib import Path
 import tyro
 
 from acclimate.commands.script import start, write_table
+from acclimate.evaluate.store import Measured
 from acclimate.quickstart import HELD_OUT
 from acclimate.report.figures.along import stretches
-from acclimate.report.measured import Measured, read_grid
+from acclimate.report.measured import read_grid
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def along(measured: Sequence[Measured]) -> Iterator[dict[str, str | int | float]
     """A row for each tenth of each kind of stream of each row of the grid's table."""
 
     def kind(each: Measured) -> tuple[str, str, str, int]:
-        return *each.row, each.cell.order, each.cell.batch
+        return each.cell.bundle, str(each.cell.variant), each.cell.order, each.cell.batch
 
     for (bundle, method, order, batch), group in groupby(sorted(measured, key=kind), kind):
         mine = list(group)

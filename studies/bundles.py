@@ -1,27 +1,23 @@
-"""The bundles that benchmarks measure: a recipe each, at one equal budget, and who trains them."""
+"""The bundles of the studies: one for each recipe, all trained with one equal budget."""
 
 import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from acclimate.bundle import read_record
 from acclimate.data import LabelledImages, corrupt, load, subset
 from acclimate.errors import InputError
-from acclimate.evaluate.engines import end_with_parent
 from acclimate.methods import METHODS, RECIPES
-from acclimate.runtime.determinism import repeat_bits
-from acclimate.runtime.memory import keep_freed_memory
 from acclimate.runtime.progress import live
+from acclimate.runtime.workers import Failure, processes
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS, STAGES, SourceSettings
 from acclimate.source.train import train
@@ -30,10 +26,10 @@ from acclimate.storage.atomic import write_atomically
 Task, Result = TypeVar("Task"), TypeVar("Result")
 
 PLAIN = "supervised"
-"""The recipe of a classifier alone, and its stage."""
+"""The recipe of a classifier alone, and the name of its stage."""
 CLASSIFIER = f"{PLAIN}.safetensors"
 FOUR = ("gaussian_noise", "defocus_blur", "fog", "pixelate")
-"""A corruption of each kind, for what is measured on few."""
+"""A corruption of each kind, for studies that measure few."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +39,19 @@ class Trained:
     data: str
     """A data set with labels: a name, or a folder or zip of split/class/image."""
     out: Path
-    """Where methods.py trains; measurements go there too."""
+    """The folder where methods.py trains; measurements go there too."""
     workers: int = 2
-    """Processes of one thread each."""
+    """Processes, each with one thread."""
 
 
 @dataclass(frozen=True)
 class Budget(Trained):
-    """What bundles are trained with, equal for all."""
+    """The budget of training, equal for all bundles."""
 
     model: str = "acclimate:resnet8-w16"
     """The classifier of all methods but those that need a transformer."""
     epochs: int = 5
-    """Of every stage."""
+    """Epochs of each stage."""
     train_images: int = 50_000
     """Source images, evenly spaced."""
 
@@ -66,16 +62,19 @@ class Job(NamedTuple):
     recipe: str
     model: str
     target: tuple[str, int, int] | None = None
-    """Of an oracle: corruption, number of test images, seed."""
+    """For an oracle: corruption, number of test images, seed."""
 
     @property
     def label(self) -> str:
         """The bundle's name."""
         return f"{self.recipe}-{self.target[0]}" if self.target else self.recipe
 
+    def __str__(self) -> str:
+        return self.label
+
 
 def settings(epochs: int) -> SourceSettings:
-    """One budget for all; the rates follow from batches of 128, not from any result."""
+    """Settings of all stages; the learning rates follow from batches of 128, not from results."""
     labelled = Training(
         epochs, 128, "sgd", learning_rate=0.1, final_learning_rate=1e-4, weight_decay=5e-4
     )
@@ -86,71 +85,64 @@ def settings(epochs: int) -> SourceSettings:
 
 
 def test_images(data: str, count: int) -> LabelledImages:
-    """So many test images, spread evenly over the set."""
+    """Test images, spread evenly over the set."""
     return subset(load(data, "test"), count)
 
 
 def train_images(budget: Budget) -> LabelledImages:
-    """So many training images, spread evenly over the set."""
+    """Training images of the budget, spread evenly over the set."""
     return subset(load(budget.data, "train"), budget.train_images)
 
 
 def in_processes(
     job: Callable[[Task], Result], tasks: Sequence[Task], workers: int, title: str
 ) -> list[Result]:
-    """What a job makes of each task, in their order; processes of one thread, with progress.
+    """Results of a job for each task, in the tasks' order, from processes of one thread.
+
+    Args:
+        job: A function of a module, for processes to find it.
+        tasks: Values that can be pickled and hashed.
+        workers: Number of processes.
+        title: Name of the work, for the progress bar.
 
     Raises:
-        InputError: no task, or no process to do it.
+        InputError: there is no task, no process to do it, or a task failed.
     """
     if not tasks:
         raise InputError(f"{title}: there is nothing to do; name more.")
-    found: list[Result] = []
-    with pool_of(workers) as pool, live() as progress:
-        for task, result in zip(tasks, pool.map(job, tasks)):
-            found.append(result)
+    found: dict[Task, Result] = {}
+    with closing(processes(workers)(job, tasks)) as outcomes, live() as progress:
+        for task, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                raise InputError(f"{title}: {task} failed: {outcome.reason}")
+            found[task] = outcome
             progress(title, len(found), len(tasks), str(task))
-    return found
-
-
-def pool_of(workers: int) -> ProcessPoolExecutor:
-    """Processes of one thread each."""
-    if workers < 1:
-        raise InputError(f"--workers must be at least 1, not {workers}.")
-    return ProcessPoolExecutor(workers, get_context("spawn"), alone)
-
-
-def alone() -> None:
-    """Prepare a process that works with others beside it."""
-    end_with_parent()
-    repeat_bits()
-    torch.set_num_threads(1)
+    return [found[task] for task in tasks]
 
 
 def train_all(budget: Budget, jobs: Sequence[Job]) -> None:
-    """All bundles that are not there, in as many processes as measure later.
+    """Train all bundles that are not there.
 
-    First the plain classifier, with which several of the others begin.
+    The plain classifier comes first, with which several of the others begin.
 
     Raises:
         InputError: a bundle that is there is of another budget.
     """
     plain = Job(PLAIN, budget.model)
-    with pool_of(budget.workers) as pool:
-        if any(begins_plain(job.recipe) for job in jobs):
-            pool.submit(make, budget, plain).result()
-        list(pool.map(partial(make, budget), [job for job in jobs if job != plain]))
+    first = [plain] if any(begins_plain(job.recipe) for job in jobs) else []
+    for some in (first, [job for job in jobs if job not in first]):
+        if some:
+            in_processes(partial(make, budget), some, budget.workers, "bundles")
 
 
 def begins_plain(recipe: str) -> bool:
-    """Whether a recipe's first stage is the plain classifier's, bit for bit."""
+    """Whether a recipe begins with the plain classifier's stage, bit for bit."""
     row, plain = RECIPES[recipe], RECIPES[PLAIN]
     return (row.stages[0], row.form) == (plain.stages[0], plain.form)
 
 
 def make(budget: Budget, job: Job) -> None:
-    """Train a recipe's bundle; an oracle is shown the target images, without labels."""
-    keep_freed_memory()
+    """Train the bundle of a recipe; an oracle is shown the target images, without labels."""
     path, stages = (budget.out / kind / job.label for kind in ("bundles", "stages"))
     source, chosen, target = train_images(budget), settings(budget.epochs), None
     if job.target:
@@ -179,8 +171,8 @@ def was_made(
     """Whether a bundle is there.
 
     Raises:
-        InputError: it is another network's, or was trained with other settings, or on another
-            number of images.
+        InputError: the bundle is of another network, or was trained with other settings or on
+            another number of images.
     """
     if not path.exists():
         return False

@@ -3,26 +3,29 @@
     python studies/methods.py --data cifar10.zip --out runs/methods --train-only
     python studies/changed.py --data cifar10.zip --out runs/methods --results results/methods
 
-The bundles are those of the first command; `acclimate report runs/methods/grid` shows the table.
+The bundles are those of the first command. Each change is a variant of a grid in
+``runs/methods/changed``; `acclimate report runs/methods/grid` shows the table. Killed, it resumes.
 """
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Literal, get_args
 
-from bundles import FOUR, Trained, in_processes, test_images
+from bundles import FOUR, Trained, test_images
+from methods import run_all
 from rich.console import Console
 
-from acclimate.bundle import Bundle
 from acclimate.commands.script import finish, start, told, write_table
-from acclimate.data import Shift
 from acclimate.evaluate.analyses.record import write_record
-from acclimate.evaluate.measure import measure, settings_of
-from acclimate.methods import AdapterSettings, method
-from acclimate.runtime.memory import keep_freed_memory
+from acclimate.evaluate.grid_run import GridRun
+from acclimate.evaluate.store import Measured
+from acclimate.evaluate.task import Grid
+from acclimate.evaluate.variant import Variant
+from acclimate.methods import METHODS, method
 
 Change = Literal["as published", "three times the steps", "a tenth of the rate", "batch statistics"]
 
@@ -36,11 +39,11 @@ class Arguments(Trained):
     methods: tuple[str, ...] = (
         *("cta-paper", "y", "cta-c", "tttpp", "clust3", "nc-ttt", "rec-ttt", "ttt-flow"),
     )
-    """On their own bundles."""
+    """Methods, on their own bundles."""
     changes: tuple[Change, ...] = get_args(Change)
-    """What to try, to see what matters: nothing is chosen by it."""
+    """Changes to try, to see what matters: nothing is chosen by it."""
     corruptions: tuple[str, ...] = FOUR
-    """At severity 5."""
+    """Corruptions at severity 5."""
     images: int = 500
     """Test images under each corruption, evenly spaced."""
 
@@ -57,14 +60,11 @@ class Row:
 
 
 def main(arguments: Arguments) -> None:
-    """Measure in processes, write the table."""
-    cases = list(product(arguments.methods, arguments.changes))
-    tasks = list(product(cases, arguments.corruptions))
-    found = in_processes(partial(curve, arguments), tasks, arguments.workers, "changed settings")
-    curves: dict[tuple[str, Change], list[tuple[float, ...]]] = {case: [] for case in cases}
-    for (case, _), measured in zip(tasks, found):
-        curves[case].append(measured)
-    rows = [row for case in cases for row in rows_of(case, curves[case])]
+    """Run the grid, write the table."""
+    out = arguments.out / "changed"
+    measured = run_all([grid_run(arguments)], out, workers=arguments.workers)
+    cases = product(arguments.methods, arguments.changes)
+    rows = [row for case in cases for row in rows_of(*case, measured)]
     path = write_record(
         arguments.out / "grid",
         "changed",
@@ -80,35 +80,39 @@ def main(arguments: Arguments) -> None:
         finish({"arguments": told(arguments)}, 0, arguments.results / "changed.json")
 
 
-def curve(arguments: Arguments, task: tuple[tuple[str, Change], str]) -> tuple[float, ...]:
-    """Accuracy before the first step and after each."""
-    keep_freed_memory()
-    (name, change), corruption = task
-    bundle = Bundle.load(arguments.out / "bundles" / method(name).recipe)
-    images = test_images(arguments.data, arguments.images)
-    settings, shift = changed(settings_of(name), change), Shift(corruption, 5)
-    (cell,) = measure(bundle, name, images, [shift], settings=settings, curve=True)
-    return cell.curve
+def grid_run(arguments: Arguments) -> GridRun:
+    """All variants on the bundles of their methods."""
+    recipes = dict.fromkeys(method(name).recipe for name in arguments.methods)
+    cases = product(arguments.methods, arguments.changes)
+    variants = dict.fromkeys(str(variant_of(*case)) for case in cases)
+    return GridRun(
+        Grid(arguments.corruptions, methods=tuple(variants)),
+        {recipe: arguments.out / "bundles" / recipe for recipe in recipes},
+        (partial(test_images, arguments.data, arguments.images),),
+    )
 
 
-def changed(settings: AdapterSettings, change: Change) -> AdapterSettings:
-    """The published settings, or one of them changed."""
+def variant_of(name: str, change: Change) -> Variant:
+    """The method as published, or with one setting changed."""
+    settings = METHODS[name].settings
     match change:
         case "as published":
-            return settings
+            return Variant(name)
         case "three times the steps":
-            return replace(settings, steps=3 * settings.steps)
+            return Variant.of(name, {"steps": 3 * settings.steps})
         case "a tenth of the rate":
-            return replace(settings, learning_rate=settings.learning_rate / 10)
+            return Variant.of(name, {"update.learning_rate": settings.update.learning_rate / 10})
         case "batch statistics":
-            return replace(settings, normalisation="batch")
+            return Variant.of(name, {"normalisation": "batch"})
 
 
-def rows_of(case: tuple[str, Change], curves: list[tuple[float, ...]]) -> list[Row]:
-    """A row for each quarter of the published steps, or so."""
+def rows_of(name: str, change: Change, measured: Sequence[Measured]) -> list[Row]:
+    """A row for about each quarter of the published steps."""
+    variant = variant_of(name, change)
+    curves = [each.cell.curve for each in measured if each.cell.variant == variant]
     means = [mean(values) for values in zip(*curves)]
-    every = max(settings_of(case[0]).steps // 4, 1)
-    return [Row(*case, step, round(means[step], 5)) for step in range(0, len(means), every)]
+    every = max(METHODS[name].settings.steps // 4, 1)
+    return [Row(name, change, step, round(means[step], 5)) for step in range(0, len(means), every)]
 
 
 if __name__ == "__main__":

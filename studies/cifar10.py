@@ -1,4 +1,4 @@
-"""CTA on CIFAR-10, whole: train on two cores, then compare its parts on corrupted test images.
+"""CTA on CIFAR-10: train on two cores, then compare its parts on corrupted test images.
 
     python studies/cifar10.py --data cifar10.zip --out runs/cifar10 --results results/cifar10
 
@@ -18,7 +18,8 @@ from acclimate.bundle import read_record
 from acclimate.commands.script import start
 from acclimate.data import hold_out, load
 from acclimate.quickstart import HELD_OUT, REPORTED
-from acclimate.report.summary import gains_of
+from acclimate.report.gains import parts_of
+from acclimate.report.measured import by_protocol, held_out_of
 from acclimate.runtime import machine
 from acclimate.runtime.determinism import repeat_bits
 from acclimate.runtime.memory import keep_freed_memory
@@ -30,8 +31,7 @@ STUDY = Study(
     title="CTA on CIFAR-10",
     model="acclimate:resnet14-w32",
     settings=PRESETS["small"],
-    reported=REPORTED,
-    held_out=HELD_OUT,
+    corruptions=(*REPORTED, *HELD_OUT),
 )
 
 EVERY = 20
@@ -53,7 +53,7 @@ class Arguments:
     images: int = STUDY.images
     """Test images under each corruption."""
     seed: int = STUDY.seed
-    """Of everything."""
+    """Seed of training, corruptions, order and views."""
 
 
 def main(arguments: Arguments) -> None:
@@ -63,7 +63,7 @@ def main(arguments: Arguments) -> None:
     study = replace(STUDY, model=arguments.model, images=arguments.images, seed=arguments.seed)
     train, _ = hold_out(load(arguments.data, "train"), EVERY)
     test = load(arguments.data, "test")
-    cells = run_study(
+    measured = run_study(
         study,
         train,
         test,
@@ -77,9 +77,10 @@ def main(arguments: Arguments) -> None:
         # Not the report: it shows images of the data set, which are not ours to pass on.
         for name in ("results.csv", "picture.png"):
             shutil.copy(arguments.out / "study" / name, arguments.results / name)
+        parts = parts_of(next(iter(by_protocol(measured).values())), held_out_of(measured))
         record = {
             "study": asdict(study),
-            "gains": [asdict(gain) for gain in gains_of(cells, held_out=study.held_out)],
+            "gains": [{"label": label, **asdict(gain)} for label, gain in parts],
             "machine": machine.describe(),
             "training": read_record(arguments.out / "study" / "bundle")["provenance"],
         }

@@ -18,13 +18,15 @@ from rich.table import Table
 
 from acclimate.commands.script import start, write_table
 from acclimate.data.corruptions import PUBLISHED
+from acclimate.evaluate.cell import CLEAN
+from acclimate.evaluate.store import Measured
+from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS
-from acclimate.report.comparison import gain_between
-from acclimate.report.measured import Measured, RowKey, read_grid
-from acclimate.report.summary import CLEAN
+from acclimate.report.gains import gain_between, stream_of
+from acclimate.report.measured import RowKey, read_grid
 
 BATCHES = ("tent", "tipi", "tttpp", "clust3", "nc-ttt", "rec-ttt", "ttt-flow", "y", "cta-c")
-"""What CTA is compared with."""
+"""Methods that CTA is compared with."""
 CORRUPTED = "corrupted"
 
 
@@ -66,23 +68,28 @@ class Steps:
     before: float
     last: float
     best: float
-    """Of the one number of steps that is best by label: an oracle."""
+    """Accuracy at the number of steps that is best by label: an oracle."""
     best_steps: int
     deviation: float | str
-    """Of the mean, over seeds; empty of one."""
+    """Deviation of the mean over seeds; empty for one seed."""
 
 
 def claims() -> Iterator[tuple[str, RowKey, RowKey, str]]:
-    """What is claimed, of which two rows (bundle and method), and where."""
+    """Each claim, the two rows (bundle and variant) that it compares, and where."""
     for name, row in METHODS.items():
         if row.settings.steps:
-            yield f"{name} is better than frozen", own(name), (row.recipe, "source"), CORRUPTED
+            yield (
+                f"{name} is better than frozen",
+                own(name),
+                (row.recipe, Variant("source")),
+                CORRUPTED,
+            )
     for where in ("clean", CORRUPTED):
         yield "the aligned twin is better before it adapts", *cta("aligned", "source"), where
         yield "the same with batch statistics", *cta("aligned-bn", "ptbn"), where
     for name in ("cta", "cta-paper"):
         for other in BATCHES:
-            yield f"{name} is better than {other}", ("cta", name), own(other), CORRUPTED
+            yield f"{name} is better than {other}", own(name), own(other), CORRUPTED
     yield "steps add to the aligned twin", *cta("cta", "aligned-bn"), CORRUPTED
     yield "our settings add to the published", *cta("cta", "cta-paper"), CORRUPTED
     for where in ("clean", CORRUPTED):
@@ -91,18 +98,18 @@ def claims() -> Iterator[tuple[str, RowKey, RowKey, str]]:
         yield "ttt-online is better than ttt", own("ttt-online"), own("ttt"), where
         yield "ttt-online is better than joint training", own("ttt-online"), own("joint"), where
     for corruption in PUBLISHED:
-        oracle = (f"uda-ss-{corruption}", "uda-ss")
+        oracle = (f"uda-ss-{corruption}", Variant("uda-ss"))
         yield "ttt-online is better than uda-ss", own("ttt-online"), oracle, corruption
 
 
 def own(method: str) -> RowKey:
     """A method with the bundle of its recipe."""
-    return METHODS[method].recipe, method
+    return METHODS[method].recipe, Variant(method)
 
 
 def cta(first: str, second: str) -> tuple[RowKey, RowKey]:
     """Two methods of CTA's bundle."""
-    return ("cta", first), ("cta", second)
+    return ("cta", Variant(first)), ("cta", Variant(second))
 
 
 def difference(
@@ -117,18 +124,18 @@ def difference(
     sizes = {each.task.images: each.task.n_images for each in mine}
     images = max(shared, key=sizes.__getitem__)
     mine, base = ([m for m in some if m.task.images == images] for some in (mine, base))
-    both = {_stream(each) for each in mine} & {_stream(each) for each in base}
-    mine = _whole([each for each in mine if _stream(each) in both])
+    both = {stream_of(each) for each in mine} & {stream_of(each) for each in base}
+    mine = _whole([each for each in mine if stream_of(each) in both])
     gain = gain_between(mine, base)
     if gain is None:
         return None
-    names = (" of ".join(reversed(row)) for row in (first, second))
+    names = (f"{variant} of {bundle}" for bundle, variant in (first, second))
     limits = (round(value, 5) for value in (gain.difference, gain.low, gain.high))
     return Difference(claim, *names, where, sizes[images], len(mine), *limits)
 
 
 def steps_of(measured: Sequence[Measured]) -> Iterator[Steps]:
-    """A row a method whose curve was recorded, of the largest set of images it answered for."""
+    """A row for each method with a recorded curve, on its largest set of images."""
     corrupted = [m for m in measured if _counts(m, CORRUPTED) and len(m.cell.curve) > 1]
     for row in dict.fromkeys(each.row for each in corrupted):
         mine = [each for each in corrupted if each.row == row]
@@ -138,7 +145,7 @@ def steps_of(measured: Sequence[Measured]) -> Iterator[Steps]:
         seeds = {each.cell.seed for each in mine}
         means = [mean(m.cell.accuracy for m in mine if m.cell.seed == seed) for seed in seeds]
         yield Steps(
-            row[1],
+            str(row[1]),
             row[0],
             len(curve) - 1,
             round(curve[0], 5),
@@ -150,7 +157,7 @@ def steps_of(measured: Sequence[Measured]) -> Iterator[Steps]:
 
 
 def _whole(measured: Sequence[Measured]) -> list[Measured]:
-    """Those of seeds that have all the corruptions that one of them has."""
+    """The cells of seeds that have all corruptions that occur."""
     places = {each.cell.corruption for each in measured}
     there = {(each.cell.seed, each.cell.corruption) for each in measured}
     return [m for m in measured if all((m.cell.seed, place) in there for place in places)]
@@ -159,10 +166,6 @@ def _whole(measured: Sequence[Measured]) -> list[Measured]:
 def _counts(each: Measured, where: str) -> bool:
     places = {"clean": (CLEAN,), CORRUPTED: PUBLISHED}.get(where, (where,))
     return each.cell.order == "shuffled" and each.cell.corruption in places
-
-
-def _stream(each: Measured) -> tuple:
-    return each.cell.corruption, each.cell.severity, each.cell.seed
 
 
 def main(arguments: Arguments) -> None:

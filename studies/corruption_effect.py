@@ -47,7 +47,7 @@ class Options:
     """Measure every corruption at every severity."""
 
     bundle: Path
-    """Of which the classifier is used, as it was before any adapting."""
+    """A bundle, of which the frozen classifier is used."""
     data: str
     """Labelled images, as acclimate train takes them."""
     out: Path

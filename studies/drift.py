@@ -23,7 +23,6 @@ from acclimate.data import Shift, load, subset
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.analyses.semantics import Look, Semantics, semantics
 from acclimate.methods import method as method_of
-from acclimate.runtime.memory import keep_freed_memory
 
 Key = tuple[str, str, str, int]
 """Method, statistics, part, steps."""
@@ -38,15 +37,15 @@ class Arguments(Trained):
     results: Path | None = None
     """Where drift.csv and drift.json are written."""
     methods: tuple[str, ...] = ("cta-paper", "y")
-    """On their own bundles."""
+    """Methods, on their own bundles."""
     corruptions: tuple[str, ...] = PUBLISHED
-    """At severity 5."""
+    """Corruptions at severity 5."""
     images: int = 500
     """Test images under each corruption, evenly spaced."""
     source_images: int = 2000
     """Training images whose medians the classifier knows, evenly spaced."""
     steps: int = 20
-    """Gradient steps a batch."""
+    """Gradient steps for each batch."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,6 @@ def row_of(key: Key, after: list[Semantics], before: list[Semantics]) -> Row:
 
 def looked(arguments: Arguments, task: tuple[str, str, str]) -> list[Semantics]:
     """A method under a corruption, before the first step on each batch and after the last."""
-    keep_freed_memory()
     method, statistics, corruption = task
     bundle = Bundle.load(arguments.out / "bundles" / method_of(method).recipe)
     images = test_images(arguments.data, arguments.images)

@@ -5,7 +5,7 @@
 
 The protocol of the main table: 2,000 test images under each of the 15 corruptions at severity 5 and
 clean, three seeds at deployment; methods that learn from each image alone on fewer. Each part is a
-benchmark of its own, which this gives the same bundles and the same grid. Killed, it resumes, but
+study of its own, which this gives the same bundles and the same grid. Killed, it resumes, but
 looks and reasons begin anew. Fewer recipes make a table of fewer methods, for which only the parts
 table and verdicts can be asked; ``--plan`` says how long the table takes.
 """
@@ -43,13 +43,13 @@ class Arguments(Budget):
     results: Path | None = None
     """Where tables, analyses, settings and machine are copied."""
     parts: tuple[Part, ...] = get_args(Part)
-    """Which parts to run, in this order."""
+    """Parts to run, in this order."""
     recipes: tuple[str, ...] = tuple(RECIPES)
-    """Of the table: which bundles to make."""
+    """Bundles to make, for the table."""
     images: int = 2000
     """Test images under each corruption, evenly spaced."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of order, corruption and views at deployment."""
+    """Seeds of order, corruption and views at deployment."""
     transformer: str = "acclimate:vit4-w128-p8"
     """The classifier of ttt-mae: its forward pass costs what the other methods' does."""
     transformer_images: int = methods.Arguments.single_images
@@ -68,7 +68,7 @@ def main(arguments: Arguments) -> None:
 
 
 def budget(arguments: Arguments) -> dict[str, Any]:
-    """What all that train take."""
+    """The arguments of all studies that train."""
     return {field.name: getattr(arguments, field.name) for field in fields(Budget)}
 
 

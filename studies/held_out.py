@@ -13,11 +13,11 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cifar10
 import tyro
@@ -29,8 +29,10 @@ from acclimate.bundle import Bundle
 from acclimate.commands.script import start
 from acclimate.data import LabelledImages, Shift, hold_out, load, subset
 from acclimate.data.streams import CLEAN
-from acclimate.evaluate.measure import measure, settings_of
+from acclimate.evaluate.measure import measure
+from acclimate.evaluate.variant import Scalar, Variant
 from acclimate.methods import METHODS
+from acclimate.methods.changes import settings_record
 from acclimate.runtime import machine
 from acclimate.runtime.determinism import repeat_bits
 from acclimate.runtime.memory import keep_freed_memory
@@ -47,20 +49,21 @@ EVERY = {"quickstart": 5, "cifar10": cifar10.EVERY}
 CLEAN_LOSS = 0.01
 SHARES = (0.35, 0.5, 0.7, 1.0)
 PRIORS = (0, 4, 16, 64, 256)
-STEPS: tuple[dict[str, Any], ...] = (
-    {"steps": 1, "learning_rate": 0.0},
-    {"steps": 1, "learning_rate": 1e-5},
-    {"steps": 1, "learning_rate": 1e-4},
-    {"steps": 1, "learning_rate": 1e-3},
-    {"steps": 1, "learning_rate": 1e-4, "parameters": "norm"},
-    {"steps": 1, "learning_rate": 1e-3, "parameters": "norm"},
-    {"steps": 1, "learning_rate": 1e-4, "temperature": 0.1},
-    {"steps": 1, "learning_rate": 1e-5, "reset": "never"},
-    {"steps": 1, "learning_rate": 1e-4, "reset": "never"},
-    {"steps": 3, "learning_rate": 1e-4},
-    {"steps": 10, "learning_rate": 1e-5},
-    {"steps": 10, "learning_rate": 1e-4},
-    {"steps": 20, "learning_rate": 1e-6},
+RATE = "update.learning_rate"
+STEPS: tuple[Mapping[str, Scalar], ...] = (
+    {"steps": 1, RATE: 0.0},
+    {"steps": 1, RATE: 1e-5},
+    {"steps": 1, RATE: 1e-4},
+    {"steps": 1, RATE: 1e-3},
+    {"steps": 1, RATE: 1e-4, "update.parameters": "norm"},
+    {"steps": 1, RATE: 1e-3, "update.parameters": "norm"},
+    {"steps": 1, RATE: 1e-4, "objective.temperature": 0.1},
+    {"steps": 1, RATE: 1e-5, "reset": "never"},
+    {"steps": 1, RATE: 1e-4, "reset": "never"},
+    {"steps": 3, RATE: 1e-4},
+    {"steps": 10, RATE: 1e-5},
+    {"steps": 10, RATE: 1e-4},
+    {"steps": 20, RATE: 1e-6},
 )
 
 
@@ -102,8 +105,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every row needs."""
+class Trials:
+    """What all rows are measured with."""
 
     out: Path
     study: Study
@@ -122,22 +125,28 @@ class Bench:
         setting: str,
         bundle: Bundle,
         method: str,
-        changes: dict[str, Any] | None = None,
+        changes: Mapping[str, Scalar] | None = None,
         images: int | None = None,
     ) -> Row:
         """Measure a setting of a method, unless that was done before."""
         some = subset(self.held, images)
-        settings = replace(settings_of(method), **(changes or {}))
+        variant = Variant.of(method, changes or {})
         network = bundle.twin if METHODS[method].model == "twin" else bundle.classifier
-        identity = [method, asdict(settings), some.name, len(some.images), asdict(self.study)]
+        identity = [
+            method,
+            settings_record(variant.settings),
+            some.name,
+            len(some.images),
+            asdict(self.study),
+        ]
         stamp = sealed.digest(network.state_dict(), json.dumps(identity))[:16]
         path = self.out / "rows" / f"{part}, {setting}, {method}-{stamp}.json"
         if not path.exists():
             level = self.study.severity
             accuracy = {
-                shift.corruption: measure(
-                    bundle, method, some, [shift], settings=settings, batch=self.study.batch
-                )[0].accuracy
+                shift.corruption: measure(bundle, variant, some, [shift], batch=self.study.batch)[
+                    0
+                ].accuracy
                 for shift in (CLEAN, Shift("speckle_noise", level), Shift("saturate", level))
             }
             clean = accuracy.pop("none")
@@ -146,38 +155,38 @@ class Bench:
         return Row(**json.loads(path.read_text()))
 
 
-def rows(bench: Bench, images: int, *, retrain: bool) -> Iterator[Row]:
+def rows(trials: Trials, images: int, *, retrain: bool) -> Iterator[Row]:
     """Every setting's row; what later parts build on is chosen from earlier ones."""
-    settings = bench.study.settings
-    twins = {share: bench.bundle(replace(settings, interpolation=share)) for share in SHARES}
-    frozen = bench.row("classifier", "as trained", twins[1.0], "source")
+    settings = trials.study.settings
+    twins = {share: trials.bundle(replace(settings, interpolation=share)) for share in SHARES}
+    frozen = trials.row("classifier", "as trained", twins[1.0], "source")
     yield frozen
-    yield bench.row("classifier", "fewer images", twins[1.0], "source", None, images)
-    yield bench.row("classifier", "as trained", twins[1.0], "ptbn")
+    yield trials.row("classifier", "fewer images", twins[1.0], "source", None, images)
+    yield trials.row("classifier", "as trained", twins[1.0], "ptbn")
     for share, twin in twins.items():
-        yield bench.row("interpolation, frozen", f"{share:g}", twin, "aligned")
+        yield trials.row("interpolation, frozen", f"{share:g}", twin, "aligned")
     shares = {
-        share: bench.row("interpolation", f"{share:g}", twin, "aligned-bn")
+        share: trials.row("interpolation", f"{share:g}", twin, "aligned-bn")
         for share, twin in twins.items()
     }
     yield from shares.values()
     best = chosen(list(shares.values()), frozen)
     twin = next(twins[share] for share, row in shares.items() if row == best)
     for prior in PRIORS:
-        changes = {"prior": float(prior)}
-        yield bench.row("prior", f"{prior} images", twin, "aligned-bn", changes)
+        changes = {"normalisation.prior": prior}
+        yield trials.row("prior", f"{prior} images", twin, "aligned-bn", changes)
     for changes in STEPS:
         setting = ", ".join(f"{name} {value}" for name, value in changes.items())
-        yield bench.row("steps", setting, twin, "cta", changes, images)
-    yield bench.row("published steps", "as published", twin, "cta-paper", None, images)
-    nothing = {"learning_rate": 0.0}
-    yield bench.row("published steps", "learning_rate 0", twin, "cta-paper", nothing, images)
+        yield trials.row("steps", setting, twin, "cta", changes, images)
+    yield trials.row("published steps", "as published", twin, "cta-paper", None, images)
+    nothing = {RATE: 0.0}
+    yield trials.row("published steps", f"{RATE} 0", twin, "cta-paper", nothing, images)
     for name, changed in alignments(settings) if retrain else ():
         stages = f"stages, {name}"
-        trained = bench.out / "stages" / "supervised.safetensors"
-        if not (copied := bench.out / stages / trained.name).exists():
+        trained = trials.out / "stages" / "supervised.safetensors"
+        if not (copied := trials.out / stages / trained.name).exists():
             atomic.write_atomically(copied, partial(shutil.copyfile, trained))
-        yield bench.row("alignment", name, bench.bundle(changed, stages), "aligned-bn")
+        yield trials.row("alignment", name, trials.bundle(changed, stages), "aligned-bn")
 
 
 def alignments(settings: SourceSettings) -> Iterator[tuple[str, SourceSettings]]:
@@ -210,8 +219,8 @@ def main(arguments: Arguments) -> None:
         raise SystemExit("held_out.py cifar10 needs --data, the folder or zip of CIFAR-10.")
     train, held = hold_out(load(data, "train"), EVERY[arguments.study])
     with live() as progress:
-        bench = Bench(arguments.out, study, train, held, progress)
-        found = list(rows(bench, arguments.images, retrain=arguments.retrain))
+        trials = Trials(arguments.out, study, train, held, progress)
+        found = list(rows(trials, arguments.images, retrain=arguments.retrain))
     parts = {row.part: [r for r in found if r.part == row.part] for row in found}
     frozen = {row.n_images: row for row in found if row.method == "source"}
     best = [chosen(part, frozen[part[0].n_images]) for part in parts.values()]
@@ -233,7 +242,7 @@ def main(arguments: Arguments) -> None:
         record = {
             "study": asdict(study),
             "every": EVERY[arguments.study],
-            "training seconds": bench.bundle(study.settings).provenance["seconds"],
+            "training seconds": trials.bundle(study.settings).provenance["seconds"],
             "machine": machine.describe(),
         }
         atomic.write_text(arguments.results / "held_out.json", json.dumps(record, indent=2) + "\n")

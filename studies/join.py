@@ -4,7 +4,7 @@
     python studies/methods.py --data cifar10.zip --out b --recipes y --results parts/b
     python studies/join.py parts/a parts/b --results results/methods
 
-A part is a folder of ``results.csv``, ``manifest.json`` and, of a benchmark, ``settings.json``,
+A part is a folder of ``results.csv``, ``manifest.json`` and, of a study, ``settings.json``,
 ``claims.csv`` and ``steps.csv``. Parts of one study share bundles and settings: a bundle of one
 name must have the same weights in all of them, which training anew with the same seed gives on the
 same kind of machine, and a method the same settings. Of what several parts measured alike the last
@@ -23,19 +23,21 @@ import tyro
 
 from acclimate.commands.script import start, write_table
 from acclimate.errors import InputError
-from acclimate.evaluate.bench import MANIFEST, RESULTS, STORE
 from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.grid_run import MANIFEST, RESULTS, STORE
 from acclimate.evaluate.results import COLUMNS, line_of, read_results, rows_of
 from acclimate.storage.atomic import write_text
 
 SETTINGS = "settings.json"
+DOMAIN = "domain"
+"""A column that older files lack."""
 VERDICTS = {"claims.csv": ("claim", "where"), "steps.csv": ("method", "bundle")}
-"""Files of `claims`, and what tells their rows apart."""
+"""Files of `claims`, and the columns that tell their rows apart."""
 
 Line = tuple[Cell, dict[str, str]]
-"""What a line says, and the line as it stands there."""
+"""A cell, and its line of the file."""
 Lines = dict[tuple, Line]
-"""By what they are about."""
+"""Lines by their place, see `line_of`."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ def main(arguments: Arguments) -> None:
 
 
 def as_text(lines: Sequence[Line]) -> str:
-    """The file of these lines: as they were, relative to the frozen classifiers of all parts."""
+    """The lines as a file, with errors relative to the frozen classifiers of all parts."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = [name for name in COLUMNS if any(name in line for _, line in lines)]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for (_, line), row in zip(lines, rows_of([cell for cell, _ in lines])):
         writer.writerow({**line, "corruption_error": row["corruption_error"]})
@@ -84,7 +87,7 @@ def as_text(lines: Sequence[Line]) -> str:
 
 
 def told_twice(known: Lines, mine: Lines) -> str:
-    """How many lines are known from another part, and how far apart they are."""
+    """A remark on lines that another part has too, and on how far apart they are."""
     twice = known.keys() & mine.keys()
     if not twice:
         return ""
@@ -101,7 +104,7 @@ def read_lines(part: Path) -> Lines:
     cells = read_results(part / RESULTS)
     with (part / RESULTS).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    if any(set(row) != set(COLUMNS) for row in rows):
+    if any(set(row) | {DOMAIN} != set(COLUMNS) for row in rows):
         raise InputError(f"{part / RESULTS} has other columns than acclimate bench writes.")
     found = {line_of(cell): (cell, row) for cell, row in zip(cells, rows)}
     if len(found) < len(cells):
@@ -110,7 +113,7 @@ def read_lines(part: Path) -> Lines:
 
 
 def joined_rows(paths: Sequence[Path], columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of those tables that are there; of rows about the same the last."""
+    """The rows of all tables that exist; of rows about the same the last."""
     found = {}
     for path in (path for path in paths if path.exists()):
         with path.open(newline="", encoding="utf-8") as file:
@@ -135,14 +138,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def joined_runs(parts: Sequence[Path]) -> list[dict[str, Any]]:
-    """The settings of all runs, where a benchmark wrote them down."""
+    """The settings of all runs, where a study wrote them down."""
     found = [read_json(path) for part in parts if (path := part / SETTINGS).exists()]
     runs = [run for record in found for run in record.get("runs", [record])]
     return [run for place, run in enumerate(runs) if run not in runs[:place]]
 
 
 def joined_manifest(manifests: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
-    """One manifest of all; of machines that differ it has what each part says.
+    """One manifest of all parts; where their machines differ it names each.
 
     Raises:
         InputError: two bundles of one name have other weights, a method has other settings, or a

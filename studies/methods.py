@@ -4,8 +4,8 @@
 
 DATA is a folder or zip of ``train/class/image`` and ``test/class/image``. A bundle is trained for
 each recipe, all stages for the same number of epochs; then each method adapts to the same images
-(`acclimate.evaluate.bench`). Beside it stand its own bundle without adapting, and with batch norm's
-statistics alone, for these explain most of what most methods gain. Killed, it resumes;
+(`acclimate.evaluate.grid_run`). Beside each method stand its own bundle without adapting, and with
+batch norm's statistics alone, for these explain most of what most methods gain. Killed, it resumes;
 ``--plan`` says how long the measuring takes, once the bundles are there.
 """
 
@@ -21,23 +21,23 @@ from bundles import FOUR, Budget, Job, settings, test_images, train_all
 from acclimate.commands.bench import show_plan, show_results
 from acclimate.commands.script import start, told
 from acclimate.errors import InputError, unknown_name
-from acclimate.evaluate.bench import MANIFEST, RESULTS, Bench, plan, run_bench
-from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.engines import processes
-from acclimate.evaluate.measure import LR0
+from acclimate.evaluate.grid_run import MANIFEST, RESULTS, GridRun, plan, run_grid
+from acclimate.evaluate.store import Measured
 from acclimate.evaluate.task import Grid
+from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS, RECIPES
 from acclimate.runtime import machine
 from acclimate.runtime.progress import live
+from acclimate.runtime.workers import processes
 from acclimate.storage.atomic import write_text
 
 ORACLE = next(row.recipe for row in METHODS.values() if row.oracle)
 SINGLE = [
     name
     for name, row in METHODS.items()
-    if row.settings.one_by_one and row.settings.reset == "batch"
+    if row.settings.alone
 ]
-"""They learn from each image alone, many steps: measured on fewer."""
+"""Methods that learn from each image alone in many steps; they are measured on fewer images."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,19 @@ class Arguments(Budget):
     images: int = 500
     """Test images under each corruption, evenly spaced."""
     single_images: int = 200
-    """The same for ttt, which learns from each image alone."""
+    """Test images for ttt, which learns from each image alone."""
     transformer_images: int = 60
-    """The same for ttt-mae, which does so 20 times with 128 masks: 5 s an image on a core."""
+    """Test images for ttt-mae, which takes 20 steps with 128 masks: 5 s an image on a core."""
     corruptions: tuple[str, ...] = FOUR
-    """At severity 5; clean images besides."""
+    """Corruptions at severity 5; clean images are measured too."""
     oracle_corruptions: int = 1
-    """An oracle is trained anew for each: only for so many, and not for clean images."""
+    """Number of corruptions for the oracle, which is trained anew for each."""
     recipes: tuple[str, ...] = tuple(RECIPES)
-    """Which bundles to make."""
+    """The bundles to make."""
     seeds: tuple[int, ...] = (0,)
-    """Of order, corruption and views at deployment; training has seed 0. Methods that learn from
-    each image alone take the first, as does the oracle, which was trained on that one's pixels."""
+    """Seeds of order, corruption and views at deployment; training has seed 0. Methods that learn
+    from each image alone take the first seed, as does the oracle, which was trained on its pixels.
+    """
     controls: bool = False
     """Also measure batch methods at learning rate 0: what moving statistics do without steps."""
     train_only: bool = False
@@ -77,7 +78,7 @@ def main(arguments: Arguments) -> None:
     if arguments.train_only:
         return
     out = arguments.out / "grid"
-    run_all(benches(arguments), out, workers=arguments.workers, only_plan=arguments.plan)
+    run_all(grids(arguments), out, workers=arguments.workers, only_plan=arguments.plan)
     if arguments.results and not arguments.plan:
         publish(out, arguments.results)
         record = {
@@ -97,27 +98,27 @@ def publish(grid: Path, results: Path) -> None:
 
 
 def run_all(
-    found: Iterable[Bench], out: Path, *, workers: int, only_plan: bool = False
-) -> list[Cell]:
-    """Run one bench after the other into a folder, or only say how long each takes.
+    found: Iterable[GridRun], out: Path, *, workers: int, only_plan: bool = False
+) -> list[Measured]:
+    """Run one grid after the other into a folder, or only say how long each takes.
 
     Returns:
-        All their cells.
+        The cells of all grids.
 
     Raises:
         InputError: cells have failed; all others were measured.
     """
     engine = processes(workers)
-    done: list[Cell] = []
+    done: list[Measured] = []
     failed = []
-    for bench in found:
+    for grid_run in found:
         with live() as progress:
             if only_plan:
-                show_plan(plan(bench, out, engine=engine, progress=progress), workers)
+                show_plan(plan(grid_run, out, engine=engine, progress=progress), workers)
                 continue
-            cells, errors = run_bench(bench, out, engine=engine, progress=progress)
-        show_results(cells, errors)
-        done += cells
+            measured, errors = run_grid(grid_run, out, engine=engine, progress=progress)
+        show_results(measured, errors)
+        done += measured
         failed += errors
     if failed:
         raise InputError(
@@ -127,8 +128,8 @@ def run_all(
     return done
 
 
-def benches(arguments: Arguments) -> Iterator[Bench]:
-    """Batch methods on all bundles; then those of single images and the oracle, on less."""
+def grids(arguments: Arguments) -> Iterator[GridRun]:
+    """Batch methods on all bundles; then methods of single images and the oracle, on fewer."""
     whole = Grid(("none", *arguments.corruptions), seeds=arguments.seeds)
     first = replace(whole, seeds=arguments.seeds[:1])
     bundles = {name: arguments.out / "bundles" / name for name in arguments.recipes}
@@ -138,10 +139,13 @@ def benches(arguments: Arguments) -> Iterator[Bench]:
         name for name, row in METHODS.items() if row.recipe in convolutional and name not in SINGLE
     )
     if arguments.controls:
-        batch += tuple(name + LR0 for name in batch if METHODS[name].settings.steps)
+        batch += tuple(
+            str(Variant(name).without_steps) for name in batch if METHODS[name].settings.steps
+        )
     if convolutional:
         grid = replace(whole, methods=batch)
-        yield Bench(grid, convolutional, partial(test_images, arguments.data, arguments.images))
+        load = partial(test_images, arguments.data, arguments.images)
+        yield GridRun(grid, convolutional, (load,))
     for name in SINGLE:
         recipe = METHODS[name].recipe
         if recipe in plain:
@@ -150,17 +154,18 @@ def benches(arguments: Arguments) -> Iterator[Bench]:
             frozen = ("source",) if transformer else ("source", "ptbn")
             alike = (other for other, row in METHODS.items() if row.recipe == recipe)
             grid = replace(first, methods=(*frozen, *alike))
-            yield Bench(grid, {recipe: plain[recipe]}, partial(test_images, arguments.data, count))
+            load = partial(test_images, arguments.data, count)
+            yield GridRun(grid, {recipe: plain[recipe]}, (load,))
     if ORACLE in bundles:
         for name in arguments.corruptions[: arguments.oracle_corruptions]:
             path = arguments.out / "bundles" / f"{ORACLE}-{name}"
             grid = replace(first, corruptions=(name,), methods=("source", "ptbn", "uda-ss"))
             load = partial(test_images, arguments.data, arguments.images)
-            yield Bench(grid, {path.name: path}, load)
+            yield GridRun(grid, {path.name: path}, (load,))
 
 
 def jobs(arguments: Arguments) -> Iterator[Job]:
-    """The bundles of the recipes; an oracle's for each of its corruptions."""
+    """The bundles of the recipes; an oracle has a bundle for each of its corruptions."""
     for recipe in arguments.recipes:
         if recipe not in RECIPES:
             raise unknown_name("recipe", recipe, RECIPES)

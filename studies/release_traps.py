@@ -40,14 +40,14 @@ class Options:
     """Train and adapt on the embedded Fashion-MNIST."""
 
     epochs: int = 5
-    """Of joint training."""
+    """Epochs of joint training."""
     train_images: int = 10_000
     images: int = 500
     """Test images that are adapted to, under each corruption at severity 5."""
     learning_rate: float = 1e-4
-    """Of Adam at deployment; 1e-5 is published for both, on a ResNet-50."""
+    """Learning rate of Adam at deployment; 1e-5 is published for both, on a ResNet-50."""
     projectors: int = 15
-    """Of ClusT3 on each tapped layer."""
+    """Projectors of ClusT3 on each tapped layer."""
     seeds: int = 3
     out: Path | None = None
     """A JSON file."""

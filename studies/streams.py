@@ -1,4 +1,4 @@
-"""How images arrive: batch sizes, orders, and noise that grows from image to image.
+"""Orders of arrival: batch sizes, orders, and noise that grows from image to image.
 
     python studies/methods.py --data cifar10.zip --out runs/methods --train-only
     python studies/streams.py --data cifar10.zip --out runs/methods --results results/streams
@@ -17,7 +17,7 @@ from bundles import FOUR, Trained, test_images
 from methods import publish, run_all
 
 from acclimate.commands.script import start
-from acclimate.evaluate.bench import Bench
+from acclimate.evaluate.grid_run import GridRun
 from acclimate.evaluate.task import Grid
 from acclimate.methods import method
 
@@ -29,15 +29,15 @@ class Arguments(Trained):
     """What to run on, and where to write."""
 
     methods: tuple[str, ...] = ("source", "ptbn", "tent", "ttt-online", "tttpp", "y", "cta")
-    """On their own bundles."""
+    """Methods, on their own bundles."""
     corruptions: tuple[str, ...] = FOUR
-    """At severity 5; the noise that grows is Gaussian."""
+    """Corruptions at severity 5; the noise that grows is Gaussian."""
     batches: tuple[int, ...] = (1, 8, 32, 512)
-    """Beside the usual 128."""
+    """Batch sizes beside the usual 128."""
     images: int = 500
     """Test images, evenly spaced."""
     growing_images: int = 2000
-    """The same for noise that grows."""
+    """Test images for noise that grows."""
     results: Path | None = None
     """Where results.csv, the manifest and along.csv are written."""
     plan: bool = False
@@ -45,16 +45,16 @@ class Arguments(Trained):
 
 
 def main(arguments: Arguments) -> None:
-    """Measure everything, bench by bench."""
+    """Measure everything, grid by grid."""
     out = arguments.out / "streams"
-    run_all(benches(arguments), out, workers=arguments.workers, only_plan=arguments.plan)
+    run_all(grids(arguments), out, workers=arguments.workers, only_plan=arguments.plan)
     if arguments.results and not arguments.plan:
         publish(out, arguments.results)
         along.main(along.Arguments(out, arguments.results))
 
 
-def benches(arguments: Arguments) -> Iterator[Bench]:
-    """Those that share batch size and images."""
+def grids(arguments: Arguments) -> Iterator[GridRun]:
+    """A grid for each batch size and each number of images."""
     recipes = {name: method(name).recipe for name in arguments.methods}
     bundles = {name: arguments.out / "bundles" / name for name in dict.fromkeys(recipes.values())}
     some, more = (
@@ -63,10 +63,10 @@ def benches(arguments: Arguments) -> Iterator[Bench]:
     )
     plain = Grid(arguments.corruptions, methods=arguments.methods, curve=False)
     for batch in arguments.batches:
-        yield Bench(replace(plain, batch=batch), bundles, some)
-    yield Bench(replace(plain, orders=("shuffled", *ORDERS)), bundles, some)
+        yield GridRun(replace(plain, batch=batch), bundles, (some,))
+    yield GridRun(replace(plain, orders=("shuffled", *ORDERS)), bundles, (some,))
     growing = replace(plain, corruptions=FOUR[:1], orders=("growing-noise",))
-    yield Bench(growing, bundles, more)
+    yield GridRun(growing, bundles, (more,))
 
 
 if __name__ == "__main__":

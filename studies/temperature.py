@@ -21,10 +21,11 @@ from rich.console import Console
 from acclimate.commands.script import start
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.analyses.record import write_record
-from acclimate.evaluate.bench import Bench
-from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.cell import CLEAN
+from acclimate.evaluate.grid_run import GridRun
+from acclimate.evaluate.store import Measured
 from acclimate.evaluate.task import Grid
-from acclimate.runtime.memory import keep_freed_memory
+from acclimate.evaluate.variant import Variant
 from acclimate.runtime.progress import live
 from acclimate.source.loop import Run
 from acclimate.source.train import train
@@ -32,7 +33,7 @@ from acclimate.storage.atomic import write_atomically
 
 LABEL = "cta-tau-"
 STAGES = ("supervised", "contrastive")
-"""What the alignments have in common."""
+"""Stages that the alignments have in common."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ def main(arguments: Arguments) -> None:
     paths = in_processes(partial(aligned, arguments), taus, arguments.workers, "alignments")
     bundles = {path.name: path for path in paths}
     load_test = partial(test_images, arguments.data, arguments.images)
-    grid = Grid(("none", *PUBLISHED), methods=("source", "aligned", "aligned-bn"))
-    bench = Bench(grid, bundles, load_test)
-    cells = run_all([bench], arguments.out / "temperatures", workers=arguments.workers)
+    grid = Grid((CLEAN, *PUBLISHED), methods=("source", "aligned", "aligned-bn"))
+    grid_run = GridRun(grid, bundles, (load_test,))
+    measured = run_all([grid_run], arguments.out / "temperatures", workers=arguments.workers)
     found = [(next(iter(bundles)), "source"), *product(bundles, grid.methods[1:])]
     path = write_record(
         arguments.out / "grid",
@@ -61,16 +62,18 @@ def main(arguments: Arguments) -> None:
         title="The temperature of the alignment",
         caption="Accuracy on clean images and its mean over the 15 corruptions at severity 5, of "
         "twins aligned at different temperatures: frozen, and with batch statistics.",
-        rows=[row_of(cells, *each) for each in found],
+        rows=[row_of(measured, *each) for each in found],
         settings={"images": arguments.images, "epochs": arguments.epochs, "model": arguments.model},
     )
     Console().print(f"{path} is ready", highlight=False)
 
 
-def row_of(cells: Sequence[Cell], bundle: str, method: str) -> dict[str, str | float]:
+def row_of(measured: Sequence[Measured], bundle: str, method: str) -> dict[str, str | float]:
     """Accuracy of a method on clean images, and its mean over corruptions."""
-    mine = {c.corruption: c.accuracy for c in cells if (c.bundle, c.method) == (bundle, method)}
-    clean = mine.pop("none")
+    mine = {
+        m.cell.corruption: m.cell.accuracy for m in measured if m.row == (bundle, Variant(method))
+    }
+    clean = mine.pop(CLEAN)
     temperature = "" if method == "source" else bundle.removeprefix(LABEL)
     return {
         "method": method,
@@ -82,7 +85,6 @@ def row_of(cells: Sequence[Cell], bundle: str, method: str) -> dict[str, str | f
 
 def aligned(arguments: Arguments, temperature: float) -> Path:
     """The bundle of a twin that was aligned at a temperature."""
-    keep_freed_memory()
     label = f"{LABEL}{temperature:g}"
     path = arguments.out / "bundles" / label
     chosen = replace(settings(arguments.epochs), align_temperature=temperature)

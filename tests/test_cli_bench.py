@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 
 from acclimate.cli import main
-from acclimate.evaluate import engines
+from acclimate.evaluate import workplace
 from acclimate.evaluate.results import TIMINGS
+from acclimate.evaluate.variant import Variant
+from acclimate.runtime import workers
 from acclimate.storage.atomic import only_writer
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -39,7 +41,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def bench(saved, data, monkeypatch, capsys):
     """Run the command in this process; what it said."""
-    monkeypatch.setattr(engines, "processes", lambda workers, threads: engines.here)
+    monkeypatch.setattr(workers, "processes", lambda *numbers: workers.here)
 
     def bench(out, *options, bundles=(saved,)):
         main(["bench", *map(str, bundles), "--data", str(data), "--out", str(out), *options])
@@ -48,6 +50,7 @@ def bench(saved, data, monkeypatch, capsys):
     return bench
 
 
+STILL = "cta:update.learning_rate=0"
 FEW = ("--corruptions", "none", "contrast", "--batch", "10")
 
 
@@ -68,7 +71,7 @@ def test_a_table_a_file_and_the_way_to_it(bench, tmp_path):
     assert {row["bundle"] for row in found} == {"bundle"}
     for row in found:
         assert f"{100 * float(row['accuracy']):.1f}" in said
-    assert "bundle on pictures, shuffled" in said
+    assert "pictures, severity 5, shuffled, batches of 10: accuracy, %" in said
     assert "results are in" in said and "failed" not in said
 
 
@@ -76,7 +79,7 @@ def test_a_table_for_each_order(bench, tmp_path):
     orders = ("--orders", "shuffled", "continual", "growing-noise")
     names = ("--corruptions", "gaussian_noise", "fog", "--methods", "ptbn")
     said = bench(tmp_path, *names, *orders)
-    assert all(f"bundle on pictures, {order}" in said for order in orders[1:])
+    assert all(f", {order}, batches of 128: accuracy" in said for order in orders[1:])
     assert len(rows(tmp_path)) == 5
 
 
@@ -85,7 +88,7 @@ def test_a_plan_says_what_is_left_and_measures_nothing(bench, tmp_path, monkeypa
         raise AssertionError("measured")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engines, "measure", never)
+        patch.setattr(workplace, "measure", never)
         said = bench(tmp_path, *FEW, "--methods", "source", "ptbn", "--plan", "--workers", "3")
     assert "source 2 0 48" in said
     assert "in 3 processes 96" in said
@@ -97,14 +100,14 @@ def test_a_plan_says_what_is_left_and_measures_nothing(bench, tmp_path, monkeypa
 
 
 def test_a_failure_is_told_and_ends_in_code_1(bench, tmp_path, monkeypatch, capsys):
-    works = engines.measure
+    works = workplace.measure
 
-    def fails(bundle, name, *arguments, **named):
-        if name == "ptbn":
+    def fails(bundle, variant, *arguments, **named):
+        if variant == Variant("ptbn"):
             raise RuntimeError("no luck [here]")
-        return works(bundle, name, *arguments, **named)
+        return works(bundle, variant, *arguments, **named)
 
-    monkeypatch.setattr(engines, "measure", fails)
+    monkeypatch.setattr(workplace, "measure", fails)
     with pytest.raises(SystemExit) as stop:
         bench(tmp_path, "--corruptions", "none", "--methods", "source", "ptbn")
     assert stop.value.code == 1
@@ -115,13 +118,13 @@ def test_a_failure_is_told_and_ends_in_code_1(bench, tmp_path, monkeypatch, caps
 
 def test_bundles_of_several_recipes(bench, bundle_of, saved, tmp_path):
     bundle_of("clust3").save(tmp_path / "clust3")
-    chosen = ("--methods", "source", "cta-lr0", "clust3")
+    chosen = ("--methods", "source", STILL, "clust3")
     bench(
         tmp_path / "out", *chosen, "--corruptions", "none", "--no-curve",
         bundles=(saved, tmp_path / "clust3"),
     )  # fmt: skip
     assert [(row["method"], row["bundle"]) for row in rows(tmp_path / "out")] == [
-        ("source", "bundle"), ("source", "clust3"), ("clust3", "clust3"), ("cta-lr0", "bundle"),
+        ("source", "bundle"), ("source", "clust3"), ("clust3", "clust3"), (STILL, "bundle"),
     ]  # fmt: skip
     assert {row["oracle_steps"] for row in rows(tmp_path / "out")} == {""}
 
@@ -140,7 +143,13 @@ BAD = {
     "unknown corruption": (["@bundle", "--corruptions", "fogg"], "'fogg': did you mean fog"),
     "unknown order": (["@bundle", "--orders", "shufled"], "'shufled': did you mean shuffled"),
     "unknown method": (["@bundle", "--methods", "ctaa"], "'ctaa': did you mean cta"),
-    "method at no rate": (["@bundle", "--methods", "cta-lr1"], "unknown method 'cta-lr1'"),
+    "unknown setting": (["@bundle", "--methods", "cta:rate=1"], "unknown setting 'rate'"),
+    "no value": (["@bundle", "--methods", "cta:steps"], "'cta:steps' is no variant of a method"),
+    "impossible value": (["@bundle", "--methods", "cta:steps=-1"], "steps must be a finite number"),
+    "value of another kind": (
+        ["@bundle", "--methods", "cta:update.learning_rate=fast"],
+        "cta:update.learning_rate=fast has a value of another kind",
+    ),
     "method that fits no bundle": (["@bundle", "--methods", "clust3"], "made for cta, not for"),
     "order that fits no corruption": (
         ["@bundle", "--corruptions", "fog", "--orders", "growing-noise"],
@@ -223,7 +232,7 @@ def finished(store):
 def test_killed_ten_times_it_ends_in_the_same_results(saved, data, tmp_path):
     """Killed at random moments, with one worker or two; no worker outlives its driver."""
     moments = random.Random(0)
-    grid = [*map(str, (saved, "--data", data)), "--methods", "source", "cta", "cta-lr0"]
+    grid = [*map(str, (saved, "--data", data)), "--methods", "source", "cta", STILL]
     grid += ["--corruptions", "none", "contrast", "snow", "fog", "--batch", "12"]
     grid += ["--seeds", *"01234", "--orders", "shuffled", "mixed"]
     started = {"env": os.environ | {"GRID": str(tmp_path)}, "stderr": subprocess.DEVNULL}

@@ -29,9 +29,9 @@ RESULTS = [
     ("tent", "small", "fog", 1, 0.62, 10),
     ("tent", "small", "snow", 1, 0.52, 10),
     ("tent", "small", "fog", 2, 0.0, 10),  # a seed that is not done
-    ("tent-lr0", "small", "none", 0, 0.1, 10),
-    ("tent-lr0", "small", "none", 1, 0.2, 10),
-    ("tent-lr0", "small", "fog", 0, 0.45, 10),
+    ("tent:update.learning_rate=0", "small", "none", 0, 0.1, 10),
+    ("tent:update.learning_rate=0", "small", "none", 1, 0.2, 10),
+    ("tent:update.learning_rate=0", "small", "fog", 0, 0.45, 10),
     ("y", "small", "none", 0, 0.9, 10),
     ("y", "small", "fog", 0, 0.2, 10),
     ("y", "small", "snow", 0, 0.2, 10),
@@ -134,7 +134,8 @@ def test_figures_of_a_row(folder, mark, header, given, expected):
         "<!-- figures: one.csv -->\n| who | clean | all |\n|---|\n| tant |\n",
         "<!-- figures: held_out.csv -->\n| a | b | clean | all |\n|---|\n| rate 2 | cta |\n",
         "<!-- adapting: results.csv -->\n| m | b | n |\n|---|\n| tent | smell | 10 |\n",
-        "<!-- adapting: results.csv -->\n| m | b | n |\n|---|\n| tent-lr0 | large | 20 |\n",
+        "<!-- adapting: results.csv -->\n| m | b | n |\n|---|\n"
+        "| tent:update.learning_rate=0 | large | 20 |\n",
         "<!-- by-corruption: results.csv -->\n| m | b | n | fog |\n|---|\n| tent | small | 11 |\n",
         "<!-- arrivals: streams.csv -->\n| m | b | 9 |\n|---|\n| y | b |\n",
         "<!-- along: along.csv -->\n| m | b | order | 1 |\n|---|\n| y | b | shuffled |\n",

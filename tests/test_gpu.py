@@ -13,12 +13,12 @@ from acclimate.adapt.loop import adapt
 from acclimate.adapt.vmapped import vmapped
 from acclimate.data import LabelledImages
 from acclimate.data.corruptions import PUBLISHED, corrupt
-from acclimate.evaluate.bench import Bench, run_bench
-from acclimate.evaluate.engines import processes
+from acclimate.evaluate.grid_run import GridRun, run_grid
 from acclimate.evaluate.task import Grid
 from acclimate.methods import METHODS, RECIPES
 from acclimate.parts.update import SGD
 from acclimate.runtime.determinism import repeat_bits
+from acclimate.runtime.workers import processes
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, with_epochs
 from acclimate.source.train import train
@@ -141,8 +141,9 @@ def test_a_grid_repeats_itself(saved, source, tmp_path):
     grid = Grid(("none", "gaussian_noise"), methods=("source", "ptbn", "cta"), batch=32)
     found = []
     for workers in (1, 2):
-        bench = Bench(grid, {"bundle": saved}, partial(replace, source))
-        cells, failed = run_bench(bench, tmp_path / str(workers), engine=processes(workers))
+        grid_run = GridRun(grid, {"bundle": saved}, (partial(replace, source),))
+        measured, failed = run_grid(grid_run, tmp_path / str(workers), engine=processes(workers))
         assert not failed
-        found.append(sorted((c.method, c.corruption, c.accuracy, c.nll) for c in cells))
+        cells = (each.cell for each in measured)
+        found.append(sorted((str(c.variant), c.corruption, c.accuracy, c.nll) for c in cells))
     assert found[0] == found[1]

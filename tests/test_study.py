@@ -15,20 +15,23 @@ from acclimate import study as module
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages
 from acclimate.errors import InputError
-from acclimate.evaluate import engines
+from acclimate.evaluate import workplace
 from acclimate.evaluate.store import Store
+from acclimate.evaluate.variant import Variant
 from acclimate.quickstart import HELD_OUT, REPORTED, STUDY
+from acclimate.report.grid import report_grid
+from acclimate.report.measured import read_grid
 from acclimate.source.loop import Training
 from acclimate.source.presets import PRESETS
 from acclimate.study import ROWS, Study, run_study
 
+STILL = str(Variant("cta").without_steps)
 SHORT = Training(epochs=1, batch=32, warm_up=0.0)
 STUDY_OF_TWO = Study(
     title="a small study",
     model="acclimate:resnet8-w4",
     settings=replace(PRESETS["small"], supervised=SHORT, contrastive=SHORT, align=SHORT),
-    reported=("contrast",),
-    held_out=("saturate",),
+    corruptions=("contrast", "saturate"),
     batch=32,
 )
 
@@ -47,8 +50,8 @@ def run(data):
     def run(out, study=STUDY_OF_TWO, data=data):
         said = io.StringIO()
         console = Console(file=said, width=200)
-        cells = run_study(study, *data, out, command="acclimate study", console=console)
-        return cells, said.getvalue()
+        measured = run_study(study, *data, out, command="acclimate study", console=console)
+        return [each.cell for each in measured], said.getvalue()
 
     return run
 
@@ -72,30 +75,46 @@ def test_a_study_leaves_all_that_it_should(done):
     page = (out / "report.html").read_text()
     assert "a small study" in page
     assert "acclimate study" in page
+    assert "What each part adds" in page and "Samples" in page
     assert "is done: open" in " ".join(said.split())
-    assert all(name in said for name in ROWS)
+    assert all(name in said for name in ROWS) and STILL not in said
     assert len(cells) == 7 * 3
+    assert {path.name for path in out.iterdir() if not path.name.startswith("cells.sqlite-")} == {
+        "bundle", "cells.sqlite", "manifest.json", "picture.png", "report.html", "results.csv",
+        "study.json",
+    }  # fmt: skip
 
 
-def test_results_are_the_cells_of_the_table_s_rows(done):
+def test_results_are_the_cells(done):
     out, cells, _ = done
     with (out / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     places = {(row["method"], row["corruption"], row["severity"]): row for row in rows}
     corruptions = (("none", "0"), ("contrast", "5"), ("saturate", "5"))
-    assert set(places) == {(m, *c) for m in ROWS for c in corruptions}
+    assert set(places) == {(m, *c) for m in (*ROWS, STILL) for c in corruptions}
     for cell in cells:
-        if cell.method in ROWS:
-            row = places[cell.method, cell.corruption, str(cell.severity)]
-            assert float(row["accuracy"]) == cell.accuracy
-            assert int(row["n_images"]) == 64
+        row = places[str(cell.variant), cell.corruption, str(cell.severity)]
+        assert float(row["accuracy"]) == cell.accuracy
+        assert int(row["n_images"]) == 64
+
+
+def test_the_folder_is_one_of_a_grid(done, tmp_path):
+    out, cells, _ = done
+    measured, manifest = read_grid(out)
+    assert [each.cell for each in measured] == cells
+    assert [grid["corruptions"] for grid in manifest["grids"]] == [
+        ["contrast", "saturate"],
+        ["none"],
+    ]
+    page = report_grid(out, out=tmp_path / "page.html").read_text()
+    assert "What each part adds" in page
 
 
 def test_what_the_steps_add_is_told_apart_from_statistics(done):
     _, cells, said = done
-    accuracy = {c.method: c.accuracy for c in cells if c.corruption == "contrast"}
-    assert accuracy["cta-lr0"] == accuracy["aligned-bn"]
-    steps = 100 * (accuracy["cta"] - accuracy["cta-lr0"])
+    accuracy = {str(c.variant): c.accuracy for c in cells if c.corruption == "contrast"}
+    assert accuracy[STILL] == accuracy["aligned-bn"]
+    steps = 100 * (accuracy["cta"] - accuracy[STILL])
     assert f"gradient steps: {steps:+.2f} points" in said
 
 
@@ -105,7 +124,7 @@ def test_a_second_run_says_done_and_does_nothing(done, run, monkeypatch):
     parts = [path for path in out.rglob("*") if not path.name.startswith("cells.sqlite-")]
     before = {path: path.stat().st_mtime_ns for path in parts}
     monkeypatch.setattr(module, "train_bundle", never)
-    monkeypatch.setattr(engines, "measure", never)
+    monkeypatch.setattr(workplace, "measure", never)
     again, said = run(out)
     assert again == cells
     assert "was done already" in said
@@ -117,13 +136,13 @@ def test_a_killed_study_goes_on_where_it_was(done, run, monkeypatch):
     (out / "report.html").rename(out / "old.html")
     with Store(out / "cells.sqlite") as store:
         lost = (
-            "json_extract(task, '$.method', '$.shifts[0].corruption') = '[\"ptbn\",\"contrast\"]'"
+            "json_extract(task, '$.variant', '$.shifts[0].corruption') = '[\"ptbn\",\"contrast\"]'"
         )
         assert store._base.execute(f"DELETE FROM tasks WHERE {lost}").rowcount == 1
-    measured, original = [], engines.measure
+    measured, original = [], workplace.measure
     monkeypatch.setattr(module, "train_bundle", never)
     monkeypatch.setattr(
-        engines, "measure", lambda *a, **n: measured.append(a[1]) or original(*a, **n)
+        workplace, "measure", lambda *a, **n: measured.append(str(a[1])) or original(*a, **n)
     )
     again, _ = run(out)
     assert measured == ["ptbn"]

@@ -29,7 +29,7 @@ class Analyse:
     """
 
     kind: tyro.conf.Positional[Literal["semantics", "tsne", "gradients"]]
-    """What to look at."""
+    """The analysis."""
     bundles: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of bundles."""
     data: str
@@ -37,29 +37,30 @@ class Analyse:
     out: Path
     """The folder of a grid; the analysis becomes analyses/KIND.json there."""
     images: int = 500
-    """Test images of each set, evenly spaced."""
+    """Test images under each corruption, evenly spaced."""
     corruptions: tuple[str, ...] = PUBLISHED
-    """Their names."""
+    """Names of corruptions."""
     steps: int = 20
-    """Gradient steps a batch, for semantics and tsne."""
+    """Gradient steps for each batch, for semantics and tsne."""
     batch: int = 128
     """Images that arrive together."""
     seed: int = 0
-    """Of order, corruption and views."""
+    """Seed of order, corruption and views."""
     workers: int | None = None
-    """Processes that measure the gains for gradients; one a core, or a GPU, without it."""
+    """Processes that measure the gains for gradients; without it one for each core, or for each
+    GPU."""
     root: Path | None = None
-    """Where a named data set lies."""
+    """Folder of a named data set."""
     domain: str | None = None
-    """Which part of a set with domains."""
+    """Domain of a set with domains."""
     size: int | None = None
     """Resize images to squares of this many pixels."""
 
     def run(self, console: Console) -> None:
         """Do it."""
         from acclimate.data import load, subset
-        from acclimate.evaluate.engines import processes, usual_workers
         from acclimate.runtime.progress import live
+        from acclimate.runtime.workers import processes, usual_workers
 
         try:
             from acclimate.evaluate.analyses.kinds import KINDS, Analysis

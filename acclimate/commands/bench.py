@@ -1,6 +1,5 @@
 """``acclimate bench``."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +16,13 @@ from acclimate.errors import InputError
 
 if TYPE_CHECKING:
     from acclimate.data import LabelledImages
-    from acclimate.evaluate.cell import Cell
     from acclimate.evaluate.grid import Estimate
+    from acclimate.evaluate.store import Measured
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure methods on corrupted images: every combination, resumed where it was stopped.
+    """Measure methods on corrupted images or on domains: every combination, resumed if stopped.
 
     Each bundle is measured with the methods that it was made for and, beside them, frozen and with
     batch statistics. Grids run into the same folder are reported together.
@@ -31,6 +30,8 @@ class Bench:
     Example: acclimate bench supervised cta ttt --data cifar10.zip --out runs/main --images 2000
 
     Example: acclimate bench cta --data cifar10.zip --out runs/main --seeds 0 1 2 --plan
+
+    Example: acclimate bench cta --data cifar10-c --root data --domains fog/5 snow/5 --out runs/c
     """
 
     bundles: tyro.conf.Positional[tuple[Path, ...]]
@@ -41,55 +42,59 @@ class Bench:
     out: Path
     """Folder of cells.sqlite, results.csv and manifest.json."""
     methods: tuple[str, ...] = ()
-    """Names that acclimate methods lists, or NAME-lr0: the same at learning rate 0."""
-    corruptions: tuple[str, ...] = ("none", *PUBLISHED)
-    """Names; none is clean images."""
+    """Names that acclimate methods lists, or variants with changed settings, such as
+    cta:update.learning_rate=0,steps=3."""
+    corruptions: tuple[str, ...] | None = None
+    """Names of corruptions; none is clean images. Without it none and the benchmark's fifteen."""
+    domains: tuple[str, ...] = ()
+    """Domains of a set that has them, each with images of its own, measured as they are: sketch
+    (pacs), fog/5 (cifar10-c)."""
     severities: tuple[int, ...] = (5,)
-    """1 to 5."""
+    """Severities of each corruption, 1 to 5."""
     orders: tuple[str, ...] = ("shuffled",)
-    """How images arrive: shuffled, class-correlated, label-shifted, gradual, growing-noise,
+    """Orders of arrival: shuffled, class-correlated, label-shifted, gradual, growing-noise,
     continual, recurring, mixed."""
     seeds: tuple[int, ...] = (0,)
-    """Of order, corruption and views."""
+    """Seeds of order, corruption and views."""
     images: int | None = None
-    """How many test images, evenly spaced; all without it."""
+    """Number of test images, evenly spaced; all without it."""
     batch: int = 128
     """Images that arrive together."""
     curve: bool = True
     """Record the accuracy before and after each gradient step."""
     workers: int | None = None
-    """Processes that measure at the same time; one a core, or a GPU, without it."""
+    """Processes that measure at the same time; without it one for each core, or for each GPU."""
     threads: int = 1
-    """Of each process."""
+    """Threads of each process."""
     plan: bool = False
     """Only say what would be run, and how long it takes."""
     root: Path | None = None
-    """Where a named data set lies."""
-    domain: str | None = None
-    """Which part of a set with domains: sketch (pacs)."""
+    """Folder of a named data set."""
     size: int | None = None
     """Resize images to squares of this many pixels."""
 
     def run(self, console: Console) -> None:
         """Do it."""
-        from acclimate.evaluate import bench
-        from acclimate.evaluate.engines import processes, usual_workers
+        from acclimate.evaluate import grid_run
         from acclimate.runtime.progress import live
+        from acclimate.runtime.workers import processes, usual_workers
 
         workers = usual_workers(self.threads) if self.workers is None else self.workers
         engine = processes(workers, self.threads)
-        job = bench.Bench(self._grid(), labelled(self.bundles), self._load())
+        job = grid_run.GridRun(self._grid(), labelled(self.bundles), self._loads())
         with live() as progress:
             if self.plan:
-                rows = bench.plan(job, self.out, engine=engine, progress=progress)
+                rows = grid_run.plan(job, self.out, engine=engine, progress=progress)
             else:
-                cells, errors = bench.run_bench(job, self.out, engine=engine, progress=progress)
+                measured, errors = grid_run.run_grid(
+                    job, self.out, engine=engine, progress=progress
+                )
         if self.plan:
             show_plan(rows, workers, console)
             return
-        show_results(cells, errors, console)
-        console.print(f"results are in {self.out / bench.RESULTS}", highlight=False)
-        if cells:
+        show_results(measured, errors, console)
+        console.print(f"results are in {self.out / grid_run.RESULTS}", highlight=False)
+        if measured:
             console.print(f"acclimate report {self.out} shows them as a page", highlight=False)
         if errors:
             raise SystemExit(1)
@@ -97,8 +102,9 @@ class Bench:
     def _grid(self):
         from acclimate.evaluate.task import Grid
 
+        usual = () if self.domains else ("none", *PUBLISHED)
         return Grid(
-            corruptions=self.corruptions,
+            corruptions=usual if self.corruptions is None else self.corruptions,
             severities=self.severities,
             orders=self.orders,
             seeds=self.seeds,
@@ -107,9 +113,12 @@ class Bench:
             curve=self.curve,
         )
 
-    def _load(self):
-        options = {"root": self.root, "domain": self.domain, "size": self.size}
-        return partial(_some, self.data, self.images, options)
+    def _loads(self):
+        options = {"root": self.root, "size": self.size}
+        return tuple(
+            partial(_some, self.data, self.images, options | {"domain": domain})
+            for domain in self.domains or (None,)
+        )
 
 
 def _some(data: str, images: int | None, options: dict) -> "LabelledImages":
@@ -121,19 +130,18 @@ def _some(data: str, images: int | None, options: dict) -> "LabelledImages":
 
 
 def show_results(
-    cells: "Sequence[Cell]", errors: Sequence[tuple[str, str]], console: Console | None = None
+    measured: "Sequence[Measured]",
+    errors: Sequence[tuple[str, str]],
+    console: Console | None = None,
 ) -> None:
-    """Print a table for each bundle, data set and order, and what failed."""
-    from acclimate.report.summary import summarise
+    """Print a table for each protocol, and what failed."""
+    from acclimate.report.comparison import compare
+    from acclimate.report.measured import by_protocol, held_out_of
     from acclimate.report.table import show_table
 
     console = console or Console()
-    tables = defaultdict(list)
-    for cell in cells:
-        tables[cell.bundle, cell.dataset, cell.order].append(cell)
-    for (bundle, dataset, order), some in tables.items():
-        console.print(f"{bundle} on {dataset}, {order}", highlight=False)
-        show_table(summarise(some, list(dict.fromkeys(cell.method for cell in some))), console)
+    for protocol, cells in by_protocol(measured).items():
+        show_table(compare(cells, held_out_of(cells)), console, title=f"{protocol}: accuracy, %")
     for name, reason in errors:
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False)
 
@@ -145,7 +153,7 @@ def show_plan(rows: "Sequence[Estimate]", workers: int, console: Console | None 
         table.add_column(name, justify="right")
     for row in rows:
         figures = (f"{row.tasks}", f"{row.done}", f"{row.images:,}", _time(row.seconds))
-        table.add_row(row.bundle, row.method, *figures)
+        table.add_row(row.bundle, str(row.variant), *figures)
     together = sum(row.seconds for row in rows if row.seconds == row.seconds)
     left = sum(row.images for row in rows)
     table.add_row(

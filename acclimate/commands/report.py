@@ -17,7 +17,7 @@ class Report:
     """
 
     folder: tyro.conf.Positional[Path]
-    """What acclimate bench was given as --out."""
+    """A folder that acclimate bench wrote."""
     published: Path | None = None
     """A CSV of published numbers to stand beside ours: method,corruption,severity,accuracy,std."""
     title: str = ""

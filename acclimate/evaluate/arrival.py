@@ -1,4 +1,4 @@
-"""Which streams an order makes of a list of shifts, and the streams themselves."""
+"""The streams that an order makes of a list of shifts."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ _CORRELATED = {
 
 
 def groups(order: str, shifts: Sequence[Shift]) -> list[tuple[Shift, ...]]:
-    """The shifts of each stream: one a stream, or for some orders all of a severity.
+    """The shifts of each stream: one shift, or for some orders all corruptions of a severity.
 
     Args:
         order: A name of `acclimate.data.streams.ORDERS`.
-        shifts: Corruptions at severities, and clean images.
+        shifts: Corruptions at severities, clean images, or a domain.
 
     Raises:
         InputError: an unknown order, or one that none of the shifts can come in.
@@ -42,18 +42,26 @@ def groups(order: str, shifts: Sequence[Shift]) -> list[tuple[Shift, ...]]:
 def arrange(
     order: str, data: LabelledImages, shifts: Sequence[Shift], *, batch: int, seed: int
 ) -> Stream:
-    """The stream of one of `groups`.
+    """The stream of one group of `groups`.
 
     Args:
         order: A name of `acclimate.data.streams.ORDERS`.
         data: The images; labels only build orders that depend on classes.
-        shifts: What happens to the images.
+        shifts: The shifts of the stream. Images of a domain have that domain as their only shift:
+            no result of theirs can pass for one of clean images.
         batch: Images that arrive together.
-        seed: Of order and corruptions.
+        seed: Seed of order and corruptions.
 
     Raises:
-        InputError: an unknown order, or shifts that it cannot have.
+        InputError: an unknown order, shifts that it cannot have, or images of another domain.
     """
+    for shift in shifts:
+        if shift.domain != data.domain:
+            theirs = f"of the domain {data.domain!r}" if data.domain else "of no domain"
+            raise InputError(
+                f"images {theirs} cannot come under {shift.name!r}; give the images of that "
+                "domain, or a corruption for images of no domain."
+            )
     names = [shift.corruption for shift in shifts]
     if len(shifts) != 1 and order not in _TOGETHER:
         raise InputError(f"a stream of order {order!r} has one shift, not {len(shifts)}.")

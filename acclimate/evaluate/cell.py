@@ -1,53 +1,57 @@
-"""One measurement: one method on the images of one stream that are under one shift."""
+"""One measurement: one variant of a method on the images of one stream that share a shift."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from acclimate.evaluate.variant import Variant
+
+CLEAN = "none"
+"""The corruption of a cell of clean images."""
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What was answered, image by image, in the order in which they arrived."""
+    """Answers image by image, in the order in which the images arrived."""
 
     positions: Int64[np.ndarray, " n"]
-    """Where in the stream each one was: 0 for its first image."""
+    """Position of each image in the stream, from 0."""
     numbers: Int64[np.ndarray, " n"]
-    """Which image of the data set each one is."""
+    """Index of each image in the data set."""
     predictions: Int64[np.ndarray, " n"]
-    """The class that was answered."""
+    """The predicted class."""
     confidences: Float32[np.ndarray, " n"]
     """The softmax probability of that class, 0..1."""
     right: Bool[np.ndarray, " n"]
-    """Whether it is the image's class."""
+    """Whether the prediction is the image's class."""
 
     def of(self, numbers: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
-        """Where the answers for these images are; each must have come once."""
+        """Places of the answers for these images, each of which must have come once."""
         order = self.numbers.argsort()
         return order[np.searchsorted(self.numbers, numbers, sorter=order)]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The result of one method on one corruption of one data set.
+    """The result of one variant under one shift of one data set.
 
-    Of a stream with several shifts there are as many cells; what was measured of the stream as a
-    whole (times, memory, refused steps) stands in each of them.
+    A stream with several shifts has a cell for each. What was measured of the stream as a whole
+    (times, memory, refused steps) stands in each of them.
     """
 
-    method: str
-    """A name of `acclimate.methods.METHODS`, or ``METHOD-lr0``."""
+    variant: Variant
     bundle: str
-    """A label of the bundle that adapted."""
+    """Label of the bundle that adapted."""
     dataset: str
     corruption: str
-    """Its name, or ``"none"`` for clean images."""
+    """Name of the corruption, ``"none"`` for clean images, empty for images of a domain."""
     severity: float
-    """1..5, or 0 for clean images; of growing noise that of the last image."""
+    """1..5, or 0 without a corruption; under growing noise the severity of the last image."""
     order: str
-    """How the images arrived: a name of `acclimate.data.streams.ORDERS`."""
+    """Order of arrival: a name of `acclimate.data.streams.ORDERS`."""
     seed: int
-    """Of order, corruption and views."""
+    """Seed of order, corruption and views."""
     batch: int
     """Images that arrived together."""
     accuracy: float
@@ -58,18 +62,25 @@ class Cell:
     """Mean negative log likelihood of the right class, in nats."""
     n_images: int
     steps: int
-    """Gradient steps a batch, or an image where a method learns from each alone."""
+    """Gradient steps for each batch, or for each image where a method learns from each alone."""
     seconds: float
-    """Wall time of adapting and answering, without loading and corrupting; with the extra answers
-    of a curve where one was recorded."""
+    """Wall time of adapting and answering, without loading and corrupting. If a curve was
+    recorded, its extra answers are included."""
     images_per_second: float
-    """Of adapting and answering, without the curve's extra answers."""
+    """Speed of adapting and answering, without the curve's extra answers."""
     peak_memory: int
     """The most bytes that the process, or the GPU, held at a time."""
     refused_steps: int
     """Steps that were undone because a loss or gradient was not finite."""
     forward_equivalents: float = float("nan")
-    """What an image costs, see `acclimate.Cost`; nan where it was not counted."""
+    """Cost of an image, see `acclimate.Cost`; nan where it was not counted."""
+    domain: str = ""
+    """Domain of a published set that the images are of, such as ``"fog/5"`` of cifar10-c."""
     curve: tuple[float, ...] = ()
-    """Accuracy after 0, 1, ... steps a batch, the last is ``accuracy``; empty if unrecorded."""
+    """Accuracy after 0, 1, ... steps; the last is ``accuracy``. Empty if it was not recorded."""
     answers: Answers | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def condition(self) -> str:
+        """Name of the shift: the corruption's, or the domain."""
+        return self.domain or self.corruption

@@ -1,31 +1,34 @@
-"""Run a grid: whatever is not in the store yet. Killed, it resumes."""
+"""Run the tasks of a grid that the store does not have yet. Killed, it resumes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from math import nan
 from types import MappingProxyType
 
-from acclimate.evaluate.engines import Engine, Failure, Workplace, here, measure_task, speed_task
 from acclimate.evaluate.speed import Speed, speed_key
 from acclimate.evaluate.store import Store
 from acclimate.evaluate.task import Task
+from acclimate.evaluate.variant import Variant
+from acclimate.evaluate.workplace import Workplace, measure_task, speed_task
 from acclimate.runtime import machine
 from acclimate.runtime.progress import Progress, silent
+from acclimate.runtime.workers import Engine, Failure, here
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is to be done of one method of one bundle."""
+    """The work left for one variant with one bundle."""
 
     bundle: str
-    method: str
+    variant: Variant
     tasks: int
     done: int
     images: int
-    """Still to be answered for."""
+    """Images still to be answered for."""
     seconds: float
-    """Of one process, for these; nan where it failed."""
+    """Time that one process takes for these images; nan where the speed could not be measured."""
 
 
 def run(
@@ -40,11 +43,11 @@ def run(
     """Work on all tasks that the store has no cells of.
 
     Args:
-        tasks: All of a grid's.
-        store: Where cells are kept, each as soon as there is one.
-        place: What the tasks are worked on with.
-        engine: Where they are worked on.
-        speeds: From `measure_speeds`; progress is then told in seconds of one process, otherwise in
+        tasks: All tasks of a grid.
+        store: Keeps the cells of each task as soon as they are measured.
+        place: The bundles and images of the tasks.
+        engine: Where the tasks are worked on.
+        speeds: From `measure_speeds`; progress then counts seconds of one process, otherwise
             images.
         progress: Told of what is done, finished tasks of earlier runs included.
     """
@@ -54,7 +57,7 @@ def run(
     total, done = sum(amounts.values()), sum(amounts[key] for key in finished & amounts.keys())
     failed = 0
     progress("adapt and answer", round(done), round(total), "")
-    with closing(engine(measure_task, todo, place)) as outcomes:
+    with closing(engine(partial(measure_task, place=place), todo)) as outcomes:
         for task, outcome in outcomes:
             if isinstance(outcome, Failure):
                 failed += 1
@@ -77,29 +80,29 @@ def measure_speeds(
     engine: Engine = here,
     progress: Progress = silent,
 ) -> dict[str, Speed]:
-    """How fast each method of each bundle is, measured where the store does not know it yet.
+    """Speeds of each variant with each bundle, measured where the store does not know them yet.
 
     Returns:
-        By `acclimate.evaluate.speed.speed_key`; those that fail are left out.
+        Speeds by `acclimate.evaluate.speed.speed_key`; variants that fail are left out.
     """
     examples = {speed_key(task): task for task in tasks}
     found = {key: speed for key in examples if (speed := store.speed(key))}
     missing = [task for key, task in examples.items() if key not in found]
-    with closing(engine(speed_task, missing, place)) as outcomes:
+    with closing(engine(partial(speed_task, place=place), missing)) as outcomes:
         for count, (task, outcome) in enumerate(outcomes, 1):
             if not isinstance(outcome, Failure):
                 found[speed_key(task)] = outcome
                 store.keep_speed(speed_key(task), outcome)
-            progress("measure speeds", count, len(missing), f"{task.bundle} {task.method}")
+            progress("measure speeds", count, len(missing), f"{task.bundle} {task.variant}")
     return found
 
 
 def estimate(tasks: Sequence[Task], store: Store, speeds: Mapping[str, Speed]) -> list[Estimate]:
-    """What is still to be done, a row for each method of each bundle."""
+    """The work left, a row for each variant with each bundle."""
     finished = store.done()
     rows = []
-    for bundle, method in dict.fromkeys((task.bundle, task.method) for task in tasks):
-        mine = [task for task in tasks if (task.bundle, task.method) == (bundle, method)]
+    for bundle, variant in dict.fromkeys((task.bundle, task.variant) for task in tasks):
+        mine = [task for task in tasks if (task.bundle, task.variant) == (bundle, variant)]
         todo = [task for task in mine if task.key not in finished]
         seconds = sum(
             task.length * speeds[key].seconds_per_image
@@ -108,12 +111,12 @@ def estimate(tasks: Sequence[Task], store: Store, speeds: Mapping[str, Speed]) -
             for task in todo
         )
         images = sum(task.length for task in todo)
-        rows.append(Estimate(bundle, method, len(mine), len(mine) - len(todo), images, seconds))
+        rows.append(Estimate(bundle, variant, len(mine), len(mine) - len(todo), images, seconds))
     return rows
 
 
 def _amount(task: Task, speeds: Mapping[str, Speed]) -> float:
-    """What a task weighs in the progress bar."""
+    """The share of a task in the progress bar."""
     if not speeds:
         return task.length
     known = speeds.get(speed_key(task))

@@ -1,4 +1,4 @@
-"""Measure one method on one stream; the labels stay on this side."""
+"""Measure one variant of a method on one stream; the labels stay on this side."""
 
 import time
 from collections import defaultdict
@@ -17,24 +17,17 @@ from acclimate.data import LabelledImages, Shift, Stream
 from acclimate.evaluate.arrival import arrange
 from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.metrics import expected_calibration_error
-from acclimate.methods import AdapterSettings, method
+from acclimate.evaluate.variant import Variant
+from acclimate.methods import AdapterSettings
 from acclimate.runtime.memory import PeakMemory
 
-LR0 = "-lr0"
-"""``cta-lr0`` is ``cta`` with learning rate 0: what is left without the gradient steps."""
 _ALONE = 16
-"""Images that tell the speed of a method which learns from each alone."""
-
-
-def settings_of(name: str) -> AdapterSettings:
-    """The settings of a method, or of a method at learning rate 0."""
-    settings = method(name.removesuffix(LR0)).settings
-    return replace(settings, learning_rate=0.0) if name.endswith(LR0) else settings
+"""Number of images that the speed of a method is measured on which learns from each alone."""
 
 
 def measure(
     bundle: Bundle,
-    name: str,
+    variant: Variant,
     data: LabelledImages,
     shifts: Sequence[Shift],
     *,
@@ -47,21 +40,25 @@ def measure(
     device: str | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> tuple[Cell, ...]:
-    """Let a method answer for every image of a stream, and score it.
+    """Let a variant answer for every image of a stream, and score the answers.
 
     Images are corrupted as they arrive, so that one batch of pixels is held at a time.
 
+    ```python
+    (cell,) = measure(bundle, Variant("cta"), data, [Shift("fog", 5)])
+    ```
+
     Args:
-        bundle: What adapts.
-        name: A method, or ``METHOD-lr0``.
-        data: The images; the adapter sees these without labels.
-        shifts: What happens to them: one shift, or several for an order that takes several.
-        order: How they arrive, a name of `acclimate.data.streams.ORDERS`.
-        seed: Of order, corruption and views.
+        bundle: The bundle that adapts.
+        variant: The method and its changes.
+        data: The images; the adapter sees them without labels.
+        shifts: One shift, or several for an order that takes several.
+        order: Order of arrival, a name of `acclimate.data.streams.ORDERS`.
+        seed: Seed of order, corruption and views.
         batch: Images that arrive together.
         curve: Also score the answers before and after each step.
-        settings: Instead of the method's own.
-        label: Stands for the bundle in the result.
+        settings: Used in place of the variant's.
+        label: Label of the bundle in the result.
         device: Where to run; None takes a GPU if there is one.
         advance: Called with the number of images done since the last call.
 
@@ -69,20 +66,20 @@ def measure(
         A cell for each shift, in the order in which they first come.
 
     Raises:
-        InputError: an unknown method, order or corruption, or a bundle that lacks what the method
-            needs.
+        InputError: an unknown method, setting, order or corruption, images of another domain than
+            the shift says, or a bundle that lacks what the method needs.
     """
-    settings = replace(settings or settings_of(name), seed=seed)
+    settings = replace(settings or variant.settings, seed=seed)
     stream = arrange(order, data, shifts, batch=batch, seed=seed)
     with PeakMemory() as memory:
-        adapter = Adapter(bundle, name.removesuffix(LR0), settings, device=device)
+        adapter = Adapter(bundle, variant.method, settings, device=device)
         logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
         rate = stream.length / seconds
         refused = adapter.refused
         if curve and settings.steps:
             rate = _rate(adapter, stream)
     measured = Cell(
-        method=name,
+        variant=variant,
         bundle=label,
         dataset=data.name,
         corruption="",
@@ -118,7 +115,7 @@ def _scored(
     labels: Tensor,
     curve: bool,
 ) -> Cell:
-    """The cell of the images in these rows."""
+    """The cell of the images in these rows of the stream."""
     logits, numbers, labels = logits[:, rows], numbers[rows], labels[rows]
     right = logits.argmax(2) == labels
     confidences, predictions = logits[-1].softmax(1).max(1)
@@ -128,6 +125,7 @@ def _scored(
         measured,
         corruption=shift.corruption,
         severity=shift.severity,
+        domain=shift.domain,
         accuracy=accuracies[-1],
         ece=expected_calibration_error(confidences, right[-1]),
         nll=cross_entropy(logits[-1].double(), labels).item(),
@@ -140,9 +138,11 @@ def _scored(
 def _answers(
     adapter: Adapter, stream: Stream, curve: bool, advance: Callable[[int], None]
 ) -> tuple[Float[Tensor, "steps images classes"], Tensor, dict[Shift, list[int]], float]:
-    """Logits, before and after each step with ``curve``; image numbers; where each shift is.
+    """Answer for a stream.
 
-    All in the order of arrival; and the seconds it took.
+    Returns:
+        Logits in the order of arrival, with ``curve`` before and after each step; the index of
+        each image in the data set; the positions of each shift; the seconds it took.
     """
     answers, numbers, seconds = [], [], 0.0
     places: dict[Shift, list[int]] = defaultdict(list)
@@ -160,7 +160,7 @@ def _answers(
 
 
 def _rate(adapter: Adapter, stream: Stream) -> float:
-    """Images a second on the stream's first batch, without a curve."""
+    """Images per second on the stream's first batch, without a curve."""
     adapter.reset()
     images = next(iter(stream)).images
     images = images[:_ALONE] if adapter.settings.one_by_one else images

@@ -1,4 +1,4 @@
-"""What is measured of a method's answers."""
+"""Metrics of answers."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +13,7 @@ def expected_calibration_error(
     Args:
         confidence: The largest softmax probability of each image, 0..1.
         correct: Whether the answer was right.
-        bins: How many.
+        bins: Number of bins.
 
     Returns:
         0..1.

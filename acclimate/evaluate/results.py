@@ -1,4 +1,4 @@
-"""The results as a file for other programs, and for a report where there is nothing else."""
+"""``results.csv``: results for other programs, and for a report without a store."""
 
 import csv
 import io
@@ -9,19 +9,19 @@ from typing import Any
 
 from acclimate.data import CORRUPTIONS
 from acclimate.errors import InputError
-from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.measure import LR0
+from acclimate.evaluate.cell import CLEAN, Cell
+from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS
 from acclimate.storage.atomic import write_text
 
-BASELINE = "source"
-"""The method whose error corruption errors are relative to."""
+BASELINE = Variant("source")
+"""The variant whose error corruption errors are relative to."""
 _MEASURED = (
-    "method",
     "bundle",
     "dataset",
     "corruption",
     "severity",
+    "domain",
     "order",
     "seed",
     "batch",
@@ -37,20 +37,22 @@ _MEASURED = (
     "refused_steps",
 )
 """Fields of `Cell`, with the same meaning and unit."""
-COLUMNS = (*_MEASURED, "error", "corruption_error", "oracle_accuracy", "oracle_steps")
+COLUMNS = ("method", *_MEASURED, "error", "corruption_error", "oracle_accuracy", "oracle_steps")
 """The columns of ``results.csv``.
 
-``error`` is 1 − accuracy. ``corruption_error`` is the error over that of the frozen classifier on
-the same images (Hendrycks and Dietterich 2019, § 4.2, for one severity), of the row's own bundle.
-``oracle_accuracy`` is the best of the curve, chosen by labels, and ``oracle_steps`` after how many
-steps: never what a method reaches, but how much its number of steps matters. Empty is unknown.
+``method`` is the variant as `Variant` writes it. ``domain`` is the domain of a published set, and
+empty for other images; images of a domain have no corruption and no severity.
+``error`` is 1 − accuracy. ``corruption_error`` is the error over that of the frozen classifier of
+the same bundle on the same images (Hendrycks and Dietterich 2019, § 4.2, for one severity).
+``oracle_accuracy`` is the best accuracy of the curve, chosen by labels, after ``oracle_steps``
+steps: no method reaches it, but it says how much the number of steps matters. Empty is unknown.
 """
 TIMINGS = ("seconds", "images_per_second", "peak_memory")
-"""The columns that differ from run to run."""
+"""The columns that differ from one run to the next."""
 
 
 def write_results(cells: Sequence[Cell], path: Path) -> None:
-    """Write one line a cell as comma-separated values, with a header, atomically.
+    """Write one line for each cell as comma-separated values, with a header, atomically.
 
     Numbers are written in full, so that they read back as the same floats.
 
@@ -65,7 +67,9 @@ def write_results(cells: Sequence[Cell], path: Path) -> None:
 
 
 def read_results(path: Path) -> list[Cell]:
-    """The cells of a file that `write_results` wrote: without curves and answers.
+    """The cells of a file that `write_results` wrote, without curves and answers.
+
+    Files of before there were domains, which lack that column, are read too.
 
     Raises:
         InputError: the file is missing, or is something else.
@@ -82,35 +86,39 @@ def read_results(path: Path) -> list[Cell]:
 
 def _cell(row: Mapping[str, str]) -> Cell:
     kinds: dict[str, Any] = {field.name: field.type for field in fields(Cell)}
-    if (
-        row["severity"] or ""
-    ).isdigit():  # the strength of growing noise is a float also where it is whole
+    if (row["severity"] or "").isdigit():  # the strength of growing noise is always a float
         kinds["severity"] = int
-    cell = Cell(**{name: kinds[name](row[name]) for name in _MEASURED if row[name]})
+    values = {name: kinds[name](row[name]) for name in _MEASURED if row.get(name)}
+    if row.get("domain"):
+        values |= {"corruption": "", "severity": 0}
+    cell = Cell(variant=Variant.parse(row["method"]), **values)
     if not 0 <= cell.accuracy <= 1:
         raise ValueError(f"an accuracy of {cell.accuracy}")
     return cell
 
 
 def line_of(cell: Cell) -> tuple:
-    """Where a cell stands in a grid's file: the same whatever was measured first."""
-    method = _rank(cell.method.removesuffix(LR0), METHODS)
-    corruption = _rank(cell.corruption, ("none", *CORRUPTIONS))
-    what = (method, cell.method, cell.bundle, cell.dataset, cell.n_images, cell.order)
-    return (*what, corruption, cell.severity, cell.seed, cell.batch)
+    """The place of a cell in a grid's file, whatever was measured first."""
+    method = _rank(cell.variant.method, METHODS)
+    corruption = _rank(cell.corruption, (CLEAN, *CORRUPTIONS))
+    what = (method, str(cell.variant), cell.bundle, cell.dataset, cell.n_images, cell.order)
+    return (*what, corruption, cell.severity, cell.domain, cell.seed, cell.batch)
 
 
 def _rank(name: str, known: Iterable[str]) -> tuple[int, str]:
-    """Names in the order in which they are known, then those that only another program knew."""
+    """A key that sorts known names in their order, and names of other programs after them."""
     names = list(known)
     return (names.index(name) if name in names else len(names), name)
 
 
 def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
     """The lines of the file, by `COLUMNS`."""
-    baseline = {_place(cell): 1 - cell.accuracy for cell in cells if cell.method == BASELINE}
+    baseline = {_place(cell): 1 - cell.accuracy for cell in cells if cell.variant == BASELINE}
     for cell in cells:
         row: dict[str, object] = {name: getattr(cell, name) for name in _MEASURED}
+        row["method"] = str(cell.variant)
+        if cell.domain:
+            row["severity"] = ""
         row["error"] = 1 - cell.accuracy
         row["corruption_error"] = row["oracle_accuracy"] = row["oracle_steps"] = ""
         if cell.forward_equivalents != cell.forward_equivalents:
@@ -124,5 +132,5 @@ def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
 
 
 def _place(cell: Cell) -> tuple:
-    shift = (cell.corruption, cell.severity, cell.order, cell.seed)
-    return (cell.bundle, cell.dataset, cell.n_images, *shift)
+    shift = (cell.corruption, cell.severity, cell.domain)
+    return (cell.bundle, cell.dataset, cell.n_images, *shift, cell.order, cell.seed)

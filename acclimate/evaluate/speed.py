@@ -1,26 +1,26 @@
-"""How fast a method is here, and what it costs: one batch tells."""
+"""Speed and cost of a variant, measured on one batch."""
 
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages
-from acclimate.evaluate.measure import LR0
 from acclimate.evaluate.task import Task
+from acclimate.methods.changes import settings_record
 
 _ALONE = 4
-"""Images that tell the speed of a method which learns from each alone."""
+"""Number of images that the speed of a method is measured on which learns from each alone."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of a method with a bundle; see `acclimate.Cost` for what is counted."""
+    """Speed and cost of a variant with a bundle; `acclimate.Cost` says what is counted."""
 
     seconds_per_image: float
-    """As in the grid: in one of its processes, with the answers of a curve if it is recorded."""
+    """Measured as in the grid, with the answers of a curve if it is recorded."""
     forward_equivalents: float
     moving_parameters: int
     held_bytes: int
@@ -28,24 +28,24 @@ class Speed:
 
 
 def speed_key(task: Task) -> str:
-    """The same for all tasks that take as long an image."""
+    """One key for all tasks that take equally long for an image."""
     same = (
         task.bundle,
         task.checksum,
-        task.method,
+        str(task.variant),
         task.batch,
         task.curve,
         min(task.n_images, task.batch),
     )
-    settings = asdict(replace(task.settings, seed=0))
+    settings = settings_record(replace(task.settings, seed=0))
     return hashlib.sha256(json.dumps([*same, settings]).encode()).hexdigest()[:32]
 
 
 def measure_speed(
     task: Task, bundle: Bundle, data: LabelledImages, device: str | None = None
 ) -> Speed:
-    """Time the first images of a task's data set, after as many to warm up, and count the cost."""
-    adapter = Adapter(bundle, task.method.removesuffix(LR0), task.settings, device=device)
+    """Time the first images of a task's data set after a warm-up on them, and count the cost."""
+    adapter = Adapter(bundle, task.variant.method, task.settings, device=device)
     images = data.images[: _ALONE if task.settings.one_by_one else task.batch]
     answer = adapter.trace if task.curve else adapter
     answer(images)

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from acclimate.data import Shift
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.speed import Speed
 from acclimate.evaluate.task import Task
-from acclimate.methods import AdapterSettings
+from acclimate.evaluate.variant import Variant
 from acclimate.storage.atomic import cannot_write
 
-_SCHEMA = 1
+_SCHEMA = 2
 _TABLES = """
 CREATE TABLE tasks (
     key TEXT PRIMARY KEY, task TEXT NOT NULL, error TEXT, checksum TEXT, source TEXT NOT NULL
@@ -35,21 +35,38 @@ _APPLICATION = 0x41434C4D  # "ACLM"
 _TYPES = {
     "positions": "<i8", "numbers": "<i8", "predictions": "<i8", "confidences": "<f4", "right": "?",
 }  # fmt: skip
-_SCALARS = [field.name for field in fields(Cell) if field.name != "answers"]
+_SCALARS = [field.name for field in fields(Cell) if field.name not in ("variant", "answers")]
+
+
+class Measured(NamedTuple):
+    """A cell, and the task that it was measured for."""
+
+    task: Task
+    cell: Cell
+
+    @property
+    def row(self) -> tuple[str, Variant]:
+        """Bundle and variant: the row of a table that the cell stands in."""
+        return self.cell.bundle, self.cell.variant
 
 
 class Store:
-    """A grid's results.
+    """The results of a grid.
+
+    ```python
+    with Store(Path("grid/cells.sqlite")) as store:
+        cells = store.cells()
+    ```
 
     One process at a time may write (see `acclimate.storage.atomic.only_writer`); others may read
     meanwhile. SQLite does not notice every changed byte, so a task has a checksum over its cells'
-    records, and each record one over its answers: a changed file is never read as a result.
+    records, and each record has one over its answers: a changed file is never read as a result.
 
     Args:
         path: The file; made if it is not there.
 
     Raises:
-        InputError: it is something else, damaged, from a newer version, or cannot be made.
+        InputError: the file is something else, damaged, of another version, or cannot be made.
     """
 
     def __init__(self, path: Path):
@@ -75,6 +92,11 @@ class Store:
         )
         if application != _APPLICATION:
             raise InputError(f"{self.path} holds something else; choose another place.")
+        if version < _SCHEMA:
+            raise InputError(
+                f"{self.path} was written by an older acclimate; run the grid into a new folder, "
+                "or keep only results.csv and manifest.json of this one to report them."
+            )
         if version > _SCHEMA:
             raise InputError(f"{self.path} was written by a newer acclimate; upgrade acclimate.")
         for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
@@ -91,42 +113,42 @@ class Store:
         return {key for (key,) in self._rows("SELECT key FROM tasks WHERE error IS NULL")}
 
     def tasks(self) -> list[Task]:
-        """All that have cells."""
+        """All tasks that have cells."""
         rows = self._rows("SELECT key, task FROM tasks WHERE error IS NULL ORDER BY key")
         with self._told():
-            tasks = [_task(json.loads(text)) for _, text in rows]
+            tasks = [Task.of_record(json.loads(text)) for _, text in rows]
         if [task.key for task in tasks] != [key for key, _ in rows]:
             raise self._damaged()
         return tasks
 
     def add(self, task: Task, cells: Sequence[Cell], source: str) -> None:
-        """Keep what a task gave, in place of an error if it had one.
+        """Keep the cells of a task, in place of an error if it had one.
 
         Args:
-            task: What was measured.
-            cells: All of its cells, with answers.
+            task: The task that was measured.
+            cells: All its cells, with answers.
             source: The commit that measured it.
         """
         rows = [(task.key, part, *_row(cell)) for part, cell in enumerate(cells)]
         checksum = _checksum(record.encode() for _, _, record, *_ in rows)
         with self._transaction() as base:
             base.execute("DELETE FROM tasks WHERE key = ?", (task.key,))
-            values = (task.key, json.dumps(asdict(task)), None, checksum, source)
+            values = (task.key, json.dumps(task.record()), None, checksum, source)
             base.execute("INSERT INTO tasks VALUES (?, ?, ?, ?, ?)", values)
             base.executemany("INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def fail(self, task: Task, error: str, source: str) -> None:
         """Keep why a task failed; it is tried again by the next run."""
         with self._transaction() as base:
-            values = (task.key, json.dumps(asdict(task)), error, None, source)
+            values = (task.key, json.dumps(task.record()), error, None, source)
             base.execute("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", values)
 
     def cells(self, tasks: Iterable[Task] | None = None, *, answers: bool = True) -> list[Cell]:
         """The cells of those tasks that are done, in the tasks' order; without a choice, all.
 
         Args:
-            tasks: Which.
-            answers: Whether the answers are wanted, image by image.
+            tasks: The chosen tasks.
+            answers: Whether the answers to each image are read too.
 
         Raises:
             InputError: something was changed since it was written.
@@ -136,8 +158,12 @@ class Store:
             keys = sorted(done) if tasks is None else [t.key for t in tasks if t.key in done]
             return [cell for key in keys for cell in self._cells(key, answers)]
 
+    def measured(self, tasks: Iterable[Task]) -> list[Measured]:
+        """The cells of those tasks that are done, each beside its task."""
+        return [Measured(task, cell) for task in tasks for cell in self.cells([task])]
+
     def errors(self, tasks: Iterable[Task] | None = None) -> list[tuple[str, str]]:
-        """Name and reason of those tasks that failed; without a choice, all."""
+        """Name and reason of each task that failed; without a choice, of all."""
         rows = self._rows("SELECT key, task, error FROM tasks WHERE error IS NOT NULL ORDER BY key")
         keys = None if tasks is None else {task.key for task in tasks}
         with self._told():
@@ -148,23 +174,23 @@ class Store:
             ]
 
     def sources(self) -> list[str]:
-        """The commits that measured what is here."""
+        """The commits that measured the cells."""
         return [commit for (commit,) in self._rows("SELECT DISTINCT source FROM tasks ORDER BY 1")]
 
     def speed(self, key: str) -> Speed | None:
-        """What was kept under a key of `acclimate.evaluate.speed.speed_key`."""
+        """The speed that was kept under a key of `acclimate.evaluate.speed.speed_key`."""
         found = self._rows("SELECT record FROM speeds WHERE key = ?", (key,))
         with self._told():
             return Speed(**json.loads(found[0][0])) if found else None
 
     def keep_speed(self, key: str, speed: Speed) -> None:
-        """Keep how fast a method is here."""
+        """Keep the speed of a variant."""
         with self._transaction() as base:
             values = (key, json.dumps(asdict(speed)))
             base.execute("INSERT OR REPLACE INTO speeds VALUES (?, ?)", values)
 
     def _cells(self, key: str, answers: bool) -> list[Cell]:
-        """A task's, verified."""
+        """The cells of a task, verified."""
         columns = ", ".join(("record", *_TYPES) if answers else ("record",))
         rows = self._rows(f"SELECT {columns} FROM cells WHERE key = ? ORDER BY part", (key,))
         expected = self._rows("SELECT checksum FROM tasks WHERE key = ?", (key,))
@@ -177,7 +203,8 @@ class Store:
             if blobs and checksum != _checksum(blobs):
                 raise self._damaged()
             arrays = [np.frombuffer(blob, kind) for blob, kind in zip(blobs, _TYPES.values())]
-            record["curve"] = tuple(record["curve"])
+            record |= {"curve": tuple(record["curve"])}
+            record["variant"] = Variant.parse(record["variant"])
             cells.append(Cell(**record, answers=Answers(*arrays) if arrays else None))
         return cells
 
@@ -209,17 +236,12 @@ class Store:
         return InputError(f"{self.path} is damaged; delete it and run the grid again.")
 
 
-def _task(record: dict) -> Task:
-    settings = AdapterSettings(**record["settings"])
-    shifts = tuple(Shift(**shift) for shift in record["shifts"])
-    return Task(**record | {"settings": settings, "shifts": shifts})
-
-
 def _row(cell: Cell) -> tuple[str, *tuple[bytes, ...]]:
-    """A cell's record and its answers."""
+    """The record of a cell, and its answers."""
     assert cell.answers is not None
     blobs = [getattr(cell.answers, name).astype(kind).tobytes() for name, kind in _TYPES.items()]
-    record = {name: getattr(cell, name) for name in _SCALARS} | {"answers": _checksum(blobs)}
+    record = {name: getattr(cell, name) for name in _SCALARS}
+    record |= {"variant": str(cell.variant), "answers": _checksum(blobs)}
     return json.dumps(record), *blobs
 
 
@@ -231,5 +253,7 @@ def _checksum(parts: Iterable[bytes]) -> str:
 
 
 def _name(task: dict) -> str:
-    shifts = ", ".join(f"{shift['corruption']} {shift['severity']}" for shift in task["shifts"])
-    return f"{task['bundle']} {task['method']} on {shifts}, {task['order']}, seed {task['seed']}"
+    shifts = ", ".join(
+        shift["domain"] or f"{shift['corruption']} {shift['severity']}" for shift in task["shifts"]
+    )
+    return f"{task['bundle']} {task['variant']} on {shifts}, {task['order']}, seed {task['seed']}"

@@ -1,127 +1,184 @@
-"""What is to be measured: a method of a bundle on a stream, and all that determines the result."""
+"""Tasks of a grid: a variant with a bundle on a stream, and all that determines the result."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from acclimate.adapt import model_of
+from acclimate.adapt import Adapter, model_of
 from acclimate.bundle import Bundle, read_record
 from acclimate.data import LabelledImages, Shift
 from acclimate.data.corruptions.frost import frost_source
 from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
 from acclimate.evaluate.arrival import arrange, groups
-from acclimate.evaluate.measure import LR0, settings_of
+from acclimate.evaluate.cell import CLEAN
+from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS, AdapterSettings, method
+from acclimate.methods.changes import settings_of_record, settings_record
 
 
 @dataclass(frozen=True)
 class Task:
-    """One stream through one adapter. What it says determines the result but for rounding."""
+    """One stream through one adapter. Its fields determine the result but for rounding."""
 
     bundle: str
-    """Its label: the name of its folder."""
+    """Label of the bundle: the name of its folder."""
     checksum: str
-    """Of the bundle, see `checksum_of`."""
-    method: str
+    """Checksum of the bundle, see `checksum_of`."""
+    variant: Variant
     settings: AdapterSettings
+    """The variant's settings."""
     dataset: str
     images: str
-    """The fingerprint of the images and labels."""
+    """Fingerprint of the images and labels."""
     n_images: int
     length: int
-    """How many images come, some of them perhaps several times."""
+    """Length of the stream in images; some images may come several times."""
     order: str
     shifts: tuple[Shift, ...]
     batch: int
     seed: int
     curve: bool
     frost: str
-    """Where pictures of frost come from, if any is laid over images."""
+    """Source of the frost pictures, if frost is laid over the images."""
 
     @property
     def key(self) -> str:
-        """Names the task: a hash of all of it."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:32]
+        """Name of the task: a hash of all its fields."""
+        return hashlib.sha256(json.dumps(self.record()).encode()).hexdigest()[:32]
+
+    def record(self) -> dict[str, Any]:
+        """The task as plain values, for JSON."""
+        plain = {"variant": str(self.variant), "settings": settings_record(self.settings)}
+        return asdict(self) | plain
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "Task":
+        """The task that `record` recorded.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: the record is of another form.
+        """
+        plain = {
+            "variant": Variant.parse(record["variant"]),
+            "settings": settings_of_record(record["settings"]),
+            "shifts": tuple(Shift(**shift) for shift in record["shifts"]),
+        }
+        return cls(**{**record, **plain})
 
     def __str__(self) -> str:
-        shift = self.shifts[0].corruption if len(self.shifts) == 1 else f"{len(self.shifts)} shifts"
-        return f"{self.bundle} {self.method} {shift} {self.order} seed {self.seed}"
+        shift = self.shifts[0].name if len(self.shifts) == 1 else f"{len(self.shifts)} shifts"
+        return f"{self.bundle} {self.variant} {shift} {self.order} seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Which tasks there are: every combination. What is named twice counts once."""
+    """Every combination of what is listed. What is named twice counts once.
 
-    corruptions: tuple[str, ...]
-    """Names; ``none`` is clean images."""
+    ```python
+    Grid(("none", "fog"), methods=("source", "cta", "cta:update.learning_rate=0"))
+    Grid(methods=("source", "cta"))  # for images of a domain
+    ```
+    """
+
+    corruptions: tuple[str, ...] = ()
+    """Names of corruptions; ``none`` is clean images. Images of a domain take no corruption."""
     severities: tuple[int, ...] = (5,)
-    """Of each corruption."""
+    """Severities of each corruption, 1..5."""
     orders: tuple[str, ...] = ("shuffled",)
-    """How images arrive, names of `acclimate.data.streams.ORDERS`."""
+    """Orders of arrival, names of `acclimate.data.streams.ORDERS`."""
     seeds: tuple[int, ...] = (0,)
-    """Of order, corruption and views."""
+    """Seeds of order, corruption and views."""
     methods: tuple[str, ...] = ()
-    """Names, each for the bundles that it fits; none are all that fit, see `methods_of`."""
+    """Methods and their variants as `Variant.parse` reads them, each for the bundles that it fits.
+    Without any, all methods that fit, see `variants_of`."""
     batch: int = 128
     """Images that arrive together."""
     curve: bool = True
     """Whether accuracy is recorded before and after each gradient step."""
 
     def __post_init__(self):
-        for name in ("corruptions", "severities", "orders", "seeds"):
+        for name in ("severities", "orders", "seeds"):
             if not getattr(self, name):
                 raise InputError(f"there are no {name}; give at least one.")
 
-    def streams(self) -> list[tuple[int, str, tuple[Shift, ...]]]:
-        """Seed, order and shifts of each stream.
+    def variants(self) -> tuple[Variant, ...]:
+        """The methods, read.
 
         Raises:
-            InputError: an unknown corruption, severity or order, or an order that none of the
-                corruptions can come in.
+            InputError: one has another form.
         """
+        return tuple(map(Variant.parse, self.methods))
+
+    def shifts(self, domain: str = "") -> list[Shift]:
+        """The shifts of images without a domain, or the one shift of a domain's images.
+
+        Raises:
+            InputError: an unknown corruption or severity, no corruption, or corruptions for images
+                of a domain, which are measured as they are.
+        """
+        if domain:
+            if self.corruptions:
+                raise InputError(
+                    f"images of the domain {domain!r} are measured as they are; leave the "
+                    "corruptions out."
+                )
+            return [Shift(domain=domain)]
+        if not self.corruptions:
+            raise InputError("there are no corruptions; give at least one.")
         shifts = [
-            Shift(name, severity if name != "none" else 0)
+            Shift(name, severity if name != CLEAN else 0)
             for name in self.corruptions
             for severity in self.severities
         ]
-        shifts = list(dict.fromkeys(shifts))
+        return list(dict.fromkeys(shifts))
+
+    def streams(self, domain: str = "") -> list[tuple[int, str, tuple[Shift, ...]]]:
+        """Seed, order and shifts of each stream of images without a domain, or of this domain.
+
+        Raises:
+            InputError: as `shifts`; or an unknown order, or one that none of the shifts can come
+                in.
+        """
+        shifts = self.shifts(domain)
         found = [(order, group) for order in self.orders for group in groups(order, shifts)]
         return list(dict.fromkeys((seed, *stream) for seed in self.seeds for stream in found))
 
 
 def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> list[Task]:
-    """All tasks of a grid, bundle by bundle, method by method.
+    """All tasks of a grid on one set of images, bundle by bundle, variant by variant.
 
     Args:
         grid: What to combine.
         bundles: Folders by their labels.
-        data: Test images.
+        data: Test images; if they are of a domain, the domain is the shift.
 
     Raises:
-        InputError: an unknown name, a method that fits no bundle, no bundle, a damaged one, or one
+        InputError: an unknown name, a variant that fits no bundle, no bundle, a damaged one, or one
             for another number of classes.
     """
     lengths = {
         stream: arrange(stream[1], data, stream[2], batch=grid.batch, seed=stream[0]).length
-        for stream in grid.streams()
+        for stream in grid.streams(data.domain)
     }
     if not bundles:
         raise InputError("there is no bundle; make one with acclimate train or acclimate align.")
-    methods = methods_of(bundles, grid.methods)
+    variants = variants_of(bundles, grid.variants())
     images = _fingerprint(data)
     tasks = []
-    for label, names in methods.items():
+    for label, chosen in variants.items():
         _check_classes(bundles[label], data)
         checksum = checksum_of(bundles[label])
         tasks += [
             Task(
                 bundle=label,
                 checksum=checksum,
-                method=name,
-                settings=settings_of(name),
+                variant=variant,
+                settings=variant.settings,
                 dataset=data.name,
                 images=images,
                 n_images=len(data.images),
@@ -130,17 +187,17 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
                 shifts=shifts,
                 batch=grid.batch,
                 seed=seed,
-                curve=grid.curve and settings_of(name).steps > 0,
+                curve=grid.curve and variant.settings.steps > 0,
                 frost=_frost(shifts),
             )
-            for name in names
+            for variant in chosen
             for (seed, order, shifts), length in lengths.items()
         ]
     return tasks
 
 
 def checksum_of(bundle: Path) -> str:
-    """A hash of all of a bundle but where it comes from: two that answer alike may share it.
+    """A hash of a bundle without its provenance: two bundles that answer alike may share it.
 
     Raises:
         InputError: the bundle is missing or damaged.
@@ -150,40 +207,54 @@ def checksum_of(bundle: Path) -> str:
     return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
 
 
-def methods_of(bundles: Mapping[str, Path], chosen: Sequence[str] = ()) -> dict[str, list[str]]:
-    """The methods that each bundle is measured with: those that its recipe is for.
+def variants_of(
+    bundles: Mapping[str, Path], chosen: Sequence[Variant] = ()
+) -> dict[str, list[Variant]]:
+    """The variants that each bundle is measured with: those that its recipe is for.
 
-    Beside them comes its classifier, frozen and with batch statistics, which alone explain much of
-    what others gain. Methods that learn with any classifier come with the first bundle only.
+    Without a choice these are all methods that fit the bundle. Beside them stand its classifier
+    frozen and with batch statistics, which alone explain much of what others gain. Methods that
+    adapt any classifier come with the first bundle only.
 
     Args:
         bundles: Folders by their labels.
-        chosen: Names; without them all.
+        chosen: Variants; without any, all methods as published.
 
     Raises:
-        InputError: an unknown name, a chosen method that fits no bundle, or a damaged bundle.
+        InputError: an unknown method or setting, a chosen variant that fits no bundle or has
+            settings that cannot be meant, or a damaged bundle.
     """
-    for name in chosen:
-        method(name.removesuffix(LR0))
-    found: dict[str, list[str]] = {label: [] for label in bundles}
-    misfits: dict[str, InputError] = {}
+    for variant in chosen:
+        variant.settings  # noqa: B018 - refuses unknown names before any bundle is read
+    found: dict[str, list[Variant]] = {label: [] for label in bundles}
+    misfits: dict[Variant, InputError] = {}
     for position, (label, path) in enumerate(bundles.items()):
         bundle = Bundle.load(path)
-        for name in dict.fromkeys(chosen or METHODS):
-            row = method(name.removesuffix(LR0))
+        for variant in dict.fromkeys(chosen or map(Variant, METHODS)):
+            row = method(variant.method)
             if position and row.recipe == "supervised" and row.settings.steps:
                 continue
             try:
-                model_of(bundle, name.removesuffix(LR0))
+                _check_fit(bundle, variant)
             except InputError as error:
-                misfits[name] = error
+                misfits[variant] = error
             else:
-                found[label].append(name)
-    fitting = {name for names in found.values() for name in names}
-    for name in chosen:
-        if name not in fitting:
-            raise misfits[name]
+                found[label].append(variant)
+    fitting = {variant for variants in found.values() for variant in variants}
+    for variant in chosen:
+        if variant not in fitting:
+            raise misfits[variant]
     return found
+
+
+def _check_fit(bundle: Bundle, variant: Variant) -> None:
+    """Refuse a bundle that lacks what a method needs, and changes that cannot be meant."""
+    model_of(bundle, variant.method)
+    if variant.changes:
+        try:
+            Adapter(bundle, variant.method, variant.settings, device="cpu")
+        except TypeError as error:
+            raise InputError(f"{variant} has a value of another kind: {error}.") from error
 
 
 def _check_classes(path: Path, data: LabelledImages) -> None:

@@ -1,1 +1,1 @@
-"""What people read of an evaluation: the table, the charts, the page, the file of results."""
+"""Reports of an evaluation: tables, figures, the page and pictures."""

@@ -15,7 +15,7 @@ from acclimate.report.figures import inside
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the page shows of one."""
+    """An analysis as the page shows it."""
 
     name: str
     title: str
@@ -55,7 +55,7 @@ def tsne(name: str, record: Mapping) -> Analysis:
 
 
 def gradients(name: str, record: Mapping) -> Analysis:
-    """A dot a test set, and the correlations."""
+    """A dot for each test set, and the correlations."""
     columns = ("method", "Pearson's r", "95 % interval")
     rows = tuple(
         (method, _text(found["r"]), f"{_text(found['low'])} to {_text(found['high'])}")
@@ -76,7 +76,7 @@ ANALYSES: dict[str, Show] = {
     "tsne": tsne,
     "gradients": gradients,
 }
-"""How the file of a name is shown, in the order of the page; others follow as tables."""
+"""Functions that show the file of each name, in the page's order; others follow as tables."""
 
 
 def read_analyses(folder: Path) -> list[Analysis]:

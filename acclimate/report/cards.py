@@ -1,19 +1,20 @@
-"""What each method of a report is."""
+"""A card for each variant of a report."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
-from acclimate.evaluate.measure import LR0
+from acclimate.evaluate.store import Measured
 from acclimate.methods import METHODS, RECIPES, AdapterSettings
+from acclimate.methods.changes import settings_of_record, settings_record
 from acclimate.methods.words import learns, needs
-from acclimate.report.measured import Measured
+from acclimate.report.reproduce import flat
 
 
 @dataclass(frozen=True)
 class Card:
-    """A method in a few lines."""
+    """A variant in a few lines."""
 
     name: str
     summary: str
@@ -22,9 +23,9 @@ class Card:
     needs: str
     learns: str
     training: str
-    """The stages that make its bundle."""
+    """The stages that train its bundle."""
     settings: Mapping[str, object]
-    """At deployment, where they are not those of a frozen classifier."""
+    """Settings that differ from those of a frozen classifier, by dotted name."""
     forward_equivalents: float | None
     images_per_second: float
 
@@ -32,24 +33,26 @@ class Card:
 def cards_of(
     measured: Sequence[Measured], settings: Mapping[str, Mapping[str, object]]
 ) -> list[Card]:
-    """A card for each method, in the order in which they come.
+    """A card for each variant, in the order in which they come.
 
     Args:
-        measured: All that a report is about.
-        settings: Of each method, as `acclimate.methods.AdapterSettings` names them.
+        measured: All cells of a report.
+        settings: The settings of each variant by its name, as the manifest has them.
     """
-    plain = asdict(AdapterSettings())
+    plain = dict(flat(settings_record(AdapterSettings())))
     cards = []
-    for name in dict.fromkeys(each.cell.method for each in measured):
-        row = METHODS[name.removesuffix(LR0)]
-        cells = [each.cell for each in measured if each.cell.method == name]
-        own = {key: value for key, value in settings[name].items() if value != plain.get(key)}
+    for variant in dict.fromkeys(each.cell.variant for each in measured):
+        record = settings[str(variant)]
+        row = replace(METHODS[variant.method], settings=settings_of_record(record))
+        cells = [each.cell for each in measured if each.cell.variant == variant]
+        own = {key: value for key, value in flat(record) if value != plain.get(key)}
+        changes = ", ".join(f"{name} = {value}" for name, value in variant.changes)
         costs = [cell.forward_equivalents for cell in cells]
         costs = [cost for cost in costs if not math.isnan(cost)]
         cards.append(
             Card(
-                name,
-                f"{row.summary}{': at learning rate 0' if name.endswith(LR0) else ''}",
+                str(variant),
+                f"{row.summary}: with {changes}" if changes else row.summary,
                 row.citation,
                 row.oracle,
                 needs(row),

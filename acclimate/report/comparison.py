@@ -1,87 +1,98 @@
-"""The main table: every method under one protocol, compared only where that is fair."""
+"""The table of one protocol: every variant, compared only where that is fair."""
 
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.measure import LR0
+from acclimate.evaluate.cell import CLEAN, Cell
+from acclimate.evaluate.store import Measured
+from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS
-from acclimate.report.intervals import paired_interval
-from acclimate.report.measured import (
-    Measured,
-    RowKey,
-    is_oracle,
-    is_twin,
-    reported,
-    row_names,
-)
-from acclimate.report.summary import CLEAN, Column, Gain, paired
+from acclimate.report.gains import Gain, gain_between, stream_of
+from acclimate.report.measured import RowKey, reported, row_names
 
-BASE = "source"
-BASELINES = (BASE, "ptbn")
-"""They come with every bundle."""
+BASE = Variant("source")
+BASELINES = (BASE, Variant("ptbn"))
+"""Variants that are measured with every bundle."""
+_TWIN_STATISTICS = Variant("aligned-bn")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table."""
+
+    name: str
+    """``clean``, ``mean``, the corruption's name, or the domain."""
+    kind: Literal["clean", "mean", "reported", "held out"]
+    """Held out: a corruption kept apart for choosing settings, in no mean."""
+
+    @property
+    def condition(self) -> str:
+        """The condition of its cells."""
+        return CLEAN if self.kind == "clean" else self.name
 
 
 @dataclass(frozen=True)
 class Score:
-    """An accuracy, over seeds."""
+    """An accuracy, a mean over seeds."""
 
     mean: float
     """A fraction."""
     deviation: float | None
     """Sample standard deviation over seeds; None of a single seed."""
     images: int
-    """How many each seed answered for."""
+    """Images that each seed answered for."""
     comparable: bool = True
-    """Whether it is of the images that most in its column are of."""
+    """Whether it was measured on the same images as most of its column."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method with a bundle."""
+    """A variant with a bundle."""
 
     key: RowKey
     name: str
     scores: tuple[Score | None, ...]
-    """One a column; None where something was not measured."""
+    """A score for each column; None where something was not measured."""
     best_iteration: Score | None
-    """The mean with the number of steps chosen by label for each corruption: an oracle."""
+    """The mean if labels chose the number of steps for each corruption: an oracle."""
     gain: Gain | None
     """The mean's difference to the frozen classifier of the same bundle."""
     statistics: Gain | None
-    """What of it batch-norm statistics explain without a step; of a twin, with alignment."""
+    """The share of the gain that batch-norm statistics explain without a step; for a twin,
+    statistics and alignment."""
     cost: float | None
-    """Forward passes an image; None where it was not counted."""
+    """Forward passes for each image; None where they were not counted."""
     lead: float | None = None
     """The mean minus that of the best other method."""
 
     @property
-    def method(self) -> str:
-        """Its name in the table of methods, or that with ``-lr0``."""
+    def variant(self) -> Variant:
+        """The method and its changes."""
         return self.key[1]
 
     @property
     def twin(self) -> bool:
         """Whether an aligned twin answers."""
-        return is_twin(self.method)
+        return METHODS[self.variant.method].model == "twin"
 
     @property
     def oracle(self) -> bool:
-        """Whether it was shown what it is measured on."""
-        return is_oracle(self.method)
+        """Whether it was shown the target images before deployment."""
+        return METHODS[self.variant.method].oracle
 
     @property
     def competes(self) -> bool:
         """Whether it may be marked: no oracle, and no control at learning rate 0."""
-        return not self.oracle and not self.method.endswith(LR0)
+        return not self.oracle and not self.variant.control
 
     @property
     def elsewhere(self) -> bool:
-        """Whether some of it is of other images than most."""
+        """Whether some scores were measured on other images than most of their column."""
         return any(score is not None and not score.comparable for score in self.scores)
 
 
@@ -93,12 +104,12 @@ class Comparison:
     rows: tuple[Row, ...]
 
     def score(self, row: Row, column: str) -> Score | None:
-        """What a row has in the column of this name."""
+        """The score of a row in the column of this name."""
         names = [each.name for each in self.columns]
         return row.scores[names.index(column)] if column in names else None
 
     def rank(self, row: Row, column: int) -> int:
-        """1 and 2 for the best two of a column as they are shown, ties included; otherwise 0."""
+        """1 and 2 for the best two scores of a column as shown, ties included; otherwise 0."""
         shown = {
             round(100 * score.mean, 1)
             for each in self.rows
@@ -113,14 +124,14 @@ class Comparison:
     def repeated(self) -> frozenset[RowKey]:
         """Baselines of all bundles but one, unless their mean is marked: a page folds them away.
 
-        The one is the bundle of methods that take any classifier; without these, the first.
+        The one bundle is that of methods that take any classifier; without these, the first.
         """
-        theirs = [row for row in self.rows if row.method in BASELINES]
-        any_classifier = METHODS[BASE].recipe
+        theirs = [row for row in self.rows if row.variant in BASELINES]
+        any_classifier = METHODS[BASE.method].recipe
         plain = [
             row.key[0]
             for row in self.rows
-            if row not in theirs and METHODS[row.method.removesuffix(LR0)].recipe == any_classifier
+            if row not in theirs and METHODS[row.variant.method].recipe == any_classifier
         ]
         kept = next(iter([*plain, *(row.key[0] for row in theirs)]), None)
         means = [place for place, column in enumerate(self.columns) if column.kind == "mean"]
@@ -128,19 +139,24 @@ class Comparison:
         return frozenset(row.key for row in theirs if row.key[0] != kept) - marked
 
     def images(self) -> int:
-        """How many images most of the mean is of."""
+        """The largest number of images of a score."""
         return max((s.images for row in self.rows for s in row.scores if s), default=0)
 
 
 def compare(measured: Sequence[Measured], held_out: Collection[str] = ()) -> Comparison:
     """The table of one protocol's cells.
 
-    The mean is over the reported corruptions, for rows that have all of them. A method measured on
-    other images than most of its column (fewer of them, because it is slow) keeps its figures but
-    is compared with nothing, except its own classifier on the same images.
+    ```python
+    for protocol, cells in by_protocol(measured).items():
+        table = compare(cells)
+    ```
+
+    The mean is over the reported corruptions or domains, for rows that have all of them. A variant
+    measured on other images than most of its column (fewer of them, because it is slow) keeps its
+    figures but is compared with nothing, except its own classifier on the same images.
 
     Args:
-        measured: All of one protocol, see `acclimate.report.measured.by_protocol`.
+        measured: All cells of one protocol, see `acclimate.report.measured.by_protocol`.
         held_out: Corruptions kept apart for choosing settings; in no mean.
     """
     columns = _columns(measured, held_out)
@@ -168,53 +184,34 @@ def compare(measured: Sequence[Measured], held_out: Collection[str] = ()) -> Com
     return _with_leads(Comparison(columns, tuple(rows)))
 
 
-def gain_between(mine: Sequence[Measured], base: Sequence[Measured]) -> Gain | None:
-    """The mean difference of two methods over the same images, with a paired interval.
-
-    Returns:
-        None if one of the streams of ``mine`` has no partner; nan as the limits where answers are
-        not known, image by image.
-    """
-    partners = {_stream(each): each for each in base}
-    if not mine or any(_stream(each) not in partners for each in mine):
-        return None
-    both = [(each.cell, partners[_stream(each)].cell) for each in mine]
-    if any(cell.answers is None for pair in both for cell in pair):
-        difference = float(np.mean([one.accuracy - other.accuracy for one, other in both]))
-        return Gain("", difference, math.nan, math.nan)
-    pairs = [paired(*pair) for pair in both]
-    first, second, images = (np.concatenate(arrays) for arrays in zip(*pairs))
-    return Gain("", *paired_interval(first, second, groups=images))
-
-
 def _gains(
     key: RowKey,
     mine: Sequence[Measured],
     cells: Mapping[RowKey, Sequence[Measured]],
     held_out: Collection[str],
 ) -> tuple[Gain | None, Gain | None]:
-    """The difference to the frozen classifier of the same bundle, and that without steps.
+    """The difference to the frozen classifier of the same bundle, and the same without steps.
 
-    Over the seeds that the frozen classifier was measured with.
+    Both are over the seeds that the frozen classifier was measured with.
     """
-    bundle, method = key
-    if method == BASE:
+    bundle, variant = key
+    if variant == BASE:
         return None, None
-    twin = is_twin(method)
+    twin = METHODS[variant.method].model == "twin"
     base = cells.get((bundle, BASE), ())
     seeds = {each.cell.seed for each in base}
     mine = [each for each in reported(mine, held_out) if each.cell.seed in seeds]
-    streams = {_stream(each) for each in mine}
+    streams = {stream_of(each) for each in mine}
     alone = [
         each
-        for each in cells.get((bundle, "aligned-bn" if twin else "ptbn"), ())
-        if _stream(each) in streams
+        for each in cells.get((bundle, _TWIN_STATISTICS if twin else BASELINES[1]), ())
+        if stream_of(each) in streams
     ]
     return gain_between(mine, base), gain_between(alone, base) if len(alone) == len(mine) else None
 
 
 def _columns(measured: Sequence[Measured], held_out: Collection[str]) -> tuple[Column, ...]:
-    seen = list(dict.fromkeys(each.cell.corruption for each in measured))
+    seen = list(dict.fromkeys(each.cell.condition for each in measured))
     counting = [name for name in seen if name != CLEAN and name not in held_out]
     columns = [Column("clean", "clean")] if CLEAN in seen else []
     columns += [Column("mean", "mean")] if counting else []
@@ -223,33 +220,33 @@ def _columns(measured: Sequence[Measured], held_out: Collection[str]) -> tuple[C
 
 
 def _usual_images(measured: Sequence[Measured]) -> dict[str, str]:
-    """The images that each corruption was measured on; of several sets the largest."""
+    """The images of each condition; of several sets the largest."""
     found: dict[str, Measured] = {}
     for each in measured:
-        known = found.setdefault(each.cell.corruption, each)
+        known = found.setdefault(each.cell.condition, each)
         if each.task.n_images > known.task.n_images:
-            found[each.cell.corruption] = each
-    return {corruption: each.task.images for corruption, each in found.items()}
+            found[each.cell.condition] = each
+    return {condition: each.task.images for condition, each in found.items()}
 
 
 def _own(mine: Sequence[Measured], usual: Mapping[str, str]) -> list[Measured]:
-    """A row's cells; of a corruption that was measured on several sets of images, one set's."""
+    """The cells of a row; of a condition measured on several sets of images, those of one set."""
     sets = _usual_images(mine)
     for each in mine:
-        if each.task.images == usual[each.cell.corruption]:
-            sets[each.cell.corruption] = each.task.images
-    return [each for each in mine if each.task.images == sets[each.cell.corruption]]
+        if each.task.images == usual[each.cell.condition]:
+            sets[each.cell.condition] = each.task.images
+    return [each for each in mine if each.task.images == sets[each.cell.condition]]
 
 
 def _score(
     mine: Sequence[Measured], column: Column, counting: Sequence[str], usual: Mapping[str, str]
 ) -> Score | None:
-    wanted = counting if column.kind == "mean" else [column.corruption]
-    here = [each for each in mine if each.cell.corruption in wanted]
+    wanted = counting if column.kind == "mean" else [column.condition]
+    here = [each for each in mine if each.cell.condition in wanted]
     score = _over_seeds([(each.cell, each.cell.accuracy) for each in here], wanted)
     if score is None:
         return None
-    same = all(each.task.images == usual[each.cell.corruption] for each in here)
+    same = all(each.task.images == usual[each.cell.condition] for each in here)
     return replace(score, images=min(each.cell.n_images for each in here), comparable=same)
 
 
@@ -259,10 +256,10 @@ def _best_iteration(mine: Sequence[Measured], counting: Sequence[str]) -> Score 
 
 
 def _over_seeds(values: Sequence[tuple[Cell, float]], wanted: Sequence[str]) -> Score | None:
-    """Mean and deviation over the seeds that have all corruptions that are wanted."""
+    """Mean and deviation over the seeds that have all wanted conditions."""
     places: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell, value in values:
-        places[cell.seed][cell.corruption].append(value)
+        places[cell.seed][cell.condition].append(value)
     means = [
         float(np.mean([np.mean(here[name]) for name in wanted]))
         for here in places.values()
@@ -283,14 +280,7 @@ def _with_leads(table: Comparison) -> Comparison:
     }
     rows = []
     for row in table.rows:
-        others = [value for key, value in rivals.items() if key[1] != row.method]
+        others = [value for key, value in rivals.items() if key[1] != row.variant]
         lead = rivals[row.key] - max(others) if row.key in rivals and others else None
         rows.append(replace(row, lead=lead))
     return replace(table, rows=tuple(rows))
-
-
-def _stream(each: Measured) -> tuple:
-    """What two cells must share to be answers to the same pixels."""
-    cell = each.cell
-    shift = (cell.corruption, cell.severity, cell.order, cell.seed)
-    return (cell.dataset, each.task.images, *shift)

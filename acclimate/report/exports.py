@@ -1,11 +1,11 @@
-"""The main table for papers and other programs: CSV, Markdown and LaTeX."""
+"""The table as text: CSV, Markdown and LaTeX."""
 
 import csv
 import io
 import math
 
 from acclimate.report.comparison import Comparison, Row, Score
-from acclimate.report.summary import Gain
+from acclimate.report.gains import Gain
 
 _SPECIAL = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
@@ -14,7 +14,7 @@ _SPECIAL = str.maketrans(
 
 
 def as_csv(table: Comparison) -> str:
-    """All figures as fractions and in full; what is not known is empty."""
+    """All figures as fractions and in full; unknown figures are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ["bundle", "method", "oracle", "comparable", "forward_equivalents"]
@@ -44,10 +44,11 @@ def as_markdown(table: Comparison) -> str:
         figures = []
         for place, score in enumerate(row.scores):
             mark = ("", "**", "*")[table.rank(row, place)]
-            figures.append(f"{mark}{_percent(score, ' ± ')}{mark}")
+            figures.append(f"{mark}{percent(score, ' ± ')}{mark}")
         lines.append([_name(row, "†", "(oracle)").replace("|", "\\|"), *figures])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{text}\n{_notes(table, '†')}"
+    below = "".join(f"\n{note}\n" for note in notes(table, "†"))
+    return f"{text}\n{below}"
 
 
 def as_latex(table: Comparison) -> str:
@@ -57,7 +58,7 @@ def as_latex(table: Comparison) -> str:
     for row in table.rows:
         figures = []
         for place, score in enumerate(row.scores):
-            figure = _percent(score, r" $\pm$ ").replace("–", "--")
+            figure = percent(score, r" $\pm$ ").replace("–", "--")
             frame = ("{}", r"\textbf{{{}}}", r"\underline{{{}}}")[table.rank(row, place)]
             figures.append(frame.format(figure))
         name = _name(row, "", "(oracle)").replace(" · ", ", ").translate(_SPECIAL)
@@ -65,13 +66,13 @@ def as_latex(table: Comparison) -> str:
         lines.append(" & ".join([name + dagger, *figures]) + r" \\")
     body = "\n".join(lines)
     columns = "l" + "r" * len(table.columns)
-    notes = "".join(f"% {line}\n" for line in _notes(table, "dagger").splitlines() if line)
+    below = "".join(f"% {note}\n" for note in notes(table, "dagger"))
     begin = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
-    return f"{begin}{body}\n\\bottomrule\n\\end{{tabular}}\n{notes}"
+    return f"{begin}{body}\n\\bottomrule\n\\end{{tabular}}\n{below}"
 
 
 def points(gain: Gain | None) -> str:
-    """A difference in points with its interval, where it has one."""
+    """A difference in points, with its interval where it has one."""
     if gain is None:
         return "–"
     first, low, high = (_signed(x) for x in (gain.difference, gain.low, gain.high))
@@ -82,7 +83,8 @@ def _signed(fraction: float) -> str:
     return f"{100 * fraction:+z.1f}".replace("-", "−")
 
 
-def _percent(score: Score | None, between: str) -> str:
+def percent(score: Score | None, between: str) -> str:
+    """An accuracy in percent, and its deviation over seeds after ``between``."""
     if score is None:
         return "–"
     deviation = "" if score.deviation is None else f"{between}{100 * score.deviation:.1f}"
@@ -93,14 +95,15 @@ def _name(row: Row, dagger: str, oracle: str) -> str:
     return row.name + (f" {oracle}" if row.oracle else "") + (dagger if row.elsewhere else "")
 
 
-def _notes(table: Comparison, dagger: str) -> str:
-    notes = []
+def notes(table: Comparison, dagger: str) -> list[str]:
+    """Sentences that explain held-out columns and rows with a dagger."""
+    found = []
     if any(column.kind == "held out" for column in table.columns):
         held = [column.name for column in table.columns if column.kind == "held out"]
-        notes.append(f"{', '.join(held)}: kept apart for choosing settings, not in the mean.")
+        found.append(f"{', '.join(held)}: kept apart for choosing settings, not in the mean.")
     if any(row.elsewhere for row in table.rows):
-        notes.append(f"{dagger}: measured on other images than most, not compared.")
-    return "".join(f"\n{note}\n" for note in notes)
+        found.append(f"{dagger}: measured on other images than most, not compared.")
+    return found
 
 
 def _blank(value: float | None) -> float | str:

@@ -1,4 +1,4 @@
-"""How sure a difference between two methods is."""
+"""Confidence intervals of the difference between two methods."""
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -23,10 +23,10 @@ def paired_interval(
     same distribution, in memory of ``draws × kinds`` instead of ``draws × images``.
 
     Args:
-        first: Whether the first method was right, an answer each.
+        first: Whether each answer of the first method was right.
         second: Whether the second method was right, on the same answers.
         groups: The image that each answer belongs to.
-        seed: Of the bootstrap's own generator.
+        seed: Seed of the bootstrap's own generator.
         draws: Bootstrap samples.
         level: Share of the samples between the two limits (percentile interval; Efron 1979).
 

@@ -15,43 +15,43 @@ from plotly.offline import get_plotlyjs
 from torch import Tensor
 
 from acclimate.errors import InputError
+from acclimate.evaluate.cell import CLEAN
+from acclimate.evaluate.store import Measured
 from acclimate.report.analyses import Analysis
 from acclimate.report.cards import cards_of
 from acclimate.report.comparison import Comparison, Row, compare
 from acclimate.report.exports import as_csv, as_latex, as_markdown, points
 from acclimate.report.figures import ACROSS, WITHIN, Kind, iterations_of
 from acclimate.report.figures.style import looks
-from acclimate.report.measured import Measured, Protocol, RowKey, by_protocol, row_names
+from acclimate.report.gains import Gain
+from acclimate.report.measured import Protocol, RowKey, by_protocol, row_names
 from acclimate.report.published import Published, published_score
 from acclimate.report.samples import Sample
-from acclimate.report.summary import CLEAN, Gain
 from acclimate.storage.atomic import write_text
 
 _LONGEST_SIDE = 96
-"""Of a sample image, in pixels; larger ones are shrunk so that the page stays small."""
+"""Longest side of a sample image in pixels; larger images are shrunk to keep the page small."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a page shows."""
+    """The contents of a page."""
 
     title: str
     measured: Sequence[Measured]
     settings: Mapping[str, Mapping[str, object]]
-    """Of each method, as `acclimate.methods.AdapterSettings` names them."""
+    """The settings of each variant by its name, as the manifest has them."""
     provenance: Mapping[str, object]
-    """What is needed to run it again: text, a list of lines, or names and values."""
+    """Instructions to run it again; values are text, lists of lines, or names and values."""
     held_out: Collection[str] = ()
     """Corruptions kept apart for choosing settings; in no mean."""
     published: Sequence[Published] = ()
-    """Others' numbers on the same data set."""
+    """Numbers that others published on the same data set."""
     analyses: Sequence[Analysis] = ()
     samples: Sequence[Sample] = ()
     """Images to show."""
-    gains: Sequence[Gain] = ()
-    """What each part adds, see `acclimate.report.summary.gains_of`."""
-    classes: Sequence[str] = ()
-    """The names of the classes."""
+    parts: Sequence[tuple[str, Gain]] = ()
+    """Gains of the parts of CTA, see `acclimate.report.gains.parts_of`."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class _Section:
     protocol: Protocol
     table: Comparison
     downloads: Mapping[str, str]
-    """What a file is called, and its address."""
-    published: Mapping[tuple[str, str], float | None]
+    """Names of files and their addresses."""
+    published: Mapping[RowKey, float | None]
     """Published mean of each row over the same corruptions."""
     beside: Sequence[tuple[Row, list[float | None]]]
-    """Rows that have published numbers: a number a column."""
+    """Rows with published numbers, and a number for each column."""
     repeated: Collection[RowKey]
     """Rows that are folded away, and in no figure."""
     seeds: Sequence[int]
@@ -89,7 +89,7 @@ def write_page(path: Path, report: Report) -> None:
     everywhere = [each for each in report.measured if each.row not in repeated]
     small = {
         name: drawn
-        for name in dict.fromkeys(each.cell.corruption for each in first)
+        for name in dict.fromkeys(each.cell.condition for each in first)
         if (drawn := iterations_of(name, first, report.held_out)) is not None
     }
     page = _template().render(
@@ -121,7 +121,7 @@ def _section(protocol: Protocol, cells: Sequence[Measured], report: Report, plac
     table = compare(cells, report.held_out)
     counting = [column.name for column in table.columns if column.kind == "reported"]
     published = {
-        row.key: published_score(report.published, row.method, counting, protocol.severity)
+        row.key: published_score(report.published, str(row.variant), counting, protocol.severity)
         for row in table.rows
     }
     repeated = table.repeated()
@@ -130,9 +130,9 @@ def _section(protocol: Protocol, cells: Sequence[Measured], report: Report, plac
         numbers = [
             published_score(
                 report.published,
-                row.method,
-                counting if column.kind == "mean" else [column.corruption],
-                0 if column.corruption == CLEAN else protocol.severity,
+                str(row.variant),
+                counting if column.kind == "mean" else [column.condition],
+                0 if column.condition == CLEAN else protocol.severity,
             )
             for column in table.columns
         ]
@@ -166,7 +166,7 @@ def _headline(table: Comparison) -> dict[str, object] | None:
     if best is None or best[1].gain is None:
         return None
     mean, row = best
-    return {"row": row, "mean": mean, "among": len({other.method for _, other in rivals})}
+    return {"row": row, "mean": mean, "among": len({other.variant for _, other in rivals})}
 
 
 def _spaced(name: str) -> str:

@@ -1,4 +1,4 @@
-"""How to make a grid again, from its manifest."""
+"""Instructions to run a grid again, from its manifest."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from acclimate.methods import RECIPES
 
 Provenance = dict[str, object]
-"""What is shown: text, a list of lines, or names and values."""
+"""Values are text, lists of lines, or names and values."""
 
 
 def provenance_of(manifest: Mapping) -> Provenance:
@@ -24,8 +24,8 @@ def command(grid: Mapping) -> str:
     """The command of a grid; BUNDLES and DATA stand for where these lie."""
     words = ["acclimate", "bench", *(f"BUNDLES/{label}" for label in grid["bundles"])]
     words += ["--data", str(grid.get("dataset", "DATA")), "--out", "DIR"]
-    for name in ("methods", "corruptions", "severities", "orders", "seeds"):
-        if grid[name]:
+    for name in ("methods", "domains", "corruptions", "severities", "orders", "seeds"):
+        if grid.get(name):
             words += [f"--{name}", *map(str, grid[name])]
     if "images" in grid:
         words += ["--images", str(grid["images"])]
@@ -34,7 +34,7 @@ def command(grid: Mapping) -> str:
 
 
 def _bundle(record: Mapping) -> dict[str, object]:
-    """What a bundle is and how it was trained, without settings of stages that it did not have."""
+    """A bundle and its training, without settings of stages that it did not have."""
     made = dict(record["provenance"])
     settings = dict(made.pop("settings", {}))
     stages = RECIPES[record["recipe"]].stages if record["recipe"] in RECIPES else ()
@@ -44,12 +44,13 @@ def _bundle(record: Mapping) -> dict[str, object]:
         if name in stages or not (isinstance(value, Mapping) and "epochs" in value)
     }
     names = ("recipe", "architecture", "weights_sha256")
-    return dict(_flat({name: record[name] for name in names} | made | own))
+    return dict(flat({name: record[name] for name in names} | made | own))
 
 
-def _flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested values by dotted names."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

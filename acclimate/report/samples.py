@@ -9,6 +9,10 @@ from torch import Tensor
 
 from acclimate.data import LabelledImages, corrupt
 from acclimate.evaluate.cell import Cell
+from acclimate.evaluate.variant import Variant
+
+BEFORE, AFTER = Variant("source"), Variant("cta")
+"""The variants whose answers a sample shows: one that does not adapt, and one that does."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,11 @@ class Sample:
     truth: str
     """The right class."""
     before: str
-    """What the frozen classifier answers."""
+    """Answer of the frozen classifier."""
     before_confidence: float
     """0..1."""
     after: str
-    """What the adapted one answers."""
+    """Answer of the adapted model."""
     after_confidence: float
 
 
@@ -34,29 +38,24 @@ def samples_of(
     corruptions: Sequence[str],
     test: LabelledImages,
     cells: Sequence[Cell],
-    *,
-    before: str = "source",
-    after: str = "cta",
 ) -> list[Sample]:
-    """One image a corruption: where there is one, an answer that adaptation changed.
+    """One image for each corruption: where there is one, an image whose answer changed.
 
     Args:
         classes: The names of the classes.
-        corruptions: Of which to show an image each.
+        corruptions: Names of corruptions to show an image of.
         test: The images that were answered for.
-        cells: With answers of both methods on each corruption.
-        before: The method that does not adapt.
-        after: The method that does.
+        cells: Cells with answers of `BEFORE` and `AFTER` under each corruption.
     """
-    found = {(cell.method, cell.corruption): cell for cell in cells}
+    found = {(cell.variant, cell.corruption): cell for cell in cells}
     samples = []
     for position, name in enumerate(corruptions):
-        frozen, adapted = (_by_image(found[method, name]) for method in (before, after))
+        frozen, adapted = (_by_image(found[variant, name]) for variant in (BEFORE, AFTER))
         changed = np.flatnonzero(frozen[0] != adapted[0])
         # Spread over the set, not picked for being right.
         chosen = int(changed[position * 7 % len(changed)]) if len(changed) else position
         clean = test.images[chosen : chosen + 1]
-        cell = found[after, name]
+        cell = found[AFTER, name]
         seen = corrupt(clean, name, int(cell.severity), seed=cell.seed, first_index=chosen)
         samples.append(
             Sample(
@@ -74,7 +73,7 @@ def samples_of(
 
 
 def _by_image(cell: Cell) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-    """What was answered for each image of the data set, and how sure it was."""
+    """Prediction and confidence for each image of the data set."""
     assert cell.answers is not None
     rows = cell.answers.of(np.arange(cell.n_images))
     return cell.answers.predictions[rows], cell.answers.confidences[rows]

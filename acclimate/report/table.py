@@ -1,41 +1,54 @@
-"""The results in the terminal."""
+"""The table in the terminal."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from acclimate.report.summary import Summary
+from acclimate.report.comparison import Comparison
+from acclimate.report.exports import notes, percent
 
 _STYLES = {"clean": "", "mean": "cyan", "reported": "", "held out": "dim"}
 
 
-def show_table(summary: Summary, console: Console) -> None:
-    """Print accuracies in percent, the best of each corruption in bold.
+def show_table(table: Comparison, console: Console, *, title: str = "Accuracy, %") -> None:
+    """Print accuracies in percent, the best of each column in bold.
 
-    A row is a method where that fits the terminal, otherwise a corruption.
+    A row is a variant where that fits the terminal, otherwise a corruption or domain.
     """
-    texts = np.array(summary.texts(), dtype=object)
-    best = summary.best()
-    corruptions = [
-        Text(column.name.replace("_", " "), style=_STYLES[column.kind])
-        for column in summary.columns
+    texts = np.array(
+        [
+            [
+                percent(score, " ± ") + ("" if score is None or score.comparable else "†")
+                for score in row.scores
+            ]
+            for row in table.rows
+        ],
+        dtype=object,
+    )
+    best = np.array(
+        [[table.rank(row, place) == 1 for place in range(len(table.columns))] for row in table.rows]
+    )
+    columns = [
+        Text(column.name.replace("_", " "), style=_STYLES[column.kind]) for column in table.columns
     ]
-    methods = [Text(method) for method in summary.methods]
-    table = _table("method", methods, corruptions, texts, best)
+    names = [Text(row.name) for row in table.rows]
+    drawn = _table("method", names, columns, texts, best)
     unbounded = console.options.update(width=10_000)
-    if console.measure(table, options=unbounded).minimum > console.width:
-        table = _table("corruption", corruptions, methods, texts.T, best.T)
-    table.title = "Accuracy, %"
-    if any(column.kind == "held out" for column in summary.columns):
-        table.caption = "dim: kept apart for choosing settings, not in the mean"
-    console.print(table)
+    if console.measure(drawn, options=unbounded).minimum > console.width:
+        drawn = _table("corruption", columns, names, texts.T, best.T)
+    drawn.title = title
+    console.print(drawn)
+    for note in notes(table, "†"):
+        console.print(note, style="dim", markup=False, highlight=False)
 
 
 def _table(
-    corner: str, rows: list[Text], columns: list[Text], texts: np.ndarray, best: np.ndarray
+    corner: str, rows: Sequence[Text], columns: Sequence[Text], texts: np.ndarray, best: np.ndarray
 ) -> Table:
-    table = Table(padding=(0, 1, 0, 0), title_justify="left", caption_justify="left", box=None)
+    table = Table(padding=(0, 1, 0, 0), title_justify="left", box=None)
     table.add_column(corner, no_wrap=True)
     for column in columns:
         longest_word = max(map(len, column.plain.split()))

@@ -38,7 +38,7 @@ import records
 from acclimate.commands.script import start
 from records import Cells, Filler, Row, bare, percent, read
 
-from acclimate.evaluate.measure import LR0
+from acclimate.evaluate.variant import Variant
 from acclimate.quickstart import HELD_OUT
 from acclimate.storage.atomic import write_text
 
@@ -147,7 +147,7 @@ def adapting(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[
         mine = found_of(path, method, *rest)
         frozen, statistics, still = (
             both(accuracies(path).get((name, *rest), {}), mine)
-            for name in ("source", "ptbn", method + LR0)
+            for name in ("source", "ptbn", str(Variant.parse(method).without_steps))
         )
         *words, last = map(percent, (*frozen, statistics[1], still[1], *both(mine, mine)))
         return [*row[:3], *words, last + deviation(mine)]

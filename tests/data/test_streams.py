@@ -14,7 +14,7 @@ from arrivals import NOISE, SHIFTS, arrived, data, same
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from acclimate.data import Stream, corrupt, streams
+from acclimate.data import Shift, Stream, corrupt, streams
 from acclimate.data.corruptions import corrupt_by_amount
 from acclimate.data.streams import ORDERS, Batch
 
@@ -219,3 +219,14 @@ def test_a_stream_is_a_value():
     assert isinstance(replace(stream, batch=3), Stream)
     one, other = iter(stream), iter(stream)  # neither moves the other on
     assert torch.equal(next(one).numbers, next(other).numbers)
+
+
+@pytest.mark.parametrize("make", [streams.shuffled, streams.continual, streams.mixed])
+def test_images_of_a_domain_arrive_as_they_are(make):
+    images = torch.arange(10 * 3 * 6 * 6).remainder(256).byte().view(10, 3, 6, 6)
+    sketch = Shift(domain="sketch")
+    stream = make(images, sketch if make is streams.shuffled else [sketch], batch=4)
+    for batch in stream:
+        assert torch.equal(batch.images, images[batch.numbers])
+        assert set(batch.shifts) == {sketch}
+    assert (sketch.name, Shift("fog", 5).name, streams.CLEAN.name) == ("sketch", "fog", "none")

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from acclimate.data import LabelledImages
-from acclimate.evaluate.engines import Workplace
 from acclimate.evaluate.task import Grid, tasks_of
+from acclimate.evaluate.workplace import Workplace
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

@@ -11,7 +11,8 @@ from acclimate.errors import InputError
 from acclimate.evaluate import measure as module
 from acclimate.evaluate.arrival import arrange
 from acclimate.evaluate.cell import Answers
-from acclimate.evaluate.measure import measure, settings_of
+from acclimate.evaluate.measure import measure
+from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS
 from acclimate.randomness import key, permutation
 
@@ -23,12 +24,12 @@ def data(images):
 
 
 def fp32(name):
-    return replace(settings_of(name), precision="fp32")
+    return replace(METHODS[name].settings, precision="fp32")
 
 
 def measured(bundle, name, data, corruption, severity, **named):
     """The one cell of a stream under one shift."""
-    (cell,) = measure(bundle, name, data, (Shift(corruption, severity),), **named)
+    (cell,) = measure(bundle, Variant.parse(name), data, (Shift(corruption, severity),), **named)
     return cell
 
 
@@ -57,7 +58,7 @@ def test_source_is_a_direct_evaluation(bundle, data, corruption, severity):
     assert cell.accuracy == (likely.argmax(1) == data.labels).double().mean()
     assert confidences == pytest.approx(likely.max(1).values.tolist(), abs=1e-6)
     assert cell.nll == pytest.approx(-likely[range(60), data.labels].log().mean().item(), rel=1e-5)
-    assert (cell.method, cell.dataset, cell.corruption) == ("source", "tiny", corruption)
+    assert (str(cell.variant), cell.dataset, cell.corruption) == ("source", "tiny", corruption)
     assert (cell.severity, cell.n_images, cell.steps, cell.curve) == (severity, 60, 0, ())
     assert cell.images_per_second == pytest.approx(60 / cell.seconds)
 
@@ -68,7 +69,7 @@ def test_answers_are_those_of_a_set_that_was_corrupted_before(bundle, data, corr
     images = data.images
     if severity:
         images = corrupt(images, corruption, severity, seed=3)
-    adapter = Adapter(bundle, "cta", replace(settings_of("cta"), seed=3))
+    adapter = Adapter(bundle, "cta", replace(METHODS["cta"].settings, seed=3))
     likely = torch.empty(60, 4)
     for numbers in permutation(key(3, "stream"), 60).split(25):
         likely[numbers] = adapter(images[numbers]).softmax(1)
@@ -116,10 +117,10 @@ def test_the_curve_runs_from_aligned_bn_to_the_answer(bundle, data):
 
 
 def test_learning_rate_zero_by_name(bundle, data):
-    assert settings_of("cta-lr0") == replace(METHODS["cta"].settings, learning_rate=0.0)
-    still = measured(bundle, "cta-lr0", data, "none", 0, batch=20)
+    name = "cta:update.learning_rate=0"
+    still = measured(bundle, name, data, "none", 0, batch=20)
     frozen = measured(bundle, "aligned-bn", data, "none", 0, batch=20)
-    assert still.method == "cta-lr0"
+    assert still.variant == Variant("cta").without_steps
     assert still.steps == METHODS["cta"].settings.steps
     assert predictions(still) == predictions(frozen)
 
@@ -163,7 +164,9 @@ def test_each_shift_of_a_stream_is_scored_alone(order, bundle, data):
     """Against a loop over the stream that notes every image on a list of its shift."""
     named = {"batch": 50, "seed": 2}
     settings = replace(fp32("ptbn"), seed=2)
-    cells = measure(bundle, "ptbn", data, SEVERAL[order], order=order, settings=settings, **named)
+    cells = measure(
+        bundle, Variant("ptbn"), data, SEVERAL[order], order=order, settings=settings, **named
+    )
     adapter = Adapter(bundle, "ptbn", settings)
     seen, position = {}, 0
     for arrived in arrange(order, data, SEVERAL[order], **named):
@@ -187,7 +190,7 @@ def test_each_shift_of_a_stream_is_scored_alone(order, bundle, data):
 
 def test_the_curve_of_each_shift_ends_in_its_accuracy(bundle, data):
     shifts = SEVERAL["mixed"]
-    cells = measure(bundle, "cta", data, shifts, order="mixed", batch=60, curve=True)
+    cells = measure(bundle, Variant("cta"), data, shifts, order="mixed", batch=60, curve=True)
     for cell in cells:
         assert len(cell.curve) == METHODS["cta"].settings.steps + 1
         assert cell.curve[-1] == cell.accuracy

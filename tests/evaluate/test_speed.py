@@ -6,6 +6,7 @@ from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.evaluate.speed import measure_speed, speed_key
 from acclimate.evaluate.task import Grid, tasks_of
+from acclimate.evaluate.variant import Variant
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,9 @@ def test_the_cost_is_the_adapters(task, saved, data):
     assert speed.held_bytes == cost.held_bytes
     assert speed.activation_bytes == cost.activation_bytes
     assert speed.seconds_per_image > 0
-    still = replace(task, method="source", settings=replace(task.settings, steps=0), curve=False)
+    still = replace(
+        task, variant=Variant("source"), settings=replace(task.settings, steps=0), curve=False
+    )
     assert measure_speed(still, bundle, data).seconds_per_image < speed.seconds_per_image
 
 
@@ -35,7 +38,8 @@ def test_tasks_that_take_as_long_share_a_speed(task):
     for changes in alike:
         assert speed_key(replace(task, **changes)) == speed_key(task), changes
     unlike = [
-        {"bundle": "x"}, {"checksum": "x"}, {"method": "cta-lr0"}, {"batch": 11}, {"curve": False},
+        {"bundle": "x"}, {"checksum": "x"}, {"variant": Variant("cta").without_steps},
+        {"batch": 11}, {"curve": False},
         {"settings": replace(task.settings, steps=7)}, {"n_images": 4},
     ]  # fmt: skip
     keys = {speed_key(replace(task, **changes)) for changes in unlike}
@@ -52,6 +56,8 @@ def test_methods_that_learn_from_each_image_are_timed_on_few(saved, data, bundle
     settings = replace(Adapter(bundle, "ttt").settings, steps=1)
     assert settings.one_by_one
     (task,) = tasks_of(Grid(("fog",), methods=("source",)), {"b": saved}, data)
-    speed = measure_speed(replace(task, method="ttt", settings=settings, batch=20), bundle, data)
+    speed = measure_speed(
+        replace(task, variant=Variant("ttt"), settings=settings, batch=20), bundle, data
+    )
     assert seen == [4, 4]
     assert speed.forward_equivalents > 1

@@ -16,8 +16,14 @@ from acclimate.errors import InputError
 from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.speed import Speed
 from acclimate.evaluate.store import Store
+from acclimate.evaluate.variant import Variant
 
 FLOATS = st.floats(allow_infinity=False)
+VARIANTS = st.builds(
+    Variant.of,
+    st.sampled_from(["cta", "mine"]),
+    st.dictionaries(st.sampled_from(["steps", "reset"]), st.integers() | st.text()),
+)
 
 
 @st.composite
@@ -28,10 +34,10 @@ def answers(draw):
 
 
 CELLS = st.builds(
-    Cell, method=st.text(), bundle=st.text(), dataset=st.text(), corruption=st.text(),
+    Cell, variant=VARIANTS, bundle=st.text(), dataset=st.text(), corruption=st.text(),
     severity=FLOATS | st.integers(0, 5), order=st.text(), seed=st.integers(), batch=st.integers(),
     accuracy=FLOATS, ece=FLOATS, nll=FLOATS, n_images=st.integers(), steps=st.integers(),
-    seconds=FLOATS, images_per_second=FLOATS, peak_memory=st.integers(),
+    seconds=FLOATS, domain=st.text(), images_per_second=FLOATS, peak_memory=st.integers(),
     refused_steps=st.integers(), forward_equivalents=FLOATS, curve=st.lists(FLOATS).map(tuple),
     answers=answers(),
 )  # fmt: skip
@@ -41,9 +47,10 @@ def cell(accuracy=0.5, corruption="fog"):
     numbers = np.array([2, 0, 1])
     given = Answers(np.arange(3), numbers, numbers % 2, np.float32([0.1, 0.2, 0.7]), numbers > 0)
     return Cell(
-        method="cta", bundle="b", dataset="d", corruption=corruption, severity=5, order="shuffled",
-        seed=0, batch=4, accuracy=accuracy, ece=0.1, nll=0.5, n_images=3, steps=2, seconds=1.0,
-        images_per_second=3.0, peak_memory=9, refused_steps=0, curve=(0.1, accuracy), answers=given,
+        variant=Variant("cta"), bundle="b", dataset="d", corruption=corruption, severity=5,
+        order="shuffled", seed=0, batch=4, accuracy=accuracy, ece=0.1, nll=0.5, n_images=3,
+        steps=2, seconds=1.0, images_per_second=3.0, peak_memory=9, refused_steps=0,
+        curve=(0.1, accuracy), answers=given,
     )  # fmt: skip
 
 
@@ -166,22 +173,26 @@ def foreign(path):
     base.close()
 
 
-def newer(path):
-    Store(path).__exit__()
-    with sqlite3.connect(path) as base:
-        base.execute("PRAGMA user_version = 99")
-    base.close()
+def of_version(number):
+    def make(path):
+        Store(path).__exit__()
+        with sqlite3.connect(path) as base:
+            base.execute(f"PRAGMA user_version = {number}")
+        base.close()
+
+    return make
 
 
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
         (foreign, "holds something else; choose another place"),
-        (newer, "was written by a newer acclimate; upgrade acclimate"),
+        (of_version(99), "was written by a newer acclimate; upgrade acclimate"),
+        (of_version(1), r"by an older acclimate; run the grid into a new folder, or keep only"),
         (lambda path: path.write_text("dear reader, " * 100), "is damaged; delete it"),
         (lambda path: path.mkdir(), "choose another place"),
     ],
-    ids=["foreign", "newer", "text", "folder"],
+    ids=["foreign", "newer", "older", "text", "folder"],
 )
 def test_other_files_are_refused_and_left_as_they_are(make, expected, tmp_path):
     path = tmp_path / "cells.sqlite"
@@ -273,7 +284,8 @@ def test_the_task_is_kept_as_it_was(store, tasks):
     store.add(tasks[2], [cell()], "commit")
     ((text,),) = store._base.execute("SELECT task FROM tasks").fetchall()
     record = json.loads(text)
-    assert record["shifts"] == [
-        {"corruption": "contrast", "severity": 5}, {"corruption": "fog", "severity": 5},
-    ]  # fmt: skip
+    plain = {"severity": 5, "domain": ""}
+    assert record["shifts"] == [{"corruption": name} | plain for name in ("contrast", "fog")]
+    assert record["variant"] == "ptbn"
     assert record["settings"]["steps"] == tasks[2].settings.steps
+    assert store.tasks() == [tasks[2]]

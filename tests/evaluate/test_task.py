@@ -7,8 +7,10 @@ from PIL import Image
 from acclimate.bundle import Bundle
 from acclimate.data import Shift
 from acclimate.errors import InputError
-from acclimate.evaluate.task import Grid, checksum_of, methods_of, tasks_of
+from acclimate.evaluate.task import Grid, checksum_of, tasks_of, variants_of
+from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS
+from acclimate.methods.changes import changed
 
 GRID = Grid(("frost",), methods=("cta",), batch=10)
 
@@ -36,9 +38,9 @@ def test_what_a_grid_says_is_part_of_the_key(name, task, saved, data):
 def test_every_field_of_a_task_is_part_of_the_key(task):
     for field in fields(task):
         value = getattr(task, field.name)
-        other = {str: "x", int: 77, bool: not value}.get(type(value))
+        other = {str: "x", int: 77, bool: not value}.get(type(value), Variant("y"))
         if field.name == "settings":
-            other = replace(value, temperature=0.3)
+            other = changed(value, {"objective.temperature": 0.3})
         if field.name == "shifts":
             other = (Shift("frost", 4),)
         assert replace(task, **{field.name: other}).key != task.key, field.name
@@ -59,10 +61,13 @@ def test_images_and_labels_are_part_of_the_key(task, saved, data):
 
 
 def test_settings_of_the_method_are_part_of_the_key(task, saved, data, monkeypatch):
-    assert only(replace(GRID, methods=("cta-lr0",)), {"b": saved}, data).key != task.key
+    assert (
+        only(replace(GRID, methods=("cta:update.learning_rate=0",)), {"b": saved}, data).key
+        != task.key
+    )
     row = METHODS["cta"]
-    changed = replace(row, settings=replace(row.settings, temperature=0.3))
-    monkeypatch.setitem(METHODS, "cta", changed)
+    other = changed(row.settings, {"objective.temperature": 0.3})
+    monkeypatch.setitem(METHODS, "cta", replace(row, settings=other))
     assert only(GRID, {"b": saved}, data).key != task.key
 
 
@@ -104,7 +109,10 @@ def test_what_is_named_twice_is_measured_once(saved, data):
     assert twice == once
     assert len({task.key for task in once}) == len(once)
     chosen = Grid(("fog",), methods=("source", "ptbn", "source"))
-    assert [task.method for task in tasks_of(chosen, {"b": saved}, data)] == ["source", "ptbn"]
+    assert [str(task.variant) for task in tasks_of(chosen, {"b": saved}, data)] == [
+        "source",
+        "ptbn",
+    ]
 
 
 def test_lengths_are_those_of_the_streams(saved, data):
@@ -119,17 +127,19 @@ def test_lengths_are_those_of_the_streams(saved, data):
 
 def test_usual_methods(saved, bundle_of, tmp_path):
     bundle_of("clust3").save(tmp_path / "clust3")
-    found = methods_of({"cta": saved, "clust3": tmp_path / "clust3"})
+    found = variants_of({"cta": saved, "clust3": tmp_path / "clust3"})
     plain = [name for name, row in METHODS.items() if row.recipe == "supervised"]
     cta = [name for name, row in METHODS.items() if row.recipe == "cta"]
+    found = {label: [str(variant) for variant in some] for label, some in found.items()}
     assert set(found["cta"]) == {*plain, *cta}
     assert found["clust3"][:2] == ["source", "ptbn"]
     clust3 = [name for name, row in METHODS.items() if row.recipe == "clust3"]
     assert set(found["clust3"]) - set(clust3) == {
         name for name in plain if not METHODS[name].settings.steps
     }
-    chosen = methods_of({"cta": saved, "clust3": tmp_path / "clust3"}, ["clust3", "tent"])
-    assert chosen == {"cta": ["tent"], "clust3": ["clust3"]}
+    clust3, tent = Variant.of("clust3", {"steps": 2}), Variant("tent")
+    chosen = variants_of({"cta": saved, "clust3": tmp_path / "clust3"}, [clust3, tent])
+    assert chosen == {"cta": [tent], "clust3": [clust3]}
 
 
 @pytest.mark.parametrize(

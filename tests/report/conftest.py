@@ -3,14 +3,14 @@ import pytest
 
 from acclimate.data import Shift
 from acclimate.evaluate.cell import Answers, Cell
-from acclimate.evaluate.measure import settings_of
+from acclimate.evaluate.store import Measured
 from acclimate.evaluate.task import Task
-from acclimate.report.measured import Measured
+from acclimate.evaluate.variant import Variant
 
 
 def _measured(
     method,
-    corruption,
+    condition,
     right,
     *,
     bundle="b",
@@ -26,14 +26,20 @@ def _measured(
     checksum="w",
     positions=None,
 ):
-    """A cell whose accuracy is that of ``right``: whether each image was answered for rightly."""
+    """A cell whose accuracy is that of ``right``: whether each image was answered for rightly.
+
+    The condition is a corruption or, with a slash in it, a domain.
+    """
     right = np.asarray(right, bool)
     n = len(right)
-    severity = 0 if corruption == "none" else severity
-    shift = Shift(corruption, severity)
-    settings = settings_of(method)
+    if "/" in condition:
+        shift = Shift(domain=condition)
+    else:
+        shift = Shift(condition, 0 if condition == "none" else severity)
+    variant = Variant.parse(method)
+    settings = variant.settings
     task = Task(
-        bundle=bundle, checksum=checksum, method=method, settings=settings, dataset=dataset,
+        bundle=bundle, checksum=checksum, variant=variant, settings=settings, dataset=dataset,
         images=images, n_images=n, length=n, order=order, shifts=(shift,), batch=batch, seed=seed,
         curve=bool(curve), frost="",
     )  # fmt: skip
@@ -43,7 +49,8 @@ def _measured(
         positions, np.arange(n), np.zeros(n, np.int64), confidences.astype(np.float32), right
     )
     cell = Cell(
-        method=method, bundle=bundle, dataset=dataset, corruption=corruption, severity=severity,
+        variant=variant, bundle=bundle, dataset=dataset, corruption=shift.corruption,
+        severity=shift.severity, domain=shift.domain,
         order=order, batch=batch, seed=seed, accuracy=float(right.mean()), ece=0.1, nll=1.0,
         n_images=n, steps=settings.steps, seconds=1.0, images_per_second=float(n), peak_memory=1,
         refused_steps=0, forward_equivalents=cost, curve=tuple(curve), answers=answers,

@@ -8,8 +8,9 @@ import pytest
 
 from acclimate.cli import _parse
 from acclimate.errors import InputError
-from acclimate.evaluate.measure import settings_of
 from acclimate.evaluate.task import Grid
+from acclimate.evaluate.variant import Variant
+from acclimate.methods.changes import settings_record
 from acclimate.report.analyses import read_analyses
 from acclimate.report.cards import cards_of
 from acclimate.report.published import published_score, read_published
@@ -71,7 +72,8 @@ def test_analyses_come_in_the_tables_order_and_unknown_ones_after(tmp_path):
 
 
 def test_the_command_of_a_grid_makes_this_grid():
-    grid = Grid(("none", "fog"), (3, 5), ("shuffled", "continual"), (0, 7), ("tent",), 64, False)
+    methods = ("tent", 'cta:steps=2,update.parameters="a,b"')
+    grid = Grid(("none", "fog"), (3, 5), ("shuffled", "continual"), (0, 7), methods, 64, False)
     record = asdict(grid) | {"bundles": ["one", "two words"], "dataset": "cifar10", "images": 50}
     words = shlex.split(command(record))
     assert words[0] == "acclimate"
@@ -97,9 +99,10 @@ def test_a_bundle_is_shown_without_settings_of_stages_it_did_not_have():
 
 def test_cards_say_what_a_method_is(measured, share):
     cells = [measured("tent", "fog", share(3), cost=3.0), measured("uda-ss", "fog", share(3))]
-    settings = {name: asdict(settings_of(name)) for name in ("tent", "uda-ss")}
+    settings = {name: settings_record(Variant.parse(name).settings) for name in ("tent", "uda-ss")}
     tent, oracle = cards_of(cells, settings)
     assert tent.name == "tent" and "Wang" in tent.citation and not tent.oracle
-    assert tent.settings["learning_rate"] == 1e-3 and "momentum" not in tent.settings
+    own = {name.rpartition(".")[2]: value for name, value in tent.settings.items()}
+    assert own["learning_rate"] == 1e-3 and "momentum" not in own
     assert (tent.forward_equivalents, tent.images_per_second) == (3.0, 20.0)
     assert oracle.oracle and "target images" in oracle.needs and not oracle.settings

@@ -5,16 +5,16 @@ Skipped where there is no Chromium: ``apt install chromium``.
 
 import shutil
 from contextlib import contextmanager
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from acclimate.evaluate.measure import settings_of
+from acclimate.evaluate.variant import Variant
+from acclimate.methods.changes import settings_record
 from acclimate.report.analyses import Analysis
+from acclimate.report.gains import Gain
 from acclimate.report.page import Report, write_page
 from acclimate.report.published import Published
-from acclimate.report.summary import Gain
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -52,7 +52,7 @@ def address(measured, tmp_path_factory):
 
     def made(method, corruption, bundle="supervised", **more):
         skill = 0.5 + 0.04 * METHODS.index(method) - 0.03 * CORRUPTIONS.index(corruption)
-        steps = settings_of(method).steps
+        steps = Variant.parse(method).settings.steps
         curve = tuple(skill + 0.001 * step for step in range(steps + 1)) if steps else ()
         return measured(
             method, corruption, generator.random(120) < skill, bundle=bundle, curve=curve,
@@ -69,11 +69,11 @@ def address(measured, tmp_path_factory):
     report = Report(
         title="Test-time training on a data set with a long name",
         measured=cells,
-        settings={name: asdict(settings_of(name)) for name in METHODS},
+        settings={name: settings_record(Variant.parse(name).settings) for name in METHODS},
         provenance={"commands": [command], "weights": "0123456789abcdef" * 4},
         published=published,
         analyses=[Analysis("t", "Temperature", "What it does.", ("τ", "accuracy"), (("1", "2"),))],
-        gains=[Gain("batch statistics alone", 0.1, 0.05, 0.15)],
+        parts=[("batch statistics alone", Gain(0.1, 0.05, 0.15))],
     )
     path = tmp_path_factory.mktemp("browser") / "report.html"
     write_page(path, report)

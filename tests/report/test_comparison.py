@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from acclimate.report.comparison import compare, gain_between
+from acclimate.evaluate.variant import Variant
+from acclimate.report.comparison import compare
 from acclimate.report.exports import as_csv, points
+from acclimate.report.gains import gain_between
 
 
 def row_of(table, name):
@@ -38,7 +40,7 @@ def test_accuracies_and_their_mean(cells):
 
 
 def test_a_row_that_lacks_a_corruption_has_no_mean(cells):
-    table = compare([c for c in cells if c.row[1] != "tent" or c.cell.corruption != "fog"])
+    table = compare([c for c in cells if c.row[1] != Variant("tent") or c.cell.corruption != "fog"])
     assert table.score(row_of(table, "tent"), "mean") is None
     assert row_of(table, "tent").lead is None
 
@@ -54,10 +56,13 @@ def test_an_oracle_is_never_the_best_nor_whom_others_are_compared_to(cells):
 
 
 def test_a_control_at_learning_rate_0_is_no_competitor(measured, share):
-    cells = [measured("source", "fog", share(5)), measured("tent-lr0", "fog", share(9))]
+    cells = [
+        measured("source", "fog", share(5)),
+        measured("tent:update.learning_rate=0", "fog", share(9)),
+    ]
     table = compare([*cells, measured("tent", "fog", share(8))])
     assert table.rank(row_of(table, "tent"), 0) == 1
-    assert table.rank(row_of(table, "tent-lr0"), 0) == 0
+    assert table.rank(row_of(table, "tent:update.learning_rate=0"), 0) == 0
     assert row_of(table, "tent").lead == pytest.approx(3 / 20)
 
 
@@ -198,8 +203,12 @@ def test_baselines_of_all_bundles_but_one_are_repeated(measured, share):
         ("b", "ptbn"): 6, ("b", "tent"): 7, ("c", "source"): 4, ("c", "ptbn"): 5, ("c", "y"): 6,
     }  # fmt: skip
     cells = [measured(m, "fog", share(n), bundle=b) for (b, m), n in counts.items()]
+
+    def repeated(some):
+        return {(bundle, str(variant)) for bundle, variant in compare(some).repeated()}
+
     # The bundle of tent is the plain one; the statistics of a have the best mean of all.
-    assert compare(cells).repeated() == {("a", "source"), ("c", "source"), ("c", "ptbn")}
+    assert repeated(cells) == {("a", "source"), ("c", "source"), ("c", "ptbn")}
     without = [each for each in cells if each.row[0] != "b"]
-    assert compare(without).repeated() == {("c", "source"), ("c", "ptbn")}
-    assert compare([each for each in cells if each.row[0] == "b"]).repeated() == set()
+    assert repeated(without) == {("c", "source"), ("c", "ptbn")}
+    assert repeated([each for each in cells if each.row[0] == "b"]) == set()

@@ -6,7 +6,7 @@ import pytest
 
 from acclimate.report.comparison import compare
 from acclimate.report.exports import as_csv, as_latex, as_markdown, points
-from acclimate.report.summary import Gain
+from acclimate.report.gains import Gain
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_csv_holds_every_figure_in_full(table):
     rows = {(r["method"], r["bundle"]): r for r in csv.DictReader(io.StringIO(as_csv(table)))}
     assert len(rows) == len(table.rows)
     for row in table.rows:
-        line = rows[row.key[1], row.key[0]]
+        line = rows[str(row.variant), row.key[0]]
         for column, score in zip(table.columns, row.scores):
             assert line[column.name] == ("" if score is None else repr(score.mean))
             assert line[f"{column.name}_images"] == ("" if score is None else str(score.images))
@@ -61,6 +61,6 @@ def test_latex_is_balanced_and_escaped(table):
 
 
 def test_points_have_a_sign_and_an_interval():
-    assert points(Gain("", 0.1234, -0.001, 0.25)) == "+12.3 [−0.1, +25.0]"
-    assert points(Gain("", -0.0001, -0.02, 0.0)) == "+0.0 [−2.0, +0.0]"
+    assert points(Gain(0.1234, -0.001, 0.25)) == "+12.3 [−0.1, +25.0]"
+    assert points(Gain(-0.0001, -0.02, 0.0)) == "+0.0 [−2.0, +0.0]"
     assert points(None) == "–"

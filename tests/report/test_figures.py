@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS
 from acclimate.report.figures import ACROSS, WITHIN, iterations_of
 from acclimate.report.figures.accuracy import accuracy
@@ -132,13 +133,17 @@ def test_reliability_is_accuracy_at_each_confidence(measured):
 
 
 def test_a_method_looks_the_same_everywhere_and_like_no_other():
-    rows = [("b", name) for name in METHODS]
+    rows = [("b", Variant(name)) for name in METHODS]
     every = looks(rows)
     assert len({tuple(look.values()) for look in every.values()}) == len(rows)
     assert looks(rows[3:4])[rows[3]] == every[rows[3]]
-    three = looks([(bundle, "tent") for bundle in "abc"]).values()
-    assert len({look["color"] for look in three}) == 1
-    assert len({look["symbol"] for look in three}) == 3
+    for alike in (
+        [(bundle, Variant("tent")) for bundle in "abc"],
+        [("b", Variant.of("tent", {"steps": steps})) for steps in (1, 2, 3)],
+    ):
+        three = looks(alike).values()
+        assert len({look["color"] for look in three}) == 1
+        assert len({look["symbol"] for look in three}) == 3
 
 
 def test_names_are_no_markup(measured, share):

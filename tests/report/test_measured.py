@@ -1,14 +1,15 @@
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
 from acclimate.errors import InputError
-from acclimate.evaluate.measure import settings_of
 from acclimate.evaluate.results import write_results
-from acclimate.evaluate.store import Store
+from acclimate.evaluate.store import Measured, Store
+from acclimate.evaluate.variant import Variant
+from acclimate.methods.changes import changed, settings_record
 from acclimate.report.comparison import compare
-from acclimate.report.measured import Measured, by_protocol, read_grid, reported, row_names
+from acclimate.report.measured import by_protocol, read_grid, reported, row_names
 
 
 @pytest.fixture
@@ -22,7 +23,9 @@ def grid(measured, share, tmp_path):
         manifest = {
             "grids": [],
             "bundles": {"b": {"weights_sha256": "w"}},
-            "methods": {name: asdict(settings_of(name)) for name in ("source", "tent")},
+            "methods": {
+                name: settings_record(Variant.parse(name).settings) for name in ("source", "tent")
+            },
             "commits": ["commit"],
             "machine": {},
         } | changes
@@ -44,9 +47,8 @@ def test_what_was_stored_is_read_with_its_task(grid, measured, share):
 def test_settings_that_a_later_run_replaced_are_left_out(grid, measured, share):
     kept = measured("tent", "fog", share(7))
     other = measured("tent", "fog", share(2))
-    other = Measured(
-        replace(other.task, settings=replace(other.task.settings, learning_rate=0.5)), other.cell
-    )
+    settings = changed(other.task.settings, {"update.learning_rate": 0.5})
+    other = Measured(replace(other.task, settings=settings), other.cell)
     found, _ = read_grid(grid(kept, other))
     assert [each.task for each in found] == [kept.task]
 
@@ -76,8 +78,8 @@ def published(grid, measured, share, tmp_path):
 def test_published_results_read_back_without_curves_and_answers(published):
     folder, cells = published
     found, manifest = read_grid(folder)
-    cells = sorted(cells, key=lambda m: (m.row[1], m.cell.order, m.cell.n_images))
-    found.sort(key=lambda m: (m.row[1], m.cell.order, m.cell.n_images))
+    cells = sorted(cells, key=lambda m: (str(m.row[1]), m.cell.order, m.cell.n_images))
+    found.sort(key=lambda m: (str(m.row[1]), m.cell.order, m.cell.n_images))
     assert [repr(m.cell) for m in found] == [repr(replace(m.cell, curve=())) for m in cells]
     assert all(each.cell.answers is None for each in found)
     assert [m.task.shifts for m in found] == [m.task.shifts for m in cells]
@@ -90,10 +92,10 @@ def test_published_results_of_two_of_a_kind_or_without_settings_are_refused(publ
     write_results([each.cell for each in (*cells, cells[-1])], folder / "results.csv")
     with pytest.raises(InputError, match=r"two lines of one method.*no cells.sqlite"):
         read_grid(folder)
-    write_results([replace(cells[0].cell, method="y")], folder / "results.csv")
+    write_results([replace(cells[0].cell, variant=Variant("y"))], folder / "results.csv")
     with pytest.raises(InputError, match=r"manifest.json has no settings of y"):
         read_grid(folder)
-    write_results([replace(cells[0].cell, method="mine")], folder / "results.csv")
+    write_results([replace(cells[0].cell, variant=Variant("mine"))], folder / "results.csv")
     with pytest.raises(InputError, match="unknown method 'mine'"):
         read_grid(folder)
 

@@ -1,7 +1,7 @@
 import base64
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -9,12 +9,13 @@ import torch
 from plotly.offline import get_plotlyjs
 
 from acclimate.errors import InputError
-from acclimate.evaluate.measure import settings_of
+from acclimate.evaluate.variant import Variant
+from acclimate.methods.changes import settings_record
 from acclimate.report.analyses import Analysis
+from acclimate.report.gains import Gain
 from acclimate.report.page import Report, write_page
 from acclimate.report.published import Published
 from acclimate.report.samples import Sample
-from acclimate.report.summary import Gain
 
 EVIL = "</script><script>alert(1)</script>"
 
@@ -44,7 +45,10 @@ def write(cells, tmp_path_factory):
         arguments = {
             "title": f"Report {EVIL}",
             "measured": cells,
-            "settings": {name: asdict(settings_of(name)) for name in ("source", "ptbn", "tent")},
+            "settings": {
+                name: settings_record(Variant.parse(name).settings)
+                for name in ("source", "ptbn", "tent")
+            },
             "provenance": {"seed": 7, "settings": {"steps": 3, EVIL: EVIL}, "commands": [EVIL]},
             "held_out": ("saturate",),
             "published": [
@@ -53,8 +57,7 @@ def write(cells, tmp_path_factory):
             ],
             "analyses": [Analysis("x", EVIL, EVIL, (EVIL,), ((EVIL,),))],
             "samples": [sample()],
-            "gains": [Gain(EVIL, 0.012, -0.003, 0.02)],
-            "classes": ["coat", EVIL],
+            "parts": [(EVIL, Gain(0.012, -0.003, 0.02))],
         } | changes
         path = tmp_path_factory.mktemp("page") / "report.html"
         write_page(path, Report(**arguments))
@@ -94,7 +97,7 @@ def plain(text):
 
 def test_without_answers_there_are_gains_but_no_intervals(write, cells):
     bare = [each._replace(cell=replace(each.cell, answers=None, curve=())) for each in cells]
-    page = plain(write(measured=bare, gains=()).replace(get_plotlyjs(), ""))
+    page = plain(write(measured=bare, parts=()).replace(get_plotlyjs(), ""))
     assert "without intervals, which take the answers to each image" in page
     assert "95 %" not in page and "The best was picked on these same images." in page
     assert not re.search(r"[+−][\d.]+ \[", page)
@@ -144,7 +147,7 @@ def test_the_first_sentence_is_computed_from_the_cells(text):
 def test_a_twin_owes_to_alignment_too(write, measured, share):
     rows = {"source": 8, "aligned-bn": 12, "cta": 14}
     cells = [measured(name, "fog", share(right)) for name, right in rows.items()]
-    settings = {name: asdict(settings_of(name)) for name in rows}
+    settings = {name: settings_record(Variant.parse(name).settings) for name in rows}
     said = plain(write(measured=cells, settings=settings, published=()))
     assert "Alignment and batch-norm statistics, without a step, explain +20.0 [" in said
 
@@ -181,7 +184,7 @@ def test_published_numbers_stand_beside_ours(text):
 
 def test_what_is_not_there_has_no_section(write, measured, share):
     bare = [measured("tent", "fog", share(3), cost=float("nan"))]
-    nothing = {"published": (), "analyses": (), "samples": (), "gains": (), "classes": ()}
+    nothing = {"published": (), "analyses": (), "samples": (), "parts": ()}
     text = write(measured=bare, provenance={}, held_out=(), **nothing)
     text = text.replace(get_plotlyjs(), "")
     assert not Tags(text).unbalanced

@@ -1,8 +1,8 @@
 import pytest
 from PIL import Image
 
+from acclimate.report.comparison import compare
 from acclimate.report.picture import result_picture
-from acclimate.report.summary import summarise
 
 METHODS = ["source", "cta", "tent"]
 
@@ -10,8 +10,8 @@ METHODS = ["source", "cta", "tent"]
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_the_picture_is_saved_on_white(tmp_path, kind, measured, share):
     path = tmp_path / f"result.{kind}"
-    cells = [measured(m, c, share(9)).cell for m in METHODS for c in ("none", "fog")]
-    result_picture(path, summarise(cells, METHODS), METHODS, title="Fashion")
+    cells = [measured(m, c, share(9)) for m in METHODS for c in ("none", "fog")]
+    result_picture(path, compare(cells), title="Fashion")
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     if kind == "png":
         with Image.open(path) as picture:

@@ -3,6 +3,7 @@ import torch
 
 from acclimate.data import LabelledImages, corrupt
 from acclimate.evaluate.cell import Answers, Cell
+from acclimate.evaluate.variant import Variant
 from acclimate.report.samples import samples_of
 
 CLASSES = ("ant", "bee", "cat")
@@ -16,9 +17,9 @@ def cell(method, corruption, predictions, numbers):
         (numbers / 10).astype(np.float32), numbers > 9,
     )  # fmt: skip
     return Cell(
-        method=method, bundle="b", dataset="d", corruption=corruption, severity=4, order="shuffled",
-        seed=2, batch=4, accuracy=0.5, ece=0.1, nll=1.0, n_images=4, steps=0, seconds=1.0,
-        images_per_second=4.0, peak_memory=0, refused_steps=0, answers=answers,
+        variant=Variant(method), bundle="b", dataset="d", corruption=corruption, severity=4,
+        order="shuffled", seed=2, batch=4, accuracy=0.5, ece=0.1, nll=1.0, n_images=4, steps=0,
+        seconds=1.0, images_per_second=4.0, peak_memory=0, refused_steps=0, answers=answers,
     )  # fmt: skip
 
 

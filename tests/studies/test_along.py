@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from acclimate.data import LabelledImages
-from acclimate.evaluate.bench import Bench, run_bench
+from acclimate.evaluate.grid_run import GridRun, run_grid
 from acclimate.evaluate.task import Grid
 
 ROOT = Path(__file__).parents[2]
@@ -29,11 +29,12 @@ def measured(saved, images, tmp_path_factory):
     kinds = {"shuffled": ("none", "fog", "contrast"), "growing-noise": ("gaussian_noise",)}
     for order, names in kinds.items():
         grid = Grid(names, methods=("source", "ptbn"), orders=(order,), batch=8)
-        cells += run_bench(Bench(grid, {"b": saved}, lambda: data), out)[0]
+        cells += run_grid(GridRun(grid, {"b": saved}, (lambda: data,)), out)[0]
     small = Grid(("fog",), methods=("source",), batch=8)
-    run_bench(Bench(small, {"b": saved}, lambda: fewer), out)  # which do not count
+    run_grid(GridRun(small, {"b": saved}, (lambda: fewer,)), out)  # which do not count
     other = replace(small, methods=("ptbn",), batch=4)
-    return out, cells + run_bench(Bench(other, {"b": saved}, lambda: data), out)[0]
+    cells += run_grid(GridRun(other, {"b": saved}, (lambda: data,)), out)[0]
+    return out, [each.cell for each in cells]
 
 
 def test_tenths_are_those_of_the_answers(measured, tmp_path):
@@ -44,7 +45,11 @@ def test_tenths_are_those_of_the_answers(measured, tmp_path):
     kinds = {(row["method"], row["order"], int(row["batch"])) for row in rows}
     assert len(kinds) == 5 and len(rows) == 50
     for kind in kinds:
-        mine = [c for c in cells if (c.method, c.order, c.batch) == kind and c.corruption != "none"]
+        mine = [
+            c
+            for c in cells
+            if (str(c.variant), c.order, c.batch) == kind and c.corruption != "none"
+        ]
         here = [r for r in rows if (r["method"], r["order"], int(r["batch"])) == kind]
         assert [row["tenth"] for row in here] == [str(tenth) for tenth in range(1, 11)]
         for tenth, row in enumerate(here):

@@ -135,7 +135,7 @@ def draw_slots(
 
 def _order_key(seed: int, name: str, shift: Shift) -> int:
     """The key of an order. It depends on the shift, so that joined streams differ in order."""
-    return key(seed, "stream", name, shift.corruption, str(shift.severity))
+    return key(seed, "stream", name, shift.name, str(shift.severity))
 
 
 def _classes(images: Pixels, labels: Labels) -> Int64[np.ndarray, " n"]:

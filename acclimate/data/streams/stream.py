@@ -24,33 +24,48 @@ Pixels = UInt8[Tensor, "n 3 height width"]
 
 @dataclass(frozen=True)
 class Shift:
-    """A distribution shift: a corruption and its severity.
+    """A distribution shift: a corruption with a severity, or a domain of a published set.
 
     ```python
     Shift("fog", 5)
     Shift("gaussian_noise", 2.5)  # fractional severities of noise
     Shift("none", 0)  # clean images, the same as CLEAN
+    Shift(domain="sketch")  # images of that domain, which arrive as they are
     ```
 
     Raises:
-        InputError: the corruption is unknown or has no such severity.
+        InputError: the corruption is unknown or has no such severity, or a domain has one too.
     """
 
-    corruption: str
-    """Name of the corruption, a key of `acclimate.data.CORRUPTIONS`, or ``"none"``."""
-    severity: int | float
-    """Severity, an integer 1..5, or 0 with ``"none"``. A float 0..5 (also 3.0) is a fractional
-    severity of `acclimate.data.corruptions.corrupt_by_amount`: the random numbers are then the same
-    at all severities."""
+    corruption: str = ""
+    """Name of the corruption, a key of `acclimate.data.CORRUPTIONS`, or ``"none"``; empty with a
+    domain."""
+    severity: int | float = 0
+    """Severity, an integer 1..5, or 0 with ``"none"`` or a domain. A float 0..5 (also 3.0) is a
+    fractional severity of `acclimate.data.corruptions.corrupt_by_amount`: the random numbers are
+    then the same at all severities."""
+    domain: str = ""
+    """A domain of a published set, such as ``"sketch"`` of pacs or ``"fog/5"`` of cifar10-c."""
 
     def __post_init__(self):
-        if self.corruption == "none":
+        if self.domain:
+            if self.corruption or self.severity:
+                raise InputError(
+                    f"a shift is a corruption or a domain, not {self.corruption!r} of "
+                    f"{self.domain!r}; leave one out."
+                )
+        elif self.corruption == "none":
             if self.severity != 0:
                 raise InputError(f"'none' has severity 0, not {self.severity!r}: give severity 0.")
         elif isinstance(self.severity, float):
             check_amount(self.corruption, self.severity)
         else:
             check_severity(self.corruption, self.severity)
+
+    @property
+    def name(self) -> str:
+        """The corruption's name, or the domain."""
+        return self.domain or self.corruption
 
 
 CLEAN = Shift("none", 0)
@@ -245,7 +260,7 @@ def shifted(
     parts = []
     for (corruption, severity), rows in rows_of.items():
         part = images if len(rows_of) == 1 else images[rows]
-        if corruption == "none":
+        if corruption in ("none", ""):  # clean, or of a domain
             parts.append(part)
         elif severity is None:
             amounts = torch.tensor([shifts[row].severity for row in rows], dtype=torch.float64)

@@ -26,7 +26,7 @@ class Panel:
     """t-SNE of the features (van der Maaten and Hinton 2008); scale and turn mean nothing."""
     labels: Int64[np.ndarray, " n"]
     davies_bouldin: float
-    """Of the features themselves."""
+    """Davies–Bouldin index of the features themselves."""
 
 
 def panels(

@@ -14,37 +14,37 @@ from acclimate.evaluate.analyses.embedding import Panel, panels
 from acclimate.evaluate.analyses.gradients import agreement, correlation
 from acclimate.evaluate.analyses.record import write_record
 from acclimate.evaluate.analyses.semantics import Look, semantics
-from acclimate.evaluate.bench import Bench, run_bench
-from acclimate.evaluate.engines import Engine, here
+from acclimate.evaluate.grid_run import GridRun, run_grid
 from acclimate.evaluate.task import Grid
 from acclimate.runtime.progress import Progress
+from acclimate.runtime.workers import Engine, here
 
 _OF_TTT = ("joint", "ttt", "ttt-online")
-"""What the study of gradients compares, all of one bundle."""
+"""Methods that the study of gradients compares, all with one bundle."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What to look at."""
+    """The bundles and images of an analysis."""
 
     bundles: Mapping[str, Path]
     """Folders by their labels."""
     source: LabelledImages
-    """Clean images that the classifiers know."""
+    """Clean training images."""
     test: LabelledImages
     corruptions: tuple[str, ...]
     steps: int
-    """Gradient steps a batch."""
+    """Gradient steps for each batch."""
     batch: int
     """Images that arrive together."""
     seed: int
-    """Of order, corruption and views."""
+    """Seed of order, corruption and views."""
     engine: Engine = here
-    """Where the methods are measured that the study of gradients compares."""
+    """The engine that measures the methods of the study of gradients."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """For the record."""
+        """Settings for the record."""
         return {
             "bundles": list(self.bundles),
             "dataset": self.test.name,
@@ -56,7 +56,7 @@ class Analysis:
 
     @property
     def look(self) -> Look:
-        """What every adapter and stream is made with."""
+        """Settings of all adapters and streams."""
         return Look(self.steps, self.batch, self.seed)
 
 
@@ -90,7 +90,7 @@ def semantics_of(analysis: Analysis, out: Path, progress: Progress) -> Path:
 
 
 def tsne(analysis: Analysis, out: Path, progress: Progress) -> Path:
-    """Features in the plane (CTA, Figure 2), of the first corruption."""
+    """Features in the plane under the first corruption (CTA, Figure 2)."""
     shift = Shift(analysis.corruptions[0], 5)
     found: list[Panel] = []
     for path in analysis.bundles.values():
@@ -150,7 +150,7 @@ def gradients(analysis: Analysis, out: Path, progress: Progress) -> Path:
 
 
 def _accuracy(analysis: Analysis, out: Path, progress: Progress) -> dict[tuple, float]:
-    """By method, corruption and severity; measured where the grid does not have it yet."""
+    """Accuracy by method, corruption and severity; measured where the grid lacks it."""
     grid = Grid(
         analysis.corruptions,
         severities=tuple(SEVERITIES),
@@ -159,11 +159,12 @@ def _accuracy(analysis: Analysis, out: Path, progress: Progress) -> dict[tuple, 
         batch=analysis.batch,
         curve=False,
     )
-    bench = Bench(grid, analysis.bundles, partial(_itself, analysis.test))
-    cells, errors = run_bench(bench, out, engine=analysis.engine, progress=progress)
+    grid_run = GridRun(grid, analysis.bundles, (partial(_itself, analysis.test),))
+    measured, errors = run_grid(grid_run, out, engine=analysis.engine, progress=progress)
     if errors:
         raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
-    return {(cell.method, cell.corruption, cell.severity): cell.accuracy for cell in cells}
+    cells = [each.cell for each in measured]
+    return {(str(c.variant), c.corruption, c.severity): c.accuracy for c in cells}
 
 
 def _published(bundle: Bundle) -> str:

@@ -21,15 +21,15 @@ def write_record(
     settings: Mapping[str, object],
     more: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write a table, what it was made with, and whatever else its figure needs, atomically.
+    """Write a table, its settings, and whatever else its figure needs, atomically.
 
     Args:
         out: The grid's folder.
-        name: Of the analysis.
-        title: For people.
-        caption: What is shown, in a sentence or two.
-        rows: Alike in their keys, which become the columns; nan becomes null.
-        settings: What it was made with.
+        name: Name of the analysis.
+        title: Heading of the analysis.
+        caption: A sentence or two about what is shown.
+        rows: Rows with the same keys, which become the columns; nan becomes null.
+        settings: Settings of the analysis.
         more: Further entries of the file.
 
     Raises:
@@ -52,7 +52,7 @@ def write_record(
 
 
 def _plain(value: object) -> object:
-    """The same with null for what is no number."""
+    """The value with null in place of nan."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

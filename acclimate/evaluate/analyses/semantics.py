@@ -15,40 +15,42 @@ from acclimate.backbones import Classifier
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, Shift, streams
 from acclimate.errors import InputError
-from acclimate.evaluate.measure import settings_of
-from acclimate.methods import AdapterSettings
+from acclimate.methods import AdapterSettings, method
+from acclimate.methods.changes import changed
 from acclimate.objectives import Contrastive
 
 _BATCH = 256
-"""Of images that are only looked at."""
+"""Batch size for images that are only looked at."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How an adapter is looked at, before the first step on each batch and after the last."""
+    """Settings of a look at an adapter before the first step on each batch and after the last."""
 
     steps: int = 20
-    """Gradient steps a batch."""
+    """Gradient steps for each batch."""
     batch: int = 128
     """Images that arrive together."""
     seed: int = 0
-    """Of order, corruption and views."""
+    """Seed of order, corruption and views."""
     batch_statistics: bool = False
-    """Always answer with the batch's own in batch norm, whatever the method does."""
+    """Whether batch norm uses the batch's own statistics, whatever the method does."""
 
     def settings_for(self, published: AdapterSettings) -> AdapterSettings:
-        """A method's settings while it is looked at, in float32."""
-        settings = replace(published, steps=self.steps, seed=self.seed, precision="fp32")
-        return replace(settings, normalisation="batch") if self.batch_statistics else settings
+        """The settings of a method while it is looked at, in float32."""
+        changes = {"steps": self.steps, "precision": "fp32"}
+        if self.batch_statistics:
+            changes["normalisation"] = "batch"
+        return changed(replace(published, seed=self.seed), changes)
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What the two parts of a model make of images."""
+    """Features of images in the two parts of a model."""
 
     encoder: Float[np.ndarray, "n d"]
     projector: Float[np.ndarray, "n e"]
-    """Of a twin π's output, which the head reads; otherwise that of the objective's projector."""
+    """Output of a twin's π, which the head reads, or of the objective's projector."""
     labels: Int64[np.ndarray, " n"]
 
 
@@ -60,7 +62,7 @@ class Semantics:
     corruption: str
     severity: float
     steps: int
-    """Gradient steps a batch before the features were taken."""
+    """Gradient steps on each batch before the features were taken."""
     part: str
     """``"encoder"`` or ``"projector"``."""
     davies_bouldin: float
@@ -130,7 +132,7 @@ def features(
     Raises:
         InputError: the method or the bundle does not fit.
     """
-    published = settings_of(name)
+    published = method(name).settings
     if published.reset != "batch" or not published.steps or look.steps < 1:
         raise InputError(f"{name} does not learn from each batch anew; choose cta, cta-paper or y.")
     adapter = Adapter(bundle, name, look.settings_for(published))

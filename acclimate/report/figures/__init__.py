@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from acclimate.evaluate.store import Measured
 from acclimate.report.figures.accuracy import accuracy
 from acclimate.report.figures.along import along, growing_noise
 from acclimate.report.figures.cost import cost
 from acclimate.report.figures.iterations import iterations, iterations_of
 from acclimate.report.figures.reliability import reliability
 from acclimate.report.figures.varied import batch_size, order
-from acclimate.report.measured import Measured
 
 __all__ = ["ACROSS", "WITHIN", "Kind", "iterations_of"]
 
@@ -21,18 +21,18 @@ class Kind:
     """A figure of the page."""
 
     name: str
-    """Of the file that its button saves."""
+    """Name of the file that its button saves."""
     title: str
     caption: str
     draw: Callable[[Sequence[Measured], Collection[str]], go.Figure | None]
-    """From what was measured and the held-out corruptions; None without data for it."""
+    """Draws cells, given the held-out corruptions; None without data for it."""
 
 
 WITHIN = (
     Kind(
         "accuracy",
         "Accuracy under each corruption",
-        "A dot a method. Click a name to hide it, double-click to see it alone.",
+        "A dot for each method. Click a name to hide it, double-click to see it alone.",
         accuracy,
     ),
     Kind(

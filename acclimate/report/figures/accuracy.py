@@ -5,13 +5,13 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from acclimate.evaluate.store import Measured
 from acclimate.report.comparison import Comparison, compare
 from acclimate.report.figures.style import figure, looks, marker
-from acclimate.report.measured import Measured
 
 
 def accuracy(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
-    """A line a corruption, a dot a method; clean images and the mean above them."""
+    """A line for each corruption, a dot for each row; clean images and the mean come first."""
     table = compare(measured, held_out)
     columns = [i for i, column in enumerate(table.columns) if column.kind != "held out"]
     if not columns:

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from acclimate.evaluate.store import Measured
 from acclimate.report.figures.style import figure, line, looks
-from acclimate.report.measured import Measured, RowKey, reported, row_names
+from acclimate.report.measured import RowKey, reported, row_names
 
 _STRETCHES = 10
 
@@ -75,7 +76,7 @@ def _lengths(measured: Sequence[Measured]) -> dict[str, int]:
 
 
 def _accuracies(streams: Sequence[Measured], lengths: dict[str, int]) -> list[float]:
-    """Of all streams' answers in each stretch together, in percent."""
+    """Accuracy in each stretch, all streams' answers together, in percent."""
     right, total = np.zeros(_STRETCHES), np.zeros(_STRETCHES)
     for each in streams:
         answers = each.cell.answers

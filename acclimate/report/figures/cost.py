@@ -1,13 +1,13 @@
-"""What accuracy costs."""
+"""Accuracy against its cost."""
 
 from collections.abc import Collection, Sequence
 from html import escape
 
 import plotly.graph_objects as go
 
+from acclimate.evaluate.store import Measured
 from acclimate.report.comparison import compare
 from acclimate.report.figures.style import figure, looks, marker
-from acclimate.report.measured import Measured
 
 
 def cost(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:

@@ -49,7 +49,7 @@ def tsne(record: Mapping) -> go.Figure:
 
 
 def gradients(record: Mapping) -> go.Figure:
-    """A dot a test set, for each method that takes steps."""
+    """A dot for each test set and each method that takes steps."""
     cells = [dict(zip(record["columns"], row)) for row in record["rows"]]
     traces = [
         go.Scatter(

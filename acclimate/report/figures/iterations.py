@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from acclimate.evaluate.store import Measured
 from acclimate.report.figures.style import figure, line, looks
-from acclimate.report.measured import Measured, RowKey, reported, row_names
+from acclimate.report.measured import RowKey, reported, row_names
 
 
 def iterations(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
@@ -17,10 +18,10 @@ def iterations(measured: Sequence[Measured], held_out: Collection[str]) -> go.Fi
 
 
 def iterations_of(
-    corruption: str, measured: Sequence[Measured], held_out: Collection[str]
+    condition: str, measured: Sequence[Measured], held_out: Collection[str]
 ) -> go.Figure | None:
-    """One corruption, small, and without the names of its axes and methods."""
-    here = [m for m in reported(measured, held_out) if m.cell.corruption == corruption]
+    """One corruption or domain, small, and without the names of its axes and methods."""
+    here = [m for m in reported(measured, held_out) if m.cell.condition == condition]
     drawn = _curves(measured, here, height=190)
     if drawn is not None:
         drawn.update_traces(marker_size=4, showlegend=False)

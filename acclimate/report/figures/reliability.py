@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from acclimate.evaluate.store import Measured
 from acclimate.report.figures.style import figure, line, looks
-from acclimate.report.measured import Measured, RowKey, reported, row_names
+from acclimate.report.measured import RowKey, reported, row_names
 
 _BINS = 10
 FEWEST = 20

@@ -1,6 +1,7 @@
-"""What all figures share. Their ink and grid are the page's own, so that they suit light and dark.
+"""Looks of rows and the frame of all figures.
 
-Methods differ by colour, and where colours come round again by marker.
+Ink and grid are the page's own, so that figures suit light and dark. Methods differ by colour, and
+where colours come round again by marker.
 """
 
 from collections import Counter
@@ -9,7 +10,6 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from acclimate.evaluate.measure import LR0
 from acclimate.methods import METHODS
 from acclimate.report.comparison import BASELINES
 from acclimate.report.measured import RowKey
@@ -31,19 +31,19 @@ Look = dict[str, str]
 def looks(rows: Iterable[RowKey]) -> dict[RowKey, Look]:
     """A look for each row.
 
-    The method's place in the table of methods decides, so that it is the same in every figure and
-    every report; further bundles of a method have its colour and another marker, save those of
-    baselines, of which figures show few.
+    The method's place in the table of methods decides, so that a method looks the same in every
+    figure and every report. Further bundles and variants of a method have its colour and another
+    marker; further bundles of baselines, of which figures show few, have the same marker too.
     """
     given: dict[RowKey, Look] = {}
     seen: Counter[str] = Counter()
-    for bundle, method in rows:
-        place = list(METHODS).index(method.removesuffix(LR0))
-        turn = place // len(COLOURS) + (method not in BASELINES) * 2 * seen[method]
-        seen[method] += 1
+    for bundle, variant in rows:
+        place = list(METHODS).index(variant.method)
+        turn = place // len(COLOURS) + (variant not in BASELINES) * 2 * seen[variant.method]
+        seen[variant.method] += 1
         symbol = list(_MARKERS)[turn % len(_MARKERS)]
         colour = COLOURS[place % len(COLOURS)]
-        given[bundle, method] = {"color": colour, "symbol": symbol, "glyph": _MARKERS[symbol]}
+        given[bundle, variant] = {"color": colour, "symbol": symbol, "glyph": _MARKERS[symbol]}
     return given
 
 

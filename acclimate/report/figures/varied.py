@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from acclimate.evaluate.store import Measured
 from acclimate.report.figures.style import figure, line, looks
-from acclimate.report.measured import AS_IT_GOES, Measured, RowKey, reported, row_names
+from acclimate.report.measured import AS_IT_GOES, RowKey, reported, row_names
 
 
 def batch_size(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
@@ -46,7 +47,7 @@ def _varied(
     most = max(alike.values(), key=lambda some: len({split(m)[0] for m in some}), default=[])
     found: dict[RowKey, dict[object, dict[tuple, float]]] = defaultdict(lambda: defaultdict(dict))
     for each in most:
-        what = (each.cell.corruption, each.cell.severity, each.cell.seed)
+        what = (each.cell.condition, each.cell.severity, each.cell.seed)
         found[each.row][split(each)[0]][what] = each.cell.accuracy
     varied = {key: settings for key, settings in found.items() if len(settings) > 1}
     shared = _shared(varied)
@@ -70,7 +71,7 @@ def _of_the_most_images(measured: Sequence[Measured]) -> list[Measured]:
 
 
 def _shared(found: dict[RowKey, dict[object, dict[tuple, float]]]) -> set[tuple]:
-    """What all rows have at each of their settings, so that every point is of the same images."""
+    """The streams that all rows have at each setting, so that all points are comparable."""
     sets = [set(accuracies) for places in found.values() for accuracies in places.values()]
     return set.intersection(*sets) if sets else set()
 

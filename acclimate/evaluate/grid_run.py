@@ -9,95 +9,107 @@ from pathlib import Path
 from acclimate.bundle import read_record
 from acclimate.data import LabelledImages
 from acclimate.errors import InputError
-from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.engines import Engine, Workplace, here
 from acclimate.evaluate.grid import Estimate, estimate, measure_speeds, run
-from acclimate.evaluate.measure import settings_of
 from acclimate.evaluate.results import line_of, write_results
-from acclimate.evaluate.store import Store
+from acclimate.evaluate.store import Measured, Store
 from acclimate.evaluate.task import Grid, Task, tasks_of
+from acclimate.evaluate.workplace import Workplace
+from acclimate.methods.changes import settings_record
 from acclimate.runtime import machine
 from acclimate.runtime.progress import Progress, silent
+from acclimate.runtime.workers import Engine, here
 from acclimate.storage.atomic import only_writer, write_text
 
 STORE, RESULTS, MANIFEST = "cells.sqlite", "results.csv", "manifest.json"
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A grid, and what it is run on."""
+class GridRun:
+    """A grid, the bundles that adapt, and the images that they answer for.
+
+    ```python
+    run_grid(GridRun(Grid(("none", "fog")), {"mine": Path("bundle")}, (load_test,)), Path("out"))
+    ```
+    """
 
     grid: Grid
     bundles: Mapping[str, Path]
     """Folders by their labels."""
-    load: Callable[[], LabelledImages]
-    """Gives the test images; processes call it anew, so it must be picklable for them."""
+    loads: Sequence[Callable[[], LabelledImages]]
+    """Functions that load test images: one function, or one for each domain. Processes call them
+    anew, so several processes need functions that can be pickled."""
 
     def tasks(self) -> tuple[list[Task], Workplace]:
-        """All tasks, and what they are worked on with."""
-        tasks = tasks_of(self.grid, self.bundles, self.load())
-        return tasks, Workplace(self.bundles, {task.images: self.load for task in tasks})
+        """All tasks, and the bundles and images that they work with."""
+        tasks: list[Task] = []
+        data: dict[str, Callable[[], LabelledImages]] = {}
+        for load in self.loads:
+            found = tasks_of(self.grid, self.bundles, load())
+            data |= {task.images: load for task in found}
+            tasks += found
+        return tasks, Workplace(self.bundles, data)
 
 
 def plan(
-    bench: Bench, out: Path, *, engine: Engine = here, progress: Progress = silent
+    grid_run: GridRun, out: Path, *, engine: Engine = here, progress: Progress = silent
 ) -> list[Estimate]:
-    """What `bench` would still do, and how long each method takes; it measures only their speeds.
+    """Estimate what a run would still do, and how long it takes. Only speeds are measured.
 
     Raises:
-        InputError: as `run_bench`.
+        InputError: as `run_grid`.
     """
-    tasks, place = bench.tasks()
+    tasks, place = grid_run.tasks()
     with only_writer(out), Store(out / STORE) as store:
         speeds = measure_speeds(tasks, store, place, engine=engine, progress=progress)
         return estimate(tasks, store, speeds)
 
 
-def run_bench(
-    bench: Bench, out: Path, *, engine: Engine = here, progress: Progress = silent
-) -> tuple[list[Cell], list[tuple[str, str]]]:
+def run_grid(
+    grid_run: GridRun, out: Path, *, engine: Engine = here, progress: Progress = silent
+) -> tuple[list[Measured], list[tuple[str, str]]]:
     """Measure what is not there yet, and write ``results.csv`` and ``manifest.json``.
 
     Args:
-        bench: What to do.
-        out: The folder. Other grids may have been run into it: the results are all of theirs.
+        grid_run: What to do.
+        out: The folder. Other grids may have been run into it; the files hold the results of all.
         engine: Where to work.
         progress: Told of speeds and of seconds done.
 
     Returns:
-        This bench's cells with their answers, and the name and error of each of its tasks that
+        The cells of this run with their answers, and the name and error of each of its tasks that
         failed.
 
     Raises:
         InputError: an unknown name, a damaged bundle or store, a folder that another run is
             writing or that cannot be written.
     """
-    tasks, place = bench.tasks()
+    tasks, place = grid_run.tasks()
     with only_writer(out):
         known = _read_manifest(out / MANIFEST)
         with Store(out / STORE) as store:
             speeds = measure_speeds(tasks, store, place, engine=engine, progress=progress)
-            note = partial(_note, out / MANIFEST, known, bench, tasks, store)
+            note = partial(_note, out / MANIFEST, known, grid_run, tasks, store)
             note()  # a killed run's cells have their grid too
             try:
                 run(tasks, store, place, engine=engine, speeds=speeds, progress=progress)
-            finally:  # also of a run that is interrupted
+            finally:  # also after an interrupt
                 write_results(sorted(store.cells(answers=False), key=line_of), out / RESULTS)
                 note()
-            return store.cells(tasks), store.errors(tasks)
+            return store.measured(tasks), store.errors(tasks)
 
 
-def _note(path: Path, known: dict, bench: Bench, tasks: Sequence[Task], store: Store) -> None:
+def _note(path: Path, known: dict, grid_run: GridRun, tasks: Sequence[Task], store: Store) -> None:
     """Write down what is needed to run all grids of the folder again."""
-    grid = asdict(bench.grid) | {"bundles": list(bench.bundles)}
-    grid |= {"dataset": tasks[0].dataset, "images": tasks[0].n_images}
+    grid = asdict(grid_run.grid) | {"bundles": list(grid_run.bundles), "dataset": tasks[0].dataset}
+    grid["domains"] = list(dict.fromkeys(s.domain for t in tasks for s in t.shifts if s.domain))
+    grid["images"] = max(task.n_images for task in tasks)
     grid = json.loads(json.dumps(grid))
     bundles = known["bundles"]
-    for label, folder in bench.bundles.items():
+    for label, folder in grid_run.bundles.items():
         record = read_record(folder)
         names = ("recipe", "architecture", "weights_sha256", "provenance")
         bundles[label] = {name: record[name] for name in names}
-    methods = {task.method: asdict(settings_of(task.method)) for task in tasks}
+    methods = {str(task.variant): settings_record(task.settings) for task in tasks}
     manifest = {
         "grids": [*(old for old in known["grids"] if old != grid), grid],
         "bundles": bundles,
