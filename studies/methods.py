@@ -32,11 +32,7 @@ from acclimate.runtime.workers import processes
 from acclimate.storage.atomic import write_text
 
 ORACLE = next(row.recipe for row in METHODS.values() if row.oracle)
-SINGLE = [
-    name
-    for name, row in METHODS.items()
-    if row.settings.alone
-]
+SINGLE = [name for name, row in METHODS.items() if row.settings.alone]
 """Methods that learn from each image alone in many steps; they are measured on fewer images."""
 
 

@@ -145,7 +145,7 @@ BAD = {
     "unknown method": (["@bundle", "--methods", "ctaa"], "'ctaa': did you mean cta"),
     "unknown setting": (["@bundle", "--methods", "cta:rate=1"], "unknown setting 'rate'"),
     "no value": (["@bundle", "--methods", "cta:steps"], "'cta:steps' is no variant of a method"),
-    "impossible value": (["@bundle", "--methods", "cta:steps=-1"], "steps must be a finite number"),
+    "impossible value": (["@bundle", "--methods", "cta:steps=-1"], "steps must be a whole number"),
     "value of another kind": (
         ["@bundle", "--methods", "cta:update.learning_rate=fast"],
         "cta:update.learning_rate=fast has a value of another kind",

@@ -65,8 +65,8 @@ class Learner:
         self.gives_logits = objective is not None and objective.gives_logits
         classes = self.model.num_classes
         self.norms = _norms(settings, self.model, self.objective)
-        self.selection: Any = settings.selection.build(classes)
-        self.correction: Any = settings.correction.build(classes)
+        self.selection: Any = settings.selection.build(classes, device)
+        self.correction: Any = settings.correction.build(classes, device)
         self.reset: Any = settings.reset.build()
         self.answer = settings.answer
         memory = settings.memory if self.objective else AdapterSettings().memory

@@ -66,7 +66,7 @@ def changed(settings: AdapterSettings, changes: Mapping[str, Any]) -> AdapterSet
     Raises:
         InputError: an unknown name, or a value that cannot be meant.
     """
-    known = [field.name for field in fields(settings)]
+    known = _names(settings)
     whole = {name: value for name, value in changes.items() if "." not in name}
     single = {name: value for name, value in changes.items() if "." in name}
     for name, value in whole.items():
@@ -110,6 +110,18 @@ def settings_of_record(record: Mapping[str, Any]) -> AdapterSettings:
                 value if value is None or not kinds else _part_of_record(name, value, kinds)
             )
     return changed(AdapterSettings(), values)
+
+
+def _names(settings: AdapterSettings) -> list[str]:
+    """The names of settings and parts, and of the parts' settings."""
+    parts = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    inner = [
+        f"{name}.{field.name}"
+        for name, part in parts.items()
+        if is_dataclass(part)
+        for field in fields(part)
+    ]
+    return [*parts, *inner]
 
 
 def _made(settings: AdapterSettings, name: str, value: Any) -> Any:

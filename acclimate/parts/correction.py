@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from acclimate.parts.answer import Prediction
 class Uncorrected:
     """The logits as they are."""
 
-    def build(self, classes: int) -> "Uncorrected":
+    def build(self, classes: int, device: torch.device) -> "Uncorrected":
         """Nothing is kept."""
         return self
 

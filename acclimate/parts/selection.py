@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from acclimate.objectives import Outcome
 class All:
     """Every image, with the same weight."""
 
-    def build(self, classes: int) -> "All":
+    def build(self, classes: int, device: torch.device) -> "All":
         """Nothing is kept."""
         return self
 

@@ -52,7 +52,7 @@ class ReliableAndNew:
     margin: float
     similarity: float
 
-    def build(self, classes):
+    def build(self, classes, device):
         return RunningPredictions(self, torch.full((classes,), torch.nan, dtype=torch.float64))
 
 
@@ -92,7 +92,7 @@ EATA = AdapterSettings(
 class Reliable:
     margin: float
 
-    def build(self, classes):
+    def build(self, classes, device):
         return self
 
     def state(self):
@@ -145,7 +145,7 @@ SAR = AdapterSettings(
 class CertainAndDiverse:
     temperature: float = 1 / 3
 
-    def build(self, classes):
+    def build(self, classes, device):
         return Diversity(self.temperature, torch.full((classes,), 1 / classes, dtype=torch.float64))
 
 
@@ -336,7 +336,7 @@ def test_a_reset_on_a_signal_brings_the_source_back(monkeypatch):
 
 def test_roid_is_the_release():
     objective = LikelihoodRatioAndConsistency(None, None)
-    selection = CertainAndDiverse().build(10)
+    selection = CertainAndDiverse().build(10, None)
     for t in (1, 2):
         z, augmented = (
             golden(f"roid_{name}_{t}").double().requires_grad_()

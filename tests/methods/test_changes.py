@@ -1,44 +1,103 @@
+"""Settings changed by name, and as records."""
+
 import json
-from dataclasses import replace
 
 import pytest
 
 from acclimate.errors import InputError
-from acclimate.methods import METHODS
-from acclimate.methods.changes import NAMES, changed, settings_of_record, settings_record
+from acclimate.methods import METHODS, AdapterSettings, changed, settings_of_record, settings_record
+from acclimate.methods.changes import KINDS
+from acclimate.objectives import OBJECTIVES
+from acclimate.parts.aftermath import PullToSource, Teacher
+from acclimate.parts.normalisation import BatchStatistics, RunningStatistics
+from acclimate.parts.reset import Never
+from acclimate.parts.update import SAM, SGD, Adam
 
-VALUES = {
-    "steps": 7, "update.learning_rate": 0.25, "update.momentum": 0.5, "update.parameters": "norm",
-    "normalisation": "running", "normalisation.prior": 3.0, "objective.temperature": 0.7,
-    "reset": "never", "one_by_one": True, "precision": "bf16",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_named_setting_changes_and_nothing_else(name):
-    settings = METHODS["cta"].settings
-    there = changed(settings, {name: VALUES[name]})
-    assert there != settings
-    one, other = settings_record(settings), settings_record(there)
-    assert sum(one[key] != other[key] for key in one) == 1
-    back = {key: one[key] for key in one if one[key] != other[key]}
-    assert settings_of_record(other | back) == settings
+CTA = METHODS["cta"].settings
 
 
-def test_several_changes_and_none():
-    settings = METHODS["cta"].settings
-    both = changed(settings, {"steps": 3, "reset": "never"})
-    assert (both.steps, both.reset) == (3, "never")
-    assert changed(settings, {}) == settings
+def test_single_settings_and_whole_parts():
+    found = changed(
+        CTA, {"steps": 3, "update.learning_rate": 0.5, "reset": "never", "update": "sgd"}
+    )
+    assert (found.steps, found.reset) == (3, Never())
+    assert found.update == SGD(0.5)
+    assert found.objective == CTA.objective
+    assert changed(CTA, {"update": {"learning_rate": 0.5}}).update == Adam(0.5)
+    assert changed(CTA, {"update": SAM(0.1)}).update == SAM(0.1)
+    assert changed(CTA, {}) == CTA
 
 
-@pytest.mark.parametrize("name", ["learning_rate", "update", "prior", "stepss", "seed"])
-def test_unknown_names_are_refused(name):
-    with pytest.raises(InputError, match=f"unknown setting {name!r}"):
-        changed(METHODS["cta"].settings, {name: 1})
+def test_another_kind_keeps_the_settings_that_both_have():
+    found = changed(METHODS["tent"].settings, {"update": "sgd"}).update
+    assert found == SGD(1e-3, parameters="norm")
+    assert changed(CTA, {"normalisation": "running"}).normalisation == RunningStatistics()
+    again = changed(CTA, {"normalisation": "batch", "normalisation.prior": 3})
+    assert again.normalisation == BatchStatistics(3)
+
+
+def test_what_follows_a_step_has_numbers():
+    found = changed(CTA, {"aftermath": (Teacher(), PullToSource()), "aftermath.1.rate": 0.5})
+    assert found.aftermath == (Teacher(), PullToSource(0.5))
+    assert changed(CTA, {"aftermath": "pull"}).aftermath == (PullToSource(),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"stepps": 1}, "did you mean steps"),
+        ({"update.learning_rat": 1}, "did you mean update.learning_rate"),
+        ({"learning_rate": 1}, "did you mean update.learning_rate"),
+        ({"reset": "sometimes"}, "unknown reset 'sometimes': choose one of batch, never"),
+        ({"update": "adamw"}, "did you mean adam"),
+        ({"update": 3}, "unknown update '?3"),
+        ({"aftermath.0.rate": 1}, "has 0 of this part"),
+        ({"steps.more": 1}, "does not have that part"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(changes, match):
+    with pytest.raises(InputError, match=match):
+        changed(CTA, changes)
+
+
+def test_a_part_that_a_method_lacks_has_no_settings():
+    with pytest.raises(InputError, match="the method does not have that part"):
+        changed(METHODS["source"].settings, {"update.learning_rate": 1.0})
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_records_are_json_and_read_back(name):
-    settings = replace(METHODS[name].settings, seed=9)
+def test_records_bring_settings_back(name):
+    settings = METHODS[name].settings
+    record = json.loads(json.dumps(settings_record(settings)))
+    assert settings_of_record(record) == settings
+
+
+def test_records_of_parts_that_come_in_numbers():
+    settings = changed(CTA, {"aftermath": (Teacher(0.5), PullToSource(0.25)), "update": "sam"})
     assert settings_of_record(json.loads(json.dumps(settings_record(settings)))) == settings
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"update": {"kind": "adamw"}},
+        {"update": {"kind": "adam", "momentum": 0.5}},
+        {"reset": {}},
+        {"learning_rate": 0.1},
+        {"aftermath": [{"kind": "gravity"}]},
+    ],
+)
+def test_records_of_something_else_are_refused(record):
+    with pytest.raises(InputError, match="unknown"):
+        settings_of_record(settings_record(AdapterSettings()) | record)
+
+
+def test_every_kind_has_a_name():
+    rows = [row.settings for row in METHODS.values()]
+    for part, kinds in KINDS.items():
+        for settings in rows:
+            value = getattr(settings, part)
+            for each in value if isinstance(value, tuple) else [value]:
+                assert each is None or type(each) in kinds.values()
+    trained = {kind.kind for kind in KINDS["objective"].values()}
+    assert set(OBJECTIVES.values()) <= trained

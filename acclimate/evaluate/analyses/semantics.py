@@ -133,7 +133,7 @@ def features(
         InputError: the method or the bundle does not fit.
     """
     published = method(name).settings
-    if published.reset != "batch" or not published.steps or look.steps < 1:
+    if not published.reset.always or not published.steps or look.steps < 1:
         raise InputError(f"{name} does not learn from each batch anew; choose cta, cta-paper or y.")
     adapter = Adapter(bundle, name, look.settings_for(published))
     labels, before, after = [], [], []
