@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import textwrap
+from contextlib import ExitStack
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -87,7 +88,9 @@ def prepared(tmp_path_factory) -> Path:
 @pytest.fixture
 def own_tables():
     """Rows that a page adds are gone after it."""
-    with patch.dict(OBJECTIVES), patch.dict(RECIPES), patch.dict(METHODS):
+    with ExitStack() as stack:
+        for rows in (OBJECTIVES, RECIPES, METHODS, *KINDS.values()):
+            stack.enter_context(patch.dict(rows))
         yield
 
 
