@@ -4,7 +4,7 @@ Run: python examples/new_method.py [--quick]
 """
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,7 +13,9 @@ from torch.nn.functional import cross_entropy
 import acclimate
 from acclimate.data import corrupt, load, subset
 from acclimate.methods import METHODS, RECIPES, AdapterSettings, Method, Recipe
-from acclimate.objectives import OBJECTIVES, Objective
+from acclimate.objectives import OBJECTIVES, Objective, ObjectiveOptions
+from acclimate.parts.normalisation import BatchStatistics
+from acclimate.parts.update import Adam
 from acclimate.source.loop import Training
 from acclimate.source.presets import PRESETS
 from acclimate.views import shifted_crop
@@ -36,10 +38,26 @@ class UpsideDown(Objective):
         return cross_entropy(self.guess(model.encoder(views)).float(), turned)
 
 
+@dataclass(frozen=True)
+class UpsideDownOptions(ObjectiveOptions):
+    """There is nothing to set at deployment."""
+
+    kind = UpsideDown
+
+
 OBJECTIVES["upside-down"] = UpsideDown
 RECIPES["upside-down"] = Recipe(("joint",), UpsideDown)
-learning = AdapterSettings(steps=1, learning_rate=1e-3, normalisation="batch", prior=16)
-METHODS["upside-down"] = Method("", "", "upside-down", learning, objective=UpsideDown)
+METHODS["upside-down"] = Method(
+    summary="predict whether an image is upside down",
+    citation="-",
+    recipe="upside-down",
+    settings=AdapterSettings(
+        steps=1,
+        objective=UpsideDownOptions(),
+        update=Adam(1e-3),
+        normalisation=BatchStatistics(prior=16),
+    ),
+)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

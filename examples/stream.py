@@ -5,11 +5,9 @@ Without --bundle, a small one is trained first. A very large learning rate trigg
 """
 
 import argparse
-from dataclasses import replace
 
 import acclimate
 from acclimate.data import Shift, load, streams, subset
-from acclimate.methods import METHODS
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, with_epochs
 
@@ -33,17 +31,18 @@ def main() -> None:
         settings = with_epochs(PRESETS["small"], 1 if options.quick else 5)
         bundle = acclimate.train("cta", "acclimate:resnet8", source, settings, Run())
 
-    settings = replace(METHODS["cta"].settings, reset="never", learning_rate=options.learning_rate)
-    adapter = acclimate.Adapter(bundle, "cta", settings)
+    update = {"learning_rate": options.learning_rate}
+    adapter = acclimate.Adapter(bundle, "cta", reset="never", update=update)
     frozen = acclimate.Adapter(bundle, "source")
     good = adapter.snapshot()
     fallbacks, accuracies = 0, []
     # Every image once under each shift. Labels are used only to compute the accuracy.
     for batch in streams.continual(test.images, SHIFTS, batch=32 if options.quick else 64):
         images, shift = batch.images, batch.shifts[0].corruption
+        before = adapter.refused
         logits = adapter(images)
-        if adapter.refused > good.refused:
-            # A loss or gradient was not finite: predict with the frozen model, restore the weights.
+        if adapter.refused > before:
+            # A step or an answer was not finite: answer with the frozen model, restore the state.
             logits = frozen(images)
             adapter.restore(good)
             fallbacks += 1

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import textwrap
+from contextlib import ExitStack
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -22,7 +23,8 @@ from acclimate import cli
 from acclimate.backbones import build
 from acclimate.data import LabelledImages, load
 from acclimate.evaluate.results import COLUMNS
-from acclimate.methods import METHODS, RECIPES, AdapterSettings
+from acclimate.methods import METHODS, RECIPES, AdapterSettings, changed, settings_record
+from acclimate.methods.changes import KINDS
 from acclimate.objectives import OBJECTIVES
 from acclimate.quickstart import STUDY
 from acclimate.source.loop import Run
@@ -86,7 +88,9 @@ def prepared(tmp_path_factory) -> Path:
 @pytest.fixture
 def own_tables():
     """Rows that a page adds are gone after it."""
-    with patch.dict(OBJECTIVES), patch.dict(RECIPES), patch.dict(METHODS):
+    with ExitStack() as stack:
+        for rows in (OBJECTIVES, RECIPES, METHODS, *KINDS.values()):
+            stack.enter_context(patch.dict(rows))
         yield
 
 
@@ -176,18 +180,52 @@ def test_the_reference_names_each_setting_with_its_value():
         assert re.search(rf"^\| `{path}` \|.*\| {shown(small)} \| {shown(value)} \|$", text, re.M)
 
 
+def test_the_reference_names_every_setting_of_every_part():
+    text = reference()
+    for part, kinds in KINDS.items():
+        section = text.split(f"\n### `{part}`\n")[1].split("\n#")[0]
+        for name, kind in kinds.items():
+            assert f"**`{name}`** (`{kind.__name__}`" in section
+        for field in itertools.chain.from_iterable(fields(kind) for kind in kinds.values()):
+            assert re.search(rf"^\| `{setting(part, field.name)}` \| .+ \|$", section, re.M)
+
+
+def test_the_settings_of_a_method_can_be_read_from_the_reference():
+    section = reference().split("## The parts of each method")[1]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
+    (_, *names), _, *methods = rows
+    assert [row[0].strip("`") for row in methods] == list(METHODS)
+    for method, *cells in methods:
+        made = AdapterSettings()
+        for name, cell in zip(names, cells, strict=True):
+            if cell != "-":
+                value = meant(name.strip("`"), cell.strip("`"))
+                made = changed(made, {name.strip("`"): value})
+        assert made == METHODS[method.strip("`")].settings
+
+
+def meant(name: str, cell: str) -> object:
+    """The value of a cell such as ``sgd(learning_rate=0.01)`` or ``True``."""
+    if name not in KINDS:
+        return ast.literal_eval(cell)
+    parts = tuple(
+        KINDS[name][kind](
+            **{
+                word.arg: ast.literal_eval(word.value)
+                for word in ast.parse(f"dict({given})", mode="eval").body.keywords
+            }
+        )
+        for kind, given in re.findall(r"([\w-]+)(?:\((.*?)\))?(?:, |$)", cell)
+    )
+    return parts if name == "aftermath" else parts[0]
+
+
 def reference() -> str:
     """docs/reference-settings.md, from the code."""
     columns = [flat(STUDY.settings), flat(PRESETS["small"]), flat(PRESETS["paper"])]
     said = meanings(SourceSettings)
     source = [
         [f"`{name}`", said[name], *(shown(column[name]) for column in columns)] for name in said
-    ]
-    said = meanings(AdapterSettings)
-    adapter = [
-        [f"`{field.name}`", said[field.name]]
-        + [shown(getattr(row.settings, field.name)) for row in METHODS.values()]
-        for field in fields(AdapterSettings)
     ]
     methods = [
         [
@@ -204,15 +242,17 @@ def reference() -> str:
 
 This page is generated from the code by `python tests/test_docs.py`, and a test compares the two.
 
-On the command line a setting is an option of its name with hyphens: `align.learning_rate` is
-`--align.learning-rate`. From Python, change a field with `dataclasses.replace`.
+On the command line, each setting is an option of the same name with hyphens:
+`align.learning_rate` is `--align.learning-rate`, and `update.learning_rate` is
+`--update.learning-rate`.
 
 ## Source stages
 
-`acclimate train METHOD` uses those of the stages that the method's recipe names (see
-[methods](#methods)), `acclimate align` those of the contrastive and the alignment stage.
-`--preset small` is the default; `paper` holds the published settings; `quickstart` is what
-`acclimate quickstart` trains with.
+`acclimate train METHOD` uses the settings of the stages that the method's recipe names (see
+[methods](#methods)). `acclimate align` uses those of the contrastive and the alignment stage.
+`--preset small` is the default. `paper` holds the published settings. `quickstart` is what
+`acclimate quickstart` trains with. From Python, change a field of `PRESETS["small"]` with
+`dataclasses.replace`.
 
 {table(["setting", "meaning", "quickstart", "small", "paper"], source)}
 
@@ -222,13 +262,101 @@ On the command line a setting is an option of its name with hyphens: `align.lear
 
 {table(["method", "what it is", "stages", "who answers", "source"], methods)}
 
-## Adapter settings of each method
+## Adapter settings
 
-`acclimate adapt --method NAME` starts from the method's column; from Python, so does
-`replace(acclimate.methods.METHODS[NAME].settings, ...)`.
+An adapter is composed of parts ([how it works](how-it-works.md#the-loop)). Most parts have several
+kinds, and each kind has its own settings. A method chooses a kind of each part and sets its values
+([below](#the-parts-of-each-method)). These are the names and the defaults of `AdapterSettings()`:
 
-{table(["setting", "meaning", *METHODS], adapter)}
+{table(["setting", "meaning", "default"], top())}
+
+To change a setting of a part, give its full name. To change the kind of a part, give the kind's
+name; settings that both kinds have are kept. On the command line:
+
+```text
+acclimate adapt ... --steps 3 --update.learning-rate 1e-4
+acclimate adapt ... --update sgd --update.momentum 0.9 --reset never
+```
+
+The same in Python, with `METHODS` and `changed` from `acclimate.methods`:
+
+```text
+Adapter(bundle, "cta", steps=3, update={{"learning_rate": 1e-4}})
+Adapter(bundle, "cta", update=SGD(1e-4, momentum=0.9), reset="never")
+changed(METHODS["cta"].settings, {{"update.learning_rate": 1e-4, "normalisation.prior": 32}})
+```
+
+The classes of the kinds are in `acclimate.objectives` and in the modules that are named below.
+
+{"".join(part(name) for name in KINDS)}## The parts of each method
+
+`acclimate adapt --method NAME` and `acclimate.Adapter(bundle, NAME)` start from these settings.
+Parts and values that are not shown are the defaults above; "-" is the default, too.
+
+{table(["method", *(f"`{name}`" for name in varied())], composed())}
 """
+
+
+def top() -> list[list[str]]:
+    """A row for each field of an adapter's settings."""
+    said, record = own_meanings(AdapterSettings), settings_record(AdapterSettings())
+    rows = []
+    for name, value in record.items():
+        default = f"`{value['kind']}`" if isinstance(value, dict) else shown(value)
+        label = f"[`{name}`](#{name})" if name in KINDS else f"`{name}`"
+        rows.append([label, said[name], "none" if value in (None, []) else default])
+    return rows
+
+
+def part(name: str) -> str:
+    """The section on a part: its kinds with their settings."""
+    text = f"### `{name}`\n\n"
+    if name == "aftermath":
+        text += "Any number of these, in a tuple; `0` in a name stands for the first.\n\n"
+    for kind, cls in KINDS[name].items():
+        home = "" if name == "objective" else f", `{cls.__module__}`"
+        said, what = own_meanings(cls), cls.kind if name == "objective" else cls
+        summary = " ".join(inspect.cleandoc(what.__doc__).split("\n\n")[0].split())
+        text += f"**`{kind}`** (`{cls.__name__}`{home}): {summary.replace('``', '`')}\n\n"
+        rows = [[f"`{setting(name, f.name)}`", said[f.name], shown(f.default)] for f in fields(cls)]
+        text += f"{table(['setting', 'meaning', 'default'], rows)}\n\n" if rows else ""
+    return text
+
+
+def setting(part: str, name: str) -> str:
+    """The full name of a part's setting."""
+    return f"{part}.0.{name}" if part == "aftermath" else f"{part}.{name}"
+
+
+def varied() -> list[str]:
+    """The fields in which some method differs from the defaults."""
+    return [
+        field.name
+        for field in fields(AdapterSettings)
+        if any(getattr(row.settings, field.name) != field.default for row in METHODS.values())
+    ]
+
+
+def composed() -> list[list[str]]:
+    """A row for each method: its parts, with the values that differ from the defaults."""
+    default, rows = settings_record(AdapterSettings()), []
+    for name, row in METHODS.items():
+        record = settings_record(row.settings)
+        cells = ["-" if record[f] == default[f] else f"`{called(f, record[f])}`" for f in varied()]
+        rows.append([f"`{name}`", *cells])
+    return rows
+
+
+def called(name: str, value: object) -> str:
+    """A value, or a part as a call of its kind, with the settings that are not the kind's own."""
+    if isinstance(value, list):
+        return ", ".join(called(name, part) for part in value)
+    if not isinstance(value, dict):
+        return repr(value)
+    kind = value["kind"]
+    usual = {field.name: field.default for field in fields(KINDS[name][kind])}
+    given = [f"{key}={value[key]!r}" for key in usual if value[key] != usual[key]]
+    return f"{kind}({', '.join(given)})" if given else kind
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -249,13 +377,7 @@ def flat(settings, prefix: str = "") -> dict[str, object]:
 
 def meanings(kind: type, prefix: str = "") -> dict[str, str]:
     """What the code says below each field, by dotted name."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
-    texts = {
-        field.target.id: " ".join(after.value.value.split()).replace("``", "`")
-        for field, after in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr)
-    }
-    found = {}
+    texts, found = own_meanings(kind), {}
     for field in fields(kind):
         name = prefix + field.name
         found |= (
@@ -264,6 +386,19 @@ def meanings(kind: type, prefix: str = "") -> dict[str, str]:
             else {name: texts[field.name]}
         )
     return found
+
+
+def own_meanings(kind: type) -> dict[str, str]:
+    """What the code says below each field of a class and its bases."""
+    texts = {}
+    for base in reversed([base for base in kind.__mro__ if is_dataclass(base)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
+        texts |= {
+            field.target.id: " ".join(after.value.value.split()).replace("``", "`")
+            for field, after in itertools.pairwise(body)
+            if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr)
+        }
+    return texts
 
 
 def shown(value: object) -> str:

@@ -190,6 +190,10 @@ class Adapter:
     def save(self, path: str | Path) -> None:
         """Write the present state to a sealed file.
 
+        ```python
+        adapter.save("camera.safetensors")
+        ```
+
         Raises:
             InputError: the file cannot be written.
         """
@@ -197,6 +201,11 @@ class Adapter:
 
     def load(self, path: str | Path) -> None:
         """Go on from a state that was saved.
+
+        ```python
+        adapter = acclimate.Adapter(bundle, "cta", reset="never")  # made as the one that saved it
+        adapter.load("camera.safetensors")
+        ```
 
         Raises:
             InputError: the file is missing or damaged, or the state is of another bundle, method
