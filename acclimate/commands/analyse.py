@@ -52,7 +52,7 @@ class Analyse:
     root: Path | None = None
     """Folder of a named data set."""
     domain: str | None = None
-    """Domain of a set with domains."""
+    """Domain whose images are corrupted, of a set with domains; not for gradients."""
     size: int | None = None
     """Resize images to squares of this many pixels."""
 

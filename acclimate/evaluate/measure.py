@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +43,6 @@ def measure(
 ) -> tuple[Cell, ...]:
     """Let a variant answer for every image of a stream, and score the answers.
 
-    Images are corrupted as they arrive, so that one batch of pixels is held at a time.
-
     ```python
     (cell,) = measure(bundle, Variant("cta"), data, [Shift("fog", 5)])
     ```
@@ -74,65 +73,55 @@ def measure(
     with PeakMemory() as memory:
         adapter = Adapter(bundle, variant.method, settings, device=device)
         logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
-        rate = stream.length / seconds
         refused = adapter.refused
-        if curve and settings.steps:
-            rate = _rate(adapter, stream)
-    measured = Cell(
-        variant=variant,
-        bundle=label,
-        dataset=data.name,
-        corruption="",
-        severity=0,
-        order=order,
-        seed=seed,
-        batch=batch,
-        accuracy=0.0,
-        ece=0.0,
-        nll=0.0,
-        n_images=0,
-        steps=settings.steps,
-        seconds=seconds,
-        images_per_second=rate,
-        peak_memory=memory.most,
-        refused_steps=refused,
-    )
+        rate = _rate(adapter, stream) if curve and settings.steps else stream.length / seconds
+    common = {
+        "variant": variant,
+        "bundle": label,
+        "dataset": data.name,
+        "order": order,
+        "seed": seed,
+        "batch": batch,
+        "steps": settings.steps,
+        "seconds": seconds,
+        "images_per_second": rate,
+        "peak_memory": memory.most,
+        "refused_steps": refused,
+    }
     labels = data.labels[numbers]
     if order == "growing-noise":  # its severity is another for each image
         places = {shifts[0]: range(stream.length)}
     return tuple(
-        _scored(measured, shift, torch.tensor(rows), logits, numbers, labels, curve)
+        Cell(**common, **_scores(shift, torch.tensor(rows), logits, numbers, labels, curve))
         for shift, rows in places.items()
     )
 
 
-def _scored(
-    measured: Cell,
+def _scores(
     shift: Shift,
     rows: Tensor,
     logits: Float[Tensor, "steps images classes"],
     numbers: Tensor,
     labels: Tensor,
     curve: bool,
-) -> Cell:
-    """The cell of the images in these rows of the stream."""
+) -> dict[str, Any]:
+    """The fields of a cell that are of the images in these rows of the stream."""
     logits, numbers, labels = logits[:, rows], numbers[rows], labels[rows]
     right = logits.argmax(2) == labels
     confidences, predictions = logits[-1].softmax(1).max(1)
     accuracies = right.double().mean(1).tolist()
     answers = (rows, numbers, predictions, confidences, right[-1])
-    return replace(
-        measured,
-        corruption=shift.corruption,
-        severity=shift.severity,
-        domain=shift.domain,
-        accuracy=accuracies[-1],
-        ece=expected_calibration_error(confidences, right[-1]),
-        nll=cross_entropy(logits[-1].double(), labels).item(),
-        n_images=len(rows),
-        curve=tuple(accuracies) if curve else (),
-        answers=Answers(*(np.asarray(values) for values in answers)),
-    )
+    return {
+        "corruption": shift.corruption,
+        "severity": shift.severity,
+        "domain": shift.domain,
+        "accuracy": accuracies[-1],
+        "ece": expected_calibration_error(confidences, right[-1]),
+        "nll": cross_entropy(logits[-1].double(), labels).item(),
+        "n_images": len(rows),
+        "curve": tuple(accuracies) if curve else (),
+        "answers": Answers(*(np.asarray(values) for values in answers)),
+    }
 
 
 def _answers(

@@ -13,7 +13,7 @@ from acclimate.evaluate.store import Measured
 from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS
 from acclimate.report.gains import Gain, gain_between, stream_of
-from acclimate.report.measured import RowKey, reported, row_names
+from acclimate.report.measured import RowKey, reported, row_names, usual_images
 
 BASE = Variant("source")
 BASELINES = (BASE, Variant("ptbn"))
@@ -161,7 +161,7 @@ def compare(measured: Sequence[Measured], held_out: Collection[str] = ()) -> Com
     """
     columns = _columns(measured, held_out)
     counting = [column.name for column in columns if column.kind == "reported"]
-    usual = _usual_images(measured)
+    usual = usual_images(measured)
     names = row_names(measured)
     cells: dict[RowKey, list[Measured]] = defaultdict(list)
     for each in measured:
@@ -219,19 +219,9 @@ def _columns(measured: Sequence[Measured], held_out: Collection[str]) -> tuple[C
     return (*columns, *(Column(name, "held out") for name in seen if name in held_out))
 
 
-def _usual_images(measured: Sequence[Measured]) -> dict[str, str]:
-    """The images of each condition; of several sets the largest."""
-    found: dict[str, Measured] = {}
-    for each in measured:
-        known = found.setdefault(each.cell.condition, each)
-        if each.task.n_images > known.task.n_images:
-            found[each.cell.condition] = each
-    return {condition: each.task.images for condition, each in found.items()}
-
-
 def _own(mine: Sequence[Measured], usual: Mapping[str, str]) -> list[Measured]:
     """The cells of a row; of a condition measured on several sets of images, those of one set."""
-    sets = _usual_images(mine)
+    sets = usual_images(mine)
     for each in mine:
         if each.task.images == usual[each.cell.condition]:
             sets[each.cell.condition] = each.task.images

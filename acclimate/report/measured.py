@@ -183,6 +183,16 @@ def held_out_of(measured: Iterable[Measured]) -> tuple[str, ...]:
     return extra if any(name in PUBLISHED for name in seen) else ()
 
 
+def usual_images(measured: Sequence[Measured]) -> dict[str, str]:
+    """The images of each condition; of several sets the largest."""
+    found: dict[str, Measured] = {}
+    for each in measured:
+        known = found.setdefault(each.cell.condition, each)
+        if each.task.n_images > known.task.n_images:
+            found[each.cell.condition] = each
+    return {condition: each.task.images for condition, each in found.items()}
+
+
 def row_names(measured: Iterable[Measured]) -> dict[RowKey, str]:
     """Names of rows: the variant, with its bundle where the variant has several."""
     rows = list(dict.fromkeys(each.row for each in measured))

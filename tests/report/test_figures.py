@@ -87,6 +87,16 @@ def test_batch_sizes_are_compared_on_what_all_have(measured, share):
     assert curves(batch_size(cells, ())) == {"tent": ([16, 128], [20.0, 40.0])}
 
 
+def test_domains_count_each_with_its_own_images(measured, share):
+    cells = [
+        measured("tent", name, share(count), batch=batch, images=name)
+        for name, batch, count in [
+            ("fog/5", 16, 4), ("snow/5", 16, 6), ("fog/5", 128, 8), ("snow/5", 128, 10),
+        ]
+    ]  # fmt: skip
+    assert curves(batch_size(cells, ())) == {"tent": ([16, 128], [25.0, 45.0])}
+
+
 def test_orders_are_compared_on_what_all_have(measured, share):
     cells = [
         measured("tent", name, share(count), order=order)

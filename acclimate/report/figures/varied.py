@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from acclimate.evaluate.store import Measured
 from acclimate.report.figures.style import figure, line, looks
-from acclimate.report.measured import AS_IT_GOES, RowKey, reported, row_names
+from acclimate.report.measured import AS_IT_GOES, RowKey, reported, row_names, usual_images
 
 
 def batch_size(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
@@ -66,8 +66,8 @@ def _varied(
 def _of_the_most_images(measured: Sequence[Measured]) -> list[Measured]:
     """Without slow methods' fewer images, and without streams that have no one severity."""
     here = [each for each in measured if each.cell.order not in AS_IT_GOES]
-    most = max(here, key=lambda each: each.task.n_images, default=None)
-    return [each for each in here if most and each.task.images == most.task.images]
+    usual = usual_images(here)
+    return [each for each in here if each.task.images == usual[each.cell.condition]]
 
 
 def _shared(found: dict[RowKey, dict[object, dict[tuple, float]]]) -> set[tuple]:
