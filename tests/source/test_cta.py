@@ -12,8 +12,8 @@ from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
 from acclimate.objectives import alignment_loss
 from acclimate.preprocessing import Preprocessing
-from acclimate.source import align as align_module
 from acclimate.source.aligned import align
+from acclimate.source.alignment import train_alignment
 from acclimate.source.calibration import recalibrate
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training
@@ -310,7 +310,7 @@ def test_alignment_brings_held_out_images_closer(trained, data):
 
     recalibrate(branch, SourceImages(data.images, preprocessing), "fp32")
     before = held_out_loss()
-    align_module.align(
+    train_alignment(
         branch,
         trained.classifier,
         SourceImages(data.images, preprocessing),
