@@ -14,7 +14,7 @@ from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, subset
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Cell
-from acclimate.evaluate.engines import Workplace
+from acclimate.evaluate.engines import Engine, Workplace, here
 from acclimate.evaluate.grid import run
 from acclimate.evaluate.measure import LR0
 from acclimate.evaluate.results import write_results
@@ -68,6 +68,7 @@ def run_study(
     command: str,
     console: Console,
     stages: Path | None = None,
+    engine: Engine = here,
 ) -> list[Cell]:
     """Make everything of a study that is not there yet, and show its table.
 
@@ -80,6 +81,7 @@ def run_study(
         console: Where the table is printed.
         stages: A folder of the training's checkpoints that is kept; without it they are in ``out``
             until the bundle is written.
+        engine: Where the methods are measured.
 
     Returns:
         All measurements.
@@ -98,7 +100,7 @@ def run_study(
             train_bundle("cta", study.model, train, study.settings, training).save(bundle_path)
             if not stages:
                 shutil.rmtree(out / "stages", ignore_errors=True)
-        measured = _measure(study, test, out, progress)
+        measured = _measure(study, test, out, engine, progress)
     cells = [each.cell for each in measured]
     gains = gains_of(cells, held_out=study.held_out)
     if not finished:
@@ -115,7 +117,9 @@ def run_study(
     return cells
 
 
-def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) -> list[Measured]:
+def _measure(
+    study: Study, test: LabelledImages, out: Path, engine: Engine, progress: Progress
+) -> list[Measured]:
     """All corruptions of some of the images, and all of the images clean."""
     bundles = {"bundle": out / "bundle"}
     tasks, data = [], {}
@@ -134,7 +138,7 @@ def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) 
         data[found[0].images] = partial(_itself, images)
         tasks += found
     with Store(out / "cells.sqlite") as store:
-        run(tasks, store, Workplace(bundles, data), progress=progress)
+        run(tasks, store, Workplace(bundles, data), engine=engine, progress=progress)
         if errors := store.errors(tasks):
             raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
         return with_tasks(tasks, store)
