@@ -13,7 +13,7 @@ quickstart: $(VENV)/installed  ## Train, adapt and write a report on the embedde
 	$(BIN)/acclimate quickstart --out quickstart
 
 test: $(VENV)/installed-dev  ## Run the tests that take seconds
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile  # what a file trains is trained once
 
 slow: $(VENV)/installed-dev  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -25,6 +25,7 @@ from acclimate.report.picture import result_picture
 from acclimate.report.samples import samples_of
 from acclimate.report.table import show_table
 from acclimate.runtime.progress import Progress, live
+from acclimate.runtime.workers import Engine, here
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
 from acclimate.source.train import train as train_bundle
@@ -62,6 +63,7 @@ def run_study(
     command: str,
     console: Console,
     stages: Path | None = None,
+    engine: Engine = here,
 ) -> list[Measured]:
     """Make everything of a study that is not there yet, and show its table.
 
@@ -75,6 +77,7 @@ def run_study(
         console: Where the table is printed.
         stages: A folder for the training's checkpoints that is kept; without it they are in ``out``
             until the bundle is written.
+        engine: Where the methods are measured.
 
     Returns:
         All measurements.
@@ -93,7 +96,7 @@ def run_study(
             if not stages:
                 shutil.rmtree(out / "stages", ignore_errors=True)
         if not finished:
-            _measure(study, test, out, progress)
+            _measure(study, test, out, engine, progress)
     measured, _ = read_grid(out)
     cells = next(iter(by_protocol(measured).values()))
     held_out = held_out_of(measured)
@@ -111,7 +114,9 @@ def run_study(
     return measured
 
 
-def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) -> None:
+def _measure(
+    study: Study, test: LabelledImages, out: Path, engine: Engine, progress: Progress
+) -> None:
     """Run a grid of all corruptions on some images, and one of clean images on all."""
     still = str(Variant("cta").without_steps)
     for images, corruptions in ((subset(test, study.images), study.corruptions), (test, (CLEAN,))):
@@ -123,7 +128,7 @@ def _measure(study: Study, test: LabelledImages, out: Path, progress: Progress) 
             batch=study.batch,
         )
         grid_run = GridRun(grid, {"bundle": out / "bundle"}, (partial(_itself, images),))
-        _, errors = run_grid(grid_run, out, progress=progress)
+        _, errors = run_grid(grid_run, out, engine=engine, progress=progress)
         if errors:
             raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
 

@@ -352,7 +352,13 @@ def test_a_full_disk_ends_in_one_sentence(make, at, capsys, monkeypatch):
     shutil.rmtree(at.root / "out.stages", ignore_errors=True)
 
 
-@pytest.mark.parametrize("case", ["no bundle", "unknown command", "bundle of the future"])
+@pytest.mark.parametrize(
+    "case",
+    ["no bundle"]
+    + [
+        pytest.param(x, marks=pytest.mark.slow) for x in ("unknown command", "bundle of the future")
+    ],
+)
 def test_the_same_in_a_process_of_its_own(case, at):
     make, expected = BAD[case]
     command = [sys.executable, "-c", "from acclimate.cli import main; main()"]

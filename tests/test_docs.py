@@ -22,6 +22,7 @@ from PIL import Image
 from acclimate import cli
 from acclimate.backbones import build
 from acclimate.data import LabelledImages, load
+from acclimate.evaluate import engines
 from acclimate.evaluate.results import COLUMNS
 from acclimate.methods import METHODS, RECIPES, AdapterSettings, changed, settings_record
 from acclimate.methods.changes import KINDS
@@ -44,6 +45,15 @@ CANNOT_RUN = re.compile(
 )
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+# Counts the costs of all methods on a network of some size; test_cli.py does on a small one.
+running_pages = pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page.name == "methods.md" else [])
+        for page in PAGES
+    ],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
@@ -94,9 +104,46 @@ def own_tables():
         yield
 
 
+def run_commands(commands: list[str]) -> None:
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "acclimate", f"{command!r} cannot be tested; mark it"
+        cli.main(arguments)
+
+
 @pages
+def test_commands_are_understood(page, prepared, monkeypatch):
+    """Whatever takes long is at least no misspelled option."""
+    monkeypatch.chdir(prepared)
+    given = []
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: given.append("parsed"))
+    monkeypatch.setattr(cli, "repeat_bits", stop)
+    told = [
+        command
+        for _, language, text in blocks(page)
+        if language in SHELL
+        for command in commands(language, text)
+        if command.startswith("acclimate ")
+    ]
+    for command in told:
+        with pytest.raises(ParsedError):
+            run_commands([command])
+    assert given == ["parsed"] * len(told)
+
+
+class ParsedError(Exception):
+    pass
+
+
+def stop():
+    raise ParsedError
+
+
+@running_pages
 @pytest.mark.usefixtures("own_tables")
 def test_snippets_run(page, prepared, tmp_path, monkeypatch):
+    if page.name != "bench.md":  # one page with processes of its own is enough
+        monkeypatch.setattr(engines, "processes", lambda *_: engines.here)
     place = tmp_path / "place"
     shutil.copytree(prepared, place)
     monkeypatch.chdir(place)
@@ -108,10 +155,7 @@ def test_snippets_run(page, prepared, tmp_path, monkeypatch):
         if language == "python":
             exec(compile(text, page.name, "exec"), names)
         elif language in SHELL:
-            for command in commands(language, text):
-                program, *arguments = shlex.split(command)
-                assert program == "acclimate", f"{command!r} cannot be tested; mark it"
-                cli.main(arguments)
+            run_commands(commands(language, text))
         else:
             assert language in PROSE, f"nobody knows how to run {language}"
 

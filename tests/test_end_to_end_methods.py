@@ -22,6 +22,8 @@ FASTER = {"ttt": 10, "ttt-online": 10, "ttt-mae": 30, "clust3": 30, "nc-ttt": 30
 FASTER |= {"tipi": 100, "cta-paper": 100, "cta-c": 100, "y": 100}
 """By how much more than the published rate: a network of a few seconds' training needs longer steps
 for the same effect."""
+LONGEST = ("rec-ttt", "cta-rotation")
+"""A third of the time; the tests of their objectives train these in less."""
 RATES = {"supervised": 0.1, "joint": 0.05}
 SETTINGS = SourceSettings(
     **{
@@ -80,7 +82,10 @@ def objective_of(learner, images, index):
 @pytest.mark.parametrize(
     "shift", ["gaussian_noise", pytest.param("defocus_blur", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("name", STEPPING)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LONGEST else []) for name in STEPPING],
+)
 def test_the_steps_lower_what_they_minimise(trained, target, name, shift):
     row = METHODS[name]
     alone = row.settings.one_by_one

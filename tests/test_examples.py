@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,7 +23,21 @@ from acclimate.source.train import train
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name: str, *arguments: str) -> str:
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run an example in this process; it returns what it prints."""
+
+    def run(name: str, *arguments: str) -> str:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [name, "--quick", *arguments])
+        with patch.dict(OBJECTIVES), patch.dict(RECIPES), patch.dict(METHODS):
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def run_as_a_program(name: str, *arguments: str) -> str:
     """What an example prints."""
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, "--quick", *arguments],
@@ -48,14 +63,20 @@ def test_every_example_is_tested():
 
 
 def test_adapt_your_model_compares_with_the_frozen_network():
-    lines = run("adapt_your_model.py").splitlines()
+    lines = run_as_a_program("adapt_your_model.py").splitlines()
     assert [line.split()[0] for line in lines] == ["shift", "none", "gaussian_noise", "contrast"]
     assert len(percents("\n".join(lines))) == 6
     # It has seen the training set once: far more than the 10 % of guessing, without a shift.
     assert percents(lines[1])[0] > 50
 
 
-def test_new_method_adapts_by_its_own_task():
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["new_method.py", "plain_loop.py", "stream.py"])
+def test_the_others_are_programs_too(name):
+    assert run_as_a_program(name)
+
+
+def test_new_method_adapts_by_its_own_task(run):
     (line,) = run("new_method.py").splitlines()
     words = r"frozen (\S+), batch statistics (\S+), adapted (\S+) % correct"
     assert percents(" ".join(re.fullmatch(words, line).groups()))[2] > 25  # guessing: 10
@@ -83,7 +104,7 @@ def test_new_method_has_learned_its_task():
     assert (guesses.argmax(1) == turned).float().mean() > 0.55
 
 
-def test_plain_loop_trains_both_losses_and_answers():
+def test_plain_loop_trains_both_losses_and_answers(run):
     text = run("plain_loop.py")
     # Chance is log(2n − 1) for Eq. 1 and log(3n − 1) for Eq. 4, with n = 122 in the last batch.
     contrastive, alignment = (float(x) for x in re.findall(r"loss (\d+\.\d{3})", text))
@@ -92,13 +113,13 @@ def test_plain_loop_trains_both_losses_and_answers():
     assert len(percents("\n".join(text.splitlines()[-2:]))) == 2
 
 
-def test_stream_prints_a_line_a_batch():
+def test_stream_prints_a_line_a_batch(run):
     lines = run("stream.py").splitlines()
     assert len(lines) == 256 // 32 + 1
     assert lines[-1].endswith("0 fallbacks")
 
 
-def test_stream_falls_back_when_steps_blow_up():
+def test_stream_falls_back_when_steps_blow_up(run):
     lines = run("stream.py", "--learning-rate", "1e38").splitlines()
     assert lines[-1].endswith("8 fallbacks")
     assert all(line.endswith("  0.0 % changed by adapting") for line in lines[:-1])

@@ -64,8 +64,15 @@ def check(bundle, method, *, steps=1):
     assert adapter(images[:1]).isfinite().all()  # one image may be too few to learn from
 
 
-@pytest.mark.parametrize("model", CONVOLUTIONAL)
-@pytest.mark.parametrize("method", LEARNING)
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [
+        # timm's network has the same layers as torchvision's: with one method it is shown here.
+        pytest.param(method, model, marks=[pytest.mark.slow] * (model[:4] == "timm" and i > 0))
+        for i, method in enumerate(LEARNING)
+        for model in CONVOLUTIONAL
+    ],
+)
 def test_methods_on_residual_networks(untrained, method, model):
     check(untrained(method, model), method)
 
@@ -104,7 +111,10 @@ def test_methods_on_a_convolutional_network_with_layer_norm(untrained, method):
     [
         ("ttt", "torchvision:resnet18", {"tap": "layer3"}, lambda made: made.tap == "layer3"),
         ("ttt", "torchvision:resnet18", {"tap": 2}, lambda made: made.tap == "layer2"),
-        ("ttt", "timm:resnet18", {"tap": "layer1"}, lambda made: made.tap == "layer1"),
+        pytest.param(
+            *("ttt", "timm:resnet18", {"tap": "layer1"}, lambda made: made.tap == "layer1"),
+            marks=pytest.mark.slow,
+        ),
         (
             "clust3",
             "torchvision:resnet18",

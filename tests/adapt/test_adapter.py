@@ -21,6 +21,15 @@ from acclimate.views import SimCLRViews, simclr_views
 WITH_STEPS = [name for name, row in METHODS.items() if row.objective]
 
 
+def with_resets(names):
+    """Every method that remembers; of those that forget, with less to bring back, one is enough."""
+    forgetful = [pytest.param(name, "batch", marks=pytest.mark.slow) for name in names]
+    forgetful[names.index("cta")] = ("cta", "batch")
+    return pytest.mark.parametrize(
+        ("name", "forget"), [*((name, "never") for name in names), *forgetful]
+    )
+
+
 def settings_of(name, **changes):
     return changed(METHODS[name].settings, dotted(**{"precision": "fp32"} | changes))
 
@@ -173,8 +182,7 @@ def test_trace_starts_without_steps_and_ends_in_the_answer(bundle, images):
         assert torch.equal(answers[0], aligned)
 
 
-@pytest.mark.parametrize("forget", ["batch", "never"])
-@pytest.mark.parametrize("name", METHODS)
+@with_resets([*METHODS])
 def test_reset_is_a_new_adapter(bundle_of, images, name, forget):
     bundle = bundle_of(name)
     settings = short(name, reset=forget)
@@ -199,8 +207,7 @@ def test_reset_never_remembers_and_reset_batch_does_not(bundle, images):
     assert not torch.equal(second_answer("never"), fresh)
 
 
-@pytest.mark.parametrize("forget", ["batch", "never"])
-@pytest.mark.parametrize("name", WITH_STEPS)
+@with_resets(WITH_STEPS)
 def test_restore_brings_back_the_same_future(bundle_of, images, name, forget):
     bundle = bundle_of(name)
     adapter = Adapter(bundle, name, short(name, reset=forget))

@@ -181,7 +181,7 @@ def test_what_is_held_by_hand(bundle_of):
     assert held == 3 * moving + 4 * tensors + recent + counters
 
 
-@pytest.mark.parametrize("forget", ["batch", "never"])
+@pytest.mark.parametrize("forget", [pytest.param("batch", marks=pytest.mark.slow), "never"])
 @pytest.mark.parametrize("name", WITH_STEPS)
 def test_measuring_leaves_the_adapter_as_it_was(bundle_of, images, name, forget):
     def answers(measured):

@@ -28,5 +28,5 @@ def test_asked_for_where_there_is_a_gpu(monkeypatch, there):
 def test_commands_ask(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(cli, "repeat_bits", lambda: asked.append(True))
-    cli.main(["methods"])
+    cli.main(["methods", "--no-cost"])
     assert asked
