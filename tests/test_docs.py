@@ -22,12 +22,12 @@ from PIL import Image
 from acclimate import cli
 from acclimate.backbones import build
 from acclimate.data import LabelledImages, load
-from acclimate.evaluate import engines
 from acclimate.evaluate.results import COLUMNS
 from acclimate.methods import METHODS, RECIPES, AdapterSettings, changed, settings_record
 from acclimate.methods.changes import KINDS
 from acclimate.objectives import OBJECTIVES
 from acclimate.quickstart import STUDY
+from acclimate.runtime import workers
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, with_epochs
 from acclimate.source.train import train
@@ -143,7 +143,7 @@ def stop():
 @pytest.mark.usefixtures("own_tables")
 def test_snippets_run(page, prepared, tmp_path, monkeypatch):
     if page.name != "bench.md":  # one page with processes of its own is enough
-        monkeypatch.setattr(engines, "processes", lambda *_: engines.here)
+        monkeypatch.setattr(workers, "processes", lambda *_: workers.here)
     place = tmp_path / "place"
     shutil.copytree(prepared, place)
     monkeypatch.chdir(place)

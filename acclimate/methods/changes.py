@@ -98,8 +98,10 @@ def settings_of_record(record: Mapping[str, Any]) -> AdapterSettings:
     """The settings that a record was made of.
 
     Raises:
-        InputError: an unknown kind of a part, or an unknown setting.
+        InputError: an unknown kind of a part, an unknown setting, or no record.
     """
+    if not isinstance(record, Mapping):
+        raise InputError(f"a record of settings is a mapping of names, not {record!r}.")
     values = {}
     for name, value in record.items():
         kinds = KINDS.get(name, {})

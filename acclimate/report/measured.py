@@ -75,13 +75,23 @@ def _manifest(path: Path) -> tuple[dict, Settings]:
         kinds = {"grids": list, "bundles": dict, "methods": dict, "commits": list, "machine": dict}
         if not all(isinstance(manifest[name], kind) for name, kind in kinds.items()):
             raise TypeError("another manifest")
+        if any("learning_rate" in record for record in manifest["methods"].values()):
+            raise _Older
         settings = {
             Variant.parse(name): settings_of_record(record)
             for name, record in manifest["methods"].items()
         }
+    except _Older as error:
+        raise InputError(
+            f"{path} was written by an older acclimate; run the grid into a new folder."
+        ) from error
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged; run the grid again.") from error
     return manifest, settings
+
+
+class _Older(Exception):  # noqa: N818  it becomes one
+    """The manifest has settings by flat names, from before they were parts."""
 
 
 def _stored(folder: Path, settings: Settings) -> list[Measured]:

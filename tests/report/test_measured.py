@@ -126,6 +126,12 @@ def test_a_manifest_of_another_form_is_damaged(grid, measured, share, changes):
         read_grid(grid(measured("tent", "fog", share(7)), **changes))
 
 
+def test_a_manifest_of_an_older_version_is_refused(grid, measured, share):
+    flat = {"methods": {"tent": {"steps": 1, "learning_rate": 1e-3}}}
+    with pytest.raises(InputError, match="older acclimate; run the grid into a new folder"):
+        read_grid(grid(measured("tent", "fog", share(7)), **flat))
+
+
 def test_a_folder_without_a_grid_is_refused(grid, measured, share, tmp_path):
     with pytest.raises(InputError, match=r"no cells.sqlite; make one with acclimate bench"):
         read_grid(tmp_path)
