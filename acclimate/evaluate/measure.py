@@ -21,6 +21,7 @@ from acclimate.evaluate.metrics import expected_calibration_error
 from acclimate.evaluate.variant import Variant
 from acclimate.methods import AdapterSettings
 from acclimate.runtime.memory import PeakMemory
+from acclimate.runtime.precision import autocast
 
 _ALONE = 16
 """Number of images that the speed of a method is measured on which learns from each alone."""
@@ -74,7 +75,9 @@ def measure(
         adapter = Adapter(bundle, variant.method, settings, device=device)
         logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
         refused = adapter.refused
-        rate = _rate(adapter, stream) if curve and settings.steps else stream.length / seconds
+        rate = (
+            _rate(adapter, stream, seconds) if curve and settings.steps else stream.length / seconds
+        )
     common = {
         "variant": variant,
         "bundle": label,
@@ -148,11 +151,23 @@ def _answers(
     return torch.cat(answers, dim=1), torch.cat(numbers), places, seconds
 
 
-def _rate(adapter: Adapter, stream: Stream) -> float:
-    """Images per second on the stream's first batch, without a curve."""
-    adapter.reset()
+def _rate(adapter: Adapter, stream: Stream, seconds: float) -> float:
+    """Images per second without the extra answers of a curve.
+
+    With batches, one more forward pass tells how long the extra answers took. Images alone are
+    adapted to anew, a few of them.
+    """
     images = next(iter(stream)).images
-    images = images[:_ALONE] if adapter.settings.one_by_one else images
-    started = time.perf_counter()
-    adapter(images).cpu()
-    return len(images) / (time.perf_counter() - started)
+    if adapter.settings.one_by_one:
+        images = images[:_ALONE]
+        adapter.reset()
+        started = time.perf_counter()
+        adapter(images).cpu()
+        return len(images) / (time.perf_counter() - started)
+    normalized = adapter.preprocessing(images.to(adapter.device))
+    with torch.no_grad(), autocast(adapter.device, adapter.settings.precision):
+        started = time.perf_counter()
+        adapter.model(normalized).cpu()
+        one = (time.perf_counter() - started) / len(images)
+    extra = adapter.settings.steps * one * stream.length
+    return stream.length / max(seconds - extra, seconds / 2)
