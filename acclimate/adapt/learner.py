@@ -1,9 +1,8 @@
 """A model and the parts that adapt it, built once from settings; their state by name."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,12 +11,11 @@ from torch import Tensor, nn
 
 from acclimate.adapt.state import State, Undo
 from acclimate.backbones import Classifier
-from acclimate.backbones.batch_norm import AdaptiveBatchNorm
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, as_outcome
 from acclimate.parts.aftermath import AverageTeacher
-from acclimate.parts.normalisation import BatchNorms
+from acclimate.parts.normalisation import AdaptiveBatchNorm, BatchNorms
 from acclimate.parts.step import Step
 from acclimate.parts.update import select_parameters
 from acclimate.preprocessing import Preprocessing
@@ -99,25 +97,6 @@ class Learner:
         """Forget weights whose answer was not finite."""
         self.state.forget()
         self.counts[REFUSED] += 1
-
-    def report(self, loss: Tensor, weights: Tensor | None, count: int) -> Step:
-        """The report of one pass, whose gradients are in the parameters."""
-        gradients = [p.grad for p in self.moving.values() if p.grad is not None]
-        norms = torch.stack(torch._foreach_norm(gradients))
-        if weights is None:
-            images = torch.full((), count, device=loss.device)
-        else:
-            images = weights.count_nonzero()
-        finite = torch.isfinite(loss + norms.sum())
-        return Step(loss, torch.linalg.vector_norm(norms), images, finite)
-
-    def merged(self, reports: Sequence[Step]) -> Step:
-        """The report of a step of one or more passes: each must be finite and have images."""
-        last = reports[-1]
-        for other in reports[:-1]:
-            images = torch.minimum(last.images, other.images)
-            last = replace(last, images=images, finite=last.finite & other.finite)
-        return last
 
     def counted(self, step: Step) -> Step:
         """Count a step."""

@@ -1,5 +1,7 @@
 """One adapted batch: what is learned from, the steps, the answer."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -93,16 +95,37 @@ def take_step(
             loss.backward()
         outcomes.append(outcome)
         selected.append(weights)
-        reports.append(report := learner.report(loss.detach(), weights, len(context)))
+        reports.append(report := _report(learner, loss.detach(), weights, len(context)))
         wanted = torch.stack([each.taken for each in reports]).all()
         optimizer.found_inf = 1 - wanted.float()  # read by the fused step
         return report.loss
 
     optimizer.step(backward)
     optimizer.zero_grad(set_to_none=True)
-    step = learner.counted(learner.merged(reports))
+    step = learner.counted(_merged(reports))
     learner.undo(step)
     return step, outcomes[0]
+
+
+def _report(learner: Learner, loss: Tensor, weights: Tensor | None, count: int) -> Step:
+    """The report of one pass, whose gradients are in the parameters."""
+    gradients = [p.grad for p in learner.moving.values() if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients))
+    if weights is None:
+        images = torch.full((), count, device=loss.device)
+    else:
+        images = weights.count_nonzero()
+    finite = torch.isfinite(loss + norms.sum())
+    return Step(loss, torch.linalg.vector_norm(norms), images, finite)
+
+
+def _merged(reports: Sequence[Step]) -> Step:
+    """The report of a step of one or more passes: each must be finite and have images."""
+    last = reports[-1]
+    for other in reports[:-1]:
+        images = torch.minimum(last.images, other.images)
+        last = replace(last, images=images, finite=last.finite & other.finite)
+    return last
 
 
 def _answer(

@@ -1,6 +1,6 @@
 """Normalisation: which statistics batch norm uses while learning and in the answer."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,18 +8,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from acclimate.backbones.batch_norm import (
-    AdaptiveBatchNorm,
-    Control,
-    exchange,
-    replace_batch_norms,
-)
+from acclimate.backbones.batch_norm import Control, batch_norms, exchange
 from acclimate.backbones.taps import to_the_end
+from acclimate.errors import InputError
 from acclimate.parts.checks import not_negative
 
 _ALIGNMENT = 64
 """Statistics of a layer begin at multiples of so many floats, as kernels on a GPU like it."""
+_WITH_ACTIVATION = ("BatchNormAct2d", "SyncBatchNormAct")
+"""timm's layers that apply dropout and an activation after batch norm."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,11 @@ class BatchStatistics:
         """Refuse settings that cannot be meant."""
         not_negative("prior", self.prior)
 
-    def learn(self, norm: AdaptiveBatchNorm, x: Tensor) -> Tensor:
+    def learn(self, norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
         """By the input's own statistics."""
         return _by_own_statistics(norm, x)
 
-    def answer(self, norm: AdaptiveBatchNorm, x: Tensor) -> Tensor:
+    def answer(self, norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
         """By the input's statistics, blended with the source's."""
         share = self.prior / (self.prior + len(x))
         source = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
@@ -71,7 +70,7 @@ class RunningStatistics:
     uses_batch: ClassVar[bool] = True
     runs: ClassVar[bool] = True
 
-    def learn(self, norm: AdaptiveBatchNorm, x: Tensor) -> Tensor:
+    def learn(self, norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
         """By the input's own statistics, which enter the running averages."""
         if norm.control.apart:
             return _by_own_statistics(norm, x)
@@ -81,13 +80,74 @@ class RunningStatistics:
             momentum = 1.0 / float(norm.get_buffer("num_batches_tracked").add_(1))
         return batch_norm(x, mean, variance, norm.weight, norm.bias, True, momentum, norm.eps)
 
-    def answer(self, norm: AdaptiveBatchNorm, x: Tensor) -> Tensor:
+    def answer(self, norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
         """By the running averages."""
         mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
         return batch_norm(x, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
 
 
-Normalisation = SourceStatistics | BatchStatistics | RunningStatistics
+Policy = BatchStatistics | RunningStatistics
+Normalisation = SourceStatistics | Policy
+
+
+class AdaptiveBatchNorm(_BatchNorm):
+    """A batch-norm layer with the parameters and statistics of another, normalising by a policy.
+
+    Args:
+        norm: The layer that is replaced. Its parameters, buffers and hooks are shared.
+        control: The model's switch.
+        policy: Which statistics normalise.
+
+    Raises:
+        InputError: a layer that computes batch norm in a way of its own.
+    """
+
+    def __init__(self, norm: _BatchNorm, control: Control, policy: "Policy"):
+        nn.Module.__init__(self)
+        for name in ("num_features", "eps", "momentum", "affine", "track_running_stats"):
+            setattr(self, name, getattr(norm, name))
+        for name in ("weight", "bias"):
+            self.register_parameter(name, getattr(norm, name))
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(norm, name))
+        self.after = _after(norm)
+        for name in self.after:
+            self.add_module(name, norm.get_submodule(name))
+        vars(self).update({n: value for n, value in vars(norm).items() if "hook" in n})
+        self.control, self.policy = control, policy
+        self.training = norm.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``[batch, channels, ...]``."""
+        normalise = self.policy.learn if self.control.learning else self.policy.answer
+        x = normalise(self, x)
+        for name in self.after:
+            x = self.get_submodule(name)(x)
+        return x
+
+
+def replace_batch_norms(
+    module: nn.Module, control: Control, policy: "Policy", *, but: Collection[nn.Module] = ()
+) -> dict[AdaptiveBatchNorm, _BatchNorm]:
+    """Put an adaptive layer in place of every batch norm that keeps running statistics.
+
+    Args:
+        module: Changed in place; names of parameters and buffers stay.
+        control: The switch of all layers.
+        policy: Which statistics normalise.
+        but: Submodules that stay as they are.
+
+    Returns:
+        The layers that were replaced, by the new ones.
+
+    Raises:
+        InputError: a layer that computes batch norm in a way of its own.
+    """
+    left_out = {id(part) for kept in but for part in kept.modules()}
+    norms = [norm for norm in batch_norms(module) if id(norm) not in left_out]
+    made = {norm: AdaptiveBatchNorm(norm, control, policy) for norm in norms}
+    exchange(module, made)
+    return {new: old for old, new in made.items()}
 
 
 class BatchNorms:
@@ -114,9 +174,9 @@ class BatchNorms:
         self._running: Tensor | None = None
         if isinstance(settings, SourceStatistics):
             return
-        self._control = Control(settings)
+        self._control = Control()
         for module in modules.values():
-            replace_batch_norms(module, self._control, but=but)
+            replace_batch_norms(module, self._control, settings, but=but)
         self.layers = {
             f"{owner}.{name}": layer
             for owner, module in modules.items()
@@ -169,7 +229,7 @@ def cumulative_statistics(module: nn.Module) -> Iterator[None]:
     The network normalises by each input's own statistics meanwhile, and has its own layers again
     afterwards.
     """
-    replaced = replace_batch_norms(module, Control(RunningStatistics(), learning=True))
+    replaced = replace_batch_norms(module, Control(learning=True), RunningStatistics())
     for norm in replaced:
         norm.momentum = None
     try:
@@ -178,7 +238,7 @@ def cumulative_statistics(module: nn.Module) -> Iterator[None]:
         exchange(module, replaced)
 
 
-def _by_own_statistics(norm: AdaptiveBatchNorm, x: Tensor) -> Tensor:
+def _by_own_statistics(norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
     return batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
 
 
@@ -192,3 +252,16 @@ def _flattened(layers: Sequence[AdaptiveBatchNorm]) -> Tensor:
         view.copy_(norm.get_buffer(name))
         setattr(norm, name, view)
     return flat
+
+
+def _after(norm: _BatchNorm) -> tuple[str, ...]:
+    """The children that a layer applies after batch norm."""
+    if any(kind.__name__ in _WITH_ACTIVATION for kind in type(norm).__mro__):
+        return ("drop", "act")
+    plain = type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    if not (plain or isinstance(norm, AdaptiveBatchNorm)):
+        raise InputError(
+            f"the network's {type(norm).__name__} computes batch norm in its own way; replace it "
+            f"by torch.nn.BatchNorm2d, or choose a method that keeps the source's statistics."
+        )
+    return ()

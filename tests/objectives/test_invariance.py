@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from acclimate.backbones import Classifier
-from acclimate.backbones.batch_norm import AdaptiveBatchNorm, Control, replace_batch_norms
+from acclimate.backbones.batch_norm import Control
 from acclimate.errors import InputError
 from acclimate.objectives.entropy import entropy_loss
 from acclimate.objectives.invariance import Invariance, adversarial, reverse_kl
-from acclimate.parts.normalisation import RunningStatistics
+from acclimate.parts.normalisation import (
+    AdaptiveBatchNorm,
+    RunningStatistics,
+    replace_batch_norms,
+)
 from acclimate.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(16, (0.5, 0.4, 0.3), (0.3, 0.2, 0.25))
@@ -36,7 +40,7 @@ def model(request):
 def learning(model):
     """A copy whose batch norm is in the state in which it learns."""
     model = copy.deepcopy(model)
-    replace_batch_norms(model, Control(RunningStatistics(), learning=True))
+    replace_batch_norms(model, Control(learning=True), RunningStatistics())
     return model
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from acclimate.backbones.batch_norm import AdaptiveBatchNorm, batch_norms, own_statistics
+from acclimate.backbones.batch_norm import batch_norms, own_statistics
 from acclimate.errors import InputError
 from acclimate.parts.normalisation import (
+    AdaptiveBatchNorm,
     BatchNorms,
     BatchStatistics,
     RunningStatistics,
