@@ -183,8 +183,8 @@ def test_share_that_is_hidden(model, masked, visible):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"masked": 0.0}, "must hide some of the 16"),
-        ({"masked": 0.99}, "must hide some of the 16"),
+        ({"masked": 0.0}, "must hide at least 1 and not all of the 16"),
+        ({"masked": 0.99}, "must hide at least 1 and not all of the 16"),
         ({"masks": 0}, "at least 1 mask"),
         ({"decoder_depth": 0}, "at least 1 block"),
         ({"decoder_width": 48}, "multiple of 32"),
@@ -199,7 +199,7 @@ def test_options_that_are_refused(model, options, message):
 def test_models_and_sizes_that_are_refused(model):
     with pytest.raises(InputError, match="timm's VisionTransformer, not Sequential"):
         MaskedReconstruction(build("acclimate:resnet8-w8", classes=4), PREPROCESSING)
-    with pytest.raises(InputError, match="18 pixels are no whole number"):
+    with pytest.raises(InputError, match="18 pixels is no multiple of the patch size"):
         MaskedReconstruction(model, Preprocessing(18))
 
 
