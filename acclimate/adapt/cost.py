@@ -1,4 +1,4 @@
-"""What adapting costs, counted while it is done, not declared."""
+"""The cost of adapting, counted during a step and an answer, not declared."""
 
 import weakref
 from collections import Counter
@@ -20,28 +20,28 @@ from acclimate.parts.answer import Prediction
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image; see `acclimate.Adapter.cost`."""
+    """The cost of one image; see `acclimate.Adapter.cost`."""
 
     forward_equivalents: float
-    """Multiplications, in units of one forward pass of one image through one classifier: a plain
-    answer is 1, a backward pass about 2."""
+    """Multiplications, in units of one forward pass of one image through the classifier: a plain
+    prediction is 1, a backward pass about 2."""
     moving_parameters: int
-    """How many numbers the steps change."""
+    """Number of parameters that the steps change."""
     held_bytes: int
-    """What the adapter keeps beside the model: copies to go back to, the optimiser's state, the
-    objective's parts, and as much again with a model for each further thread of one by one."""
+    """Memory of the adapter beside the model: the values to reset to, the optimiser's state, the
+    objective's modules; with images learned from alone, also a model for each further thread."""
     activation_bytes: int
-    """What a step keeps of its forward pass for the backward pass, a whole batch of it; the model's
-    own weights are not counted."""
+    """Memory of the activations of a whole batch that a step keeps for the backward pass, without
+    the model's weights."""
 
 
 def measure_cost(learner: Learner, batch: int) -> Cost:
     """Count one step and one answer on random images; the learner is left as it was.
 
     Args:
-        learner: What is measured.
-        batch: Images that come together. Where the objective needs more, earlier ones are learned
-            from again, and their cost is these images' too.
+        learner: The learner that is measured.
+        batch: Number of images in a batch. If the memory completes it with earlier images, their
+            cost is counted for the batch.
     """
     size = learner.preprocessing.size
     context = max(batch, learner.settings.memory.images if learner.objective else 1)
@@ -74,7 +74,7 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
 
 
 def _flops() -> FlopCounterMode:
-    """Torch's counter, which does not know attention on a CPU."""
+    """Torch's counter, completed by attention on a CPU."""
 
     def forward(query, key, value, *_, out_shape=None, **__) -> int:
         return sdpa_flop_count(query, key, value)
@@ -88,14 +88,18 @@ def _flops() -> FlopCounterMode:
 
 
 class _Packed:
-    """Stands for a saved tensor as long as autograd keeps it."""
+    """A saved tensor; it lives as long as autograd keeps it."""
 
     def __init__(self, tensor: Tensor):
         self.tensor = tensor
 
 
 class _Saved(torch.autograd.graph.saved_tensors_hooks):
-    """Counts the bytes that autograd keeps at a time, each storage once; and the most of them."""
+    """Counts the bytes that autograd keeps, each storage once.
+
+    Attributes:
+        most: The largest number at a time.
+    """
 
     def __init__(self, learner: Learner):
         self.most = 0

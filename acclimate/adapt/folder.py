@@ -1,4 +1,4 @@
-"""Answers for a folder of images of any size and mode, adapting batch by batch."""
+"""Predictions for a folder of images of any size and mode, adapting batch by batch."""
 
 import csv
 import io
@@ -32,17 +32,17 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one image; without a prediction if it could not be read."""
+    """The prediction for one image, or the reason why it could not be read."""
 
     path: str
     prediction: str = ""
     confidence: float | None = None
     """Softmax probability of the prediction, 0..1."""
     frozen_prediction: str = ""
-    """What the classifier says that does not adapt."""
+    """Prediction of the frozen classifier."""
     frozen_confidence: float | None = None
     skipped: str = ""
-    """Why there is no answer."""
+    """Reason why there is no prediction."""
 
 
 def adapt_folder(
@@ -55,19 +55,24 @@ def adapt_folder(
     device: str | None = None,
     progress: Progress = silent,
 ) -> Iterator[Answer]:
-    """Adapt to the images of a folder or zip and answer for each, in natural path order.
+    """Adapt to the images of a folder or zip and predict each one's class, in natural path order.
+
+    ```python
+    for answer in adapt_folder(bundle, Path("photos")):
+        print(answer.path, answer.prediction, answer.confidence)
+    ```
 
     Args:
-        bundle: What adapts.
+        bundle: The bundle that adapts.
         images: A folder, searched recursively, or a zip.
         method: A name of `acclimate.methods.METHODS`; None takes the bundle's.
-        settings: Instead of the method's own.
-        batch: Images that are adapted to together.
+        settings: Settings in place of the method's own.
+        batch: Number of images in a batch.
         device: Where to run; None takes a GPU if there is one.
-        progress: Told of images done.
+        progress: Called with the number of images that are done.
 
     Yields:
-        An answer an image; one that cannot be read is named with the reason.
+        One answer per image; for an image that cannot be read, the reason.
 
     Raises:
         InputError: there is no image, or none that can be read; and as `Adapter`.
@@ -98,7 +103,7 @@ def adapt_folder(
 
 
 def write_predictions(answers: list[Answer], path: Path) -> None:
-    """Write answers as CSV, atomically.
+    """Write answers as a CSV file, atomically.
 
     Raises:
         InputError: the file cannot be written.
@@ -126,7 +131,7 @@ def _open(item: folders.Item, size: int) -> Tensor | str:
 def _answers(
     images: Tensor, adapter: Adapter, frozen: Adapter
 ) -> list[tuple[float, int, float, int]]:
-    """Confidence and class of each image, adapted and frozen."""
+    """Confidence and class of each image, of the adapted and of the frozen model."""
     adapted, plain = (model(images).softmax(1).max(1) for model in (adapter, frozen))
     columns = (adapted.values, adapted.indices, plain.values, plain.indices)
     return list(zip(*(column.tolist() for column in columns)))

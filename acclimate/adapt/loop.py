@@ -108,7 +108,7 @@ def take_step(
 def _answer(
     learner: Learner, forward: Predict, early: Prediction | None
 ) -> Float[Tensor, "batch classes"]:
-    """The corrected answer; from the source weights if others blew up."""
+    """The corrected answer; from the source weights if it is not finite otherwise."""
     logits = learner.correction(learner.answer.late(forward, early))
     if not torch.isfinite(logits).all():  # the only time that a batch waits for its device
         learner.recover()

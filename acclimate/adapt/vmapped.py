@@ -1,4 +1,4 @@
-"""Images learned from one by one, all in the same kernels: for devices that need large ones.
+"""Images learned from alone, all in the same kernels: for devices that need large kernels.
 
 One model, and as many sets of its moving parameters as there are images.
 """
@@ -22,7 +22,7 @@ from acclimate.runtime.precision import autocast
 
 
 def can_vmap(learner: Learner) -> bool:
-    """Whether every image begins at the source, with plain SGD that leaves statistics alone."""
+    """Whether each image starts from the source, with plain SGD and the source's statistics."""
     settings = learner.settings
     if learner.objective is None or _of_own_input(learner.model, learner.objective):
         return False
@@ -83,7 +83,7 @@ def _of_own_input(*modules: nn.Module) -> bool:
 
 
 class _PlainBatchNorm(TorchFunctionMode):
-    """Within it, batch norm is arithmetic on tensors: vmap refuses the way to cuDNN's kernel."""
+    """Within it, batch norm is arithmetic on tensors: vmap cannot call cuDNN's kernel."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return (_by_statistics if func is batch_norm else func)(*args, **(kwargs or {}))
@@ -92,7 +92,7 @@ class _PlainBatchNorm(TorchFunctionMode):
 def _by_statistics(
     x, mean, variance, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
 ) -> Tensor:
-    """What `torch.nn.functional.batch_norm` does in evaluation mode."""
+    """`torch.nn.functional.batch_norm` in evaluation mode, by arithmetic."""
     assert not training
     scale = (variance + eps).rsqrt() if weight is None else weight * (variance + eps).rsqrt()
     shift = -mean * scale if bias is None else bias - mean * scale
@@ -101,7 +101,7 @@ def _by_statistics(
 
 
 class _Group:
-    """A learner's moving parameters, once for each image."""
+    """A learner's moving parameters, a copy for each image."""
 
     def __init__(self, learner: Learner, count: int):
         assert learner.objective is not None
@@ -118,7 +118,7 @@ class _Group:
         self.momentum = {name: torch.zeros_like(tensor) for name, tensor in self.own.items()}
 
     def step(self, images: Tensor, index: Tensor, step: int) -> Step:
-        """One step of SGD for each image; where its loss or gradient is not finite, none."""
+        """One step of SGD for each image whose loss and gradient are finite."""
         settings, update = self.learner.settings, self.update
         views, *rest = self.pair.objective.draw(images, key(settings.seed, "adapt", step), index)
         drawn = [self.learner.preprocessing.normalize(views), *rest]
@@ -146,7 +146,7 @@ class _Group:
         return self.learner.counted(report)
 
     def logits(self, normalized: Tensor) -> Float[Tensor, "batch classes"]:
-        """Each image's logits by its own parameters; by the source's if these blew up."""
+        """Each image's logits by its own parameters, or by the source's if they are not finite."""
         with autocast(self.learner.device, self.learner.settings.precision):
             with _PlainBatchNorm():
                 logits = vmap(self._logits)(self.own, normalized[:, None]).squeeze(1).float()
@@ -158,7 +158,7 @@ class _Group:
             return torch.where(finite, logits, self.learner.model(normalized).float())
 
     def _forget(self, which: Bool[Tensor, " batch"]) -> None:
-        """Let some images go on from the source."""
+        """Reset some images' parameters to the source."""
         source = dict(self.pair.named_parameters())
         for name, tensor in self.own.items():
             tensor[which] = source[name].detach()
