@@ -21,7 +21,7 @@ from methods import SINGLE
 from torch.nn.functional import cosine_similarity
 
 from acclimate.bundle import Bundle
-from acclimate.commands.script import finish, show_rows, start, told, write_table
+from acclimate.commands.script import finish, recorded_options, show_rows, start, write_table
 from acclimate.data import Shift
 from acclimate.evaluate.analyses.gradients import gradients
 from acclimate.methods import method as method_of
@@ -62,7 +62,7 @@ def main(arguments: Arguments) -> None:
     show_rows(rows)
     if arguments.results:
         write_table(arguments.results / "agreement.csv", [asdict(row) for row in rows])
-        finish({"arguments": told(arguments)}, 0, arguments.results / "agreement.json")
+        finish({"arguments": recorded_options(arguments)}, 0, arguments.results / "agreement.json")
 
 
 def measured(arguments: Arguments, task: tuple[str, str]) -> Row:

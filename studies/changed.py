@@ -19,7 +19,7 @@ from bundles import FOUR, Trained, test_images
 from methods import run_all
 from rich.console import Console
 
-from acclimate.commands.script import finish, start, told, write_table
+from acclimate.commands.script import finish, recorded_options, start, write_table
 from acclimate.evaluate.analyses.record import write_record
 from acclimate.evaluate.grid_run import GridRun
 from acclimate.evaluate.store import Measured
@@ -77,7 +77,7 @@ def main(arguments: Arguments) -> None:
     Console().print(f"{path} is ready", highlight=False)
     if arguments.results:
         write_table(arguments.results / "changed.csv", [asdict(row) for row in rows])
-        finish({"arguments": told(arguments)}, 0, arguments.results / "changed.json")
+        finish({"arguments": recorded_options(arguments)}, 0, arguments.results / "changed.json")
 
 
 def grid_run(arguments: Arguments) -> GridRun:

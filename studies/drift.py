@@ -18,7 +18,7 @@ from statistics import mean
 from bundles import Trained, in_processes, test_images
 
 from acclimate.bundle import Bundle
-from acclimate.commands.script import finish, show_rows, start, told, write_table
+from acclimate.commands.script import finish, recorded_options, show_rows, start, write_table
 from acclimate.data import Shift, load, subset
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.analyses.semantics import Look, Semantics, semantics
@@ -77,7 +77,7 @@ def main(arguments: Arguments) -> None:
     show_rows(table)
     if arguments.results:
         write_table(arguments.results / "drift.csv", [asdict(row) for row in table])
-        finish({"arguments": told(arguments)}, 0, arguments.results / "drift.json")
+        finish({"arguments": recorded_options(arguments)}, 0, arguments.results / "drift.json")
 
 
 def row_of(key: Key, after: list[Semantics], before: list[Semantics]) -> Row:

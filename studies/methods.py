@@ -19,7 +19,7 @@ from pathlib import Path
 from bundles import FOUR, Budget, Job, settings, test_images, train_all
 
 from acclimate.commands.bench import show_plan, show_results
-from acclimate.commands.script import start, told
+from acclimate.commands.script import recorded_options, start
 from acclimate.errors import InputError, unknown_name
 from acclimate.evaluate.grid_run import MANIFEST, RESULTS, GridRun, plan, run_grid
 from acclimate.evaluate.store import Measured
@@ -79,7 +79,7 @@ def main(arguments: Arguments) -> None:
         publish(out, arguments.results)
         record = {
             "data": Path(arguments.data).name,
-            "arguments": told(arguments),
+            "arguments": recorded_options(arguments),
             "stages": asdict(settings(arguments.epochs)),
             "machine": machine.describe(),
         }

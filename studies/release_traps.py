@@ -20,7 +20,7 @@ from torch import Tensor
 
 from acclimate.backbones import Classifier, as_map, tapped
 from acclimate.bundle import Bundle
-from acclimate.commands.script import finish, start, told
+from acclimate.commands.script import finish, recorded_options, start
 from acclimate.data import LabelledImages, Shift, load, subset
 from acclimate.evaluate.measure import measure
 from acclimate.methods import METHODS, RECIPES
@@ -154,7 +154,7 @@ def main(options: Options) -> None:
         means = (f"{100 * mean(row[number] for row in same):.1f}" for number in numbers)
         table.add_row(*identity, f"{mean(row['training loss'] for row in same):.3f}", *means)
     Console().print(table)
-    result = {"options": told(options), "rows": found}
+    result = {"options": recorded_options(options), "rows": found}
     finish(result, 0, options.out)
 
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from acclimate.bundle import Bundle
-from acclimate.commands.script import finish, start, told, write_table
+from acclimate.commands.script import finish, recorded_options, start, write_table
 from acclimate.data import LabelledImages, hold_out, load
 from acclimate.evaluate.cell import CLEAN
 from acclimate.evaluate.grid_run import GridRun
@@ -104,7 +104,7 @@ def main(arguments: Arguments) -> None:
     if arguments.results:
         marked = [row | {"chosen": "yes" if row is best else ""} for row in rows]
         write_table(arguments.results / "held_out.csv", marked)
-        finish({"options": told(arguments)}, 0, arguments.results / "held_out.json")
+        finish({"options": recorded_options(arguments)}, 0, arguments.results / "held_out.json")
 
 
 def grids(arguments: Arguments) -> Iterator[GridRun]:

@@ -75,19 +75,10 @@ def measure(
         logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
         refused = adapter.refused
         rate = _rate(adapter, stream) if curve and settings.steps else stream.length / seconds
-    common = {
-        "variant": variant,
-        "bundle": label,
-        "dataset": data.name,
-        "order": order,
-        "seed": seed,
-        "batch": batch,
-        "steps": settings.steps,
-        "seconds": seconds,
-        "images_per_second": rate,
-        "peak_memory": memory.most,
-        "refused_steps": refused,
-    }
+    common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}
+    common |= {"order": order, "seed": seed, "batch": batch, "steps": settings.steps}
+    common |= {"seconds": seconds, "images_per_second": rate}
+    common |= {"peak_memory": memory.most, "refused_steps": refused}
     labels = data.labels[numbers]
     if order == "growing-noise":  # its severity is another for each image
         places = {shifts[0]: range(stream.length)}
