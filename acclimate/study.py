@@ -80,12 +80,10 @@ def run_study(
         study: Settings of the study.
         train: Source images.
         test: Test images, which are corrupted and adapted to.
-        out: Folder for ``bundle/``, the files of `acclimate.evaluate.grid_run.run_grid`,
-            ``report.html`` and ``picture.png``.
+        out: Folder for ``bundle/``, the grid's results, ``report.html`` and ``picture.png``.
         command: Command that repeats the study, for the report.
         console: Console for the table.
-        stages: Folder where the training checkpoints are kept. Without it they are in ``out`` and
-            deleted once the bundle is written.
+        stages: Folder that keeps the training checkpoints; without it they are deleted in the end.
         engine: Executor of the measurements, e.g. `acclimate.runtime.workers.processes`.
 
     Returns:
