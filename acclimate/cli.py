@@ -1,14 +1,9 @@
 """The command line: parse the arguments and run the command."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union
-
-# Threads of torch that wait for each other sleep soon. By default they spin for milliseconds, many
-# times a step, and beside other work training takes many times as long. torch reads it when loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import tyro
 from rich.console import Console
