@@ -10,7 +10,7 @@ from rich.console import Console
 
 from acclimate.bundle import read_record
 from acclimate.commands import VERBS, Adapt, Align, Train
-from acclimate.commands.script import one_sentence
+from acclimate.commands.script import exit_on_error
 from acclimate.errors import unknown_name
 from acclimate.methods import METHODS, AdapterSettings, changed
 from acclimate.methods.changes import KINDS
@@ -22,7 +22,7 @@ from acclimate.source.presets import PRESETS, with_epochs
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``acclimate``. Bad input ends with a one-sentence message and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with one_sentence("run the same command again to resume"):
+    with exit_on_error("run the same command again to resume"):
         command = _parse(given)
         keep_freed_memory()
         repeat_bits()

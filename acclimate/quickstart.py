@@ -25,10 +25,10 @@ REPORTED = (
     "jpeg_compression",
 )
 HELD_OUT = ("speckle_noise", "saturate")
-"""Corruptions to choose settings on, with held-out source images; they count in no mean."""
+"""Corruptions for choosing settings, applied to held-out source images; excluded from means."""
 
 IMAGES = 200
-"""Test images unless told otherwise: one batch. Most of the time goes to the published steps."""
+"""Default number of test images: one batch. The published steps take most of the time."""
 
 STUDY = Study(
     title="acclimate quickstart",
@@ -48,7 +48,7 @@ STUDY = Study(
         crop_padding=2,
         cutout=0,
         interpolation=0.35,
-        # Garments fill their pictures: crops far smaller than these are nothing that will be met.
+        # Garments fill their images, so test images never look like much smaller crops.
         views=SimCLRViews(smallest_crop=0.9, brightness=0.6, contrast=0.6),
     ),
     corruptions=(*REPORTED, *HELD_OUT),
@@ -61,14 +61,18 @@ def quickstart(
 ) -> list[Measured]:
     """Train, align, corrupt, compare and report on Fashion-MNIST mini.
 
+    ```python
+    measured = quickstart(Path("quickstart"), Console())
+    ```
+
     Args:
-        out: The folder; a second run with the same one resumes, or says that it is done.
-        console: Where the table is printed.
+        out: Folder of the study. A second run with the same folder resumes it.
+        console: Console for the table.
         seed: Seed of training, corruptions, order and views.
-        images: Test images, up to 2000: the same ones clean and under each corruption.
+        images: Number of test images, up to 2000; the same clean and under each corruption.
 
     Raises:
-        InputError: as `acclimate.study.run_study`.
+        InputError: see `acclimate.study.run_study`.
     """
     return run_study(
         replace(STUDY, seed=seed, images=images),
@@ -77,6 +81,6 @@ def quickstart(
         out,
         command=f"acclimate quickstart --seed {seed} --images {images}",
         console=console,
-        # Two processes of one thread do more than one process of two, above all beside other work.
+        # Two processes with one thread each are faster than one process with two threads.
         engine=processes(usual_workers()),
     )

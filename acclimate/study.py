@@ -1,4 +1,4 @@
-"""A study in one folder: train a bundle, run a grid, write the report; killed, it resumes."""
+"""A study in one folder: train a bundle, run a grid, write the report. It can be resumed."""
 
 import json
 import shutil
@@ -32,24 +32,29 @@ from acclimate.source.train import train as train_bundle
 from acclimate.storage import atomic
 
 ROWS = ("source", "ptbn", "aligned", "aligned-bn", "cta", "cta-paper")
-"""The rows of the table. ``cta`` is also measured at learning rate 0, to tell what steps add."""
+"""Methods in the table. ``cta`` is also measured at learning rate 0, to isolate its steps."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """Settings of training and measuring."""
+    """Settings of training and evaluation.
+
+    ```python
+    STUDY = Study("CTA", "acclimate:resnet8", PRESETS["small"], corruptions=("fog", "contrast"))
+    ```
+    """
 
     title: str
     model: str
     """Name of the classifier, as `acclimate.backbones.build` takes it."""
     settings: SourceSettings
     corruptions: tuple[str, ...]
-    """Corruptions to measure; the report keeps speckle noise and the like out of its means."""
+    """Corruptions to evaluate on. The report's means exclude held-out ones, e.g. speckle noise."""
     severity: int = 5
     images: int = 1000
-    """Test images under each corruption, evenly spaced; all images are measured clean."""
+    """Number of test images per corruption, evenly spaced. Clean accuracy is over all images."""
     batch: int = 128
-    """Test images that arrive together."""
+    """Batch size at deployment."""
     seed: int = 0
     """Seed of training, corruptions, order and views."""
 
@@ -65,19 +70,21 @@ def run_study(
     stages: Path | None = None,
     engine: Engine = here,
 ) -> list[Measured]:
-    """Make everything of a study that is not there yet, and show its table.
+    """Run all steps of a study that are not yet done, and print its table.
+
+    ```python
+    run_study(STUDY, train, test, Path("runs/cta"), command="python cta.py", console=Console())
+    ```
 
     Args:
-        study: What to do.
+        study: Settings of the study.
         train: Source images.
-        test: Images to corrupt and answer for.
-        out: The folder: ``bundle/``, what `acclimate.evaluate.grid_run.run_grid` writes,
-            ``report.html``, ``picture.png``.
-        command: The command that runs the study again, for the report.
-        console: Where the table is printed.
-        stages: A folder for the training's checkpoints that is kept; without it they are in ``out``
-            until the bundle is written.
-        engine: Where the methods are measured.
+        test: Test images, which are corrupted and adapted to.
+        out: Folder for ``bundle/``, the grid's results, ``report.html`` and ``picture.png``.
+        command: Command that repeats the study, for the report.
+        console: Console for the table.
+        stages: Folder that keeps the training checkpoints; without it they are deleted in the end.
+        engine: Executor of the measurements, e.g. `acclimate.runtime.workers.processes`.
 
     Returns:
         All measurements.
@@ -86,7 +93,7 @@ def run_study(
         InputError: the folder holds another study, something in it is damaged, or it cannot be
             written.
     """
-    _claim(out, study, train, test)
+    _check_folder(out, study, train, test)
     finished = (out / PAGE).exists()
     with live() as progress:
         if not (out / "bundle").exists():
@@ -117,28 +124,28 @@ def run_study(
 def _measure(
     study: Study, test: LabelledImages, out: Path, engine: Engine, progress: Progress
 ) -> None:
-    """Run a grid of all corruptions on some images, and one of clean images on all."""
-    still = str(Variant("cta").without_steps)
+    """Run a grid of all corruptions on a subset of the images, and one of all clean images."""
+    without_steps = str(Variant("cta").without_steps)
     for images, corruptions in ((subset(test, study.images), study.corruptions), (test, (CLEAN,))):
         grid = Grid(
             corruptions,
             severities=(study.severity,),
             seeds=(study.seed,),
-            methods=(*ROWS, still),
+            methods=(*ROWS, without_steps),
             batch=study.batch,
         )
-        grid_run = GridRun(grid, {"bundle": out / "bundle"}, (partial(_itself, images),))
+        grid_run = GridRun(grid, {"bundle": out / "bundle"}, (partial(_unchanged, images),))
         _, errors = run_grid(grid_run, out, engine=engine, progress=progress)
         if errors:
             raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")
 
 
-def _itself(images: LabelledImages) -> LabelledImages:
+def _unchanged(images: LabelledImages) -> LabelledImages:
     return images
 
 
-def _claim(out: Path, study: Study, train: LabelledImages, test: LabelledImages) -> None:
-    """Write down which study the folder holds, or check that it is this one."""
+def _check_folder(out: Path, study: Study, train: LabelledImages, test: LabelledImages) -> None:
+    """Record the study in its folder, or check that the folder holds this study."""
     record = asdict(study) | {
         "train": [train.name, len(train.images)],
         "test": [test.name, len(test.images)],
@@ -163,7 +170,7 @@ def _write(
     table: Comparison,
     command: str,
 ) -> None:
-    """Write the picture and, last, the page."""
+    """Write the picture and then the report."""
     result_picture(out / "picture.png", table, title=study.title)
     shown = reported(cells, held_out_of(cells))
     corruptions = list(dict.fromkeys(each.cell.corruption for each in shown))

@@ -15,7 +15,7 @@ import torch
 from common import alternate, describe, ratio
 from timm.layers import Attention
 
-from acclimate.commands.script import finish, start, told
+from acclimate.commands.script import finish, recorded_options, start
 from acclimate.runtime.precision import autocast, resolve
 
 
@@ -49,7 +49,11 @@ def main(arguments: Arguments) -> None:
         print(
             f"{tokens} tokens: fused takes {describe(ratios[str(tokens)])} times as long as plain"
         )
-    result = {"options": told(arguments), "precision": resolve("auto", device), "ratios": ratios}
+    result = {
+        "options": recorded_options(arguments),
+        "precision": resolve("auto", device),
+        "ratios": ratios,
+    }
     finish(result, arguments.seed, arguments.out)
 
 

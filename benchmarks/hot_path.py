@@ -31,22 +31,22 @@ MODELS = {"ttt": "acclimate:preact26", "ttt-mae": "acclimate:vit6-w192-p4"}
 
 @dataclass
 class Options:
-    """Time each method's adapter against the same passes written plainly."""
+    """Time each method's adapter against a plain loop with the same passes."""
 
     methods: tuple[str, ...] = WITH_STEPS
     model: str = "acclimate:resnet14-w32"
-    """Of all but ttt, which has preact26, and ttt-mae, which has vit6-w192-p4."""
+    """Classifier; ttt takes acclimate:preact26 and ttt-mae takes acclimate:vit6-w192-p4 instead."""
     batch: int = 128
     alone: int = 2
-    """Images of the methods that learn from each alone."""
+    """Images for methods that adapt to each image alone."""
     steps: int = 3
-    """At most; fewer where a method publishes fewer."""
+    """Largest number of steps; a method whose published number is smaller takes that."""
     size: int = 32
     """Side of the images, in pixels."""
     pairs: int = 5
-    """Rounds of A B."""
+    """Number of pairs of measurements: the adapter, then the plain loop."""
     threads: int | None = None
-    """None takes torch's default."""
+    """Threads of PyTorch; None is its default."""
     parts: bool = True
     """Also time cta-paper's bare passes in float32, with and without channels_last."""
     seed: int = 0
@@ -58,11 +58,11 @@ class Bare:
     """Adapt and answer as one would write it by hand for one method: no checks, no choices.
 
     Args:
-        bundle: As the adapter's.
+        bundle: The bundle, as the adapter takes it.
         name: A method with gradient steps.
-        settings: The adapter's; ``prior`` is taken to be 0.
+        settings: Settings of the adapter; ``prior`` is assumed to be 0.
         precision: bf16 or fp32.
-        layout: Of weights and images.
+        layout: Memory format of weights and images.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from common import alternate, describe, ratio
 
-from acclimate.commands.script import finish, start, told
+from acclimate.commands.script import finish, recorded_options, start
 from acclimate.data import LabelledImages, load, subset
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.cell import Cell
@@ -78,7 +78,7 @@ def main(options: Options) -> None:
     print(f"{options.workers} workers over 1: {describe(gain)}, target {TARGET}")
     print({n: [round(rate) for rate in rates] for n, rates in hourly.items()}, "cells per hour")
     result = {"seconds": seconds, "cells": len(one), "ratio": gain, "target": TARGET}
-    finish({"options": told(options), **result}, options.seed, options.out)
+    finish({"options": recorded_options(options), **result}, options.seed, options.out)
 
 
 def images(count: int) -> LabelledImages:

@@ -1,11 +1,11 @@
-"""Does the task that a method learns at deployment pull where the classifier's own task would?
+"""Do the gradients of a method's loss at deployment and of the cross entropy agree?
 
     python studies/methods.py --data cifar10.zip --out runs/methods --train-only
     python studies/agreement.py --data cifar10.zip --out runs/methods --results results/methods
 
-The two gradients on the encoder's weights, image by image, before any step (TTT, Sun et al. 2020,
-Theorem 1): their cosine, and how far the method's first step lowers the cross entropy to first
-order. Labels are used for looking alone.
+For each image, before any step, the study computes both gradients with respect to the encoder's
+weights (TTT, Sun et al. 2020, Theorem 1). It reports their cosine, and the first-order decrease of
+the cross entropy in the method's first step. Labels are used only for this analysis.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from methods import SINGLE
 from torch.nn.functional import cosine_similarity
 
 from acclimate.bundle import Bundle
-from acclimate.commands.script import finish, show_rows, start, told, write_table
+from acclimate.commands.script import finish, recorded_options, show_rows, start, write_table
 from acclimate.data import Shift
 from acclimate.evaluate.analyses.gradients import gradients
 from acclimate.methods import method as method_of
@@ -29,21 +29,21 @@ from acclimate.methods import method as method_of
 
 @dataclass(frozen=True)
 class Arguments(Trained):
-    """What to run on, and where to write."""
+    """Data, and folders for results."""
 
     results: Path | None = None
-    """Where agreement.csv and agreement.json are written."""
+    """Folder for agreement.csv and agreement.json."""
     methods: tuple[str, ...] = tuple(SINGLE)
-    """Methods that learn from each image alone, on their own bundles."""
+    """Methods that adapt to each image alone, each with its own bundle."""
     corruptions: tuple[str, ...] = ("none", *FOUR)
     """Corruptions at severity 5; none is clean images."""
     images: int = 200
-    """Test images under each corruption, evenly spaced."""
+    """Number of test images per corruption, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Means over images, and their standard errors."""
+    """Means over images, with standard errors."""
 
     method: str
     corruption: str
@@ -51,18 +51,18 @@ class Row:
     cosine: float
     cosine_error: float
     fall: float
-    """Fall of the cross entropy in the first published step, to first order, in nats."""
+    """First-order decrease of the cross entropy in the first published step, in nats."""
     fall_error: float
 
 
 def main(arguments: Arguments) -> None:
-    """Measure in processes, write the table."""
+    """Measure in several processes and write the table."""
     tasks = list(product(arguments.methods, arguments.corruptions))
     rows = in_processes(partial(measured, arguments), tasks, arguments.workers, "gradients")
     show_rows(rows)
     if arguments.results:
         write_table(arguments.results / "agreement.csv", [asdict(row) for row in rows])
-        finish({"arguments": told(arguments)}, 0, arguments.results / "agreement.json")
+        finish({"arguments": recorded_options(arguments)}, 0, arguments.results / "agreement.json")
 
 
 def measured(arguments: Arguments, task: tuple[str, str]) -> Row:
@@ -81,8 +81,8 @@ def measured(arguments: Arguments, task: tuple[str, str]) -> Row:
 
 def summary(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard error."""
-    found = torch.tensor(values, dtype=torch.float64)
-    return round(float(found.mean()), 5), round(float(found.std() / sqrt(len(values))), 5)
+    sample = torch.tensor(values, dtype=torch.float64)
+    return round(float(sample.mean()), 5), round(float(sample.std() / sqrt(len(values))), 5)
 
 
 if __name__ == "__main__":

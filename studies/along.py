@@ -1,11 +1,11 @@
-"""Accuracy along a stream, from the answers in a grid's store.
+"""Accuracy along a stream, from the predictions in a grid's store.
 
     python studies/along.py runs/main/grid --results results/main
 
-TTT's figures 2 and 3: whether a method gets better as it sees more, and how it fares as noise
-grows. A row of ``along.csv`` is a tenth of the streams of one order and batch size, all
-corruptions, severities and seeds together, of the largest data set that a method answered for.
-Growing noise goes from none to severity 5, evenly.
+As in TTT's figures 2 and 3: accuracy after adapting to more images, and as noise grows. A row of
+``along.csv`` is one tenth of the streams with one order and batch size. It pools corruptions,
+severities and seeds, on the largest data set that the method was measured on. Growing noise
+increases evenly from none to severity 5.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,16 +24,16 @@ from acclimate.report.measured import read_grid
 
 @dataclass(frozen=True)
 class Arguments:
-    """Which grid, and where to write."""
+    """The grid, and the folder for results."""
 
     grid: tyro.conf.Positional[Path]
-    """A folder with a store of answers."""
+    """Folder of a grid with stored predictions."""
     results: Path
-    """Where along.csv is written."""
+    """Folder for along.csv."""
 
 
 def along(measured: Sequence[Measured]) -> Iterator[dict[str, str | int | float]]:
-    """A row for each tenth of each kind of stream of each row of the grid's table."""
+    """A row per tenth of the streams, for each method, bundle, order and batch size."""
 
     def kind(each: Measured) -> tuple[str, str, str, int]:
         return each.cell.bundle, str(each.cell.variant), each.cell.order, each.cell.batch
@@ -44,12 +44,16 @@ def along(measured: Sequence[Measured]) -> Iterator[dict[str, str | int | float]
         mine = [each for each in mine if each.task.n_images == most]
         for values in stretches(mine, HELD_OUT).values():
             for tenth, accuracy in enumerate(values, 1):
-                about = {"method": method, "bundle": bundle, "order": order, "batch": batch}
-                yield about | {"images": most, "tenth": tenth, "accuracy": round(accuracy / 100, 5)}
+                row = {"method": method, "bundle": bundle, "order": order, "batch": batch}
+                yield row | {
+                    "images": most,
+                    "tenth": tenth,
+                    "accuracy": round(accuracy / 100, 5),
+                }
 
 
 def main(arguments: Arguments) -> None:
-    """Read and write."""
+    """Read the grid and write the table."""
     measured, _ = read_grid(arguments.grid)
     if rows := list(along(measured)):
         write_table(arguments.results / "along.csv", rows)

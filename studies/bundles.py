@@ -1,4 +1,4 @@
-"""The bundles of the studies: one for each recipe, all trained with one equal budget."""
+"""The bundles of the studies: one per recipe, all trained with the same budget."""
 
 import json
 import shutil
@@ -26,43 +26,43 @@ from acclimate.storage.atomic import write_atomically
 Task, Result = TypeVar("Task"), TypeVar("Result")
 
 PLAIN = "supervised"
-"""The recipe of a classifier alone, and the name of its stage."""
+"""Recipe of a classifier without an objective, and the name of its stage."""
 CLASSIFIER = f"{PLAIN}.safetensors"
 FOUR = ("gaussian_noise", "defocus_blur", "fog", "pixelate")
-"""A corruption of each kind, for studies that measure few."""
+"""One corruption of each kind, for studies that measure only a few."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The bundles that methods.py trained."""
+    """Data, and the folder with the bundles that methods.py trained."""
 
     data: str
-    """A data set with labels: a name, or a folder or zip of split/class/image."""
+    """Labelled data set: a name, or a folder or zip of split/class/image."""
     out: Path
-    """The folder where methods.py trains; measurements go there too."""
+    """Folder where methods.py trains bundles; measurements are written there too."""
     workers: int = 2
-    """Processes, each with one thread."""
+    """Number of processes, each with one thread."""
 
 
 @dataclass(frozen=True)
 class Budget(Trained):
-    """The budget of training, equal for all bundles."""
+    """Training budget, equal for all bundles."""
 
     model: str = "acclimate:resnet8-w16"
-    """The classifier of all methods but those that need a transformer."""
+    """Classifier of all methods except those that need a transformer."""
     epochs: int = 5
     """Epochs of each stage."""
     train_images: int = 50_000
-    """Source images, evenly spaced."""
+    """Number of source images, evenly spaced."""
 
 
 class Job(NamedTuple):
-    """A bundle to make."""
+    """A bundle to train."""
 
     recipe: str
     model: str
     target: tuple[str, int, int] | None = None
-    """For an oracle: corruption, number of test images, seed."""
+    """Corruption, number of test images and seed of an oracle."""
 
     @property
     def label(self) -> str:
@@ -74,7 +74,7 @@ class Job(NamedTuple):
 
 
 def settings(epochs: int) -> SourceSettings:
-    """Settings of all stages; the learning rates follow from batches of 128, not from results."""
+    """Settings of all stages. The learning rates follow from batches of 128; none was tuned."""
     labelled = Training(
         epochs, 128, "sgd", learning_rate=0.1, final_learning_rate=1e-4, weight_decay=5e-4
     )
@@ -100,55 +100,55 @@ def in_processes(
     """Results of a job for each task, in the tasks' order, from processes of one thread.
 
     Args:
-        job: A function of a module, for processes to find it.
+        job: Function of a module, so that processes can import it.
         tasks: Values that can be pickled and hashed.
         workers: Number of processes.
-        title: Name of the work, for the progress bar.
+        title: Title of the progress bar.
 
     Raises:
-        InputError: there is no task, no process to do it, or a task failed.
+        InputError: there is no task, workers is below 1, or a task failed.
     """
     if not tasks:
         raise InputError(f"{title}: there is nothing to do; name more.")
-    found: dict[Task, Result] = {}
+    results: dict[Task, Result] = {}
     with closing(processes(workers)(job, tasks)) as outcomes, live() as progress:
         for task, outcome in outcomes:
             if isinstance(outcome, Failure):
                 raise InputError(f"{title}: {task} failed: {outcome.reason}")
-            found[task] = outcome
-            progress(title, len(found), len(tasks), str(task))
-    return [found[task] for task in tasks]
+            results[task] = outcome
+            progress(title, len(results), len(tasks), str(task))
+    return [results[task] for task in tasks]
 
 
 def train_all(budget: Budget, jobs: Sequence[Job]) -> None:
-    """Train all bundles that are not there.
+    """Train all bundles that do not exist yet.
 
-    The plain classifier comes first, with which several of the others begin.
+    The plain classifier is trained first, because several recipes start from it.
 
     Raises:
-        InputError: a bundle that is there is of another budget.
+        InputError: an existing bundle was trained with another budget.
     """
     plain = Job(PLAIN, budget.model)
     first = [plain] if any(begins_plain(job.recipe) for job in jobs) else []
-    for some in (first, [job for job in jobs if job not in first]):
-        if some:
-            in_processes(partial(make, budget), some, budget.workers, "bundles")
+    for group in (first, [job for job in jobs if job not in first]):
+        if group:
+            in_processes(partial(make, budget), group, budget.workers, "bundles")
 
 
 def begins_plain(recipe: str) -> bool:
-    """Whether a recipe begins with the plain classifier's stage, bit for bit."""
+    """Whether a recipe starts with the same stage as the plain classifier, bit for bit."""
     row, plain = RECIPES[recipe], RECIPES[PLAIN]
     return (row.stages[0], row.form) == (plain.stages[0], plain.form)
 
 
 def make(budget: Budget, job: Job) -> None:
-    """Train the bundle of a recipe; an oracle is shown the target images, without labels."""
+    """Train the bundle of a recipe. An oracle also gets the target images, without labels."""
     path, stages = (budget.out / kind / job.label for kind in ("bundles", "stages"))
-    source, chosen, target = train_images(budget), settings(budget.epochs), None
+    source, stage_settings, target = train_images(budget), settings(budget.epochs), None
     if job.target:
         corruption, count, seed = job.target
         target = corrupt(test_images(budget.data, count).images, corruption, 5, seed=seed)
-    if was_made(path, job.model, chosen, source.images, target):
+    if was_made(path, job.model, stage_settings, source.images, target):
         return
     trained, copied = budget.out / "stages" / PLAIN / CLASSIFIER, stages / CLASSIFIER
     if begins_plain(job.recipe) and trained.exists() and not copied.exists():
@@ -157,7 +157,7 @@ def make(budget: Budget, job: Job) -> None:
     started = time.perf_counter()
     with live() as progress:
         run = Run(0, stages, progress=progress)
-        train(name, job.model, source, chosen, run, target=target).save(path)
+        train(name, job.model, source, stage_settings, run, target=target).save(path)
     print(f"{job.label}: trained in {time.perf_counter() - started:.0f} s", flush=True)
 
 
@@ -168,21 +168,21 @@ def was_made(
     source: Tensor,
     target: Tensor | None = None,
 ) -> bool:
-    """Whether a bundle is there.
+    """Whether a bundle exists already.
 
     Raises:
-        InputError: the bundle is of another network, or was trained with other settings or on
+        InputError: the bundle has another architecture, or was trained with other settings or on
             another number of images.
     """
     if not path.exists():
         return False
     record = read_record(path)
-    made = record["provenance"] | {"architecture": record["architecture"]}
-    wanted = {"architecture": model, "settings": asdict(settings), "images": len(source)}
+    recorded = record["provenance"] | {"architecture": record["architecture"]}
+    expected = {"architecture": model, "settings": asdict(settings), "images": len(source)}
     if target is not None:
-        wanted["target_images"] = len(target)
-    for name, value in json.loads(json.dumps(wanted)).items():
-        if made.get(name, value) != value:
-            told = name.replace("_", " ")
-            raise InputError(f"{path} was trained with other {told}; choose another --out.")
+        expected["target_images"] = len(target)
+    for name, value in json.loads(json.dumps(expected)).items():
+        if recorded.get(name, value) != value:
+            label = name.replace("_", " ")
+            raise InputError(f"{path} was trained with other {label}; choose another --out.")
     return True

@@ -1,10 +1,11 @@
-"""Methods with one published setting changed: more steps, a smaller rate, the batch's statistics.
+"""Methods with one published setting changed: more steps, a lower rate, batch statistics.
 
     python studies/methods.py --data cifar10.zip --out runs/methods --train-only
     python studies/changed.py --data cifar10.zip --out runs/methods --results results/methods
 
 The bundles are those of the first command. Each change is a variant of a grid in
-``runs/methods/changed``; `acclimate report runs/methods/grid` shows the table. Killed, it resumes.
+``runs/methods/changed``; `acclimate report runs/methods/grid` shows the table. An interrupted run
+can be resumed.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from bundles import FOUR, Trained, test_images
 from methods import run_all
 from rich.console import Console
 
-from acclimate.commands.script import finish, start, told, write_table
+from acclimate.commands.script import finish, recorded_options, start, write_table
 from acclimate.evaluate.analyses.record import write_record
 from acclimate.evaluate.grid_run import GridRun
 from acclimate.evaluate.store import Measured
@@ -32,35 +33,35 @@ Change = Literal["as published", "three times the steps", "a tenth of the rate",
 
 @dataclass(frozen=True)
 class Arguments(Trained):
-    """What to run on, and where to write."""
+    """Data, and folders for results."""
 
     results: Path | None = None
-    """Where changed.csv and changed.json are written."""
+    """Folder for changed.csv and changed.json."""
     methods: tuple[str, ...] = (
         *("cta-paper", "y", "cta-c", "tttpp", "clust3", "nc-ttt", "rec-ttt", "ttt-flow"),
     )
-    """Methods, on their own bundles."""
+    """Methods, each with its own bundle."""
     changes: tuple[Change, ...] = get_args(Change)
-    """Changes to try, to see what matters: nothing is chosen by it."""
+    """Changes to measure. The results are not used to choose settings."""
     corruptions: tuple[str, ...] = FOUR
     """Corruptions at severity 5."""
     images: int = 500
-    """Test images under each corruption, evenly spaced."""
+    """Number of test images per corruption, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Accuracy, a mean over corruptions."""
+    """Mean accuracy over corruptions."""
 
     method: str
     change: str
     steps: int
-    """Gradient steps on each batch before its answer."""
+    """Gradient steps on each batch before its prediction."""
     accuracy: float
 
 
 def main(arguments: Arguments) -> None:
-    """Run the grid, write the table."""
+    """Run the grid and write the table."""
     out = arguments.out / "changed"
     measured = run_all([grid_run(arguments)], out, workers=arguments.workers)
     cases = product(arguments.methods, arguments.changes)
@@ -77,11 +78,11 @@ def main(arguments: Arguments) -> None:
     Console().print(f"{path} is ready", highlight=False)
     if arguments.results:
         write_table(arguments.results / "changed.csv", [asdict(row) for row in rows])
-        finish({"arguments": told(arguments)}, 0, arguments.results / "changed.json")
+        finish({"arguments": recorded_options(arguments)}, 0, arguments.results / "changed.json")
 
 
 def grid_run(arguments: Arguments) -> GridRun:
-    """All variants on the bundles of their methods."""
+    """A grid of all variants with the bundles of their methods."""
     recipes = dict.fromkeys(method(name).recipe for name in arguments.methods)
     cases = product(arguments.methods, arguments.changes)
     variants = dict.fromkeys(str(variant_of(*case)) for case in cases)
@@ -107,7 +108,7 @@ def variant_of(name: str, change: Change) -> Variant:
 
 
 def rows_of(name: str, change: Change, measured: Sequence[Measured]) -> list[Row]:
-    """A row for about each quarter of the published steps."""
+    """A row for about every quarter of the published steps."""
     variant = variant_of(name, change)
     curves = [each.cell.curve for each in measured if each.cell.variant == variant]
     means = [mean(values) for values in zip(*curves)]

@@ -1,10 +1,10 @@
-"""CTA on CIFAR-10: train on two cores, then compare its parts on corrupted test images.
+"""CTA on CIFAR-10: train on two cores, then compare its components on corrupted test images.
 
     python studies/cifar10.py --data cifar10.zip --out runs/cifar10 --results results/cifar10
 
 DATA is a folder or zip of ``train/class/image`` and ``test/class/image``. One training image in
-twenty is kept for `held_out.py` to choose settings on. Killed, it resumes. The table, the settings
-and the machine are copied to RESULTS.
+twenty is held out for `held_out.py`, which chooses settings. An interrupted run can be resumed. The
+table, the settings and the machine are written to RESULTS.
 """
 
 import json
@@ -35,29 +35,29 @@ STUDY = Study(
 )
 
 EVERY = 20
-"""One training image in so many is held out."""
+"""One of this many training images is held out."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to run on, and where to write."""
+    """Data, and folders for results."""
 
     data: str
     """CIFAR-10 as a folder or zip of split/class/image."""
     out: Path
-    """The study's folder: checkpoints, bundle, measurements, report."""
+    """Folder of the study: checkpoints, bundle, measurements and report."""
     results: Path | None = None
-    """Where the table, the picture and the settings are copied."""
+    """Folder to which the table, the picture and the settings are copied."""
     model: str = STUDY.model
-    """The classifier."""
+    """Name of the classifier."""
     images: int = STUDY.images
-    """Test images under each corruption."""
+    """Number of test images per corruption."""
     seed: int = STUDY.seed
     """Seed of training, corruptions, order and views."""
 
 
 def main(arguments: Arguments) -> None:
-    """Run the study and copy what is to be kept."""
+    """Run the study and copy its results."""
     keep_freed_memory()
     repeat_bits()
     study = replace(STUDY, model=arguments.model, images=arguments.images, seed=arguments.seed)
@@ -74,7 +74,7 @@ def main(arguments: Arguments) -> None:
     )
     if arguments.results:
         arguments.results.mkdir(parents=True, exist_ok=True)
-        # Not the report: it shows images of the data set, which are not ours to pass on.
+        # The report is not copied: it contains images of the data set, which we may not publish.
         for name in ("results.csv", "picture.png"):
             shutil.copy(arguments.out / "study" / name, arguments.results / name)
         parts = parts_of(next(iter(by_protocol(measured).values())), held_out_of(measured))

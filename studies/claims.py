@@ -1,10 +1,10 @@
-"""The papers' claims as differences with intervals, from the grid that `methods.py` filled.
+"""The papers' claims as differences in accuracy with intervals, from the grid of `methods.py`.
 
     python studies/claims.py runs/methods/grid --results results/methods
 
 A row of ``claims.csv`` is a difference in accuracy on the same images and streams, with a paired
-95 % interval over images; of ``steps.csv`` a method before its first step, after its last and, as
-an oracle, at its best one, and the deviation of its mean over seeds.
+95 % interval over images. A row of ``steps.csv`` is the accuracy of a method before its first step,
+after its last and, as an oracle, at its best step, and the standard deviation over seeds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,24 +25,24 @@ from acclimate.methods import METHODS
 from acclimate.report.gains import gain_between, stream_of
 from acclimate.report.measured import RowKey, read_grid
 
-BATCHES = ("tent", "tipi", "tttpp", "clust3", "nc-ttt", "rec-ttt", "ttt-flow", "y", "cta-c")
+COMPARED = ("tent", "tipi", "tttpp", "clust3", "nc-ttt", "rec-ttt", "ttt-flow", "y", "cta-c")
 """Methods that CTA is compared with."""
 CORRUPTED = "corrupted"
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Which grid, and where to write."""
+    """The grid, and the folder for results."""
 
     grid: tyro.conf.Positional[Path]
-    """The folder grid of methods.py's --out."""
+    """Folder of the grid: OUT/grid for methods.py --out OUT."""
     results: Path | None = None
-    """Where claims.csv and steps.csv are written."""
+    """Folder for claims.csv and steps.csv."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much the first method is better than the second."""
+    """Accuracy of the first method minus that of the second, with a 95 % interval."""
 
     claim: str
     first: str
@@ -51,16 +51,16 @@ class Difference:
     """``clean``, ``corrupted`` (the mean over all that both have), or a corruption's name."""
     images: int
     streams: int
-    """Corruptions and seeds."""
+    """Number of pairs of corruption and seed."""
     difference: float
-    """A fraction, as its limits."""
+    """Difference as a fraction, like the limits of the interval."""
     low: float
     high: float
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Accuracy over the gradient steps, a mean over corruptions and seeds."""
+    """Accuracy before, during and after the gradient steps; a mean over corruptions and seeds."""
 
     method: str
     bundle: str
@@ -68,14 +68,14 @@ class Steps:
     before: float
     last: float
     best: float
-    """Accuracy at the number of steps that is best by label: an oracle."""
+    """Accuracy at the number of steps with the highest accuracy: an oracle."""
     best_steps: int
     deviation: float | str
-    """Deviation of the mean over seeds; empty for one seed."""
+    """Standard deviation over seeds; empty for one seed."""
 
 
 def claims() -> Iterator[tuple[str, RowKey, RowKey, str]]:
-    """Each claim, the two rows (bundle and variant) that it compares, and where."""
+    """Each claim, the two rows (bundle and variant) that it compares, and the images."""
     for name, row in METHODS.items():
         if row.settings.steps:
             yield (
@@ -88,7 +88,7 @@ def claims() -> Iterator[tuple[str, RowKey, RowKey, str]]:
         yield "the aligned twin is better before it adapts", *cta("aligned", "source"), where
         yield "the same with batch statistics", *cta("aligned-bn", "ptbn"), where
     for name in ("cta", "cta-paper"):
-        for other in BATCHES:
+        for other in COMPARED:
             yield f"{name} is better than {other}", own(name), own(other), CORRUPTED
     yield "steps add to the aligned twin", *cta("cta", "aligned-bn"), CORRUPTED
     yield "our settings add to the published", *cta("cta", "cta-paper"), CORRUPTED
@@ -115,7 +115,7 @@ def cta(first: str, second: str) -> tuple[RowKey, RowKey]:
 def difference(
     measured: Sequence[Measured], claim: str, first: RowKey, second: RowKey, where: str
 ) -> Difference | None:
-    """On the largest set of images that both answered for; None if there is none."""
+    """Difference on the largest set of images that both were measured on; None if there is none."""
     here = [each for each in measured if _counts(each, where)]
     mine, base = ([each for each in here if each.row == row] for row in (first, second))
     shared = {each.task.images for each in mine} & {each.task.images for each in base}
@@ -123,9 +123,9 @@ def difference(
         return None
     sizes = {each.task.images: each.task.n_images for each in mine}
     images = max(shared, key=sizes.__getitem__)
-    mine, base = ([m for m in some if m.task.images == images] for some in (mine, base))
+    mine, base = ([m for m in cells if m.task.images == images] for cells in (mine, base))
     both = {stream_of(each) for each in mine} & {stream_of(each) for each in base}
-    mine = _whole([each for each in mine if stream_of(each) in both])
+    mine = _complete([each for each in mine if stream_of(each) in both])
     gain = gain_between(mine, base)
     if gain is None:
         return None
@@ -135,12 +135,12 @@ def difference(
 
 
 def steps_of(measured: Sequence[Measured]) -> Iterator[Steps]:
-    """A row for each method with a recorded curve, on its largest set of images."""
+    """A row for each method with an accuracy curve over steps, on its largest set of images."""
     corrupted = [m for m in measured if _counts(m, CORRUPTED) and len(m.cell.curve) > 1]
     for row in dict.fromkeys(each.row for each in corrupted):
         mine = [each for each in corrupted if each.row == row]
         most = max(each.task.n_images for each in mine)
-        mine = _whole([each for each in mine if each.task.n_images == most])
+        mine = _complete([each for each in mine if each.task.n_images == most])
         curve = [mean(values) for values in zip(*(each.cell.curve for each in mine))]
         seeds = {each.cell.seed for each in mine}
         means = [mean(m.cell.accuracy for m in mine if m.cell.seed == seed) for seed in seeds]
@@ -156,8 +156,8 @@ def steps_of(measured: Sequence[Measured]) -> Iterator[Steps]:
         )
 
 
-def _whole(measured: Sequence[Measured]) -> list[Measured]:
-    """The cells of seeds that have all corruptions that occur."""
+def _complete(measured: Sequence[Measured]) -> list[Measured]:
+    """Cells of the seeds for which all occurring corruptions were measured."""
     places = {each.cell.corruption for each in measured}
     there = {(each.cell.seed, each.cell.corruption) for each in measured}
     return [m for m in measured if all((m.cell.seed, place) in there for place in places)]
@@ -169,15 +169,15 @@ def _counts(each: Measured, where: str) -> bool:
 
 
 def main(arguments: Arguments) -> None:
-    """Compare, show, write."""
+    """Compute the differences, print and write them."""
     measured, _ = read_grid(arguments.grid)
-    made = (difference(measured, *claim) for claim in claims())
-    found, steps = [each for each in made if each], list(steps_of(measured))
+    compared = (difference(measured, *claim) for claim in claims())
+    differences, steps = [each for each in compared if each], list(steps_of(measured))
     table = Table("claim", "where", "images", "points, 95 % interval")
-    for each in found:
+    for each in differences:
         limits = (100 * value for value in (each.difference, each.low, each.high))
-        told = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*limits)
-        table.add_row(each.claim, each.where, str(each.images), told)
+        points = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*limits)
+        table.add_row(each.claim, each.where, str(each.images), points)
     Console().print(table)
     table = Table("method", "bundle", "before", "last", "best", "at step", "deviation")
     for row in steps:
@@ -186,7 +186,7 @@ def main(arguments: Arguments) -> None:
         table.add_row(row.method, row.bundle, *percents, str(row.best_steps), spread or "")
     Console().print(table)
     if arguments.results:
-        for name, rows in (("claims.csv", found), ("steps.csv", steps)):
+        for name, rows in (("claims.csv", differences), ("steps.csv", steps)):
             if rows:
                 write_table(arguments.results / name, [asdict(row) for row in rows])
 

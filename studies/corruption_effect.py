@@ -1,13 +1,13 @@
-r"""What a frozen classifier loses on our corruptions and on those of imagecorruptions-imaug.
+r"""Accuracy of a frozen classifier under our corruptions and those of imagecorruptions-imaug.
 
     python studies/corruption_effect.py --data cifar10.zip \
         --bundle runs/cifar10/study/bundle --out runs/corruption_effect
 
-Test images are enlarged to 224 pixels, corrupted by both with ImageNet's constants, and reduced
-again to what the bundle's classifier takes. That averages noise away; with ``--size 64`` it does
-not, and ours is called with ImageNet's constants as they are, as the package does it. Both
-draw their own random numbers, so equal corruptions differ by chance; the interval, over images,
-says by how much. Killed, it resumes.
+Test images are enlarged to 224 pixels, corrupted by both with ImageNet's constants, and downsampled
+to the input size of the bundle's classifier. Downsampling averages out noise. ``--size 64`` reduces
+this effect; our corruptions then take ImageNet's constants unscaled, as the package does. Both draw
+their own random numbers, so that equal corruptions differ by chance; the interval over images
+quantifies this. An interrupted run can be resumed.
 """
 
 import csv
@@ -35,10 +35,10 @@ from acclimate.runtime.progress import live
 from acclimate.storage import atomic
 
 TARGET = 1.5
-"""Points."""
+"""Largest acceptable difference, in percentage points."""
 SYNTHETIC = " (synthetic)"
 ROWS = [*CORRUPTIONS, f"frost{SYNTHETIC}"]
-"""Frost twice: with the package's pictures, and with those that are used where it is absent."""
+"""Frost occurs twice: with the package's textures, and with ours, used if the package is absent."""
 PACKAGE_DIFFERS = {"elastic_transform": "the package's is another corruption"}
 
 
@@ -47,27 +47,27 @@ class Options:
     """Measure every corruption at every severity."""
 
     bundle: Path
-    """A bundle, of which the frozen classifier is used."""
+    """Bundle whose frozen classifier is measured."""
     data: str
-    """Labelled images, as acclimate train takes them."""
+    """Labelled data set, as for acclimate train."""
     out: Path
-    """Folder for cells and the table."""
+    """Folder for single measurements and the table."""
     root: Path | None = None
     size: int = 224
     """Side to which images are enlarged, in pixels."""
     images: int = 1000
-    """Test images."""
+    """Number of test images."""
     corruptions: tuple[str, ...] = tuple(ROWS)
-    """Rows; the files are written only if it is all of them."""
+    """Rows of the table; the files are written only if all rows are measured."""
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     seed: int = 0
 
 
 @torch.inference_mode()
 def correct(bundle: Bundle, images: Tensor, labels: Tensor) -> list[bool]:
-    """Whether the classifier answers each image right."""
-    answers = bundle.classifier(bundle.preprocessing(images)).argmax(1)
-    return (answers == labels).tolist()
+    """Whether the classifier's prediction for each image is correct."""
+    predictions = bundle.classifier(bundle.preprocessing(images)).argmax(1)
+    return (predictions == labels).tolist()
 
 
 def by_ours(images: Tensor, name: str, severity: int, seed: int, first: int) -> Tensor:
@@ -82,26 +82,26 @@ def by_package(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
     """The package's corruption of each image."""
     np.random.seed(seed)
     pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-    done = [package_corrupt(each, corruption_name=name, severity=severity) for each in pixels]
-    return torch.from_numpy(np.stack(done)).permute(0, 3, 1, 2)
+    corrupted = [package_corrupt(each, corruption_name=name, severity=severity) for each in pixels]
+    return torch.from_numpy(np.stack(corrupted)).permute(0, 3, 1, 2)
 
 
 def measure(bundle: Bundle, data: LabelledImages, row: str, severity: int, seed: int) -> dict:
-    """Whether each image is answered right under ours and under theirs."""
+    """Whether the prediction for each image is correct, under our and the package's corruption."""
     name = row.removesuffix(SYNTHETIC)
     os.environ["ACCLIMATE_FROST"] = "synthetic" if row.endswith(SYNTHETIC) else ""
     ours, package = [], []
     for first in range(0, len(data.images), 100):
         images, labels = data.images[first : first + 100], data.labels[first : first + 100]
-        made = by_ours(images, name, severity, seed, first)
-        ours += correct(bundle, made, labels)
-        made = by_package(images, name, severity, seed=seed + first)
-        package += correct(bundle, made, labels)
+        corrupted = by_ours(images, name, severity, seed, first)
+        ours += correct(bundle, corrupted, labels)
+        corrupted = by_package(images, name, severity, seed=seed + first)
+        package += correct(bundle, corrupted, labels)
     return {"corruption": row, "severity": severity, "ours": ours, "package": package}
 
 
 def main(options: Options) -> None:
-    """Fill the cells that are missing, then write the table."""
+    """Measure what is missing, then write the table."""
     keep_freed_memory()
     bundle = Bundle.load(options.bundle)
     bundle.classifier.eval()
@@ -113,12 +113,12 @@ def main(options: Options) -> None:
         part = slice(first, first + 100)
         clean += correct(bundle, data.images[part], data.labels[part])
     cells = []
-    of = f"{options.size}-{weights}-{len(data.images)}-{options.seed}"
+    suffix = f"{options.size}-{weights}-{len(data.images)}-{options.seed}"
     with live() as progress:
-        todo = list(product(options.corruptions, options.severities))
-        for number, (row, severity) in enumerate(todo):
-            progress("measure", number, len(todo), f"{row} {severity}")
-            path = options.out / "cells" / f"{row}-{severity}-{of}.json"
+        tasks = list(product(options.corruptions, options.severities))
+        for index, (row, severity) in enumerate(tasks):
+            progress("measure", index, len(tasks), f"{row} {severity}")
+            path = options.out / "cells" / f"{row}-{severity}-{suffix}.json"
             if not path.exists():
                 cell = measure(bundle, data, row, severity, options.seed)
                 atomic.write_text(path, json.dumps(cell))
@@ -127,10 +127,10 @@ def main(options: Options) -> None:
 
 
 def summary(row: str, cells: list[dict]) -> dict:
-    """Accuracies of one corruption over all severities, in percent, and the paired difference."""
+    """Mean accuracies under one corruption over severities, in percent, and paired difference."""
     mine = [cell for cell in cells if cell["corruption"] == row]
     ours, package = (np.array([cell[key] for cell in mine]) * 100.0 for key in ("ours", "package"))
-    difference = (ours - package).mean(0)  # of each image, over severities
+    difference = (ours - package).mean(0)  # [images], a mean over severities
     return {
         "corruption": row,
         "ours": ours.mean(),
@@ -146,7 +146,7 @@ def summary(row: str, cells: list[dict]) -> dict:
 
 
 def write(cells: list[dict], clean: float, options: Options) -> None:
-    """The table on the screen, and as CSV, with where it was measured."""
+    """Print the table, and write it as CSV with a JSON record of settings and machine."""
     rows = [summary(row, cells) for row in options.corruptions]
     show(rows, clean, options)
     if len(rows) < len(ROWS):

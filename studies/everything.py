@@ -1,13 +1,13 @@
-"""Every table and figure of both papers, and ours, on one data set, from one command.
+"""All tables and figures of both papers, and our own, on one data set, from one command.
 
     python studies/everything.py --data cifar10.zip --out runs/main --results results/main
     acclimate report runs/main/grid --published published.csv
 
-The protocol of the main table: 2,000 test images under each of the 15 corruptions at severity 5 and
-clean, three seeds at deployment; methods that learn from each image alone on fewer. Each part is a
-study of its own, which this gives the same bundles and the same grid. Killed, it resumes, but
-looks and reasons begin anew. Fewer recipes make a table of fewer methods, for which only the parts
-table and verdicts can be asked; ``--plan`` says how long the table takes.
+The protocol of the main table: 2,000 test images, clean and under each of the 15 corruptions at
+severity 5, and three seeds at deployment. Methods that adapt to each image alone get fewer images.
+Each part is a separate study; all share bundles and grid. An interrupted run can be resumed, except
+that the parts analyses and ablations start again. With fewer recipes the table has fewer methods,
+and only the parts table and claims are available. ``--plan`` prints the estimated time.
 """
 
 import shutil
@@ -33,42 +33,42 @@ from acclimate.data.corruptions import PUBLISHED
 from acclimate.errors import InputError
 from acclimate.methods import RECIPES
 
-Part = Literal["table", "temperatures", "looks", "arrivals", "reasons", "verdicts"]
+Part = Literal["table", "temperatures", "analyses", "streams", "ablations", "claims"]
 
 
 @dataclass(frozen=True)
 class Arguments(Budget):
-    """What to run on, and where to write."""
+    """Data, and folders for results."""
 
     results: Path | None = None
-    """Where tables, analyses, settings and machine are copied."""
+    """Folder to which tables, analyses, settings and machine are copied."""
     parts: tuple[Part, ...] = get_args(Part)
-    """Parts to run, in this order."""
+    """Parts to run, in order."""
     recipes: tuple[str, ...] = tuple(RECIPES)
-    """Bundles to make, for the table."""
+    """Recipes whose bundles are trained for the table."""
     images: int = 2000
-    """Test images under each corruption, evenly spaced."""
+    """Number of test images per corruption, evenly spaced."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of order, corruption and views at deployment."""
+    """Seeds of order, corruptions and views at deployment."""
     transformer: str = "acclimate:vit4-w128-p8"
-    """The classifier of ttt-mae: its forward pass costs what the other methods' does."""
+    """Classifier of ttt-mae. Its forward pass costs as much as that of the other methods."""
     transformer_images: int = methods.Arguments.single_images
-    """Test images of ttt-mae, which learns from each image alone, 20 times with 128 masks."""
+    """Number of test images for ttt-mae, which takes 20 steps with 128 masks on each image."""
     plan: bool = False
-    """Train, and only say what the table would measure and how long it takes."""
+    """Train, then only print what the table would measure, and the estimated time."""
 
 
 def main(arguments: Arguments) -> None:
-    """Part by part."""
-    if arguments.recipes != Arguments.recipes and {*arguments.parts} - {"table", "verdicts"}:
-        raise InputError("some recipes are enough for a table alone; add --parts table verdicts.")
+    """Run the parts in order."""
+    if arguments.recipes != Arguments.recipes and {*arguments.parts} - {"table", "claims"}:
+        raise InputError("a subset of recipes allows only --parts table claims; add this option.")
     for name in ("table",) if arguments.plan else arguments.parts:
         Console().rule(name)
         RUN[name](arguments)
 
 
 def budget(arguments: Arguments) -> dict[str, Any]:
-    """The arguments of all studies that train."""
+    """Arguments that all studies with training share."""
     return {field.name: getattr(arguments, field.name) for field in fields(Budget)}
 
 
@@ -91,12 +91,12 @@ def table(arguments: Arguments) -> None:
 
 
 def temperatures(arguments: Arguments) -> None:
-    """CTA's table 1."""
+    """CTA's table 1: the temperature of the alignment."""
     temperature.main(temperature.Arguments(**budget(arguments), images=arguments.images))
 
 
-def looks(arguments: Arguments) -> None:
-    """CTA's table 6 and figure 2, TTT's figure 4."""
+def run_analyses(arguments: Arguments) -> None:
+    """CTA's table 6 and figure 2, TTT's figure 4: features and gradients."""
     bundles = {name: arguments.out / "bundles" / name for name in ("cta", "y", "ttt")}
     twin, joint, ttt = bundles.values()
     grid, data = arguments.out / "grid", arguments.data
@@ -108,42 +108,42 @@ def looks(arguments: Arguments) -> None:
         analysis.run(Console())
 
 
-def arrivals(arguments: Arguments) -> None:
-    """TTT's figure 3, batch size and order against accuracy."""
+def run_streams(arguments: Arguments) -> None:
+    """TTT's figure 3: accuracy for each batch size and order of arrival."""
     results = arguments.results / "streams" if arguments.results else None
     streams.main(
         streams.Arguments(arguments.data, arguments.out, arguments.workers, results=results)
     )
 
 
-def reasons(arguments: Arguments) -> None:
-    """Three times the steps, batch statistics, what drifts, whether two tasks pull the same way."""
-    for look in (changed, drift, agreement):
-        look.main(
-            look.Arguments(
+def run_ablations(arguments: Arguments) -> None:
+    """Changed settings, drift of the class medians, and agreement of the two tasks' gradients."""
+    for study in (changed, drift, agreement):
+        study.main(
+            study.Arguments(
                 arguments.data, arguments.out, arguments.workers, results=arguments.results
             )
         )
 
 
-def verdicts(arguments: Arguments) -> None:
-    """The papers' claims as differences with intervals, TTT's figure 2; and all results, copied."""
+def run_claims(arguments: Arguments) -> None:
+    """The papers' claims, TTT's figure 2; copies all results."""
     grid, results = arguments.out / "grid", arguments.results
     claims.main(claims.Arguments(grid, results))
     if results:
-        methods.publish(grid, results)  # again, for looks have added to it
+        methods.publish(grid, results)  # again, because the analyses add to it
         along.main(along.Arguments(grid, results))
-        if (found := grid / "analyses").exists():
-            shutil.copytree(found, results / "analyses", dirs_exist_ok=True)
+        if (analyses := grid / "analyses").exists():
+            shutil.copytree(analyses, results / "analyses", dirs_exist_ok=True)
 
 
 RUN: dict[Part, Callable[[Arguments], None]] = {
     "table": table,
     "temperatures": temperatures,
-    "looks": looks,
-    "arrivals": arrivals,
-    "reasons": reasons,
-    "verdicts": verdicts,
+    "analyses": run_analyses,
+    "streams": run_streams,
+    "ablations": run_ablations,
+    "claims": run_claims,
 }
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Choose settings without the test set: on held-out source images, speckle noise and saturate.
+"""Choose settings without the test set: on held-out source images with speckle noise and saturate.
 
     python studies/held_out.py quickstart --out runs/quickstart --retrain
     python studies/held_out.py cifar10 --data cifar10.zip --out runs/cifar10
 
-Every so many-th training image is kept from training, and answered for here. Of each part of the
-table that row is chosen which has the best mean on the two corruptions among those that lose at
-most one point to the frozen classifier on the same clean images, or among all if none does. Killed,
-it resumes. `cifar10.py` with the same --out goes on from the same training.
+A fixed fraction of the training images is held out and used for evaluation. In each part of the
+table the study chooses the row with the best mean accuracy under the two corruptions. Candidates
+are the rows that lose at most one point of clean accuracy to the frozen classifier, or all rows if
+there are none. An interrupted run can be resumed. `cifar10.py` with the same --out reuses the
+training.
 """
 
 import csv
@@ -45,7 +46,7 @@ from acclimate.study import Study
 
 STUDIES = {"quickstart": quickstart.STUDY, "cifar10": cifar10.STUDY}
 EVERY = {"quickstart": 5, "cifar10": cifar10.EVERY}
-"""One training image in so many is held out."""
+"""One of this many training images is held out."""
 CLEAN_LOSS = 0.01
 SHARES = (0.35, 0.5, 0.7, 1.0)
 PRIORS = (0, 4, 16, 64, 256)
@@ -69,28 +70,28 @@ STEPS: tuple[Mapping[str, Scalar], ...] = (
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to choose for, and where to write."""
+    """The study, and folders for results."""
 
     study: tyro.conf.Positional[Literal["quickstart", "cifar10"]]
-    """Whose classifier and training settings."""
+    """Study whose classifier and training settings are used."""
     out: Path
-    """Checkpoints and measurements."""
+    """Folder for checkpoints and measurements."""
     data: str | None = None
-    """For cifar10: its folder or zip."""
+    """Folder or zip of CIFAR-10, for cifar10."""
     results: Path | None = None
-    """Where held_out.csv and held_out.json are written."""
+    """Folder for held_out.csv and held_out.json."""
     images: int = 1000
-    """Held-out images that the gradient steps are tried on."""
+    """Number of held-out images for settings with gradient steps."""
     retrain: bool = False
-    """Also try other alignments; each trains its stage again."""
+    """Also measure other alignment settings; each repeats the alignment stage."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One setting, measured."""
+    """Accuracy of one setting."""
 
     part: str
-    """One row of each part is chosen."""
+    """Part of the table; one row of each part is chosen."""
     setting: str
     method: str
     n_images: int
@@ -100,13 +101,13 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """Over the two corruptions."""
+        """Mean accuracy under the two corruptions."""
         return (self.speckle_noise + self.saturate) / 2
 
 
 @dataclass(frozen=True)
 class Trials:
-    """What all rows are measured with."""
+    """Study, data and folder that all rows share."""
 
     out: Path
     study: Study
@@ -115,7 +116,7 @@ class Trials:
     progress: Progress
 
     def bundle(self, settings: SourceSettings, stages: str = "stages") -> Bundle:
-        """The study's classifier with a twin made as told; finished stages are read again."""
+        """Train the study's classifier and a twin with these settings; load finished stages."""
         run = Run(seed=self.study.seed, folder=self.out / stages, progress=self.progress)
         return train("cta", self.study.model, self.train, settings, run)
 
@@ -128,35 +129,35 @@ class Trials:
         changes: Mapping[str, Scalar] | None = None,
         images: int | None = None,
     ) -> Row:
-        """Measure a setting of a method, unless that was done before."""
-        some = subset(self.held, images)
+        """Measure a setting of a method, or load the measurement if it exists."""
+        data = subset(self.held, images)
         variant = Variant.of(method, changes or {})
         network = bundle.twin if METHODS[method].model == "twin" else bundle.classifier
         identity = [
             method,
             settings_record(variant.settings),
-            some.name,
-            len(some.images),
+            data.name,
+            len(data.images),
             asdict(self.study),
         ]
         stamp = sealed.digest(network.state_dict(), json.dumps(identity))[:16]
         path = self.out / "rows" / f"{part}, {setting}, {method}-{stamp}.json"
         if not path.exists():
-            level = self.study.severity
+            severity = self.study.severity
             accuracy = {
-                shift.corruption: measure(bundle, variant, some, [shift], batch=self.study.batch)[
+                shift.corruption: measure(bundle, variant, data, [shift], batch=self.study.batch)[
                     0
                 ].accuracy
-                for shift in (CLEAN, Shift("speckle_noise", level), Shift("saturate", level))
+                for shift in (CLEAN, Shift("speckle_noise", severity), Shift("saturate", severity))
             }
             clean = accuracy.pop("none")
-            row = Row(part, setting, method, len(some.images), clean, **accuracy)
+            row = Row(part, setting, method, len(data.images), clean, **accuracy)
             atomic.write_text(path, json.dumps(asdict(row)))
         return Row(**json.loads(path.read_text()))
 
 
 def rows(trials: Trials, images: int, *, retrain: bool) -> Iterator[Row]:
-    """Every setting's row; what later parts build on is chosen from earlier ones."""
+    """Rows of all settings. Later parts use the best settings of earlier parts."""
     settings = trials.study.settings
     twins = {share: trials.bundle(replace(settings, interpolation=share)) for share in SHARES}
     frozen = trials.row("classifier", "as trained", twins[1.0], "source")
@@ -179,8 +180,8 @@ def rows(trials: Trials, images: int, *, retrain: bool) -> Iterator[Row]:
         setting = ", ".join(f"{name} {value}" for name, value in changes.items())
         yield trials.row("steps", setting, twin, "cta", changes, images)
     yield trials.row("published steps", "as published", twin, "cta-paper", None, images)
-    nothing = {RATE: 0.0}
-    yield trials.row("published steps", f"{RATE} 0", twin, "cta-paper", nothing, images)
+    without_steps = {RATE: 0.0}
+    yield trials.row("published steps", f"{RATE} 0", twin, "cta-paper", without_steps, images)
     for name, changed in alignments(settings) if retrain else ():
         stages = f"stages, {name}"
         trained = trials.out / "stages" / "supervised.safetensors"
@@ -190,7 +191,7 @@ def rows(trials: Trials, images: int, *, retrain: bool) -> Iterator[Row]:
 
 
 def alignments(settings: SourceSettings) -> Iterator[tuple[str, SourceSettings]]:
-    """Other ways to make the twin, each without interpolation."""
+    """Other settings of the alignment, each without interpolation."""
     settings = replace(settings, interpolation=1.0)
     yield "as it is", settings
     for temperature in (0.1, 0.2, 1.0):
@@ -204,13 +205,13 @@ def alignments(settings: SourceSettings) -> Iterator[tuple[str, SourceSettings]]
 
 
 def chosen(candidates: list[Row], frozen: Row) -> Row:
-    """The best on the two corruptions of those that keep clean accuracy, or of all if none does."""
+    """The row with the best mean among those that keep clean accuracy, or among all if none do."""
     good = [row for row in candidates if row.clean >= frozen.clean - CLEAN_LOSS]
     return max(good or candidates, key=lambda row: row.mean)
 
 
 def main(arguments: Arguments) -> None:
-    """Measure all rows, show them, and write those that are to be kept."""
+    """Measure all rows, print and write them."""
     keep_freed_memory()
     repeat_bits()
     study = STUDIES[arguments.study]
@@ -220,9 +221,9 @@ def main(arguments: Arguments) -> None:
     train, held = hold_out(load(data, "train"), EVERY[arguments.study])
     with live() as progress:
         trials = Trials(arguments.out, study, train, held, progress)
-        found = list(rows(trials, arguments.images, retrain=arguments.retrain))
-    parts = {row.part: [r for r in found if r.part == row.part] for row in found}
-    frozen = {row.n_images: row for row in found if row.method == "source"}
+        measured = list(rows(trials, arguments.images, retrain=arguments.retrain))
+    parts = {row.part: [r for r in measured if r.part == row.part] for row in measured}
+    frozen = {row.n_images: row for row in measured if row.method == "source"}
     best = [chosen(part, frozen[part[0].n_images]) for part in parts.values()]
     names = ("part", "setting", "method", "n_images")
     shown = ("clean", "speckle_noise", "saturate", "mean")
@@ -230,12 +231,12 @@ def main(arguments: Arguments) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*names, *shown, "chosen"])
-    for row in found:
-        told = [getattr(row, name) for name in names]
+    for row in measured:
+        labels = [getattr(row, name) for name in names]
         mark = "yes" if row in best else ""
-        writer.writerow([*told, *(f"{getattr(row, name):.4f}" for name in shown), mark])
+        writer.writerow([*labels, *(f"{getattr(row, name):.4f}" for name in shown), mark])
         accuracies = (f"{100 * getattr(row, name):.1f}" for name in shown)
-        table.add_row(*map(str, told), *accuracies, mark)
+        table.add_row(*map(str, labels), *accuracies, mark)
     Console().print(table)
     if arguments.results:
         atomic.write_text(arguments.results / "held_out.csv", text.getvalue())

@@ -1,14 +1,14 @@
-"""One study's results that were measured in parts: on several machines, or at several times.
+"""Join the results of a study that was measured in parts: on several machines, or in several runs.
 
     python studies/methods.py --data cifar10.zip --out a --recipes cta --results parts/a
     python studies/methods.py --data cifar10.zip --out b --recipes y --results parts/b
     python studies/join.py parts/a parts/b --results results/methods
 
-A part is a folder of ``results.csv``, ``manifest.json`` and, of a study, ``settings.json``,
-``claims.csv`` and ``steps.csv``. Parts of one study share bundles and settings: a bundle of one
-name must have the same weights in all of them, which training anew with the same seed gives on the
-same kind of machine, and a method the same settings. Of what several parts measured alike the last
-one's line counts, and how far they differ is printed. Times are of each part's own machine.
+A part is a folder with ``results.csv``, ``manifest.json`` and optionally ``settings.json``,
+``claims.csv`` and ``steps.csv``. In all parts, bundles of the same name must have the same weights,
+and a method the same settings. Training again with the same seed on the same kind of machine gives
+the same weights. If several parts have the same measurement, the result has the last part's line,
+and the largest difference is printed. Times are those of each part's machine.
 """
 
 import csv
@@ -30,28 +30,28 @@ from acclimate.storage.atomic import write_text
 
 SETTINGS = "settings.json"
 DOMAIN = "domain"
-"""A column that older files lack."""
-VERDICTS = {"claims.csv": ("claim", "where"), "steps.csv": ("method", "bundle")}
-"""Files of `claims`, and the columns that tell their rows apart."""
+"""Column that older files lack."""
+CLAIM_TABLES = {"claims.csv": ("claim", "where"), "steps.csv": ("method", "bundle")}
+"""Files of `claims`, and the columns that identify their rows."""
 
 Line = tuple[Cell, dict[str, str]]
-"""A cell, and its line of the file."""
+"""A cell and its line of the file."""
 Lines = dict[tuple, Line]
-"""Lines by their place, see `line_of`."""
+"""Lines by their key, see `line_of`."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to join."""
+    """The folders to join, and the folder for results."""
 
     parts: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders, the latest last."""
+    """Folders of the parts, the latest last."""
     results: Path
-    """Where the files go; it may be one of the parts."""
+    """Folder for the joined files; it may be one of the parts."""
 
 
 def main(arguments: Arguments) -> None:
-    """Read all, compare, write."""
+    """Read the parts, compare and join them, write the result."""
     parts, results = arguments.parts, arguments.results
     if not parts:
         raise InputError("there is nothing to join; name folders of results.")
@@ -62,12 +62,12 @@ def main(arguments: Arguments) -> None:
         records[SETTINGS] = {"runs": runs}
     lines: Lines = {}
     for part in parts:
-        mine = read_lines(part)
-        print(f"{part}: {len(mine)} lines{told_twice(lines, mine)}")
-        lines |= mine
+        part_lines = read_lines(part)
+        print(f"{part}: {len(part_lines)} lines{repeated(lines, part_lines)}")
+        lines |= part_lines
     results.mkdir(parents=True, exist_ok=True)
     write_text(results / RESULTS, as_text([lines[key] for key in sorted(lines)]))
-    for name, columns in VERDICTS.items():
+    for name, columns in CLAIM_TABLES.items():
         if rows := joined_rows([part / name for part in parts], columns):
             write_table(results / name, rows)
     for name, record in records.items():
@@ -76,7 +76,7 @@ def main(arguments: Arguments) -> None:
 
 
 def as_text(lines: Sequence[Line]) -> str:
-    """The lines as a file, with errors relative to the frozen classifiers of all parts."""
+    """The lines as CSV, with errors relative to the frozen classifiers of all parts."""
     text = io.StringIO()
     columns = [name for name in COLUMNS if any(name in line for _, line in lines)]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -86,50 +86,50 @@ def as_text(lines: Sequence[Line]) -> str:
     return text.getvalue()
 
 
-def told_twice(known: Lines, mine: Lines) -> str:
-    """A remark on lines that another part has too, and on how far apart they are."""
-    twice = known.keys() & mine.keys()
-    if not twice:
+def repeated(earlier: Lines, lines: Lines) -> str:
+    """Number of lines that an earlier part has too, and their largest difference in accuracy."""
+    both = earlier.keys() & lines.keys()
+    if not both:
         return ""
-    apart = (abs(known[key][0].accuracy - mine[key][0].accuracy) for key in twice)
-    return f", {len(twice)} again: accuracies differ by at most {100 * max(apart):.2f} points"
+    differences = (abs(earlier[key][0].accuracy - lines[key][0].accuracy) for key in both)
+    return f", {len(both)} again: accuracies differ by at most {100 * max(differences):.2f} points"
 
 
 def read_lines(part: Path) -> Lines:
     """The lines of a part.
 
     Raises:
-        InputError: there are none, they are damaged, or two are of the same.
+        InputError: there are no lines, they are damaged, or two have the same key.
     """
     cells = read_results(part / RESULTS)
     with (part / RESULTS).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if any(set(row) | {DOMAIN} != set(COLUMNS) for row in rows):
         raise InputError(f"{part / RESULTS} has other columns than acclimate bench writes.")
-    found = {line_of(cell): (cell, row) for cell, row in zip(cells, rows)}
-    if len(found) < len(cells):
+    lines = {line_of(cell): (cell, row) for cell, row in zip(cells, rows)}
+    if len(lines) < len(cells):
         raise InputError(f"{part / RESULTS} has two lines of one method, bundle and stream.")
-    return found
+    return lines
 
 
 def joined_rows(paths: Sequence[Path], columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of all tables that exist; of rows about the same the last."""
-    found = {}
+    """Rows of all existing tables. Of rows with the same key only the last is kept."""
+    joined = {}
     for path in (path for path in paths if path.exists()):
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        known = [*found.values(), *rows][:1]
-        if any(row.keys() != known[0].keys() or not {*columns} <= row.keys() for row in rows):
+        first = [*joined.values(), *rows][:1]
+        if any(row.keys() != first[0].keys() or not {*columns} <= row.keys() for row in rows):
             raise InputError(f"{path} is no table of claims.py, or of another version's.")
-        found |= {tuple(row[name] for name in columns): row for row in rows}
-    return list(found.values())
+        joined |= {tuple(row[name] for name in columns): row for row in rows}
+    return list(joined.values())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A record.
+    """Read a JSON record.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: the file is missing or damaged.
     """
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -138,18 +138,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def joined_runs(parts: Sequence[Path]) -> list[dict[str, Any]]:
-    """The settings of all runs, where a study wrote them down."""
-    found = [read_json(path) for part in parts if (path := part / SETTINGS).exists()]
-    runs = [run for record in found for run in record.get("runs", [record])]
-    return [run for place, run in enumerate(runs) if run not in runs[:place]]
+    """Settings of all runs, from the parts that have them."""
+    records = [read_json(path) for part in parts if (path := part / SETTINGS).exists()]
+    runs = [run for record in records for run in record.get("runs", [record])]
+    return [run for index, run in enumerate(runs) if run not in runs[:index]]
 
 
 def joined_manifest(manifests: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
-    """One manifest of all parts; where their machines differ it names each.
+    """Join the manifests of all parts; if their machines differ, all are named.
 
     Raises:
-        InputError: two bundles of one name have other weights, a method has other settings, or a
-            manifest is damaged.
+        InputError: bundles of one name have different weights, a method has different settings, or
+            a manifest is damaged.
     """
     joined: dict[str, Any] = {"grids": [], "bundles": {}, "methods": {}, "commits": []}
     machine: dict[str, list[str]] = {}
@@ -168,8 +168,8 @@ def joined_manifest(manifests: Mapping[Path, Mapping[str, Any]]) -> dict[str, An
                 machine.setdefault(name, []).extend(value.split(" / "))
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{part / MANIFEST} is damaged.") from error
-    told = {name: " / ".join(dict.fromkeys(values)) for name, values in machine.items()}
-    return joined | {"machine": told}
+    machines = {name: " / ".join(dict.fromkeys(values)) for name, values in machine.items()}
+    return joined | {"machine": machines}
 
 
 if __name__ == "__main__":

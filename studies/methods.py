@@ -1,12 +1,12 @@
-"""Every method on one data set at one equal source budget, with nothing tuned on it.
+"""All methods on one data set with the same training budget, without tuning on the results.
 
     python studies/methods.py --data cifar10.zip --out runs/methods --results results/methods
 
 DATA is a folder or zip of ``train/class/image`` and ``test/class/image``. A bundle is trained for
-each recipe, all stages for the same number of epochs; then each method adapts to the same images
-(`acclimate.evaluate.grid_run`). Beside each method stand its own bundle without adapting, and with
-batch norm's statistics alone, for these explain most of what most methods gain. Killed, it resumes;
-``--plan`` says how long the measuring takes, once the bundles are there.
+each recipe, all stages for the same number of epochs. Then each method adapts to the same images
+(`acclimate.evaluate.grid_run`). The baselines of each method are its own bundle without adaptation
+and with batch statistics alone, because these explain most of the gain of most methods. An
+interrupted run can be resumed. Once the bundles exist, ``--plan`` prints the estimated time.
 """
 
 import json
@@ -19,7 +19,7 @@ from pathlib import Path
 from bundles import FOUR, Budget, Job, settings, test_images, train_all
 
 from acclimate.commands.bench import show_plan, show_results
-from acclimate.commands.script import start, told
+from acclimate.commands.script import recorded_options, start
 from acclimate.errors import InputError, unknown_name
 from acclimate.evaluate.grid_run import MANIFEST, RESULTS, GridRun, plan, run_grid
 from acclimate.evaluate.store import Measured
@@ -33,43 +33,43 @@ from acclimate.storage.atomic import write_text
 
 ORACLE = next(row.recipe for row in METHODS.values() if row.oracle)
 SINGLE = [name for name, row in METHODS.items() if row.settings.alone]
-"""Methods that learn from each image alone in many steps; they are measured on fewer images."""
+"""Methods that take many steps on each image alone; they are measured on fewer images."""
 
 
 @dataclass(frozen=True)
 class Arguments(Budget):
-    """What to run on, and where to write."""
+    """Data, and folders for results."""
 
     results: Path | None = None
-    """Where results.csv, the manifest and the settings are copied."""
+    """Folder to which results.csv, the manifest and the settings are copied."""
     transformer: str = "acclimate:vit6-w192-p4"
-    """The classifier of ttt-mae."""
+    """Classifier of ttt-mae."""
     images: int = 500
-    """Test images under each corruption, evenly spaced."""
+    """Number of test images per corruption, evenly spaced."""
     single_images: int = 200
-    """Test images for ttt, which learns from each image alone."""
+    """Number of test images for ttt, which adapts to each image alone."""
     transformer_images: int = 60
-    """Test images for ttt-mae, which takes 20 steps with 128 masks: 5 s an image on a core."""
+    """Number of test images for ttt-mae: 20 steps with 128 masks take 5 s per image on one core."""
     corruptions: tuple[str, ...] = FOUR
-    """Corruptions at severity 5; clean images are measured too."""
+    """Corruptions at severity 5, in addition to clean images."""
     oracle_corruptions: int = 1
-    """Number of corruptions for the oracle, which is trained anew for each."""
+    """Number of corruptions for the oracle, which is trained for each of them."""
     recipes: tuple[str, ...] = tuple(RECIPES)
-    """The bundles to make."""
+    """Recipes whose bundles are trained."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of order, corruption and views at deployment; training has seed 0. Methods that learn
-    from each image alone take the first seed, as does the oracle, which was trained on its pixels.
-    """
+    """Seeds of order, corruptions and views at deployment; training has seed 0. Methods that adapt
+    to each image alone use only the first seed. So does the oracle, which is trained on the target
+    images of that seed."""
     controls: bool = False
-    """Also measure batch methods at learning rate 0: what moving statistics do without steps."""
+    """Also measure batch methods at learning rate 0, to isolate the effect of batch statistics."""
     train_only: bool = False
-    """Stop when the bundles are made."""
+    """Stop after training the bundles."""
     plan: bool = False
-    """Only say what would be measured and how long it takes."""
+    """Only print what would be measured, and the estimated time."""
 
 
 def main(arguments: Arguments) -> None:
-    """Train, measure, write."""
+    """Train the bundles, run the grids, copy the results."""
     train_all(arguments, list(jobs(arguments)))
     if arguments.train_only:
         return
@@ -79,7 +79,7 @@ def main(arguments: Arguments) -> None:
         publish(out, arguments.results)
         record = {
             "data": Path(arguments.data).name,
-            "arguments": told(arguments),
+            "arguments": recorded_options(arguments),
             "stages": asdict(settings(arguments.epochs)),
             "machine": machine.describe(),
         }
@@ -87,45 +87,45 @@ def main(arguments: Arguments) -> None:
 
 
 def publish(grid: Path, results: Path) -> None:
-    """Copy what was measured, and from what."""
+    """Copy a grid's results and manifest."""
     results.mkdir(parents=True, exist_ok=True)
     for name in (RESULTS, MANIFEST):
         shutil.copyfile(grid / name, results / name)
 
 
 def run_all(
-    found: Iterable[GridRun], out: Path, *, workers: int, only_plan: bool = False
+    grid_runs: Iterable[GridRun], out: Path, *, workers: int, only_plan: bool = False
 ) -> list[Measured]:
-    """Run one grid after the other into a folder, or only say how long each takes.
+    """Run grids one after the other into a folder, or only print the estimated time of each.
 
     Returns:
         The cells of all grids.
 
     Raises:
-        InputError: cells have failed; all others were measured.
+        InputError: some cells failed; all others were measured.
     """
     engine = processes(workers)
-    done: list[Measured] = []
+    all_measured: list[Measured] = []
     failed = []
-    for grid_run in found:
+    for grid_run in grid_runs:
         with live() as progress:
             if only_plan:
                 show_plan(plan(grid_run, out, engine=engine, progress=progress), workers)
                 continue
             measured, errors = run_grid(grid_run, out, engine=engine, progress=progress)
         show_results(measured, errors)
-        done += measured
+        all_measured += measured
         failed += errors
     if failed:
         raise InputError(
-            f"{len(failed)} cells failed, {failed[0][0]} with {failed[0][1]}; mend the cause and "
+            f"{len(failed)} cells failed, {failed[0][0]} with {failed[0][1]}; fix the cause and "
             f"run the same command again."
         )
-    return done
+    return all_measured
 
 
 def grids(arguments: Arguments) -> Iterator[GridRun]:
-    """Batch methods on all bundles; then methods of single images and the oracle, on fewer."""
+    """Grids of batch methods on all bundles, of single-image methods, and of the oracle."""
     whole = Grid(("none", *arguments.corruptions), seeds=arguments.seeds)
     first = replace(whole, seeds=arguments.seeds[:1])
     bundles = {name: arguments.out / "bundles" / name for name in arguments.recipes}
@@ -148,8 +148,8 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
             transformer = RECIPES[recipe].transformer
             count = arguments.transformer_images if transformer else arguments.single_images
             frozen = ("source",) if transformer else ("source", "ptbn")
-            alike = (other for other, row in METHODS.items() if row.recipe == recipe)
-            grid = replace(first, methods=(*frozen, *alike))
+            methods = (other for other, row in METHODS.items() if row.recipe == recipe)
+            grid = replace(first, methods=(*frozen, *methods))
             load = partial(test_images, arguments.data, count)
             yield GridRun(grid, {recipe: plain[recipe]}, (load,))
     if ORACLE in bundles:
@@ -161,7 +161,7 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
 
 
 def jobs(arguments: Arguments) -> Iterator[Job]:
-    """The bundles of the recipes; an oracle has a bundle for each of its corruptions."""
+    """Bundles to train: one per recipe, and for the oracle one per corruption."""
     for recipe in arguments.recipes:
         if recipe not in RECIPES:
             raise unknown_name("recipe", recipe, RECIPES)

@@ -1,13 +1,13 @@
-"""Which settings CTA adapts with best at 12 forward passes an image, chosen without a target label.
+"""Choose CTA's settings at 12 forward passes per image, without target labels.
 
     python studies/settings.py --data cifar10.zip --out runs/methods --results results/methods
 
-The twin is made as `methods.py` makes its own, but from nineteen twentieths of the training images.
-On the rest, under four corruptions that no table reports, every setting answers for the same
-images. The best mean is chosen of those that lose at most a point to the frozen classifier on the
-same clean images. Each setting is a variant of a grid in ``runs/methods/settings``. Views belong to
-the bundle's objective and are no setting of the adapter, so variants with gentle views adapt a copy
-of the bundle that has these. Killed, it resumes.
+The twin is trained as in `methods.py`, but on 95 % of the training images. All settings are
+measured on the rest, under four corruptions that no table reports. The study chooses the setting
+with the best mean among those that lose at most one point of clean accuracy to the frozen
+classifier. Each setting is a variant of a grid in ``runs/methods/settings``. Views are an option of
+the bundle's objective, not a setting of the adapter, so variants with gentle views adapt a copy of
+the bundle. An interrupted run can be resumed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from acclimate.bundle import Bundle
-from acclimate.commands.script import finish, start, told, write_table
+from acclimate.commands.script import finish, recorded_options, start, write_table
 from acclimate.data import LabelledImages, hold_out, load
 from acclimate.evaluate.cell import CLEAN
 from acclimate.evaluate.grid_run import GridRun
@@ -37,15 +37,15 @@ from acclimate.source.loop import Run
 from acclimate.source.train import train
 
 EVERY = 20
-"""One training image in so many is held out."""
+"""One of this many training images is held out."""
 CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 CLEAN_LOSS = 0.01
 PLAIN, GENTLE = "cta-held-out", "cta-held-out-gentle"
-"""Bundles: the twin, and its copy with gentle views."""
+"""Names of the bundles: the twin, and its copy with gentle views."""
 SOURCE, BASE = Variant("source"), Variant("aligned-bn")
 FROZEN = (SOURCE, Variant("ptbn"), Variant("aligned"), BASE)
 GENTLE_VIEWS = {"smallest_crop": 0.8, "jitter_probability": 0.0, "grey_probability": 0.0}
-"""Views that differ by a crop and a mirroring alone."""
+"""Options of views that differ only by a crop and a horizontal flip."""
 RATE = "update.learning_rate"
 ONLINE: dict[str, Scalar] = {"reset": "never"}
 NORM: dict[str, Scalar] = {"update.parameters": "norm"}
@@ -57,9 +57,9 @@ CANDIDATES: tuple[Mapping[str, Scalar], ...] = (
     *({RATE: 1e-4, "objective.temperature": temperature} for temperature in (0.1, 0.2, 1.0)),
     *({RATE: 1e-4, "normalisation.prior": prior} for prior in (0.0, 64.0)),
 )
-"""Settings in place of `cta`'s own; all take one step on each batch."""
+"""Changes to the settings of `cta`; all variants take one step on each batch."""
 GENTLE_CANDIDATES = ({RATE: 1e-3}, ONLINE | {RATE: 1e-4}, ONLINE | NORM | {RATE: 1e-3})
-"""The same with gentle views."""
+"""Changes that are also measured with gentle views."""
 ROWS: tuple[RowKey, ...] = (
     *((PLAIN, variant) for variant in FROZEN),
     *((PLAIN, Variant.of("cta", changes)) for changes in CANDIDATES),
@@ -70,24 +70,24 @@ ROWS: tuple[RowKey, ...] = (
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to run on, and where to write."""
+    """Data, and folders for results."""
 
     data: str
-    """A data set, as for methods.py."""
+    """Labelled data set, as for methods.py."""
     out: Path
-    """Folder of bundles, checkpoints and answers."""
+    """Folder for bundles, checkpoints and measurements."""
     results: Path | None = None
-    """Where held_out.csv and held_out.json are written."""
+    """Folder for held_out.csv and held_out.json."""
     model: str = Budget.model
     epochs: int = Budget.epochs
     images: int = 2500
-    """Held-out images at most."""
+    """Largest number of held-out images."""
     workers: int = 2
-    """Processes, each with one thread."""
+    """Number of processes, each with one thread."""
 
 
 def main(arguments: Arguments) -> None:
-    """Train, try everything, choose."""
+    """Train, measure all settings, choose one."""
     keep_freed_memory()
     make_bundles(arguments)
     out = arguments.out / "settings"
@@ -104,7 +104,7 @@ def main(arguments: Arguments) -> None:
     if arguments.results:
         marked = [row | {"chosen": "yes" if row is best else ""} for row in rows]
         write_table(arguments.results / "held_out.csv", marked)
-        finish({"options": told(arguments)}, 0, arguments.results / "held_out.json")
+        finish({"options": recorded_options(arguments)}, 0, arguments.results / "held_out.json")
 
 
 def grids(arguments: Arguments) -> Iterator[GridRun]:
@@ -117,20 +117,20 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
 
 
 def make_bundles(arguments: Arguments) -> None:
-    """A twin from all but the held-out images, and its copy with gentle views."""
+    """Train a twin on all but the held-out images, and save a copy with gentle views."""
     plain, gentle = (arguments.out / "bundles" / label for label in (PLAIN, GENTLE))
-    wanted = settings(arguments.epochs)
+    stage_settings = settings(arguments.epochs)
     source, _ = hold_out(load(arguments.data, "train"), EVERY)
-    if not was_made(plain, arguments.model, wanted, source.images):
+    if not was_made(plain, arguments.model, stage_settings, source.images):
         with live() as progress:
             run = Run(0, arguments.out / "stages" / plain.name, progress=progress)
-            train("cta", arguments.model, source, wanted, run).save(plain)
-    if not was_made(gentle, arguments.model, wanted, source.images):
+            train("cta", arguments.model, source, stage_settings, run).save(plain)
+    if not was_made(gentle, arguments.model, stage_settings, source.images):
         with_gentle_views(Bundle.load(plain)).save(gentle)
 
 
 def with_gentle_views(bundle: Bundle) -> Bundle:
-    """The same bundle, with other views for its objective."""
+    """Copy of a bundle whose objective draws gentle views."""
     assert bundle.objective is not None
     options = dict(bundle.options)
     options["views"] = {**options["views"], **GENTLE_VIEWS}
@@ -140,36 +140,38 @@ def with_gentle_views(bundle: Bundle) -> Bundle:
 
 
 def held_out(arguments: Arguments) -> LabelledImages:
-    """Images that the bundles did not learn from."""
+    """Training images that the bundles were not trained on."""
     _, held = hold_out(load(arguments.data, "train"), EVERY)
     few = slice(arguments.images)
     return replace(held, images=held.images[few], labels=held.labels[few], paths=held.paths[few])
 
 
 def row_of(key: RowKey, measured: Sequence[Measured]) -> dict[str, Any]:
-    """The written row of a bundle and variant."""
+    """Row of the results for a bundle and variant."""
     mine, base = ([m for m in measured if m.row == row] for row in (key, (PLAIN, BASE)))
     accuracy = {m.cell.corruption: m.cell.accuracy for m in mine}
-    corrupted, of_base = ([m for m in some if m.cell.corruption != CLEAN] for some in (mine, base))
+    corrupted, of_base = (
+        [m for m in cells if m.cell.corruption != CLEAN] for cells in (mine, base)
+    )
     gain = gain_between(corrupted, of_base)
     assert gain is not None
     each = {name: accuracy[name] for name in CORRUPTIONS}
-    numbers = {"clean": accuracy[CLEAN], **each, "mean": sum(each.values()) / len(each)}
-    numbers |= {"gain": gain.difference, "low": gain.low, "high": gain.high}
-    numbers["passes"] = mine[0].cell.forward_equivalents
+    values = {"clean": accuracy[CLEAN], **each, "mean": sum(each.values()) / len(each)}
+    values |= {"gain": gain.difference, "low": gain.low, "high": gain.high}
+    values["passes"] = mine[0].cell.forward_equivalents
     names = {"setting": setting(key), "method": key[1].method, "n_images": mine[0].cell.n_images}
-    return names | {name: round(float(value), 5) for name, value in numbers.items()}
+    return names | {name: round(float(value), 5) for name, value in values.items()}
 
 
 def setting(key: RowKey) -> str:
-    """The changes of a variant in words."""
+    """Description of a variant's changes."""
     bundle, variant = key
     changes = [f"{name} {value}" for name, value in variant.changes]
     return ", ".join([*changes, *(["gentle views"] if bundle == GENTLE else [])]) or "as it is"
 
 
 def chosen(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The best of the rows with steps that keep clean accuracy, or of all such if none does."""
+    """The best row with steps among those that keep clean accuracy, or among all if none do."""
     frozen = next(row for row in rows if row["method"] == str(SOURCE))
     stepping = [row for row in rows if row["method"] == "cta"]
     good = [row for row in stepping if row["clean"] >= frozen["clean"] - CLEAN_LOSS]

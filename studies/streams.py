@@ -1,10 +1,10 @@
-"""Orders of arrival: batch sizes, orders, and noise that grows from image to image.
+"""Accuracy for different batch sizes, orders of arrival, and noise that grows along the stream.
 
     python studies/methods.py --data cifar10.zip --out runs/methods --train-only
     python studies/streams.py --data cifar10.zip --out runs/methods --results results/streams
     acclimate report runs/methods/streams
 
-The bundles are those of the first command. The grid is one of its own, of fewer images.
+The bundles are those of the first command. The grid is separate and has fewer images.
 """
 
 from collections.abc import Iterator
@@ -26,26 +26,26 @@ ORDERS = ("class-correlated", "label-shifted", "gradual", "continual", "mixed")
 
 @dataclass(frozen=True)
 class Arguments(Trained):
-    """What to run on, and where to write."""
+    """Data, and folders for results."""
 
     methods: tuple[str, ...] = ("source", "ptbn", "tent", "ttt-online", "tttpp", "y", "cta")
-    """Methods, on their own bundles."""
+    """Methods, each with its own bundle."""
     corruptions: tuple[str, ...] = FOUR
-    """Corruptions at severity 5; the noise that grows is Gaussian."""
+    """Corruptions at severity 5. The growing noise is Gaussian."""
     batches: tuple[int, ...] = (1, 8, 32, 512)
-    """Batch sizes beside the usual 128."""
+    """Batch sizes in addition to 128."""
     images: int = 500
-    """Test images, evenly spaced."""
+    """Number of test images, evenly spaced."""
     growing_images: int = 2000
-    """Test images for noise that grows."""
+    """Number of test images for growing noise."""
     results: Path | None = None
-    """Where results.csv, the manifest and along.csv are written."""
+    """Folder for results.csv, the manifest and along.csv."""
     plan: bool = False
-    """Only say what would be measured and how long it takes."""
+    """Only print what would be measured, and the estimated time."""
 
 
 def main(arguments: Arguments) -> None:
-    """Measure everything, grid by grid."""
+    """Run the grids and write the results."""
     out = arguments.out / "streams"
     run_all(grids(arguments), out, workers=arguments.workers, only_plan=arguments.plan)
     if arguments.results and not arguments.plan:
@@ -57,16 +57,16 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
     """A grid for each batch size and each number of images."""
     recipes = {name: method(name).recipe for name in arguments.methods}
     bundles = {name: arguments.out / "bundles" / name for name in dict.fromkeys(recipes.values())}
-    some, more = (
+    load_few, load_many = (
         partial(test_images, arguments.data, count)
         for count in (arguments.images, arguments.growing_images)
     )
     plain = Grid(arguments.corruptions, methods=arguments.methods, curve=False)
     for batch in arguments.batches:
-        yield GridRun(replace(plain, batch=batch), bundles, (some,))
-    yield GridRun(replace(plain, orders=("shuffled", *ORDERS)), bundles, (some,))
+        yield GridRun(replace(plain, batch=batch), bundles, (load_few,))
+    yield GridRun(replace(plain, orders=("shuffled", *ORDERS)), bundles, (load_few,))
     growing = replace(plain, corruptions=FOUR[:1], orders=("growing-noise",))
-    yield GridRun(growing, bundles, (more,))
+    yield GridRun(growing, bundles, (load_many,))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python studies/methods.py --data cifar10.zip --out runs/methods --recipes cta --train-only
     python studies/temperature.py --data cifar10.zip --out runs/methods
 
-The classifier and the contrastive twin of the first command are aligned anew at each temperature.
+At each temperature the contrastive twin of the first command is aligned with its classifier.
 """
 
 import shutil
@@ -33,21 +33,21 @@ from acclimate.storage.atomic import write_atomically
 
 LABEL = "cta-tau-"
 STAGES = ("supervised", "contrastive")
-"""Stages that the alignments have in common."""
+"""Stages that all alignments share."""
 
 
 @dataclass(frozen=True)
 class Arguments(Budget):
-    """What to run on, and where to write."""
+    """Data, and folders for results."""
 
     temperatures: tuple[float, ...] = (0.01, 0.1, 0.5)
-    """τ of Eq. 4."""
+    """Temperatures τ of Eq. 4."""
     images: int = 2000
-    """Test images under each corruption, evenly spaced."""
+    """Number of test images per corruption, evenly spaced."""
 
 
 def main(arguments: Arguments) -> None:
-    """Align, measure, write."""
+    """Align the twins, measure them and write the table."""
     taus = arguments.temperatures
     paths = in_processes(partial(aligned, arguments), taus, arguments.workers, "alignments")
     bundles = {path.name: path for path in paths}
@@ -55,21 +55,21 @@ def main(arguments: Arguments) -> None:
     grid = Grid((CLEAN, *PUBLISHED), methods=("source", "aligned", "aligned-bn"))
     grid_run = GridRun(grid, bundles, (load_test,))
     measured = run_all([grid_run], arguments.out / "temperatures", workers=arguments.workers)
-    found = [(next(iter(bundles)), "source"), *product(bundles, grid.methods[1:])]
+    rows = [(next(iter(bundles)), "source"), *product(bundles, grid.methods[1:])]
     path = write_record(
         arguments.out / "grid",
         "temperature",
         title="The temperature of the alignment",
         caption="Accuracy on clean images and its mean over the 15 corruptions at severity 5, of "
         "twins aligned at different temperatures: frozen, and with batch statistics.",
-        rows=[row_of(measured, *each) for each in found],
+        rows=[row_of(measured, *each) for each in rows],
         settings={"images": arguments.images, "epochs": arguments.epochs, "model": arguments.model},
     )
     Console().print(f"{path} is ready", highlight=False)
 
 
 def row_of(measured: Sequence[Measured], bundle: str, method: str) -> dict[str, str | float]:
-    """Accuracy of a method on clean images, and its mean over corruptions."""
+    """Clean accuracy of a method, and its mean accuracy over corruptions."""
     mine = {
         m.cell.corruption: m.cell.accuracy for m in measured if m.row == (bundle, Variant(method))
     }
@@ -84,7 +84,7 @@ def row_of(measured: Sequence[Measured], bundle: str, method: str) -> dict[str, 
 
 
 def aligned(arguments: Arguments, temperature: float) -> Path:
-    """The bundle of a twin that was aligned at a temperature."""
+    """Train the bundle of a twin that is aligned at a temperature, if it does not exist."""
     label = f"{LABEL}{temperature:g}"
     path = arguments.out / "bundles" / label
     chosen = replace(settings(arguments.epochs), align_temperature=temperature)

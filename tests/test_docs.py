@@ -113,7 +113,7 @@ def run_commands(commands: list[str]) -> None:
 
 @pages
 def test_commands_are_understood(page, prepared, monkeypatch):
-    """Whatever takes long is at least no misspelled option."""
+    """Commands that take long are only parsed."""
     monkeypatch.chdir(prepared)
     given = []
     monkeypatch.setattr(cli, "keep_freed_memory", lambda: given.append("parsed"))

@@ -8,54 +8,12 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("acclimate", "benchmarks", "docs/build", "studies")
 FILE_LINES, FUNCTION_LINES = 300, 60
 
-# Files that are being rewritten on other branches. To be emptied when those are merged.
-EXEMPT_FROM_LENGTH = {"acclimate/evaluate/measure.py"}
-EXEMPT_FROM_OF = {
-    "acclimate/adapt/cost.py",
-    "acclimate/commands/analyse.py",
-    "acclimate/commands/bench.py",
-    "acclimate/commands/corrupt.py",
-    "acclimate/data/corrupted/plan.py",
-    "acclimate/data/corruptions/noise.py",
-    "acclimate/data/streams/labelled.py",
-    "acclimate/data/streams/stream.py",
-    "acclimate/evaluate/analyses/embedding.py",
-    "acclimate/evaluate/analyses/kinds.py",
-    "acclimate/evaluate/analyses/semantics.py",
-    "acclimate/evaluate/cell.py",
-    "acclimate/evaluate/grid.py",
-    "acclimate/evaluate/speed.py",
-    "acclimate/evaluate/task.py",
-    "acclimate/methods/recipes.py",
-    "acclimate/methods/settings.py",
-    "acclimate/objectives/reconstruction.py",
-    "acclimate/preprocessing.py",
-    "acclimate/report/figures/__init__.py",
-    "acclimate/report/figures/along.py",
-    "acclimate/report/grid.py",
-    "acclimate/report/page.py",
-    "acclimate/study.py",
-    "benchmarks/hot_path.py",
-    "docs/build/screenshots.py",
-    "studies/agreement.py",
-    "studies/bundles.py",
-    "studies/cifar10.py",
-    "studies/claims.py",
-    "studies/corruption_effect.py",
-    "studies/everything.py",
-    "studies/methods.py",
-    "studies/release_traps.py",
-    "studies/settings.py",
-}
 
-
-def sources(exempt: set[str]) -> Iterator[tuple[str, str]]:
-    """(path, text) of each Python file of the project, without the exempt ones."""
+def sources() -> Iterator[tuple[str, str]]:
+    """(path, text) of each Python file of the project."""
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            name = path.relative_to(ROOT).as_posix()
-            if name not in exempt:
-                yield name, path.read_text(encoding="utf-8")
+            yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
 
 
 def long_functions(text: str) -> list[str]:
@@ -81,18 +39,18 @@ def docstrings_that_begin_with_of(text: str) -> list[int]:
 
 
 def test_no_file_is_too_long():
-    lengths = {name: len(text.splitlines()) for name, text in sources(EXEMPT_FROM_LENGTH)}
+    lengths = {name: len(text.splitlines()) for name, text in sources()}
     assert len(lengths) > 100
     assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES} == {}
 
 
 def test_no_function_is_too_long():
-    found = {name: long_functions(text) for name, text in sources(EXEMPT_FROM_LENGTH)}
+    found = {name: long_functions(text) for name, text in sources()}
     assert {name: functions for name, functions in found.items() if functions} == {}
 
 
 def test_no_docstring_begins_with_of():
-    found = {name: docstrings_that_begin_with_of(text) for name, text in sources(EXEMPT_FROM_OF)}
+    found = {name: docstrings_that_begin_with_of(text) for name, text in sources()}
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 

@@ -16,12 +16,12 @@ _SOURCE_IMAGES = 2000
 
 @dataclass(frozen=True)
 class Analyse:
-    """Look inside models while they adapt; the report of the same folder shows it.
+    """Analyse features and gradients during adaptation, for the report of the same folder.
 
-    semantics: how far apart classes stay, and how far they move from where the classifier knew
-    them, before and after adapting (cta, y, cta-c). tsne: the same as pictures, of the first
-    corruption. gradients: whether TTT gains where the gradients of its two tasks agree, over the
-    corruptions at each severity (ttt).
+    semantics: the separation of the classes' features and their drift from the source features,
+    before and after adaptation (bundles cta, y, cta-c). tsne: t-SNE plots of these features under
+    the first corruption. gradients: whether TTT gains more where the gradients of its two tasks
+    agree, over corruptions at each severity (bundle ttt).
 
     Example: acclimate analyse semantics bundles/cta bundles/y --data cifar10.zip --out runs/main
 
@@ -29,35 +29,34 @@ class Analyse:
     """
 
     kind: tyro.conf.Positional[Literal["semantics", "tsne", "gradients"]]
-    """The analysis."""
+    """Kind of analysis."""
     bundles: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of bundles."""
     data: str
-    """A data set with labels: a name, a folder split/class/image, or a zip of one."""
+    """Labelled data set: a name, a folder split/class/image, or a zip of one."""
     out: Path
-    """The folder of a grid; the analysis becomes analyses/KIND.json there."""
+    """Folder of a grid; the analysis is written to analyses/KIND.json there."""
     images: int = 500
-    """Test images under each corruption, evenly spaced."""
+    """Number of test images per corruption, evenly spaced."""
     corruptions: tuple[str, ...] = PUBLISHED
     """Names of corruptions."""
     steps: int = 20
     """Gradient steps for each batch, for semantics and tsne."""
     batch: int = 128
-    """Images that arrive together."""
+    """Batch size."""
     seed: int = 0
     """Seed of order, corruption and views."""
     workers: int | None = None
-    """Processes that measure the gains for gradients; without it one for each core, or for each
-    GPU."""
+    """Number of processes that measure gains, for gradients; by default one per core or GPU."""
     root: Path | None = None
-    """Folder of a named data set."""
+    """Folder of the data set, if it is given by name."""
     domain: str | None = None
-    """Domain whose images are corrupted, of a set with domains; not for gradients."""
+    """Domain whose images are corrupted, if the data set has domains; not for gradients."""
     size: int | None = None
     """Resize images to squares of this many pixels."""
 
     def run(self, console: Console) -> None:
-        """Do it."""
+        """Run the analysis."""
         from acclimate.data import load, subset
         from acclimate.runtime.progress import live
         from acclimate.runtime.workers import processes, usual_workers

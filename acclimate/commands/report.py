@@ -9,24 +9,24 @@ from rich.console import Console
 
 @dataclass(frozen=True)
 class Report:
-    """Write one page of a grid's results: tables, figures, methods, how to make it again.
+    """Write a report of a grid's results: tables, figures, methods and the commands to repeat it.
 
-    The page is one file that loads nothing from elsewhere.
+    The report is a single HTML file without external resources.
 
     Example: acclimate report runs/main --published published.csv
     """
 
     folder: tyro.conf.Positional[Path]
-    """A folder that acclimate bench wrote."""
+    """Folder that acclimate bench wrote."""
     published: Path | None = None
-    """A CSV of published numbers to stand beside ours: method,corruption,severity,accuracy,std."""
+    """CSV of published results to compare with: method,corruption,severity,accuracy,std."""
     title: str = ""
-    """The page's heading; one that names the data set without it."""
+    """Title of the report; by default it names the data set."""
     out: Path | None = None
-    """The page; report.html in the folder without it."""
+    """Path of the report; by default report.html in the folder."""
 
     def run(self, console: Console) -> None:
-        """Do it."""
+        """Write the report."""
         from acclimate.report.grid import report_grid
 
         path = report_grid(self.folder, published=self.published, title=self.title, out=self.out)

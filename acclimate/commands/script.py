@@ -1,4 +1,4 @@
-"""Helpers of the commands and of the scripts in benchmarks/ and studies/: start, finish, tables."""
+"""Helpers for scripts in benchmarks/ and studies/: parse options, report errors, write results."""
 
 import csv
 import io
@@ -19,38 +19,38 @@ from acclimate.storage.atomic import write_text
 
 
 def start(main: Callable[[Any], None], options: type) -> None:
-    """Parse the options and call ``main``; bad input ends with a one-sentence message."""
-    with one_sentence("run the same command again"):
+    """Parse the options and call ``main``. Invalid input ends the program with one sentence."""
+    with exit_on_error("run the same command again"):
         main(tyro.cli(options))
 
 
 @contextmanager
-def one_sentence(interrupted: str) -> Iterator[None]:
-    """Context in which bad input ends the program with a one-sentence message and exit code 2.
+def exit_on_error(after_interrupt: str) -> Iterator[None]:
+    """Context in which invalid input ends the program with one sentence and exit code 2.
 
     Args:
-        interrupted: Advice that is printed after Ctrl-C.
+        after_interrupt: Advice to print after Ctrl-C.
     """
     try:
         yield
     except InputError as error:
-        _end(str(error), 2)
+        _exit(str(error), 2)
     except OSError as error:  # a library could not open a path
-        _end(f"{error.strerror or error}: {error.filename}.", 2)
+        _exit(f"{error.strerror or error}: {error.filename}.", 2)
     except KeyboardInterrupt:
-        _end(f"interrupted; {interrupted}.", 130)
+        _exit(f"interrupted; {after_interrupt}.", 130)
 
 
 def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
     """Print the machine and the versions, and write the result as JSON if ``out`` is given."""
-    where = machine.describe() | {"seed": str(seed)}
-    print(", ".join(f"{name} {value}" for name, value in where.items()))
+    environment = machine.describe() | {"seed": str(seed)}
+    print(", ".join(f"{name} {value}" for name, value in environment.items()))
     if out:
-        write_text(out, json.dumps({**result, "environment": where}, indent=2) + "\n")
+        write_text(out, json.dumps({**result, "environment": environment}, indent=2) + "\n")
 
 
-def told(options: Any) -> dict[str, Any]:
-    """Options as they are recorded with a result: without the paths on this machine."""
+def recorded_options(options: Any) -> dict[str, Any]:
+    """Options to record with a result: all but the paths of data, output and results."""
     return {
         name: value
         for name, value in asdict(options).items()
@@ -75,7 +75,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def _end(reason: str, code: int) -> NoReturn:
+def _exit(reason: str, code: int) -> NoReturn:
     console = Console(stderr=True)
     console.print(f"acclimate: {reason}", markup=False, highlight=False, soft_wrap=True)
     raise SystemExit(code) from None

@@ -75,22 +75,13 @@ def measure(
         adapter = Adapter(bundle, variant.method, settings, device=device)
         logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
         refused = adapter.refused
-        rate = (
-            _rate(adapter, stream, seconds) if curve and settings.steps else stream.length / seconds
-        )
-    common = {
-        "variant": variant,
-        "bundle": label,
-        "dataset": data.name,
-        "order": order,
-        "seed": seed,
-        "batch": batch,
-        "steps": settings.steps,
-        "seconds": seconds,
-        "images_per_second": rate,
-        "peak_memory": memory.most,
-        "refused_steps": refused,
-    }
+        rate = stream.length / seconds
+        if curve and settings.steps:
+            rate = _rate(adapter, stream, seconds)
+    common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}
+    common |= {"order": order, "seed": seed, "batch": batch, "steps": settings.steps}
+    common |= {"seconds": seconds, "images_per_second": rate}
+    common |= {"peak_memory": memory.most, "refused_steps": refused}
     labels = data.labels[numbers]
     if order == "growing-noise":  # its severity is another for each image
         places = {shifts[0]: range(stream.length)}

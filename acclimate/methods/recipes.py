@@ -1,4 +1,4 @@
-"""How a model is made before deployment: plain data."""
+"""How models are trained before deployment, as plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,18 +19,23 @@ from acclimate.objectives import (
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained before deployment."""
+    """Training stages and objective of a bundle.
+
+    ```python
+    RECIPES["my-rotation"] = Recipe(("supervised", "joint"), Rotation, {"copies": 8})
+    ```
+    """
 
     stages: tuple[str, ...]
-    """Names of `acclimate.source.stages.STAGES`, in order."""
+    """Training stages in order; keys of `acclimate.source.stages.STAGES`."""
     objective: type[Objective] | None = None
-    """What is trained with the model, or for it; the bundle keeps it."""
+    """Objective that is trained jointly or on frozen features, and saved in the bundle."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the objective, as published."""
+    """Published options of the objective."""
     form: Literal["plain", "projected", "siamese"] = "plain"
-    """What is made of the classifier first; a name of `acclimate.backbones.FORMS`."""
+    """Form of the classifier; a key of `acclimate.backbones.FORMS`."""
     transformer: bool = False
-    """Whether it needs a vision transformer of timm's."""
+    """Whether the recipe needs a vision transformer from timm."""
 
 
 _TWIN = ("supervised", "contrastive", "align")
@@ -55,4 +60,4 @@ RECIPES: dict[str, Recipe] = {
     ),
     "ttt-flow": Recipe(("supervised", "parts"), Flow),
 }
-"""Every way to make a bundle, by its name."""
+"""Recipes of all bundles by name."""

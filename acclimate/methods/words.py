@@ -1,4 +1,4 @@
-"""What a method needs, and how it learns, in words."""
+"""Descriptions of a method for tables: its requirements, and how it adapts."""
 
 from acclimate.methods.recipes import RECIPES
 from acclimate.methods.table import Method
@@ -8,26 +8,26 @@ _LABELLED = ("supervised", "joint", "probe")
 
 
 def needs(row: Method) -> str:
-    """What a method must have been given before deployment, and what it must be given there."""
+    """Requirements of a method before and at deployment, for example "labels, batch norm"."""
     recipe = RECIPES[row.recipe]
-    found = ["labels"] if set(recipe.stages) & set(_LABELLED) else []
+    requirements = ["labels"] if set(recipe.stages) & set(_LABELLED) else []
     if row.oracle:
-        found.append("target images")
+        requirements.append("target images")
     if row.objective is not None and row.objective.observe is not Objective.observe:
-        found.append("source statistics")
+        requirements.append("source statistics")
     if recipe.transformer:
-        found.append("a vision transformer")
+        requirements.append("a vision transformer")
     if row.batch_norm:
-        found.append("batch norm")
+        requirements.append("batch norm")
     elif row.settings.normalisation.uses_batch:
-        found.append("batches")
+        requirements.append("batches")
     if row.settings.memory.images > 1:
-        found.append(f"{row.settings.memory.images} images")
-    return ", ".join(found)
+        requirements.append(f"{row.settings.memory.images} images")
+    return ", ".join(requirements)
 
 
 def learns(row: Method) -> str:
-    """From what, how often, and for how long."""
+    """Steps per image or batch, and whether they are kept, for example "1 step a batch, online"."""
     if not row.settings.steps:
         return "-"
     steps = f"{row.settings.steps} step{'s' if row.settings.steps > 1 else ''}"

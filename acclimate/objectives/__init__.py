@@ -1,4 +1,4 @@
-"""Objectives without labels, one a file: a pure loss, and the module that applies it."""
+"""Objectives without labels, one per file: a loss function, and the module that applies it."""
 
 from acclimate.objectives.alignment import alignment_loss
 from acclimate.objectives.clustering import Clustering, ClusteringOptions
@@ -54,4 +54,4 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "reconstruction": Reconstruction,
     "rotation": Rotation,
 }
-"""Every objective that a bundle can hold, by its name there."""
+"""Objectives that a bundle can hold, by the name that the bundle records."""

@@ -1,4 +1,4 @@
-"""Clusters of features tell as much about shifted images as about source images: ClusT3."""
+"""Mutual information between features and their clusters: ClusT3."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,46 +22,56 @@ from acclimate.runtime.ranks import gather
 def cluster_entropies(
     logits: Float[Tensor, "batch *heads clusters positions"],
 ) -> tuple[Float[Tensor, "*heads"], Float[Tensor, "*heads"]]:
-    """Entropy of a batch's clusters, and mean entropy of a position's cluster (ClusT3, Eq. 2).
+    """Entropy of the cluster assignments, and their conditional entropy (ClusT3, Eq. 2).
 
     H(Z) = −Σ_k z̄_k log z̄_k with z̄ the mean of the probabilities z over all N = batch · positions
-    points, and H(Z|X) = −1/N Σ_i Σ_k z_ik log z_ik. Both lie in 0..log clusters, H(Z) is never the
-    lesser, and their difference is the mutual information I(X; Z) of points and clusters.
+    points, and H(Z|X) = −1/N Σ_i Σ_k z_ik log z_ik. Both lie in 0..log(clusters), H(Z|X) ≤ H(Z),
+    and their difference is the mutual information I(X; Z) between points and clusters.
+
+    ```python
+    marginal, conditional = cluster_entropies(torch.randn(8, 10, 64))  # 10 clusters
+    information = marginal - conditional
+    ```
 
     Args:
-        logits: Of each image and position, softmax over clusters still to come. Under several
-            processes z̄ is the mean over all of them.
+        logits: Cluster logits at each position of each image, before the softmax. In distributed
+            training z̄ is the mean over all processes.
 
     Returns:
-        H(Z) and H(Z|X), in nats and in at least float32, of each head.
+        H(Z) and H(Z|X) of each head, in nats and in at least float32.
     """
     log_z = at_least_float32(logits).log_softmax(-2)
     z = log_z.exp()
     conditional = -(z * log_z).sum(-2).mean((0, -1))  # [*heads]
-    mean = gather(z.mean(-1)).mean(0)  # of all images: [*heads, clusters]
-    # Clamped, so that a cluster that no point is in has finite gradients.
+    mean = gather(z.mean(-1)).mean(0)  # over all images: [*heads, clusters]
+    # Clamped, so that the gradient of an empty cluster is finite.
     marginal = -(mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum(-1)
     return marginal, conditional
 
 
 class Clustering(TrainedOnCrops):
-    """The negative mutual information of feature maps and their clusters, summed over projectors.
+    """Negative mutual information between feature maps and their clusters.
 
-    Projectors are 1x1 convolutions on the maps of some stages; the last stage that is tapped is
-    the last that learns at deployment. All of a layer's and all layers' losses are summed, as in
-    the paper (§ 3.2), so the loss lies in −taps · projectors · log clusters..0. A transformer's
-    tokens are positions. The defaults are ClusT3-H15 on CIFAR-10.
+    Projectors are 1x1 convolutions on the feature maps of the tapped layers. Layers after the last
+    tap receive no gradient at deployment. The losses of all projectors on all layers are summed, as
+    in the paper (§ 3.2), so the loss lies in −taps · projectors · log(clusters)..0. The tokens of
+    a transformer are its positions. The defaults are those of ClusT3-H15 on CIFAR-10.
+
+    ```python
+    objective = Clustering(model, preprocessing, taps=[1, 2], clusters=10)
+    loss = objective(model, preprocessing.normalize(images))
+    ```
 
     Args:
-        model: Gives the channels of the maps.
-        preprocessing: Gives the size of the images.
-        taps: Each a module's name or a stage's number from 1 (Table 1: the first two).
-        clusters: K (Table 2).
-        projectors: On each tapped layer (Table 3).
-        padding: Of the shifted crops before deployment, in pixels.
+        model: The classifier; its encoder determines the number of channels.
+        preprocessing: Preprocessing of its images; only their size is used.
+        taps: Names of modules, or indices of stages, counted from 1 (Table 1: the first two).
+        clusters: Number of clusters K (Table 2).
+        projectors: Number of projectors on each tapped layer (Table 3).
+        padding: Largest shift of the crops before deployment, in pixels.
 
     Raises:
-        InputError: no taps or one that the encoder does not have, fewer than two clusters, or no
+        InputError: no tap, a tap that the encoder does not have, fewer than two clusters, or no
             projector.
     """
 
@@ -89,7 +99,7 @@ class Clustering(TrainedOnCrops):
         )
 
     def forward(self, model: Classifier, views: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, ""]:
-        """The loss of a classifier's encoder on normalised images."""
+        """The loss of the classifier's encoder on normalised images."""
         loss = views.new_zeros(())
         maps = tapped(model.encoder, self.names, views)
         for projector, features in zip(self.projectors, maps):
@@ -102,6 +112,11 @@ class Clustering(TrainedOnCrops):
 
 @dataclass(frozen=True)
 class ClusteringOptions(ObjectiveOptions):
-    """Options of `Clustering` at deployment."""
+    """Options of `Clustering` at deployment.
+
+    ```python
+    AdapterSettings(steps=20, objective=ClusteringOptions(), update=Adam(1e-5))
+    ```
+    """
 
     kind: ClassVar[type[Objective]] = Clustering

@@ -1,4 +1,4 @@
-"""Two views of an image attract, all other views repel: SimCLR's loss, CTA's Eq. 1."""
+"""Contrastive loss between two views of each image: SimCLR's NT-Xent, CTA's Eq. 1."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,19 +29,25 @@ def contrastive_loss(
 ) -> Float[Tensor, ""]:
     """NT-Xent between two views of each image.
 
-    With ``both_directions=False, reduction="sum"`` this is CTA's Eq. 1 to the letter:
+    The two views of an image are a positive pair; all other views in the batch are negatives. With
+    ``both_directions=False, reduction="sum"`` this is exactly CTA's Eq. 1:
     −Σ_i log [ e^{sim(ĥ_i,h̃_i)/τ} / Σ_{h ∈ Ĥ∪H̃, h≠ĥ_i} e^{sim(ĥ_i,h)/τ} ], sim the cosine.
+
+    ```python
+    first, second = encoder(views).chunk(2)
+    loss = contrastive_loss(first, second, temperature=0.5)
+    ```
 
     Args:
         first: Features ĥ of one view of each image.
         second: Features h̃ of another view of the same images, in the same order.
-        temperature: τ, above zero. Similarities are computed in at least float32, also under
-            autocast, so that τ = 0.01 is safe.
+        temperature: Temperature τ, above 0. Similarities are computed in at least float32, also
+            under autocast, so that τ = 0.01 is safe.
         both_directions: Whether the second views are anchors too, as in SimCLR.
-        reduction: ``"mean"`` over anchors, or their ``"sum"``.
+        reduction: ``"mean"`` or ``"sum"`` over the anchors.
 
     Raises:
-        ValueError: fewer than two images, shapes that differ, or τ not above zero.
+        ValueError: fewer than two images, shapes that differ, or τ not above 0.
     """
     check_features(first, second, temperature=temperature)
     views = unit([first, second])  # [2 batch, dim]
@@ -53,15 +59,21 @@ def contrastive_loss(
 
 
 class Contrastive(Objective):
-    """The contrastive loss on the encoder's features, or on a projector's outputs.
+    """Contrastive loss on the encoder's features, or on a projector's outputs.
+
+    ```python
+    objective = Contrastive(model, preprocessing, projection=128)
+    (views,) = objective.draw(images, key(0), torch.arange(len(images)))
+    loss = objective(model, preprocessing.normalize(views))
+    ```
 
     Args:
-        model: Gives the size of the features.
+        model: The classifier; its feature dimension is the input of the projector.
         preprocessing: Not used.
-        temperature: τ.
-        views: How the two views of each image are drawn; the fields of `SimCLRViews`.
-        projection: Outputs of a projector, an MLP of two layers (SimCLR § 2.1; TTT++ has 128);
-            0 is none, as in CTA, whose π is part of its encoder.
+        temperature: Temperature τ of the loss.
+        views: Augmentation of the two views; the fields of `SimCLRViews`.
+        projection: Output dimension of the projector, an MLP of two layers (SimCLR § 2.1; 128 in
+            TTT++). 0 means no projector, as in CTA, whose projector π is part of the encoder.
     """
 
     min_images = 2
@@ -83,13 +95,13 @@ class Contrastive(Objective):
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "2*batch 3 h w"]]:
-        """Both views of each image, 0..1: all first views, then all second views."""
+        """Draw two views of each image, in 0..1: all first views, then all second views."""
         return (simclr_views(images, self.views, key=key, index=index, count=2),)
 
     def forward(
         self, model: Classifier, views: Float[Tensor, "2*batch 3 h w"]
     ) -> Float[Tensor, ""]:
-        """The loss of a classifier's encoder on drawn, normalised views."""
+        """The loss of the classifier's encoder on normalised views from `draw`."""
         first, second = self.projector(model.encoder(views)).chunk(2)
         return contrastive_loss(gather(first), gather(second), temperature=self.temperature)
 
@@ -101,35 +113,40 @@ def _projector(features: int, outputs: int) -> nn.Module:
 
 
 def unit(features: list[Tensor]) -> Float[Tensor, "total dim"]:
-    """Concatenate and scale to length one, in at least float32."""
+    """Concatenate features and normalise each to length 1, in at least float32."""
     return normalize(at_least_float32(torch.cat(features)), dim=1)
 
 
 def cosine(
     anchors: Float[Tensor, "a dim"], others: Float[Tensor, "b dim"], temperature: float
 ) -> Float[Tensor, "a b"]:
-    """Cosine similarities over τ. Autocast would round them to bf16: an error of e^0.4 at 0.01."""
+    """Cosine similarities divided by τ, never in bf16: at τ = 0.01 rounding is a factor e^0.4."""
     with torch.autocast(anchors.device.type, enabled=False):
         return anchors @ others.T / temperature
 
 
 def check_features(*features: Tensor, temperature: float) -> None:
-    """Refuse what the losses cannot mean.
+    """Check the inputs of the contrastive losses.
 
     Raises:
-        ValueError: fewer than two images, shapes that differ, or τ not above zero.
+        ValueError: fewer than two images, shapes that differ, or τ not above 0.
     """
     shapes = [tuple(f.shape) for f in features]
     if any(shape != shapes[0] or len(shape) != 2 for shape in shapes):
-        raise ValueError(f"features must all be [batch, dim] of one shape, not {shapes}.")
+        raise ValueError(f"features must all have the same shape [batch, dim], not {shapes}.")
     if shapes[0][0] < 2:
-        raise ValueError("a contrastive loss needs at least two images: others are the negatives.")
+        raise ValueError("a contrastive loss needs at least two images, for it needs negatives.")
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}.")
 
 
 @dataclass(frozen=True)
 class ContrastiveOptions(TemperatureOptions):
-    """Options of `Contrastive` at deployment."""
+    """Options of `Contrastive` at deployment.
+
+    ```python
+    AdapterSettings(steps=1, objective=ContrastiveOptions(temperature=0.5), update=Adam(1e-4))
+    ```
+    """
 
     kind: ClassVar[type[Objective]] = Contrastive

@@ -1,4 +1,4 @@
-"""A bottleneck that fuses three stages of an encoder, and a decoder that makes them anew."""
+"""A bottleneck that fuses features of three stages, and a decoder that reconstructs them."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,25 @@ Shape = tuple[int, int, int]  # channels, height, width
 
 
 class FeatureDecoder(nn.Module):
-    """ReC-TTT's and ReContrast's bottleneck and decoder, for stages of any shape.
+    """Bottleneck and decoder of ReC-TTT and ReContrast, for stages of any shape.
 
-    Strided convolutions bring all stages to the last one's size; residual blocks make a code of
-    them, half as large; the decoder goes back from the code to the last stage's shape, from there
-    to the second's and on to the first's. A 1x1 convolution ends each.
+    Strided convolutions downsample the features of all stages to the size of the last. Residual
+    blocks fuse them to a code of half that size. The decoder upsamples the code to the shape of
+    the last stage, then of the second, then of the first. A 1x1 convolution follows each.
+
+    ```python
+    decoder = FeatureDecoder([(64, 32, 32), (128, 16, 16), (256, 8, 8)], blocks=2, origins=1)
+    reconstructions = decoder(features, origins=1)
+    ```
 
     Args:
-        shapes: Channels, height and width of three stages, the largest first.
-        blocks: Residual blocks of the bottleneck, and of each step of the decoder.
-        origins: Of how many kinds the features are: each has last convolutions of its own.
+        shapes: Channels, height and width of the three stages, the largest first.
+        blocks: Number of residual blocks of the bottleneck, and of each stage of the decoder.
+        origins: Number of origins of features, for example encoders. Each origin has its own
+            output convolutions.
 
     Raises:
-        InputError: stages that do not get smaller by halves.
+        InputError: the stages do not shrink by halves.
     """
 
     def __init__(self, shapes: Sequence[Shape], *, blocks: int, origins: int):
@@ -48,11 +54,11 @@ class FeatureDecoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, features: Sequence[Map], origins: int) -> list[Map]:
-        """Decode three stages' features into three of the same shapes.
+        """Reconstruct features of the three stages, of the same shapes, from features of all.
 
         Args:
-            features: Of the stages, in the order of the shapes.
-            origins: The batch is this many parts of equal size, one for each of the first origins.
+            features: Features of the stages, in the order of the shapes.
+            origins: Number of equal parts of the batch. Part i comes from origin i.
         """
         halved = [down(f) for down, f in zip(self.down, features)]
         decoded = self.bottleneck(torch.cat(halved, dim=1))
@@ -64,15 +70,15 @@ class FeatureDecoder(nn.Module):
 
 
 class OwnConvolutions(nn.ModuleList):
-    """A convolution of its own for each part of a batch."""
+    """A separate convolution for each part of a batch."""
 
     def forward(self, x: Map, parts: int) -> Map:
-        """Apply the first to the first of equal parts, and so on."""
+        """Split the batch into equal parts and apply convolution i to part i."""
         return torch.cat([conv(part) for conv, part in zip(self, x.chunk(parts))])
 
 
 class Residual(nn.Module):
-    """A residual bottleneck: 1x1, 3x3 and 1x1 convolutions, half as wide inside."""
+    """A residual bottleneck block: 1x1, 3x3 and 1x1 convolutions, with half the channels inside."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1):
         super().__init__()
@@ -89,7 +95,7 @@ class Residual(nn.Module):
             self.shortcut = nn.Sequential(*_convolution(channels_in, channels_out, 1, stride))
 
     def forward(self, x: Map) -> Map:
-        """One residual step."""
+        """Apply the block."""
         return torch.relu(self.shortcut(x) + self.body(x))
 
 
@@ -106,14 +112,14 @@ def _convolution(
 
 
 def _halvings(shape: Shape, last: Shape) -> nn.Sequential:
-    """Strided convolutions down to the last stage's size, each with twice the channels."""
+    """Strided convolutions from a stage's size to the last one's; each doubles the channels."""
     channels, height, width = shape
     steps = nn.Sequential()
     while (height, width) != last[1:]:
         if height < last[1] or width < last[2] or max(height, width) == 1:
             raise InputError(
-                f"the tapped stages must get smaller by halves, but {shape} does not lead to "
-                f"{last} (channels, height, width); tap other stages."
+                f"the tapped stages must shrink by halves, but {shape} cannot be halved to {last} "
+                f"(channels, height, width); tap other stages."
             )
         steps.append(nn.Sequential(*_convolution(channels, 2 * channels, 3, 2), nn.ReLU(True)))
         channels, height, width = 2 * channels, -(-height // 2), -(-width // 2)

@@ -1,4 +1,4 @@
-"""Be sure of your predictions: entropy minimisation (TENT, Wang et al. 2021)."""
+"""Entropy minimisation (TENT, Wang et al. 2021)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,24 +16,33 @@ from acclimate.preprocessing import Preprocessing
 def entropy_loss(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
     """Mean entropy of the predictions, −Σ_c p(c) log p(c), in nats (TENT, § 3.1).
 
+    ```python
+    loss = entropy_loss(model(images))
+    ```
+
     Args:
-        logits: Of any float type; the entropy is computed in at least float32.
+        logits: Logits of any float type. The entropy is computed in at least float32.
 
     Returns:
-        From 0, where all predictions are certain, to log classes.
+        A value from 0, if all predictions are certain, to log(classes).
     """
     return entropies(logits).mean()
 
 
 def entropies(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
-    """The entropy of each prediction."""
+    """Entropy of each prediction, in nats and in at least float32."""
     precise = torch.promote_types(logits.dtype, torch.float32)
     logs = log_softmax(logits, dim=1, dtype=precise)
     return -(logs.exp() * logs).sum(1)
 
 
 class Entropy(Objective):
-    """The entropy of the classifier's own predictions; it has no modules and needs no source.
+    """Entropy of the classifier's own predictions; it has no modules and needs no source images.
+
+    ```python
+    outcome = Entropy(model, preprocessing)(model, preprocessing.normalize(images))
+    outcome.losses.mean().backward()
+    ```
 
     Args:
         model: Not used.
@@ -46,13 +55,18 @@ class Entropy(Objective):
         super().__init__()
 
     def forward(self, model: Classifier, views: Float[Tensor, "batch 3 h w"]) -> Outcome:
-        """The entropy of each prediction for normalised images, and its logits."""
+        """Entropy of each prediction for normalised images, and the logits."""
         logits = model(views)
         return Outcome(entropies(logits), logits)
 
 
 @dataclass(frozen=True)
 class EntropyOptions(ObjectiveOptions):
-    """Options of `Entropy` at deployment."""
+    """Options of `Entropy` at deployment.
+
+    ```python
+    AdapterSettings(steps=1, objective=EntropyOptions(), update=Adam(1e-3))
+    ```
+    """
 
     kind: ClassVar[type[Objective]] = Entropy

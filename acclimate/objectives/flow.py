@@ -1,4 +1,4 @@
-"""A normalising flow learns the density of source features; target features move to it: TTTFlow."""
+"""Likelihood of features under a normalising flow trained on source features: TTTFlow."""
 
 import math
 from dataclasses import dataclass
@@ -20,21 +20,27 @@ from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import at_least_float32
 from acclimate.runtime.ranks import gather
 
-# A rectified map is exactly zero at many positions. There the density has no bound, and a scale
-# without one would grow for as long as the flow is trained.
+# After a ReLU many features are exactly zero. The density there is unbounded, so without this
+# limit the scale would grow for as long as the flow is trained.
 _LARGEST_LOG_SCALE = 2.0
 
 
 def negative_log_likelihood(
     z: Float[Tensor, "batch c h w"], log_det: Float[Tensor, " batch"]
 ) -> Float[Tensor, ""]:
-    """−log p(x) by change of variables, z = f(x) standard normal; mean over images and dimensions.
+    """Negative log likelihood of x under a flow z = f(x), with z standard normal (TTTFlow, § 3).
 
-    −log p(x) = ½ ‖z‖² + ½ D log 2π − log |det ∂z/∂x|, over D = c · h · w (TTTFlow, § 3).
+    −log p(x) = ½ ‖z‖² + ½ D log 2π − log |det ∂z/∂x| with D = c · h · w, divided by D; a mean over
+    images.
+
+    ```python
+    z, log_det = flow(features)
+    loss = negative_log_likelihood(z, log_det)
+    ```
 
     Args:
-        z: What the flow makes of x.
-        log_det: log |det ∂z/∂x| of each image.
+        z: Output z = f(x) of the flow.
+        log_det: Log determinant log |det ∂z/∂x| of each image.
     """
     dimensions = z[0].numel()
     energy = 0.5 * z.square().flatten(1).sum(1)
@@ -42,20 +48,26 @@ def negative_log_likelihood(
 
 
 class Flow(TrainedOnCrops):
-    """−log likelihood, per dimension, of a tapped map under a normalising flow.
+    """Negative log likelihood, per dimension, of a feature map under a normalising flow.
 
-    Before deployment the flow learns on a classifier that no gradient reaches; it is to be frozen
-    and in evaluation mode. At deployment the encoder up to the tap learns to make target features
-    likely. A transformer's tokens are a column of pixels. All is computed in at least float32.
+    Before deployment the flow is trained on the features of the classifier, which must be frozen
+    and in evaluation mode and receives no gradient. At deployment the encoder up to the tap is
+    trained to make target features likely. The tokens of a transformer are treated as a column of
+    pixels. The loss is computed in at least float32.
+
+    ```python
+    objective = Flow(model, preprocessing, tap=2)
+    objective.source_loss(model, preprocessing.normalize(source_images)).backward()
+    ```
 
     Args:
-        model: Gives the channels of the map.
-        preprocessing: Gives the size of the images.
-        tap: A module's name or a stage's number from 1.
-        couplings: Affine couplings, on the two colours of a checkerboard in turn.
-        blocks: Residual blocks in the network of each coupling.
-        width: Channels of these networks; 0 is as many as the map has.
-        padding: Of the shifted crops before deployment, in pixels.
+        model: The classifier; its encoder determines the number of channels.
+        preprocessing: Preprocessing of its images; only their size is used.
+        tap: Name of a module, or index of a stage, counted from 1.
+        couplings: Number of affine couplings, on alternating colours of a checkerboard.
+        blocks: Number of residual blocks in the network of each coupling.
+        width: Channels of these networks; 0 means as many as the feature map has.
+        padding: Largest shift of the crops before deployment, in pixels.
 
     Raises:
         InputError: a tap that the encoder does not have, or fewer than two couplings.
@@ -82,13 +94,13 @@ class Flow(TrainedOnCrops):
         self.flow = RealNVP(channels, couplings, blocks, width or channels)
 
     def forward(self, model: Classifier, views: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, ""]:
-        """The loss of a classifier's encoder on normalised images."""
+        """The loss of the classifier's encoder on normalised images."""
         return self._loss(self._features(model, views))
 
     def source_loss(
         self, model: Classifier, views: Float[Tensor, "batch 3 h w"]
     ) -> Float[Tensor, ""]:
-        """The flow's loss; the first batch also gives it the scale of each channel."""
+        """The loss that trains the flow. The first batch also sets the scale of each channel."""
         with torch.no_grad():
             features = self._features(model, views)
         if not self.flow.standardised:
@@ -105,11 +117,11 @@ class Flow(TrainedOnCrops):
 
 
 class RealNVP(nn.Module):
-    """Standardised channels, then affine couplings (Dinh et al. 2017, § 3).
+    """Standardisation of each channel, then affine couplings (Dinh et al. 2017, § 3).
 
-    It starts as the standardisation alone. That is fixed by one batch, not learned as TTTFlow's
-    activation normalisation is: the scale of a channel of zeros would never stop to grow. What an
-    affine layer between couplings could learn, the couplings' own shifts and scales can.
+    All couplings start as the identity. One batch fixes the standardisation. TTTFlow learns its
+    activation normalisation instead, but then the scale of a channel of zeros would keep growing.
+    Affine layers between the couplings are not needed: the couplings have shifts and scales.
     """
 
     mean: Tensor
@@ -122,13 +134,13 @@ class RealNVP(nn.Module):
         self.register_buffer("std", torch.ones(1, channels, 1, 1))
         self.register_buffer("standardised", torch.tensor(False))
         self.couplings = nn.ModuleList(
-            Coupling(channels, number % 2, blocks, width) for number in range(couplings)
+            Coupling(channels, index % 2, blocks, width) for index in range(couplings)
         )
 
     def forward(
         self, x: Float[Tensor, "batch c h w"]
     ) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, " batch"]]:
-        """Give z = f(x), and log |det ∂z/∂x| of each image."""
+        """Compute z = f(x), and log |det ∂z/∂x| of each image."""
         _, _, height, width = x.shape
         z = (x - self.mean) / self.std
         log_det = -height * width * self.std.log().sum().expand(len(x))
@@ -138,17 +150,17 @@ class RealNVP(nn.Module):
         return z, log_det
 
     def inverse(self, z: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
-        """Give the x with f(x) = z."""
+        """Compute the x with f(x) = z."""
         for coupling in reversed(self.couplings):
             z = coupling.inverse(z)  # type: ignore[operator]
         return z * self.std + self.mean
 
     @torch.no_grad()
     def standardise(self, x: Float[Tensor, "batch c h w"]) -> None:
-        """Take the mean and deviation of each channel, the same on all ranks.
+        """Set the mean and standard deviation of each channel, the same on all ranks.
 
-        The deviation is at least a tenth of the channels' mean one, lest a channel that is dead in
-        the source become the loudest in a target.
+        The standard deviation is at least a tenth of its mean over channels. Otherwise a channel
+        that is constant on the source could dominate the loss on a target.
         """
         mean = gather(x.mean((2, 3))).mean(0)  # [c]
         square = gather(x.square().mean((2, 3))).mean(0)
@@ -160,12 +172,12 @@ class RealNVP(nn.Module):
 
 
 class Coupling(nn.Module):
-    """Scale and shift one colour of a checkerboard by what the other colour says."""
+    """Affine coupling: scale and shift one colour of a checkerboard, given the other colour."""
 
     def __init__(self, channels: int, colour: int, blocks: int, width: int):
         super().__init__()
         self.colour = colour
-        # No batch norm, as elsewhere: an image's likelihood must not depend on the others.
+        # No batch norm here: the likelihood of an image must not depend on other images.
         self.first = weight_norm(nn.Conv2d(channels, width, 3, padding=1))
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
         self.last = nn.Conv2d(width, 2 * channels, kernel_size=1)
@@ -175,17 +187,17 @@ class Coupling(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch c h w"]
     ) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, "batch c h w"]]:
-        """The changed map, and the logarithm of each position's scale."""
+        """The transformed map, and the log scale at each position."""
         log_scale, shift = self._affine(x)
         return x * log_scale.exp() + shift, log_scale
 
     def inverse(self, y: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
-        """The map that was changed to this one."""
+        """The map that `forward` transforms to this one."""
         log_scale, shift = self._affine(y)
         return (y - shift) * (-log_scale).exp()
 
     def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Both are zero where the map is not changed, and depend on nothing else."""
+        """Log scale and shift: zero at the fixed positions, and a function of these alone."""
         rows, columns = (torch.arange(size, device=x.device) for size in x.shape[2:])
         changed = ((rows[:, None] + columns) % 2 == self.colour).to(x.dtype)  # [h, w]
         hidden = self.first(x * (1 - changed))
@@ -196,7 +208,7 @@ class Coupling(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """relu and convolution three times, 1x1, 3x3, 1x1; add the input."""
+    """Residual block of three ReLUs, each followed by a convolution: 1x1, 3x3, 1x1."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -205,12 +217,17 @@ class ResidualBlock(nn.Module):
         self.last = weight_norm(nn.Conv2d(width, width, kernel_size=1))
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
-        """One residual step."""
+        """Apply the block."""
         return x + self.last(relu(self.wide(relu(self.narrow(relu(x))))))
 
 
 @dataclass(frozen=True)
 class FlowOptions(ObjectiveOptions):
-    """Options of `Flow` at deployment."""
+    """Options of `Flow` at deployment.
+
+    ```python
+    AdapterSettings(steps=20, objective=FlowOptions(), update=Adam(1e-5))
+    ```
+    """
 
     kind: ClassVar[type[Objective]] = Flow

@@ -1,4 +1,4 @@
-"""Predict the same for an image and for a small, adversarial shift of it (TIPI, Nguyen et al.)."""
+"""Invariance of predictions to small adversarial perturbations (TIPI, Nguyen et al. 2023)."""
 
 import math
 from dataclasses import dataclass
@@ -21,36 +21,47 @@ from acclimate.randomness import uniform
 def reverse_kl(
     shifted: Float[Tensor, "batch classes"], clean: Float[Tensor, "batch classes"]
 ) -> Float[Tensor, " batch"]:
-    """KL( p(x′) ‖ p(x) ) of each image, in nats, in at least float32.
+    """KL( p(x′) ‖ p(x) ) of each image, in nats and in at least float32.
+
+    ```python
+    divergence = reverse_kl(model(images + perturbation), model(images))  # [batch]
+    ```
 
     Args:
-        shifted: Logits of the shifted images x′.
-        clean: Logits of the images x.
+        shifted: Logits for the perturbed images x′.
+        clean: Logits for the images x.
     """
     precise = torch.promote_types(shifted.dtype, torch.float32)
-    target, found = (log_softmax(logits, dim=1, dtype=precise) for logits in (clean, shifted))
-    return kl_div(target, found, log_target=True, reduction="none").sum(1)
+    log_q, log_p = (log_softmax(logits, dim=1, dtype=precise) for logits in (clean, shifted))
+    return kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
 
 
 class Invariance(Objective):
-    """KL( p(x′) ‖ p(x) ), x′ the image within ± ε at which predictions differ most (TIPI, 2023).
+    """KL( p(x′) ‖ p(x) ) with x′ an adversarial perturbation of x within ± ε (TIPI).
 
-    One step of the gradient's sign finds x′. At x itself the gradient of the divergence is zero, so
-    the step leaves from a random point within ± ε, as the release does on ImageNet. Predictions for
-    x are constants. The shifted images are normalised by statistics of their own, which do not
-    enter batch norm's running averages.
+    One signed gradient step finds x′. The gradient of the divergence is zero at x, so the step
+    starts at a random point within ± ε, as the released code does on ImageNet. The predictions for
+    x are detached. Batch norm normalises the perturbed images by their own statistics, which do not
+    enter its running averages.
 
-    Unlike other objectives' this loss is a *sum* over images: TIPI's learning rate is per image.
+    Unlike the other losses this one is a *sum* over images: TIPI's learning rate is per image.
+
+    ```python
+    objective = Invariance(model, preprocessing, epsilon=2 / 255)
+    views, start = objective.draw(images, key(0), torch.arange(len(images)))
+    loss = objective(model, preprocessing.normalize(views), start).losses
+    ```
 
     Args:
         model: Not used.
-        preprocessing: Its standard deviations turn ε into units of normalised images.
-        epsilon: ε, for pixels in 0..1.
-        entropy: Weight of the entropy of the predictions for x, which the release adds: 0 on
+        preprocessing: Preprocessing of the images; its standard deviations scale ε to normalised
+            images.
+        epsilon: Largest perturbation ε of a pixel in 0..1.
+        entropy: Weight of the entropy of the predictions for x, a term of the released code: 0 on
             CIFAR-10, 5 on CIFAR-100, 1 on ImageNet.
 
     Raises:
-        InputError: ε not above zero, or a negative weight.
+        InputError: ε not above 0, or a negative weight.
     """
 
     epsilon: Float[Tensor, "3 1 1"]
@@ -77,7 +88,7 @@ class Invariance(Objective):
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"], Float[Tensor, "batch 3 h w"]]:
-        """The images themselves, and where their shifts start, in units of ε: -1..1."""
+        """The images unchanged, and random initial perturbations in units of ε: -1..1."""
         start = 2 * uniform(key, index, images[0].numel()) - 1
         return images, start.view(images.shape)
 
@@ -87,16 +98,16 @@ class Invariance(Objective):
         views: Float[Tensor, "batch 3 h w"],
         start: Float[Tensor, "batch 3 h w"],
     ) -> Outcome:
-        """The divergence, summed over images, and the logits of the images themselves.
+        """The divergence, summed over images, and the logits for the unperturbed images.
 
         Args:
             model: The classifier that adapts.
             views: Normalised images.
-            start: From `draw`.
+            start: Initial perturbations from `draw`.
         """
         clean = model(views)
         entropy = self.entropy * entropies(clean).sum() if self.entropy else 0.0
-        clean = clean.detach()  # which frees the graph, unless the entropy needs it
+        clean = clean.detach()  # frees the graph, unless the entropy needs it
         with own_statistics(model):
             shifted = model(adversarial(model, views, clean, start, self.epsilon))
         return Outcome(reverse_kl(shifted, clean).sum() + entropy, clean)
@@ -109,14 +120,19 @@ def adversarial(
     start: Float[Tensor, "batch 3 h w"],
     epsilon: Float[Tensor, "3 1 1"],
 ) -> Float[Tensor, "batch 3 h w"]:
-    """Images within ± ε whose predictions differ from the clean ones, after one step of ε.
+    """Perturb images within ± ε by one signed gradient step of size ε on the divergence.
+
+    ```python
+    start = 2 * torch.rand_like(views) - 1
+    perturbed = adversarial(model, views, model(views).detach(), start, epsilon)
+    ```
 
     Args:
-        model: Its parameters' gradients are left alone.
+        model: The classifier; its parameters receive no gradients.
         views: Normalised images x.
-        clean: Their logits.
-        start: The shift to step from, in units of ε: -1..1.
-        epsilon: ε of each channel, in units of normalised images.
+        clean: Logits for x.
+        start: Initial perturbations in units of ε: -1..1.
+        epsilon: ε of each channel, scaled to normalised images.
     """
     shift = (start * epsilon).requires_grad_()
     with torch.enable_grad():
@@ -128,11 +144,16 @@ def adversarial(
 
 @dataclass(frozen=True)
 class InvarianceOptions(ObjectiveOptions):
-    """Options of `Invariance` at deployment."""
+    """Options of `Invariance` at deployment.
+
+    ```python
+    AdapterSettings(steps=1, objective=InvarianceOptions(entropy=5.0), update=SGD(4e-6))
+    ```
+    """
 
     epsilon: float = 2 / 255
-    """ε, the largest shift of a pixel in 0..1."""
+    """Largest perturbation ε of a pixel in 0..1."""
     entropy: float = 0.0
-    """Weight of the entropy that the release adds: 0 on CIFAR-10, 5 on CIFAR-100, 1 on ImageNet."""
+    """Weight of an entropy term: as released 0 on CIFAR-10, 5 on CIFAR-100, 1 on ImageNet."""
 
     kind: ClassVar[type[Objective]] = Invariance

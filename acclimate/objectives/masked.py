@@ -1,4 +1,4 @@
-"""Most patches of an image are hidden and painted anew from the rest: TTT-MAE."""
+"""Reconstruction of masked patches from the visible ones: TTT-MAE."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -18,18 +18,25 @@ from acclimate.views import shifted_crop
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-# Channels of each of the decoder's attention heads, as in MAE.
+# Channels of each attention head of the decoder, as in MAE.
 _HEAD_WIDTH = 32
 
 
 def patchify(
     images: Float[Tensor, "batch channels h w"], size: tuple[int, int]
 ) -> Float[Tensor, "batch patches pixels"]:
-    """Cut images into patches, row by row; a patch is row by row too, channels innermost.
+    """Cut images into flattened patches. Patches and their pixels are in row-major order.
+
+    ```python
+    patchify(torch.rand(8, 3, 32, 32), (4, 4)).shape  # [8, 64, 48]
+    ```
 
     Args:
-        images: Height and width are multiples of the patch's.
+        images: Images whose height and width are multiples of those of a patch.
         size: Height and width of a patch.
+
+    Returns:
+        The pixels of each patch, with the channels of a pixel side by side.
     """
     batch, channels, height, width = images.shape
     rows, columns = height // size[0], width // size[1]
@@ -39,45 +46,56 @@ def patchify(
 
 
 def masked_loss(
-    painted: Float[Tensor, "batch hidden pixels"],
+    reconstructed: Float[Tensor, "batch hidden pixels"],
     patches: Float[Tensor, "batch hidden pixels"],
     *,
     normalise: bool,
 ) -> Float[Tensor, ""]:
-    """Mean squared error of the hidden patches (He et al. 2022, *MAE*, § 3).
+    """Mean squared error of the reconstructed patches (He et al. 2022, *MAE*, § 3).
+
+    ```python
+    loss = masked_loss(decoded, patchify(images, (4, 4))[:, hidden], normalise=True)
+    ```
 
     Args:
-        painted: What the decoder made of the hidden patches.
-        patches: These patches of the image. Compared in at least float32.
-        normalise: Whether each patch is scaled to mean 0 and standard deviation 1 before.
+        reconstructed: Output of the decoder for the hidden patches.
+        patches: The same patches of the image. The error is computed in at least float32.
+        normalise: Whether to scale each target patch to mean 0 and standard deviation 1 first.
     """
     patches = at_least_float32(patches)
     if normalise:
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         patches = (patches - mean) / (variance + 1e-6).sqrt()
-    return (painted.to(patches.dtype) - patches).square().mean()
+    return (reconstructed.to(patches.dtype) - patches).square().mean()
 
 
 class MaskedReconstruction(Objective):
-    """TTT-MAE (Gandelsman et al. 2022): a masked autoencoder on a vision transformer's encoder.
+    """TTT-MAE (Gandelsman et al. 2022): a masked autoencoder with the classifier's encoder.
 
-    The encoder sees only the visible patches of each image; a small transformer paints the others.
-    At deployment a batch costs images x masks short sequences.
+    The encoder processes only the visible patches of each image. A small transformer, the decoder,
+    reconstructs the hidden patches. At deployment the encoder processes images · masks sequences of
+    visible patches for each batch.
+
+    ```python
+    objective = MaskedReconstruction(model, preprocessing, masks=16)
+    views, orders = objective.draw(images, key(0), torch.arange(len(images)))
+    loss = objective(model, preprocessing.normalize(views), orders)
+    ```
 
     Args:
-        model: Its encoder is timm's VisionTransformer, as `split` makes it of one.
-        preprocessing: Gives the size of the images.
-        masked: The share of patches that are hidden.
-        masks: Random masks of each image at deployment; before it there is one.
-        padding: Of the shifted crops before deployment, in pixels.
-        decoder_width: Channels of the decoder, a multiple of 32: that many has each attention head.
-        decoder_depth: Blocks of the decoder.
-        normalise_pixels: Whether each patch's own mean and standard deviation are taken out of
-            what is to be painted.
+        model: The classifier, whose encoder is timm's VisionTransformer (see `split`).
+        preprocessing: Preprocessing of its images; only their size is used.
+        masked: Fraction of the patches that are hidden.
+        masks: Number of random masks per image at deployment. Before deployment it is 1.
+        padding: Largest shift of the crops before deployment, in pixels.
+        decoder_width: Channels of the decoder, a multiple of 32, the width of an attention head.
+        decoder_depth: Number of transformer blocks of the decoder.
+        normalise_pixels: Whether the target patches are normalised by their own mean and standard
+            deviation.
 
     Raises:
-        InputError: another encoder, images that are no whole number of patches, or options out of
-            range.
+        InputError: the encoder is no VisionTransformer, the image size is no multiple of the patch
+            size, or an option is out of range.
     """
 
     positions: Tensor
@@ -101,7 +119,7 @@ class MaskedReconstruction(Objective):
         self.visible = round(rows * columns * (1 - masked))
         if not 0 < self.visible < rows * columns:
             raise InputError(
-                f"masked={masked} must hide some of the {rows * columns} patches, but not all."
+                f"masked={masked} must hide at least 1 and not all of the {rows * columns} patches."
             )
         if masks < 1 or decoder_depth < 1 or decoder_width < 1 or decoder_width % _HEAD_WIDTH:
             raise InputError(
@@ -125,13 +143,13 @@ class MaskedReconstruction(Objective):
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"], Int64[Tensor, "batch masks patches"]]:
-        """The images as they are, and random orders of each one's patches: visible ones first."""
+        """The images unchanged, and random orders of the patches of each, visible patches first."""
         return images, self._orders(key, index, self.masks)
 
     def source_draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"], Int64[Tensor, "batch 1 patches"]]:
-        """The images shifted and flipped, and one order of each one's patches."""
+        """The images shifted and flipped, and one random order of the patches of each."""
         shifted = shifted_crop(images, self.padding, key=key, index=index)
         return shifted, self._orders(key, index, 1)
 
@@ -141,29 +159,35 @@ class MaskedReconstruction(Objective):
         views: Float[Tensor, "batch 3 h w"],
         orders: Int64[Tensor, "batch masks patches"],
     ) -> Float[Tensor, ""]:
-        """How badly hidden patches are painted, a mean over images and masks."""
+        """Reconstruction error of the hidden patches, a mean over images and masks.
+
+        Args:
+            model: The classifier that adapts.
+            views: Normalised images.
+            orders: Orders of the patches from `draw`; the first `visible` of each are visible.
+        """
         batch, masks, patches = orders.shape
         parts = [self.visible, patches - self.visible]
         shown, hidden = orders.flatten(0, 1).split(parts, dim=1)
         image = torch.arange(batch, device=views.device).repeat_interleave(masks)[:, None]
         encoder = _transformer(model.encoder)
-        painted = self._painted(encode_visible(encoder, views, image, shown), shown, hidden)
-        return masked_loss(
-            painted, patchify(views, self.patch)[image, hidden], normalise=self.normalise_pixels
-        )
+        reconstructed = self._decoded(encode_visible(encoder, views, image, shown), shown, hidden)
+        patches = patchify(views, self.patch)[image, hidden]
+        return masked_loss(reconstructed, patches, normalise=self.normalise_pixels)
 
-    def _painted(
+    def _decoded(
         self,
         tokens: Float[Tensor, "n prefix+shown dim"],
         shown: Int64[Tensor, "n shown"],
         hidden: Int64[Tensor, "n hidden"],
     ) -> Float[Tensor, "n hidden pixels"]:
+        """Pixels of the hidden patches, from the encoder's tokens of the visible patches."""
         tokens = self.embed(tokens)  # [n, prefix + shown, width]
         n, length, width = tokens.shape
-        prefix, seen = tokens.split([length - shown.shape[1], shown.shape[1]], dim=1)
-        canvas = self.mask_token.to(tokens.dtype).expand(n, len(self.positions), width)
-        canvas = canvas.scatter(1, shown[:, :, None].expand_as(seen), seen) + self.positions
-        tokens = self.blocks(torch.cat([prefix, canvas], dim=1))[:, -len(self.positions) :]
+        prefix, visible = tokens.split([length - shown.shape[1], shown.shape[1]], dim=1)
+        patches = self.mask_token.to(tokens.dtype).expand(n, len(self.positions), width)
+        patches = patches.scatter(1, shown[:, :, None].expand_as(visible), visible) + self.positions
+        tokens = self.blocks(torch.cat([prefix, patches], dim=1))[:, -len(self.positions) :]
         return self.paint(tokens.gather(1, hidden[:, :, None].expand(-1, -1, width)))
 
     def _orders(self, key: int, index: Tensor, masks: int) -> Tensor:
@@ -178,24 +202,31 @@ def encode_visible(
     image: Int64[Tensor, "n 1"],
     shown: Int64[Tensor, "n shown"],
 ) -> Float[Tensor, "n prefix+shown dim"]:
-    """The encoder's tokens of a few patches of images, which see nothing of the others.
+    """Encode only the visible patches of images.
+
+    The patches of an image are embedded once. The transformer blocks run once for each row of
+    ``shown``, on the patches of that row.
+
+    ```python
+    shown = torch.randperm(64)[None, :16]  # 16 of the 64 patches of image 0
+    tokens = encode_visible(model.encoder, images, torch.tensor([[0]]), shown)
+    ```
 
     Args:
-        encoder: Its patches are embedded once for each image, its blocks run once for each row
-            of ``shown`` and over these patches alone.
-        images: Normalised.
-        image: The image of each row.
-        shown: Which of its patches are visible.
+        encoder: The vision transformer.
+        images: Normalised images.
+        image: Index of the image of each row.
+        shown: Indices of the visible patches of each row.
     """
     tokens = encoder._pos_embed(encoder.patch_embed(images))  # [batch, prefix + patches, dim]
     prefix, patches = tokens[:, : encoder.num_prefix_tokens], tokens[:, encoder.num_prefix_tokens :]
     visible = torch.cat([prefix[image.squeeze(1)], patches[image, shown]], dim=1)
-    # With average pooling timm has its last norm behind the pooling, as fc_norm.
+    # With average pooling, timm's final norm is fc_norm and normally follows the pooling.
     return encoder.fc_norm(encoder.norm(encoder.blocks(encoder.norm_pre(visible))))
 
 
 def sinusoids(rows: int, columns: int, width: int) -> Float[Tensor, "rows*columns width"]:
-    """Fixed positions on a grid, half of the channels for each axis (MAE, Appendix A.1)."""
+    """Sinusoidal position embeddings of a grid, half of the channels per axis (MAE, App. A.1)."""
     rates = 10_000 ** -(torch.arange(width // 4) / (width // 4))
     grid = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     angles = [axis.flatten()[:, None] * rates for axis in grid]  # 2 x [rows * columns, width / 4]
@@ -211,7 +242,7 @@ def _blocks(width: int, depth: int) -> nn.Sequential:
 
 
 def _transformer(encoder: nn.Module) -> "VisionTransformer":
-    """The encoder, or that of a twin, in front of its projector."""
+    """The vision transformer of an encoder, which in a twin comes before the projector."""
     from timm.models.vision_transformer import VisionTransformer
 
     if isinstance(encoder, nn.Sequential):
@@ -227,14 +258,19 @@ def _transformer(encoder: nn.Module) -> "VisionTransformer":
 def _grid(size: int, patch: tuple[int, int]) -> tuple[int, int]:
     if size % patch[0] or size % patch[1]:
         raise InputError(
-            f"images of {size} pixels are no whole number of patches of {patch[0]} x {patch[1]}; "
-            f"choose another size or model."
+            f"the image size of {size} pixels is no multiple of the patch size {patch[0]} x "
+            f"{patch[1]}; choose another size or model."
         )
     return size // patch[0], size // patch[1]
 
 
 @dataclass(frozen=True)
 class MaskedReconstructionOptions(ObjectiveOptions):
-    """Options of `MaskedReconstruction` at deployment."""
+    """Options of `MaskedReconstruction` at deployment.
+
+    ```python
+    AdapterSettings(steps=20, objective=MaskedReconstructionOptions(), update=Adam(1e-5))
+    ```
+    """
 
     kind: ClassVar[type[Objective]] = MaskedReconstruction

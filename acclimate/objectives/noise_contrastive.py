@@ -1,4 +1,4 @@
-"""Tell features with little noise from features with much: NC-TTT's density of the source."""
+"""Noise-contrastive estimation of the density of source features: NC-TTT."""
 
 import math
 from dataclasses import dataclass
@@ -23,18 +23,22 @@ from acclimate.runtime.precision import at_least_float32
 def in_distribution_probability(
     noise: Float[Tensor, "batch dim"], sigma_in: float, sigma_out: float
 ) -> Float[Tensor, " batch"]:
-    """How probable it is that noise is the weaker of two isotropic Gaussians (NC-TTT, § 3).
+    """Posterior probability that noise is from the weaker of two isotropic Gaussians (NC-TTT, § 3).
 
-    By Bayes, with both equally probable beforehand, for noise ε of D dimensions:
+    By Bayes' rule with equal priors, for noise ε of dimension D:
     p(in | ε) = sigmoid( ½ (1/σ_o² − 1/σ_s²) ‖ε‖² − D log(σ_s/σ_o) ).
 
+    ```python
+    in_distribution_probability(0.015 * torch.randn(8, 64), 0.015, 0.1)  # close to 1
+    ```
+
     Args:
-        noise: What was added to each feature.
-        sigma_in: σ_s, the deviation of noise that leaves a feature in the source distribution.
-        sigma_out: σ_o, the larger one, of noise that takes it out.
+        noise: Noise ε that was added to each feature.
+        sigma_in: Standard deviation σ_s of the noise for in-distribution features.
+        sigma_out: Standard deviation σ_o of the noise for out-of-distribution features, above σ_s.
 
     Returns:
-        0..1, in at least float32.
+        Probabilities in 0..1, in at least float32.
     """
     squared = at_least_float32(noise).square().sum(1)
     precision = 0.5 * (sigma_out**-2 - sigma_in**-2)
@@ -42,30 +46,36 @@ def in_distribution_probability(
 
 
 class NoiseContrastive(TrainedOnCrops):
-    """A discriminator of noise levels on a projected map; at deployment, −log p(in) of features.
+    """A discriminator of noise levels on projected features; at deployment, the loss −log p(in).
 
-    The discriminator D gives the logit of p(in): before deployment it learns the probability of
-    each feature's noise, and afterwards the encoder learns to make target features, without noise,
-    probable: the mean of −log sigmoid(D(z)). The map is flattened, so its size is fixed. Projector
-    and discriminator compute in float32, for bf16 rounds features more coarsely than σ_s.
+    The discriminator D outputs the logit of p(in). Before deployment it is trained to predict
+    p(in) of features with added noise. At deployment the encoder is trained to make target
+    features, without noise, probable: the loss is the mean of −log sigmoid(D(z)). The feature map
+    is flattened, so the image size is fixed. Projector and discriminator compute in float32: the
+    rounding error of bf16 exceeds σ_s.
+
+    ```python
+    objective = NoiseContrastive(model, preprocessing, tap=2)
+    loss = objective(model, preprocessing.normalize(images))
+    ```
 
     Args:
-        model: Gives the channels of the map.
-        preprocessing: Gives the size of the images.
-        tap: A module's name or a stage's number from 1.
-        sigma_in: σ_s. Both defaults are those of the release's command line.
-        sigma_out: σ_o.
-        projection: Channels that the 1x1 projector gives; 0 is three times the map's, 1,536 on the
-            second stage of a ResNet-50, as released.
-        hidden: Units of the discriminator's only hidden layer.
-        padding: Of the shifted crops before deployment, in pixels.
+        model: The classifier; its encoder determines the number of channels.
+        preprocessing: Preprocessing of its images; only their size is used.
+        tap: Name of a module, or index of a stage, counted from 1.
+        sigma_in: Standard deviation σ_s of the weak noise; the default of the released code.
+        sigma_out: Standard deviation σ_o of the strong noise; the default of the released code.
+        projection: Output channels of the 1x1 projector. 0 means three times those of the feature
+            map, as in the released code: 1,536 on the second stage of a ResNet-50.
+        hidden: Number of units of the discriminator's only hidden layer.
+        padding: Largest shift of the crops before deployment, in pixels.
 
     Raises:
-        InputError: a tap that the encoder does not have, or deviations that are not
+        InputError: a tap that the encoder does not have, or standard deviations that are not
             0 < σ_s < σ_o.
     """
 
-    min_images = 2  # the discriminator has a batch norm
+    min_images = 2  # the discriminator has batch norm
 
     def __init__(
         self,
@@ -82,7 +92,7 @@ class NoiseContrastive(TrainedOnCrops):
         super().__init__()
         if not 0 < sigma_in < sigma_out < math.inf:
             raise InputError(
-                f"the noise within the distribution must be weaker than that without: "
+                f"in-distribution noise must be weaker than out-of-distribution noise: "
                 f"0 < sigma_in < sigma_out, not {sigma_in} and {sigma_out}."
             )
         self.sigma_in, self.sigma_out = sigma_in, sigma_out
@@ -108,7 +118,7 @@ class NoiseContrastive(TrainedOnCrops):
     def source_draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
-        """Shifted crops, and what the noise is drawn from: a key, and each image's number."""
+        """Shifted crops, and the key and image indices that the noise is drawn from."""
         (crops,) = super().source_draw(images, key, index)
         return crops, torch.tensor(randomness.key(key, "feature noise")), index
 
@@ -119,7 +129,7 @@ class NoiseContrastive(TrainedOnCrops):
         key: Int64[Tensor, ""],
         index: Int64[Tensor, " batch"],
     ) -> Float[Tensor, ""]:
-        """Cross entropy of the discriminator: each feature once with each of the two noises."""
+        """Cross entropy of the discriminator on each feature with weak and with strong noise."""
         features = self._features(model, views)  # [batch, dim]
         batch, dim = features.shape
         noise = randomness.normal(int(key), index, 2 * dim).view(batch, 2, dim)
@@ -141,6 +151,11 @@ class NoiseContrastive(TrainedOnCrops):
 
 @dataclass(frozen=True)
 class NoiseContrastiveOptions(ObjectiveOptions):
-    """Options of `NoiseContrastive` at deployment."""
+    """Options of `NoiseContrastive` at deployment.
+
+    ```python
+    AdapterSettings(steps=20, objective=NoiseContrastiveOptions(), update=Adam(1e-5))
+    ```
+    """
 
     kind: ClassVar[type[Objective]] = NoiseContrastive

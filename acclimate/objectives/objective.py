@@ -1,4 +1,4 @@
-"""What every objective is to an adapter, and to the stages before deployment."""
+"""The interface of all objectives: used by the adapter and by training before deployment."""
 
 import copy
 import math
@@ -16,74 +16,91 @@ from acclimate.views import shifted_crop
 
 
 class Outcome(NamedTuple):
-    """What an objective computes in a pass at deployment."""
+    """The result of an objective's forward pass at deployment.
+
+    ```python
+    Outcome(entropies(logits), logits)
+    ```
+    """
 
     losses: Float[Tensor, "*batch"]
-    """One loss an image, or a scalar."""
+    """One loss per image, or a scalar."""
     logits: Float[Tensor, "batch classes"] | None = None
-    """The classifier's logits of the plain images, if it has computed them."""
+    """The classifier's logits for the images without augmentation, if they were computed."""
     features: Float[Tensor, "batch dim"] | None = None
-    """The encoder's features of the plain images, if it has computed them."""
+    """The encoder's features of the images without augmentation, if they were computed."""
 
 
 class Objective(nn.Module):
-    """A loss without labels, and the modules that it owns: projector, rotation branch, decoder.
+    """A loss without labels, with its own modules such as a projector, a branch or a decoder.
 
-    A subclass has at least `forward`. Its constructor takes the classifier that is to be adapted
-    and the preprocessing of its images, then keyword options that JSON can hold: a bundle rebuilds
-    its objective from them. The classifier itself is not kept.
+    A subclass implements at least `forward`. Its constructor takes the classifier that will adapt,
+    the preprocessing of its images, and keyword options that JSON can represent: a bundle rebuilds
+    its objective from these options. The objective does not keep the classifier.
 
-    A buffer that `forward` writes to is part of the adapter's state, as are running statistics of
-    batch norm; all other buffers are constants at deployment.
+    A buffer that `forward` writes to belongs to the adapter's state, like the running statistics
+    of batch norm. All other buffers are constant at deployment.
+
+    ```python
+    class Confidence(Objective):
+        def __init__(self, model, preprocessing):
+            super().__init__()
+
+        def forward(self, model, views):
+            return -model(views).log_softmax(1).amax(1)  # one loss per image
+    ```
     """
 
     min_images: int = 1
-    """The fewest images with a loss; an adapter takes no step on fewer."""
+    """Smallest batch that has a loss. The adapter takes no step on a smaller one."""
     min_source_images: int = 1
-    """The fewest images that `observe` must see."""
+    """Smallest number of source images that `observe` needs."""
     gives_logits: bool = False
-    """Whether `forward` gives the logits of the plain images in its `Outcome`."""
+    """Whether the `Outcome` of `forward` has the logits for the images without augmentation."""
     keeps_source: tuple[str, ...] = ()
-    """Names of submodules whose batch norm keeps the source's statistics at deployment."""
+    """Names of submodules whose batch norm keeps the source statistics at deployment."""
 
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
-        """Views of images at deployment, 0..1, and whatever else `forward` takes behind them.
+        """Draw the views of images at deployment, and the further inputs of `forward`.
 
         Args:
-            images: 0..1, not normalised.
-            key: From `acclimate.randomness.key`.
-            index: Index of each image in the stream, so that views do not depend on the batch.
+            images: Images in 0..1, not normalised.
+            key: Random key from `acclimate.randomness.key`.
+            index: Index of each image in the stream. Views depend on it and not on the batch.
+
+        Returns:
+            The views, in 0..1 and not normalised, then the further tensors that `forward` takes.
         """
         return (images,)
 
     def forward(
         self, model: Classifier, views: Float[Tensor, "views 3 h w"], *drawn: Tensor
     ) -> Float[Tensor, "*batch"] | Outcome:
-        """The loss at deployment: a mean over images, one loss an image, or an `Outcome`.
+        """The loss at deployment: a mean over images, one loss per image, or an `Outcome`.
 
         Args:
             model: The classifier that adapts.
-            views: The first of what `draw` gave, normalised.
-            drawn: The rest of it.
+            views: The views from `draw`, normalised.
+            drawn: The further tensors from `draw`.
         """
         raise NotImplementedError
 
     def source_draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
-        """As `draw`, before deployment."""
+        """Draw the views for `source_loss`; by default the same as `draw`."""
         return self.draw(images, key, index)
 
     def source_loss(
         self, model: Classifier, views: Float[Tensor, "views 3 h w"], *drawn: Tensor
     ) -> Float[Tensor, ""]:
-        """The loss before deployment, a mean over images; it trains the objective's modules."""
+        """The loss that trains the objective's modules before deployment, a mean over images."""
         return as_outcome(self(model, views, *drawn)).losses.mean()
 
     def observe(self, model: Classifier, batches: Iterable[Float[Tensor, "batch 3 h w"]]) -> None:
-        """Keep, in buffers, what deployment needs to know of the source.
+        """Store in buffers the statistics of the source that deployment needs.
 
         Args:
             model: The trained classifier, in evaluation mode, without gradients.
@@ -92,29 +109,38 @@ class Objective(nn.Module):
 
 
 class TrainedOnCrops(Objective):
-    """An objective that sees shifted, flipped crops before deployment and whole images at it."""
+    """An objective that is trained on shifted, flipped crops and adapts on whole images."""
 
     padding: int
-    """The largest shift, in pixels."""
+    """Largest shift of a crop, in pixels."""
 
     def source_draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
-        """The images shifted, and some of them flipped: the supervised augmentation."""
+        """Randomly shifted and flipped images: the augmentation of supervised training."""
         return (shifted_crop(images, self.padding, key=key, index=index),)
 
 
-def as_outcome(given: Tensor | Outcome) -> Outcome:
-    """What an objective's `forward` returned, with its parts by name."""
-    return given if isinstance(given, Outcome) else Outcome(given)
+def as_outcome(result: Tensor | Outcome) -> Outcome:
+    """The return value of an objective's `forward` as an `Outcome`.
+
+    ```python
+    losses = as_outcome(objective(model, views, *drawn)).losses
+    ```
+    """
+    return result if isinstance(result, Outcome) else Outcome(result)
 
 
 @dataclass(frozen=True)
 class ObjectiveOptions:
-    """Which objective an adapter minimises, and what of it can be set at deployment.
+    """The objective that an adapter minimises, and its options at deployment.
 
-    The objective is the bundle's if that is of this kind, and otherwise made on the spot. Options
-    that are None keep the value that the bundle's was trained with.
+    If the bundle holds an objective of this kind, the adapter uses that one; otherwise it creates
+    a new one. An option that is None keeps the value from training.
+
+    ```python
+    objective = EntropyOptions().build(bundle.classifier, bundle.preprocessing, bundle.objective)
+    ```
     """
 
     kind: ClassVar[type[Objective]]
@@ -122,35 +148,35 @@ class ObjectiveOptions:
     def build(
         self, model: Classifier, preprocessing: Preprocessing, trained: Objective | None
     ) -> Objective:
-        """The objective of an adapter, its own copy.
+        """Create an adapter's objective, a copy that the adapter owns.
 
         Args:
             model: The classifier that adapts.
             preprocessing: The preprocessing of its images.
-            trained: The bundle's objective.
+            trained: The bundle's objective, if it has one.
 
         Raises:
-            InputError: as the objective's constructor.
+            InputError: the objective's constructor refuses the options.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        given = {name: value for name, value in values.items() if value is not None}
+        changes = {name: value for name, value in values.items() if value is not None}
         if trained is None or type(trained) is not self.kind:
-            return self.kind(model, preprocessing, **given)
-        own = copy.deepcopy(trained)
-        for name, value in given.items():
-            setattr(own, name, value)
-        return own
+            return self.kind(model, preprocessing, **changes)
+        objective = copy.deepcopy(trained)
+        for name, value in changes.items():
+            setattr(objective, name, value)
+        return objective
 
 
 @dataclass(frozen=True)
 class TemperatureOptions(ObjectiveOptions):
-    """The options of an objective that contrasts views."""
+    """Options of an objective with a contrastive loss."""
 
     temperature: float | None = None
-    """τ at deployment; None keeps the value that the objective was trained with."""
+    """Temperature τ at deployment; None keeps the value from training."""
 
     def check(self) -> None:
-        """Refuse settings that cannot be meant."""
+        """Raise an InputError if the temperature is not a finite number above 0."""
         value = self.temperature
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"temperature must be a finite number above 0, not {value}.")

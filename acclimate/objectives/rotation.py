@@ -1,4 +1,4 @@
-"""By how many quarter turns was an image rotated: the task of test-time training (Sun et al.)."""
+"""Rotation prediction, the auxiliary task of test-time training (TTT, Sun et al. 2020)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,17 +22,22 @@ from acclimate.views import all_rotations, rotate, shifted_crop
 class Rotation(Objective):
     """Four-way rotation prediction on a branch of the encoder (TTT, Sun et al. 2020, § 2 and 3).
 
-    The branch is a copy of what the encoder has after the tap, and a linear layer of four outputs.
-    It starts from the encoder's present weights, so that the tap and what precedes it are shared
-    from the first step of joint training on.
+    The branch is a copy of the encoder's layers after the tap, with its present weights, and a
+    linear layer with four outputs. The layers up to the tap are shared between both tasks.
+
+    ```python
+    objective = Rotation(model, preprocessing, tap=2, copies=8)
+    views, quarter_turns = objective.draw(images, key(0), torch.arange(len(images)))
+    loss = objective(model, preprocessing.normalize(views), quarter_turns)
+    ```
 
     Args:
-        model: Its encoder is tapped and copied.
-        preprocessing: Gives the size of the images.
-        tap: Where the branch leaves the encoder: a module's name, or a stage's number from 1.
-            None: the branch is the linear layer alone, on the encoder's features.
-        copies: Views of each image at deployment.
-        padding: The largest shift of a view, in pixels.
+        model: The classifier, from whose encoder the branch is copied.
+        preprocessing: Preprocessing of its images; only their size is used.
+        tap: Layer where the branch leaves the encoder: name of a module, or index of a stage,
+            counted from 1. With None the branch is the linear layer alone, on the features.
+        copies: Number of views of each image at deployment.
+        padding: Largest shift of a view, in pixels.
 
     Raises:
         InputError: an unknown tap, fewer than one copy, or a negative padding.
@@ -57,42 +62,43 @@ class Rotation(Objective):
         size = preprocessing.size
         self.tap = None if tap is None else resolve_tap(model.encoder, tap, size)
         rest = nn.Sequential() if self.tap is None else rest_after(model.encoder, self.tap, size)
-        # The copy of a frozen encoder is to learn all the same.
+        # The encoder may be frozen, but the branch must be trainable.
         self.branch = nn.Sequential(rest, nn.Linear(model.feature_dim, 4)).requires_grad_()
 
     def draw(
         self, images: Float[Tensor, "batch 3 h h"], key: int, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch*copies 3 h h"], Int64[Tensor, " batch*copies"]]:
-        """Shifted, flipped copies of each image, each turned at random, and their quarter turns.
+        """Shifted, flipped and randomly rotated views of each image, and their quarter turns.
 
-        All copies of the first image come first, then all of the second, ...
+        All views of the first image come first, then all of the second, and so on.
         """
-        number = torch.arange(self.copies, device=index.device)
-        copy = (index[:, None] * self.copies + number).flatten()  # [batch copies]
+        copies = torch.arange(self.copies, device=index.device)
+        copy = (index[:, None] * self.copies + copies).flatten()  # [batch copies]
         views = images.repeat_interleave(self.copies, dim=0)
         views = shifted_crop(views, self.padding, key=key, index=copy)
-        turns = (4 * randomness.uniform(randomness.key(key, "turns"), copy, 1)).long().squeeze(1)
-        return rotate(views, turns), turns
+        uniform = randomness.uniform(randomness.key(key, "turns"), copy, 1)
+        quarter_turns = (4 * uniform).long().squeeze(1)
+        return rotate(views, quarter_turns), quarter_turns
 
     def forward(
         self,
         model: Classifier,
         views: Float[Tensor, "views 3 h h"],
-        turns: Int64[Tensor, " views"],
+        quarter_turns: Int64[Tensor, " views"],
     ) -> Float[Tensor, ""]:
-        """Cross entropy of the predicted turns, a mean over all views.
+        """Cross entropy of the predicted rotations, a mean over all views.
 
         Args:
             model: The classifier that adapts, or that is trained jointly.
-            views: Normalised.
-            turns: Quarter turns of each view, 0..3.
+            views: Normalised views.
+            quarter_turns: Rotation of each view in quarter turns, 0..3.
         """
-        return cross_entropy(self.logits(model, views).float(), turns)
+        return cross_entropy(self.logits(model, views).float(), quarter_turns)
 
     def logits(
         self, model: Classifier, views: Float[Tensor, "views 3 h h"]
     ) -> Float[Tensor, "views 4"]:
-        """How much each normalised view looks turned by 0, 1, 2, 3 quarters."""
+        """Logits of the four rotations (0, 90, 180 and 270 degrees) for normalised views."""
         if self.tap is None:
             return self.branch(model.encoder(views))
         return self.branch(*tapped(model.encoder, [self.tap], views))
@@ -102,13 +108,18 @@ class Rotation(Objective):
     ) -> tuple[Float[Tensor, "4*batch 3 h h"], Int64[Tensor, " 4*batch"]]:
         """One shifted, flipped view of each image in all four rotations, and the quarter turns.
 
-        All views by 0 degrees come first, then all by 90, ...
+        All views rotated by 0 degrees come first, then all by 90 degrees, and so on.
         """
         return all_rotations(shifted_crop(images, self.padding, key=key, index=index))
 
 
 @dataclass(frozen=True)
 class RotationOptions(ObjectiveOptions):
-    """Options of `Rotation` at deployment."""
+    """Options of `Rotation` at deployment.
+
+    ```python
+    AdapterSettings(steps=10, objective=RotationOptions(), update=SGD(1e-3))
+    ```
+    """
 
     kind: ClassVar[type[Objective]] = Rotation

@@ -1,4 +1,4 @@
-"""What an objective must know of the layers that it taps before it can build its parts."""
+"""Names and shapes of the feature maps that an objective reads from the encoder."""
 
 import copy
 from collections.abc import Sequence
@@ -14,18 +14,22 @@ from acclimate.preprocessing import Preprocessing
 def tapped_shapes(
     model: Classifier, preprocessing: Preprocessing, taps: Sequence[str | int]
 ) -> tuple[list[str], list[tuple[int, int, int]]]:
-    """The names of tapped layers, and the channels, height and width of their maps.
+    """Names of the tapped layers, and channels, height and width of their feature maps.
+
+    ```python
+    names, shapes = tapped_shapes(model, preprocessing, [1, 2])
+    ```
 
     Args:
-        model: Left as it is: a copy sees one black image.
-        preprocessing: Gives the size of the images.
-        taps: Each a module's name or a stage's number from 1.
+        model: The classifier, which does not change: a copy processes one black image.
+        preprocessing: Preprocessing of its images; only their size is used.
+        taps: Names of modules, or indices of stages, counted from 1.
 
     Raises:
-        InputError: no such module or stage, or the forward pass never calls it.
+        InputError: there is no such module or stage, or the forward pass never calls it.
     """
     names = [resolve_tap(model.encoder, tap, preprocessing.size) for tap in taps]
-    # In training mode the image would move the statistics of batch norm.
+    # In training mode the image would change the running statistics of batch norm.
     encoder = copy.deepcopy(model.encoder).eval()
     parameter = next(encoder.parameters())
     image = torch.zeros(1, 3, preprocessing.size, preprocessing.size).to(parameter)

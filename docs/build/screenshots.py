@@ -21,13 +21,13 @@ class Arguments:
     """What to take pictures of."""
 
     folder: Path
-    """With report.html, of acclimate report or acclimate quickstart."""
+    """Folder with report.html, from acclimate report or acclimate quickstart."""
     out: Path = Path(__file__).parents[1] / "pictures"
     """Where the pictures go."""
     scheme: Literal["light", "dark"] = "light"
     """The page's colours."""
     height: int | None = 2000
-    """Of the pictures, in pixels; None is the whole page."""
+    """Height of the pictures, in pixels; None is the whole page."""
     chromium: str = shutil.which("chromium") or "chromium"
     """The browser."""
 

@@ -45,7 +45,9 @@ def test_patches_equal_the_plain_loop():
 
 @pytest.mark.parametrize("normalise", [False, True])
 def test_loss_equals_the_plain_loop(normalise):
-    painted, patches = torch.randn(2, 3, 4, 12, dtype=torch.float64).requires_grad_().unbind(0)
+    reconstructed, patches = (
+        torch.randn(2, 3, 4, 12, dtype=torch.float64).requires_grad_().unbind(0)
+    )
     patches = patches.detach() + 2
     total = 0
     for n, p in np.ndindex(3, 4):
@@ -53,11 +55,11 @@ def test_loss_equals_the_plain_loop(normalise):
         if normalise:
             variance = ((target - target.mean()) ** 2).sum() / 11
             target = (target - target.mean()) / torch.sqrt(variance + 1e-6)
-        total = total + ((painted[n, p] - target) ** 2).sum() / 12
-    found = masked_loss(painted, patches, normalise=normalise)
+        total = total + ((reconstructed[n, p] - target) ** 2).sum() / 12
+    found = masked_loss(reconstructed, patches, normalise=normalise)
     torch.testing.assert_close(found, total / 12)
     ours, theirs = (
-        torch.autograd.grad(x, painted, retain_graph=True)[0] for x in (found, total / 12)
+        torch.autograd.grad(x, reconstructed, retain_graph=True)[0] for x in (found, total / 12)
     )
     torch.testing.assert_close(ours, theirs)
 
@@ -65,9 +67,9 @@ def test_loss_equals_the_plain_loop(normalise):
 def test_flat_patches_and_bf16():
     patches = torch.ones(2, 3, 12)
     assert masked_loss(torch.zeros(2, 3, 12), patches, normalise=True) == 0
-    painted = torch.randn(2, 3, 12).bfloat16()
-    expected = (painted.double() - 1).square().mean()
-    found = masked_loss(painted, patches.bfloat16(), normalise=False)
+    reconstructed = torch.randn(2, 3, 12).bfloat16()
+    expected = (reconstructed.double() - 1).square().mean()
+    found = masked_loss(reconstructed, patches.bfloat16(), normalise=False)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
 
@@ -125,8 +127,10 @@ def test_loss_equals_one_mask_at_a_time(options):
         tokens = objective.blocks(torch.cat([tokens[:start], canvas])[None])[0]
         patches = patchify(views[n : n + 1], (4, 4))[0]
         for p in hidden:
-            painted = objective.paint(tokens[start + p])
-            terms.append(masked_loss(painted[None, None], patches[p][None, None], normalise=True))
+            reconstructed = objective.paint(tokens[start + p])
+            terms.append(
+                masked_loss(reconstructed[None, None], patches[p][None, None], normalise=True)
+            )
     expected = torch.stack(terms).mean()
     found = objective(model, views, orders)
     torch.testing.assert_close(found, expected)
@@ -183,8 +187,8 @@ def test_share_that_is_hidden(model, masked, visible):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"masked": 0.0}, "must hide some of the 16"),
-        ({"masked": 0.99}, "must hide some of the 16"),
+        ({"masked": 0.0}, "must hide at least 1 and not all of the 16"),
+        ({"masked": 0.99}, "must hide at least 1 and not all of the 16"),
         ({"masks": 0}, "at least 1 mask"),
         ({"decoder_depth": 0}, "at least 1 block"),
         ({"decoder_width": 48}, "multiple of 32"),
@@ -199,7 +203,7 @@ def test_options_that_are_refused(model, options, message):
 def test_models_and_sizes_that_are_refused(model):
     with pytest.raises(InputError, match="timm's VisionTransformer, not Sequential"):
         MaskedReconstruction(build("acclimate:resnet8-w8", classes=4), PREPROCESSING)
-    with pytest.raises(InputError, match="18 pixels are no whole number"):
+    with pytest.raises(InputError, match="18 pixels is no multiple of the patch size"):
         MaskedReconstruction(model, Preprocessing(18))
 
 

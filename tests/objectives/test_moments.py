@@ -11,12 +11,8 @@ from torch import nn
 from acclimate.backbones import Classifier
 from acclimate.errors import InputError
 from acclimate.objectives.contrastive import contrastive_loss
-from acclimate.objectives.moments import (
-    ContrastiveMoments,
-    Moments,
-    coral_loss,
-    linear_mmd_loss,
-)
+from acclimate.objectives.feature_moments import Moments, coral_loss, linear_mmd_loss
+from acclimate.objectives.moments import ContrastiveMoments
 from acclimate.preprocessing import Preprocessing
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses.npz")
@@ -183,7 +179,7 @@ def test_before_observing_the_loss_is_not_a_number():
 def test_too_few_source_images():
     model = small_model()
     objective = ContrastiveMoments(model, PREPROCESSING, projection=4, queue=8)
-    with pytest.raises(InputError, match="from 16 images, not from 15"):
+    with pytest.raises(InputError, match="from 16 images or more, not from 15"):
         objective.observe(model, [torch.randn(15, 3, 8, 8)])
 
 

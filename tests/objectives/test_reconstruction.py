@@ -113,7 +113,7 @@ def test_the_decoder_gives_back_every_shape(shapes):
 
 
 def test_stages_that_do_not_halve_are_refused():
-    with pytest.raises(InputError, match="smaller by halves"):
+    with pytest.raises(InputError, match="shrink by halves"):
         FeatureDecoder([(8, 9, 9), (8, 5, 5), (8, 4, 4)], blocks=1, origins=2)
 
 

@@ -53,13 +53,13 @@ def rows(path):
 
 
 @pytest.mark.slow
-def test_the_table_and_the_verdicts(images, tmp_path):
+def test_the_table_and_the_claims(images, tmp_path):
     data, results = folder(images, tmp_path / "data"), tmp_path / "results"
     options = {
         "--data": [data],
         "--out": [tmp_path / "out"],
         "--results": [results],
-        "--parts": ["table", "verdicts"],
+        "--parts": ["table", "claims"],
         "--recipes": RECIPES,
         "--epochs": [1],
         "--seeds": [0],
