@@ -49,7 +49,7 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
     images, index = images.to(learner.device), torch.arange(context, device=learner.device)
     before, saved = learner.state.copy(), _Saved(learner)
     normalized = learner.preprocessing.normalize(images)
-    run = partial(predict, learner, normalized, batch)
+    run = partial(predict, learner, images, batch)
     given = learner.gives_logits and learner.settings.steps > 0
     with _flops() as step:
         if learner.objective:

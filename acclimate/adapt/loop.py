@@ -37,7 +37,7 @@ def adapt(
     """
     learner.reset.before(learner.state.forget)
     context, index = learner.memory.remember(images, index)
-    forward = partial(predict, learner, learner.preprocessing.normalize(context), len(images))
+    forward = partial(predict, learner, context, len(images))
     early = learner.answer.early(forward, learner.gives_logits)
     logits, steps = [], []
     for number in range(learner.settings.steps):
@@ -140,16 +140,17 @@ def _answer(
 
 
 def predict(
-    learner: Learner, images: Float[Tensor, "context 3 h w"], count: int, mirrored: bool
+    learner: Learner, context: Float[Tensor, "context 3 size size"], count: int, mirrored: bool
 ) -> Prediction:
     """A forward pass of the answering model.
 
     Args:
         learner: Its answering model is the adapted one, or a teacher.
-        images: Normalised.
+        context: The images, 0..1, not normalised.
         count: Only the last so many images are answered for; the others count in statistics.
         mirrored: Whether the images are mirrored left to right.
     """
+    images = learner.preprocessing.normalize(context.flip(-1) if mirrored else context)
     with autocast(learner.device, learner.settings.precision):
-        logits, features = learner.answering(images.flip(-1) if mirrored else images)
+        logits, features = learner.answering(images)
     return Prediction(logits.float()[-count:], features)
