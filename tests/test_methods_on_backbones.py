@@ -162,7 +162,7 @@ def test_taps_by_name(untrained, tmp_path, method, model, options, found):
         ("nc-ttt", "acclimate:vit2-w32-p4", {"tap": "fc_norm"}, "no positions|never calls"),
         ("ttt", "torchvision:resnet18", {"tap": "layer1.0.conv1"}, "branched at"),
         ("rec-ttt", "acclimate:vit2-w32-p4", {}, "no stage 3"),
-        ("rec-ttt", "acclimate:preact8-w8", {"taps": [3, 2, 1]}, "smaller by halves"),
+        ("rec-ttt", "acclimate:preact8-w8", {"taps": [3, 2, 1]}, "shrink by halves"),
     ],
 )
 def test_what_a_network_lacks_is_said_in_a_sentence(untrained, method, model, options, message):
@@ -204,7 +204,7 @@ def test_one_image_of_one_pixel_maps_is_answered_without_a_step(untrained, metho
     """Batch norm has no statistics of the single value that layer4 gives at 32 pixels."""
     options = {"clust3": {"taps": [4]}, "ttt-flow": {"tap": 4}}.get(method, {})
     bundle = untrained(method, "torchvision:resnet18", **options)
-    adapter = Adapter(bundle, method, device="cpu", precision="fp32", learning_rate=0.1)
+    adapter = Adapter(bundle, method, device="cpu", precision="fp32", update={"learning_rate": 0.1})
     before = [parameter.clone() for parameter in adapter.model.parameters()]
     assert adapter(pictures(32)[:1]).isfinite().all()
     moved = [not torch.equal(p, b) for p, b in zip(adapter.model.parameters(), before)]

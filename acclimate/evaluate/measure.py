@@ -75,9 +75,7 @@ def measure(
         adapter = Adapter(bundle, variant.method, settings, device=device)
         logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
         refused = adapter.refused
-        rate = stream.length / seconds
-        if curve and settings.steps:
-            rate = _rate(adapter, stream, seconds)
+        rate = _rate(adapter, stream, seconds, curve)
     common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}
     common |= {"order": order, "seed": seed, "batch": batch, "steps": settings.steps}
     common |= {"seconds": seconds, "images_per_second": rate}
@@ -142,12 +140,14 @@ def _answers(
     return torch.cat(answers, dim=1), torch.cat(numbers), places, seconds
 
 
-def _rate(adapter: Adapter, stream: Stream, seconds: float) -> float:
-    """Images per second without the extra answers of a curve.
+def _rate(adapter: Adapter, stream: Stream, seconds: float, curve: bool) -> float:
+    """Images per second, without the extra answers of a curve.
 
-    With batches, one more forward pass tells how long the extra answers took. Images alone are
-    adapted to anew, a few of them.
+    With batches, one more forward pass tells how long the extra answers took. With images alone, a
+    few of them are adapted to again.
     """
+    if not (curve and adapter.settings.steps):
+        return stream.length / seconds
     images = next(iter(stream)).images
     if adapter.settings.one_by_one:
         images = images[:_ALONE]
