@@ -146,7 +146,7 @@ class AdapterState:
     It belongs to one bundle, method and settings, and is refused by other adapters.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor] = field(repr=False)
     """All that learning has changed, by name."""
     belongs: dict = field(repr=False)
     """Method, settings and checksum of the weights that it belongs to."""

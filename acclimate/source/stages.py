@@ -147,7 +147,7 @@ def contrastive(work: Work) -> None:
     )
 
 
-def align(work: Work) -> None:
+def alignment(work: Work) -> None:
     """Align the twin with the frozen classifier (CTA, Eq. 4)."""
     assert work.twin is not None
     copied = work.start is None
@@ -174,6 +174,6 @@ STAGES: dict[str, Callable[[Work], None]] = {
     "probe": probe,
     "parts": parts,
     "contrastive": contrastive,
-    "align": align,
+    "align": alignment,
 }
 """The function that runs each stage, by the stage's name in a recipe."""
