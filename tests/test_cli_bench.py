@@ -148,7 +148,7 @@ BAD = {
     "impossible value": (["@bundle", "--methods", "cta:steps=-1"], "steps must be a whole number"),
     "value of another kind": (
         ["@bundle", "--methods", "cta:update.learning_rate=fast"],
-        "cta:update.learning_rate=fast has a value of another kind",
+        "update.learning_rate must be a number, not 'fast'",
     ),
     "method that fits no bundle": (["@bundle", "--methods", "clust3"], "made for cta, not for"),
     "order that fits no corruption": (

@@ -192,7 +192,7 @@ class Learner:
         for part in self.aftermath:
             if isinstance(part, AverageTeacher):
                 return lambda images: (part.logits(self.model, images), None)
-        raise InputError("the answer is a teacher's, and there is none; add Teacher to aftermath.")
+        raise InputError("the answer is a teacher's; add Teacher to aftermath, and take steps.")
 
     def _logits_and_features(
         self, images: Float[Tensor, "batch 3 h w"]

@@ -12,7 +12,7 @@ from acclimate.adapt.learner import Learner
 from acclimate.objectives import Outcome, as_outcome
 from acclimate.parts.answer import Predict, Prediction
 from acclimate.parts.selection import weighted_mean
-from acclimate.parts.step import Step, too_few
+from acclimate.parts.step import Step, refused, too_few
 from acclimate.randomness import key
 from acclimate.runtime.precision import autocast
 
@@ -84,7 +84,8 @@ def take_step(
 
     def backward() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with learner.norms.learning(), torch.enable_grad():
+        again = bool(reports)  # a second pass leaves running statistics alone
+        with learner.norms.learning(apart=again), torch.enable_grad():
             with autocast(learner.device, learner.settings.precision):
                 outcome = as_outcome(objective(learner.model, views, *drawn[1:]))
             with torch.no_grad():
@@ -100,8 +101,13 @@ def take_step(
         optimizer.found_inf = 1 - wanted.float()  # read by the fused step
         return report.loss
 
-    optimizer.step(backward)
-    optimizer.zero_grad(set_to_none=True)
+    try:
+        optimizer.step(backward)
+    except BaseException:  # out of memory, say: nothing of half a step stays
+        learner.undo(refused(context.device))
+        raise
+    finally:
+        optimizer.zero_grad(set_to_none=True)
     step = learner.counted(_merged(reports))
     learner.undo(step)
     return step, outcomes[0]
@@ -124,7 +130,8 @@ def _merged(reports: Sequence[Step]) -> Step:
     last = reports[-1]
     for other in reports[:-1]:
         images = torch.minimum(last.images, other.images)
-        last = replace(last, images=images, finite=last.finite & other.finite)
+        loss = torch.where(other.loss.isfinite(), last.loss, other.loss)
+        last = replace(last, loss=loss, images=images, finite=last.finite & other.finite)
     return last
 
 

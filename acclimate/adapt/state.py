@@ -76,12 +76,16 @@ class State:
     def _check(self, values: Named) -> None:
         if values.keys() != self.tensors.keys():
             odd = sorted(values.keys() ^ self.tensors.keys())[0]
-            raise InputError(f"the state is of another adapter: only one of both has {odd!r}.")
+            raise InputError(
+                f"the state is of another adapter, for only one of both has {odd!r}; give a state "
+                f"of this adapter, or of one made alike."
+            )
         for name, tensor in self.tensors.items():
             if values[name].shape != tensor.shape or values[name].dtype != tensor.dtype:
                 raise InputError(
-                    f"the state is of another adapter: its {name!r} is {values[name].dtype} "
-                    f"{list(values[name].shape)}, not {tensor.dtype} {list(tensor.shape)}."
+                    f"the state is of another adapter, for its {name!r} is {values[name].dtype} "
+                    f"{list(values[name].shape)}, not {tensor.dtype} {list(tensor.shape)}; give a "
+                    f"state of this adapter, or of one made alike."
                 )
 
 
@@ -163,13 +167,15 @@ def check_belongs(given: Mapping, mine: Mapping) -> None:
     Raises:
         InputError: with what differs.
     """
+    if not isinstance(given, Mapping) or not isinstance(given.get("settings"), Mapping):
+        raise InputError("this is no state of an adapter; give one that snapshot or save made.")
     if given.get("method") != mine["method"]:
         raise InputError(
             f"the state is of the method {given.get('method')}, not of {mine['method']}; make the "
             f"adapter with that method."
         )
     if given.get("settings") != mine["settings"]:
-        theirs = given.get("settings") or {}
+        theirs = given["settings"]
         names = [name for name, value in mine["settings"].items() if theirs.get(name) != value]
         raise InputError(
             f"the state is of other settings ({', '.join(names) or 'of another version'}); make "

@@ -20,6 +20,7 @@ from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.metrics import expected_calibration_error
 from acclimate.evaluate.variant import Variant
 from acclimate.methods import AdapterSettings
+from acclimate.parts.answer import After
 from acclimate.runtime.memory import PeakMemory
 from acclimate.runtime.precision import autocast
 
@@ -143,14 +144,14 @@ def _answers(
 def _rate(adapter: Adapter, stream: Stream, seconds: float, curve: bool) -> float:
     """Images per second, without the extra answers of a curve.
 
-    With batches, one more forward pass tells how long the extra answers took. With images alone, a
-    few of them are adapted to again.
+    One more forward pass tells how long the extra answers took. With images alone, or answers of
+    another kind than one pass after the steps, some images are adapted to again.
     """
     if not (curve and adapter.settings.steps):
         return stream.length / seconds
     images = next(iter(stream)).images
-    if adapter.settings.one_by_one:
-        images = images[:_ALONE]
+    if adapter.settings.one_by_one or adapter.settings.answer != After():
+        images = images[:_ALONE] if adapter.settings.one_by_one else images
         adapter.reset()
         started = time.perf_counter()
         adapter(images).cpu()

@@ -129,8 +129,11 @@ def _names(settings: AdapterSettings) -> list[str]:
 def _made(settings: AdapterSettings, name: str, value: Any) -> Any:
     """A part of a kind given by name; it keeps the settings that both kinds have."""
     kinds = KINDS.get(name)
-    if name == "aftermath" and isinstance(value, str):
-        return (_made_kind(None, kinds or {}, name, value),)
+    if name == "aftermath":  # one part, or several
+        values = value if isinstance(value, list | tuple) else [value]
+        return tuple(
+            _made_kind(None, KINDS[name], name, v) if isinstance(v, str) else v for v in values
+        )
     if kinds is None or not isinstance(value, str):
         if kinds and not (value is None or isinstance(value, tuple) or is_dataclass(value)):
             raise unknown_name(name, value, kinds)
@@ -150,6 +153,8 @@ def _replaced(owner: Any, path: list[str], value: Any, whole: str) -> Any:
     """The owner with the setting at a path replaced."""
     first, *rest = path
     if isinstance(owner, tuple):
+        if not rest:
+            raise InputError(f"{whole!r} names a part; name one of its settings, {whole}.NAME.")
         if not (first.isdecimal() and int(first) < len(owner)):
             raise InputError(f"there is no {whole!r}: the method has {len(owner)} of this part.")
         place = int(first)
@@ -171,9 +176,11 @@ def _part_record(part: Any, kinds: Mapping[type, str]) -> dict[str, Any]:
 
 
 def _part_of_record(name: str, record: Any, kinds: Mapping[str, type]) -> Any:
+    if not isinstance(record, Mapping):
+        raise InputError(f"the record of {name} must be a mapping with a kind, not {record!r}.")
     record = dict(record)
     kind = record.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise unknown_name(name, str(kind), kinds)
     known = {field.name for field in fields(kinds[kind])}
     for key in record.keys() - known:

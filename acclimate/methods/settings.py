@@ -1,9 +1,7 @@
 """How an adapter learns: one kind of each part, with its settings."""
 
-from dataclasses import dataclass, field, fields
-from typing import get_args
+from dataclasses import dataclass, field
 
-from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import ObjectiveOptions
 from acclimate.parts.aftermath import Aftermath
 from acclimate.parts.answer import After, Answer
@@ -63,23 +61,4 @@ class AdapterSettings:
     @property
     def alone(self) -> bool:
         """Whether the images of a batch have nothing in common: any order gives the same."""
-        return self.one_by_one and self.reset.always
-
-
-def check_settings(settings: AdapterSettings) -> None:
-    """Refuse settings that cannot be meant.
-
-    Raises:
-        InputError: a number of steps that is none, steps without an objective or an update, a
-            part's setting that is out of range, or an unknown precision.
-    """
-    if not (isinstance(settings.steps, int) and settings.steps >= 0):
-        raise InputError(f"steps must be a whole number, 0 or more, not {settings.steps!r}.")
-    if settings.steps and (settings.objective is None or settings.update is None):
-        raise InputError("the method takes no gradient steps; set steps to 0.")
-    named = [getattr(settings, field.name) for field in fields(settings)]
-    for part in [*named, *settings.aftermath]:
-        if hasattr(part, "check"):
-            part.check()
-    if settings.precision not in get_args(Precision):
-        raise unknown_name("precision", settings.precision, get_args(Precision))
+        return self.one_by_one and self.reset.always and not self.memory.keeps

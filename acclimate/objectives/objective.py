@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import ClassVar, NamedTuple
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -156,12 +157,20 @@ class ObjectiveOptions:
             trained: The bundle's objective, if it has one.
 
         Raises:
-            InputError: the objective's constructor refuses the options.
+            InputError: the objective must be trained, and the bundle has none of its kind; or
+                its constructor refuses the options.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changes = {name: value for name, value in values.items() if value is not None}
         if trained is None or type(trained) is not self.kind:
-            return self.kind(model, preprocessing, **changes)
+            with torch.random.fork_rng(devices=[]):
+                made = self.kind(model, preprocessing, **changes)
+            if any(True for _ in made.parameters()):
+                raise InputError(
+                    f"{self.kind.__name__} must be trained with the bundle, and this one has "
+                    f"another objective or none; make a bundle for it with acclimate train."
+                )
+            return made
         objective = copy.deepcopy(trained)
         for name, value in changes.items():
             setattr(objective, name, value)

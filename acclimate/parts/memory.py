@@ -13,11 +13,16 @@ Images = Float[Tensor, "n 3 size size"]
 Index = Int64[Tensor, " n"]
 
 
+_MOST = 10_000
+"""Images that a memory may hold."""
+
+
 @dataclass(frozen=True)
 class CurrentBatch:
     """The batch alone."""
 
     images: ClassVar[int] = 1
+    keeps: ClassVar[bool] = False
 
     def build(self, size: int, device: torch.device) -> "CurrentBatch":
         """Nothing is kept."""
@@ -38,11 +43,12 @@ class Recent:
 
     images: int = 8
     """The number of images up to which a batch is completed."""
+    keeps: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse settings that cannot be meant."""
-        if self.images < 1:
-            raise InputError(f"images must be 1 or more, not {self.images}.")
+        if not 1 <= self.images <= _MOST:
+            raise InputError(f"images must be 1 to {_MOST}, not {self.images}.")
 
     def build(self, size: int, device: torch.device) -> "RecentImages":
         """An empty memory for images of this size."""

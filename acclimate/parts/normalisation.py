@@ -187,18 +187,22 @@ class BatchNorms:
             self._running = _flattened(list(self.layers.values()))
 
     @contextmanager
-    def learning(self) -> Iterator[None]:
-        """Within it, passes are those of a gradient step."""
+    def learning(self, *, apart: bool = False) -> Iterator[None]:
+        """Within it, passes are those of a gradient step.
+
+        Args:
+            apart: Whether the inputs leave running statistics as they are.
+        """
         if not self.layers:
             yield
             return
         # The releases run whole networks, so that all layers' averages move.
         with to_the_end() if self.settings.runs else nullcontext():
-            self._control.learning = True
+            self._control.learning, self._control.apart = True, apart
             try:
                 yield
             finally:
-                self._control.learning = False
+                self._control.learning = self._control.apart = False
 
     def state(self) -> dict[str, Tensor]:
         """The statistics that passes change, by the name of their layer."""

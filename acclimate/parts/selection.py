@@ -42,4 +42,6 @@ def weighted_mean(
     """
     if weights is None:
         return losses.mean()
-    return (weights * losses).sum() / (weights != 0).sum().clamp_min(1)
+    chosen = weights != 0
+    # Not a product alone: an image that is left out may have a loss that is not finite.
+    return torch.where(chosen, weights * losses, 0).sum() / chosen.sum().clamp_min(1)

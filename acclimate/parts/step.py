@@ -1,6 +1,6 @@
 """What a gradient step reports."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -21,7 +21,7 @@ class Step:
     """
 
     loss: Float[Tensor, "*alone"]
-    """What was minimised; NaN if nothing was computed."""
+    """The loss that was minimised, with SAM at the worst point; NaN if none was computed."""
     gradient_norm: Float[Tensor, "*alone"]
     """Length of the gradient of all parameters that move."""
     images: Int64[Tensor, "*alone"]
@@ -64,6 +64,11 @@ def too_few(device: torch.device) -> Step:
     nan = torch.full((), torch.nan, device=device)
     none = torch.zeros((), dtype=torch.int64, device=device)
     return Step(nan, nan, none, torch.ones((), dtype=torch.bool, device=device))
+
+
+def refused(device: torch.device) -> Step:
+    """The report of a step that ended in an error."""
+    return replace(too_few(device), finite=torch.zeros((), dtype=torch.bool, device=device))
 
 
 def stacked(steps: list[Step]) -> Step:

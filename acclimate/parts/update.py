@@ -113,9 +113,11 @@ class SharpnessAware(torch.optim.SGD):
         length = torch.where(norm.isfinite(), self.radius / (norm + 1e-12), 0.0)
         shifts = [torch.nan_to_num(gradient) * length for gradient in gradients]
         torch._foreach_add_(moving, shifts)
-        with torch.enable_grad():
-            loss = closure()
-        torch._foreach_copy_(moving, before)
+        try:
+            with torch.enable_grad():
+                loss = closure()
+        finally:
+            torch._foreach_copy_(moving, before)
         super().step()
         return loss
 

@@ -11,6 +11,7 @@ from acclimate.methods import METHODS
 from acclimate.parts.aftermath import PullToSource, Teacher
 from acclimate.parts.answer import After, Before, FromTeacher
 from acclimate.parts.memory import CurrentBatch, Recent
+from acclimate.parts.selection import weighted_mean
 from acclimate.parts.update import SAM
 
 STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
@@ -128,7 +129,7 @@ def test_the_teacher_is_the_average_of_the_students(bundle, images):
 
 
 def test_an_answer_of_no_teacher_is_refused(bundle):
-    with pytest.raises(InputError, match="there is none; add Teacher to aftermath"):
+    with pytest.raises(InputError, match="add Teacher to aftermath, and take steps"):
         adapter_of(bundle, "cta", answer="teacher")
 
 
@@ -205,5 +206,66 @@ def test_recent_images_are_the_last_of_the_stream(images, capacity):
 
 
 def test_a_memory_of_no_image_is_refused():
-    with pytest.raises(InputError, match="images must be 1 or more"):
+    with pytest.raises(InputError, match="images must be 1 to 10000"):
         Recent(0).check()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_images_alone_with_a_memory_have_one_learner(bundle_of, images, steps):
+    """A memory that each thread filled by itself would depend on their order."""
+    changes = {"one_by_one": True, "reset": "batch", "memory": Recent(4), "steps": steps}
+    first, second = (adapter_of(bundle_of("tent"), "tent", **changes) for _ in range(2))
+    assert len(first._learners) == 1
+    assert torch.equal(first(images[:6]), second(images[:6]))
+    state = first.snapshot()
+    again = first(images[6:12])
+    first.restore(state)
+    assert torch.equal(first(images[6:12]), again)
+
+
+def test_sam_moves_running_statistics_once_a_step(bundle, images):
+    still = {"learning_rate": 0.0, "normalisation": "running", "reset": "never", "steps": 1}
+    sam = adapter_of(bundle, "cta", **still | {"update": SAM(0.0, radius=0.5)})
+    sgd = adapter_of(bundle, "cta", **still | {"update": "sgd"})
+    sam(images[:20])
+    sgd(images[:20])
+    one, other = sam.snapshot().tensors, sgd.snapshot().tensors
+    names = [name for name in one if name.endswith(("running_mean", "running_var"))]
+    assert names
+    for name in names:
+        torch.testing.assert_close(one[name], other[name])
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_an_error_within_a_step_leaves_nothing_of_it(bundle, images, failing):
+    changes = {"update": SAM(3e-3, radius=0.5), "normalisation": "running", "reset": "never"}
+    adapter = adapter_of(bundle, "cta", **changes | {"steps": 1})
+    adapter(images[:20])
+    before, calls = adapter.snapshot().tensors, []
+
+    def fail(module, inputs):
+        if torch.is_grad_enabled():
+            calls.append(1)
+            if len(calls) == failing:
+                raise torch.OutOfMemoryError
+
+    handle = adapter.model.encoder.get_submodule("projector").register_forward_pre_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        adapter(images[20:40])
+    handle.remove()
+    after = adapter.snapshot().tensors
+    changed = [n for n, tensor in before.items() if not torch.equal(after[n], tensor)]
+    assert {name for name in changed if not name.startswith("memory.")} == set()
+
+
+def test_an_image_that_is_left_out_may_have_any_loss():
+    losses = torch.tensor([1.0, float("nan"), 3.0])
+    assert weighted_mean(losses, torch.tensor([1.0, 0.0, 2.0])) == 3.5
+    assert weighted_mean(losses, torch.zeros(3)) == 0
+
+
+def test_an_objective_that_must_be_trained_is_not_made_on_the_spot(bundle_of, images):
+    state = torch.get_rng_state()
+    with pytest.raises(InputError, match="Rotation must be trained with the bundle"):
+        adapter_of(bundle_of("tent"), "tent", objective="rotation")
+    assert torch.equal(torch.get_rng_state(), state)

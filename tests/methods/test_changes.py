@@ -5,7 +5,14 @@ import json
 import pytest
 
 from acclimate.errors import InputError
-from acclimate.methods import METHODS, AdapterSettings, changed, settings_of_record, settings_record
+from acclimate.methods import (
+    METHODS,
+    AdapterSettings,
+    changed,
+    check_settings,
+    settings_of_record,
+    settings_record,
+)
 from acclimate.methods.changes import KINDS
 from acclimate.objectives import OBJECTIVES
 from acclimate.parts.aftermath import PullToSource, Teacher
@@ -101,3 +108,41 @@ def test_every_kind_has_a_name():
                 assert each is None or type(each) in kinds.values()
     trained = {kind.kind for kind in KINDS["objective"].values()}
     assert set(OBJECTIVES.values()) <= trained
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"update.learning_rate": "x"}, "update.learning_rate must be a number, not 'x'"),
+        ({"update.parameters": 3}, "update.parameters must be a text"),
+        ({"update.auxiliary": "no"}, "update.auxiliary must be true or false"),
+        ({"objective.temperature": "a"}, "objective.temperature must be a number"),
+        ({"normalisation.prior": None}, "normalisation.prior must be a number"),
+        ({"memory.images": 1.5}, "memory.images must be a whole number"),
+        ({"memory.images": 10**13}, "images must be 1 to 10000"),
+        ({"answer.flip": "no"}, "answer.flip must be true or false"),
+        ({"steps": True}, "steps must be a whole number"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"one_by_one": "no"}, "one_by_one must be true or false"),
+        ({"normalisation": None}, r"normalisation must be a part such as SourceStatistics\(\)"),
+        ({"reset": None}, "reset must be a part"),
+        ({"update": Teacher()}, "Teacher is no update"),
+        ({"update": SAM}, "update must be a part"),
+        ({"update": None}, "give an objective and an update"),
+        ({"aftermath": None}, "aftermath must be a part"),
+    ],
+    ids=str,
+)
+def test_values_of_another_type_are_refused_in_a_sentence(changes, match):
+    with pytest.raises(InputError, match=match):
+        check_settings(changed(CTA, changes))
+
+
+def test_one_part_after_a_step_or_a_list_of_them():
+    assert changed(CTA, {"aftermath": Teacher()}).aftermath == (Teacher(),)
+    assert changed(CTA, {"aftermath": ["teacher", PullToSource()]}).aftermath == (
+        Teacher(),
+        PullToSource(),
+    )
+    with pytest.raises(InputError, match="names a part; name one of its settings"):
+        changed(CTA, {"aftermath": "teacher", "aftermath.0": 3})
