@@ -84,8 +84,7 @@ def test_the_help_of_adapt_names_every_kind_of_every_part(capsys):
         main(["adapt", "--help"])
     words = " ".join(capsys.readouterr().out.split())
     for part, kinds in KINDS.items():
-        if part != "objective":
-            assert f"--{part} {', '.join(kinds)}" in words
+        assert f"--{part} {', '.join(kinds)}" in words
 
 
 def test_adapt_takes_the_bundles_method(trained, data, tmp_path, monkeypatch):

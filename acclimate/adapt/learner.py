@@ -113,7 +113,8 @@ class Learner:
         own = {id(t): t for t in (*self.model.parameters(), *self.model.buffers(), *parts)}
         rest = [t for t in self.state.tensors.values() if id(t) not in own]
         undo = [*self._undo.before, *self._undo_selection.before]
-        return [*sources, *undo, *parts, *rest]
+        copies = [tensor for part in self.aftermath for tensor in part.copies]
+        return [*sources, *undo, *copies, *parts, *rest]
 
     def _build_steps(self) -> None:
         """The parameters that move, their optimiser, and what follows a step."""

@@ -50,7 +50,10 @@ def adapt(
             aftermath(step.taken)
         learner.reset.after(step, learner.state.forget)
         steps.append(step)
-    return [*logits, _answer(learner, forward, early)], steps
+    last = _answer(learner, forward, early)
+    if learner.answer.fixed:
+        logits = [last] * len(logits)
+    return [*logits, last], steps
 
 
 def take_step(

@@ -25,8 +25,10 @@ class Adapt:
 
     The settings below start from the method's own. Another kind of a part is chosen by its name:
     --update adam, sgd, sam; --normalisation source, batch, running; --reset batch, never;
-    --memory batch, recent; --answer after, before, teacher; --aftermath teacher, pull;
-    --selection all; --correction none. Then the options of that kind can be given.
+    --memory batch, recent; --answer after, before, teacher; --aftermath teacher, pull (one of
+    them); --selection all; --correction none; --objective clustering, contrastive,
+    contrastive-moments, entropy, flow, invariance, masked-reconstruction, noise-contrastive,
+    reconstruction, rotation. Then the options of that kind can be given.
 
     Example: acclimate adapt bundle photos --out predictions.csv
 

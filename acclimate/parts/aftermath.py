@@ -58,11 +58,15 @@ class AverageTeacher:
     Args:
         moving: The parameters, by name; changed in place by the steps.
         rate: Share of the model that enters in each step.
+
+    Attributes:
+        copies: Tensors that are kept beside the state; none.
     """
 
     def __init__(self, moving: Moving, rate: float):
         self._moving, self._rate = moving, rate
         self._averages = {name: tensor.detach().clone() for name, tensor in moving.items()}
+        self.copies: list[Tensor] = []
 
     def __call__(self, taken: Bool[Tensor, ""]) -> None:
         """Move towards the model, after a step that was taken."""
@@ -92,16 +96,19 @@ class SourcePull:
     Args:
         moving: The parameters, by name; changed in place.
         rate: The part of the way that they go in each step.
+
+    Attributes:
+        copies: Tensors that are kept beside the state: the values to which the pull goes.
     """
 
     def __init__(self, moving: Moving, rate: float):
         self._moving = list(moving.values())
         self._rate = rate
-        self._source = [tensor.detach().clone() for tensor in self._moving]
+        self.copies = [tensor.detach().clone() for tensor in self._moving]
 
     def __call__(self, taken: Bool[Tensor, ""]) -> None:
         """Pull, after a step that was taken."""
-        _approach(self._moving, self._source, self._rate * taken)
+        _approach(self._moving, self.copies, self._rate * taken)
 
     def state(self) -> dict[str, Tensor]:
         """Nothing: the source's values do not change."""

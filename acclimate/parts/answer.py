@@ -28,6 +28,7 @@ class After:
     flip: bool = False
     """Whether the logits of the mirrored images are averaged in, which costs a second pass."""
     of_teacher: ClassVar[bool] = False
+    fixed: ClassVar[bool] = False
 
     def early(self, predict: Predict, given: bool) -> Prediction | None:
         """What is to be computed before the first step: nothing."""
@@ -48,6 +49,7 @@ class Before:
     flip: bool = False
     """Whether the logits of the mirrored images are averaged in, which costs two passes."""
     of_teacher: ClassVar[bool] = False
+    fixed: ClassVar[bool] = True  # no step on a batch changes its answer
 
     def early(self, predict: Predict, given: bool) -> Prediction | None:
         """What is to be computed before the first step: the answer, unless the step gives it."""

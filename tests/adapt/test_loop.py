@@ -81,7 +81,12 @@ def test_before_answers_as_the_model_was(bundle_of, images):
     still = adapter_of(bundle, "tent", steps=1, learning_rate=0.0)
     still(images[:20])
     assert (after(images[20:40]) - still(images[20:40])).abs().max() > 1e-3
+    rows = before.snapshot()
+    trace = before.trace(images[20:40])
+    assert all(torch.equal(row, trace[-1]) for row in trace)
+    before.restore(rows)
     second = before(images[20:40])
+    assert torch.equal(second, trace[-1])
     after.reset()
     after(images[:20])
     moved = after.trace(images[20:40])[0]
@@ -141,6 +146,8 @@ def test_a_pull_all_the_way_is_the_source(bundle, images):
         torch.testing.assert_close(pulled(batch), frozen(batch), atol=1e-5, rtol=1e-5)
         assert (free(batch) - frozen(batch)).abs().max() > 1e-3
     assert all(step.taken for step in pulled.steps)
+    moving = sum(tensor.nbytes for tensor in pulled._learner.moving.values())
+    assert pulled.cost(8).held_bytes == free.cost(8).held_bytes + moving
 
 
 @pytest.mark.parametrize("reset", ["batch", "never"])
