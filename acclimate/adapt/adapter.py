@@ -147,7 +147,7 @@ class Adapter:
 
     @property
     def objective(self) -> Objective | None:
-        """What the steps minimise, with its modules as they are now; None takes no steps."""
+        """The objective of the steps, with its modules as they are now; None without steps."""
         return self._learner.objective
 
     @property
@@ -241,7 +241,7 @@ class Adapter:
 
     @cached_property
     def _belongs(self) -> dict[str, Any]:
-        """What this adapter's states belong to; the checksum is of the source weights."""
+        """Method, settings and checksum of the source weights: what states belong to."""
         learner = self._learner
         tensors = {f"model.{name}": t for name, t in learner.model.state_dict().items()}
         if learner.objective is not None:
@@ -258,7 +258,7 @@ class Adapter:
 
 
 def _objective(settings: AdapterSettings, bundle: Bundle, model: Classifier) -> Objective | None:
-    """What the steps minimise: trained with the bundle, or made on the spot."""
+    """The objective of the steps: trained with the bundle, or made on the spot."""
     if settings.objective is None or not settings.steps:
         return None
     return settings.objective.build(model, bundle.preprocessing, bundle.objective)

@@ -1,4 +1,4 @@
-"""What a row of the table of methods says."""
+"""A row of the table of methods."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,11 +23,11 @@ class Method:
     model: Literal["classifier", "twin"] = "classifier"
     """Which of the bundle's models adapts and answers."""
     batch_norm: bool = False
-    """Whether nothing is left of it without batch norm."""
+    """Whether the method is of no effect without batch norm."""
     oracle: bool = False
     """Whether it was shown, before deployment, what it is measured on: no fair competitor."""
 
     @property
     def objective(self) -> type[Objective] | None:
-        """What the steps minimise; None takes no steps."""
+        """The class of the objective; None without steps."""
         return None if self.settings.objective is None else self.settings.objective.kind

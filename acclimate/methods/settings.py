@@ -34,21 +34,21 @@ class AdapterSettings:
     steps: int = 0
     """Gradient steps on each batch."""
     objective: ObjectiveOptions | None = None
-    """What the steps minimise; None takes no steps."""
+    """The objective that the steps minimise; None without steps."""
     memory: Memory = field(default=CurrentBatch())
     """Which images a step learns from."""
     selection: Selection = field(default=All())
     """Which of these count in the loss."""
     update: Update | None = None
-    """The optimiser, and what it moves; None takes no steps."""
+    """The optimiser and the parameters that it moves; None without steps."""
     aftermath: tuple[Aftermath, ...] = ()
-    """What follows each step."""
+    """Changes of weights that follow each step."""
     normalisation: Normalisation = field(default=SourceStatistics())
     """Statistics of batch norm."""
     answer: Answer = field(default=After())
     """When a batch is answered for, and by which model."""
     correction: Correction = field(default=Uncorrected())
-    """What is done to the logits in the end."""
+    """Correction of the final logits."""
     reset: Reset = field(default=EachBatch())
     """When all that was learned is forgotten."""
     one_by_one: bool = False
