@@ -1,7 +1,5 @@
 """Bundles: what training saves and deployment loads, a folder protected by checksums."""
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,16 +12,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from acclimate.backbones import FORMS, Classifier, build, projected, split
+from acclimate.bundle_record import SCHEMA, read_record, sealed
 from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import OBJECTIVES, Objective
 from acclimate.preprocessing import Preprocessing
 from acclimate.storage import atomic
 from acclimate.storage.sealed import plain, read_safetensors
 
-SCHEMA = 2
 CUSTOM = "custom"
 """Architecture name of a network that is not registered; loading needs the network itself."""
-_MAX_JSON_BYTES = 16 * 2**20
 
 
 @dataclass
@@ -110,7 +107,7 @@ class Bundle:
             "provenance": self.provenance,
             "weights_sha256": atomic.sha256(folder / "weights.safetensors"),
         }
-        atomic.write_text(folder / "bundle.json", _canonical(record | {"sha256": _digest(record)}))
+        atomic.write_text(folder / "bundle.json", sealed(record))
 
     @classmethod
     def load(
@@ -161,8 +158,7 @@ class Bundle:
         aligned = None
         if record["twin_architecture"] is not None:
             aligned = _twin(record, classifier, twin)
-        saved = record["preprocessing"]
-        preprocessing = Preprocessing(saved["size"], tuple(saved["mean"]), tuple(saved["std"]))
+        preprocessing = Preprocessing(**record["preprocessing"])
         objective, options = None, {}
         if record["objective"] is not None:
             name, options = record["objective"]["name"], record["objective"]["options"]
@@ -184,51 +180,6 @@ class Bundle:
             twin_architecture=record["twin_architecture"] or CUSTOM,
             provenance=record["provenance"],
         )
-
-
-def read_record(path: str | Path) -> dict[str, Any]:
-    """Read and verify a bundle's ``bundle.json``, but not its weights.
-
-    ```python
-    read_record("bundle")["classes"]
-    ```
-
-    Raises:
-        InputError: it is missing, damaged, or from a newer version.
-    """
-    path = Path(path)
-    file = path / "bundle.json"
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give the folder of a bundle.")
-    if not file.is_file():
-        raise InputError(f"{path} is no bundle: it has no bundle.json; give a bundle's folder.")
-    damaged = InputError(f"{file} is damaged; restore it from a good copy.")
-    if file.stat().st_size > _MAX_JSON_BYTES:
-        raise damaged
-    try:
-        text = file.read_bytes().decode("utf-8")
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise damaged from error
-    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
-        raise damaged
-    if record["schema"] > SCHEMA:
-        raise InputError(
-            f"{path} was written by a newer acclimate (bundle schema {record['schema']}, this one "
-            f"reads up to {SCHEMA}); upgrade acclimate."
-        )
-    claimed = record.pop("sha256", None)
-    if claimed != _digest(record) or text != _canonical(record | {"sha256": claimed}):
-        raise damaged
-    return _upgraded(record)
-
-
-def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
-    """Convert a record of schema 1, which knew only CTA, to the current schema."""
-    if record["schema"] > 1:
-        return record
-    objective = {"name": "contrastive", "options": record["objective"]}
-    return record | {"recipe": "cta", "form": "plain", "objective": objective}
 
 
 def _objective_record(objective: Objective | None, options: dict[str, Any]) -> dict | None:
@@ -272,12 +223,3 @@ def _load_weights(modules: nn.ModuleDict, tensors: dict[str, torch.Tensor], path
             f"architecture that they were saved from."
         ) from error
     modules.eval().requires_grad_(False)
-
-
-def _canonical(record: Mapping[str, Any]) -> str:
-    """The canonical JSON text of a record. Any other text is treated as damage."""
-    return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_canonical(record).encode()).hexdigest()

@@ -1,16 +1,37 @@
-"""Preprocessing: resize, centre-crop and normalise images for a network."""
+"""Preprocessing: resize, crop and normalise images as the network's training did."""
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from acclimate.errors import InputError
+from acclimate.resizing import (
+    OF_TENSORS,
+    Interpolation,
+    Mode,
+    Rounding,
+    Side,
+    both,
+    canonical,
+    crop_image,
+    crop_tensor,
+    offset,
+    resize_tensor,
+    resized,
+    words,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_PIL_MODES = {1: "L", 3: "RGB"}
+# Resizing and half precision leave values a little outside 0..1.
+_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -18,76 +39,190 @@ class Preprocessing:
     """Resize, centre-crop and normalise images. Every bundle has one.
 
     ```python
-    preprocessing = Preprocessing(32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    inputs = preprocessing(images)  # uint8 or 0..1 images -> [batch, 3, 32, 32], normalised
+    small = Preprocessing(32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    inputs = small(images)  # uint8 or 0..1 images -> [batch, 3, 32, 32], normalised
+    photographs = Preprocessing(224, resize=256, interpolation="bicubic")
     ```
 
+    Images that have the network's input size already are not resized or cropped.
+
     Raises:
-        InputError: a size below 1, a standard deviation of 0 or less, or a value that is not
-            finite.
+        InputError: a size below 1, a standard deviation of 0 or less, a value that is not finite,
+            not as many means as standard deviations, or an unknown mode or interpolation.
     """
 
-    size: int
-    """Side of the network's square input images, in pixels."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Mean of each channel, in units of 0..1."""
-    std: tuple[float, float, float] = IMAGENET_STD
+    size: Side
+    """Height and width of the network's input, in pixels; a single number is a square."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Mean of each channel, in units of 0..1. There are as many as the network has input channels.
+    """
+    std: tuple[float, ...] = IMAGENET_STD
     """Standard deviation of each channel, in units of 0..1."""
+    resize: Side | None = None
+    """Height and width that `mode` resizes to before the centre is cropped; None takes `size`."""
+    mode: Mode = "crop"
+    """How images are resized. ``"crop"`` keeps their shape and covers `resize`; ``"squash"``
+    stretches them to `resize`; ``"border"`` keeps their shape, fits them into `resize` and fills
+    the rest with the mean; ``"none"`` does not resize."""
+    interpolation: Interpolation = "bilinear"
+    """Interpolation of resizing, antialiased except nearest. Tensors can only be resized with
+    nearest, bilinear and bicubic."""
+    rounding: Rounding = "nearest"
+    """How the crop's position is rounded if the margin is odd: to the nearest even pixel, as
+    torchvision and timm do, or down, as transformers does."""
 
     def __post_init__(self):
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        for name in ("size", "resize"):
+            object.__setattr__(self, name, canonical(getattr(self, name)))
+        sides = (*both(self.size), *both(self.resize or 1))
         statistics = (*self.mean, *self.std)
-        if self.size < 1 or min(self.std) <= 0 or not all(map(math.isfinite, statistics)):
+        finite = all(map(math.isfinite, statistics))
+        if min(sides) < 1 or min(self.std, default=0) <= 0 or not finite:
             raise InputError(
-                f"preprocessing needs a size of at least 1 pixel, finite means and standard "
-                f"deviations above 0, not {self.size}, {self.mean} and {self.std}."
+                f"preprocessing needs sizes of at least 1 pixel, finite means and standard "
+                f"deviations above 0, not {self.size}, {self.resize}, {self.mean} and {self.std}."
             )
+        if len(self.mean) != len(self.std):
+            raise InputError(
+                f"{len(self.mean)} means and {len(self.std)} standard deviations were given; give "
+                f"one of each per channel."
+            )
+        for value, kinds in ((self.mode, Mode), (self.interpolation, Interpolation)):
+            if value not in get_args(kinds):
+                known = ", ".join(get_args(kinds))
+                raise InputError(f"preprocessing does not know {value!r}; it knows {known}.")
+
+    @property
+    def height(self) -> int:
+        """Height of the network's input in pixels."""
+        return both(self.size)[0]
+
+    @property
+    def width(self) -> int:
+        """Width of the network's input in pixels."""
+        return both(self.size)[1]
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels."""
+        return len(self.mean)
+
+    @property
+    def pixels(self) -> tuple:
+        """Everything that the pixels of a decoded image depend on.
+
+        Preprocessings with equal ``pixels`` differ at most in their normalisation.
+        """
+        to = None if self.mode == "none" else self._to
+        return (self.channels, self.size, to, self.mode, self.interpolation, self.rounding) + (
+            self._fill or ()
+        )
 
     def unit(
-        self, images: UInt8[Tensor, "batch 3 h w"] | Float[Tensor, "batch 3 h w"]
-    ) -> Float[Tensor, "batch 3 size size"]:
+        self, images: UInt8[Tensor, "batch channels h w"] | Float[Tensor, "batch channels h w"]
+    ) -> Float[Tensor, "batch channels height width"]:
         """Images as float32 in 0..1, at the network's input size.
 
-        Images of other sizes are resized by their shorter side (bilinear, antialiased) and
-        centre-cropped.
+        Images of other sizes are resized and centre-cropped, with the sizes and positions of
+        `crop`. The values differ from Pillow's by rounding.
 
         Args:
             images: uint8 0..255 or float 0..1.
-        """
-        images = images.float() / (255 if images.dtype == torch.uint8 else 1)
-        if images.shape[-2:] != (self.size, self.size):
-            from torchvision.transforms.v2.functional import center_crop, resize
 
-            images = center_crop(resize(images, [self.size], antialias=True), [self.size])
-        return images
+        Raises:
+            InputError: the images have another size, and tensors cannot be resized with the
+                interpolation.
+        """
+        if images.shape[-2:] != (self.height, self.width):
+            if self.mode != "none" and self.interpolation not in OF_TENSORS:
+                raise InputError(
+                    f"tensors cannot be resized with {self.interpolation}; give tensors of "
+                    f"{self.height} x {self.width} pixels, or image files."
+                )
+            to = resized(*images.shape[-2:], self._to, self.mode)
+            images = resize_tensor(images, to, self.interpolation)
+            images = crop_tensor(images, *self._corner(*to), both(self.size), self._fill)
+        if images.dtype == torch.uint8:
+            return images.float() / 255
+        return images.float().clamp(0, 1)
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """Resize and centre-crop an 8-bit image, with Pillow.
+
+        ```python
+        pixels = preprocessing.crop(Image.open("cat.jpg").convert("RGB"))
+        ```
+
+        Returns:
+            An image of the network's input size, grey if the network has one input channel.
+
+        Raises:
+            InputError: the network takes neither grey nor RGB images.
+        """
+        if self.channels not in _PIL_MODES:
+            raise InputError(
+                f"image files have 1 or 3 channels, and this network takes {self.channels}; give "
+                f"tensors or a .npy array."
+            )
+        image = image.convert(_PIL_MODES[self.channels])
+        height, width = resized(image.height, image.width, self._to, self.mode)
+        if (width, height) != image.size:
+            image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
+        return crop_image(image, *self._corner(height, width), both(self.size), self._fill)
 
     def normalize(
-        self, images: Float[Tensor, "batch 3 size size"]
-    ) -> Float[Tensor, "batch 3 size size"]:
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
         """Subtract the mean and divide by the standard deviation, in channels_last layout."""
-        batch, _, height, width = images.shape
+        batch, channels, height, width = images.shape
         # Broadcasting over an innermost axis of size 3 is slow; over whole rows it is fast.
-        rows = images.permute(0, 2, 3, 1).reshape(batch, height, width * 3)
+        rows = images.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
         mean = images.new_tensor(self.mean).repeat(width)
         std = images.new_tensor(self.std).repeat(width)
         normalized = (rows - mean) / std
-        return normalized.view(batch, height, width, 3).permute(0, 3, 1, 2)
+        return normalized.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
-    def __call__(self, images: Tensor) -> Float[Tensor, "batch 3 size size"]:
+    def __call__(self, images: Tensor) -> Float[Tensor, "batch channels height width"]:
         """Apply `unit`, then `normalize`."""
         return self.normalize(self.unit(images))
 
+    def __str__(self) -> str:
+        resize = f"resize {words(self._to)} {self.interpolation}"
+        if self.mode in ("squash", "border"):
+            resize += f" ({self.mode})"
+        steps = [] if self.mode == "none" else [resize]
+        mean, std = (" ".join(f"{x:.4g}" for x in each) for each in (self.mean, self.std))
+        return ", ".join([*steps, f"crop {words(self.size)}", f"mean {mean}", f"std {std}"])
+
     @classmethod
-    def fit(cls, images: UInt8[Tensor, "n 3 h w"], limit: int = 10_000) -> "Preprocessing":
-        """Compute size, mean and standard deviation from square source images.
+    def fit(cls, images: UInt8[Tensor, "n channels h w"], limit: int = 10_000) -> "Preprocessing":
+        """Compute size, mean and standard deviation from source images.
 
         Args:
-            images: Square images, 0..255.
+            images: Images, 0..255.
             limit: Number of images that mean and standard deviation are computed from, evenly
                 spaced.
         """
         sample = evenly_spaced(images, limit).float().div_(255)
         mean, std = sample.mean((0, 2, 3)).tolist(), sample.std((0, 2, 3)).tolist()
-        return cls(images.shape[-1], tuple(mean), tuple(max(s, 1e-3) for s in std))  # type: ignore
+        height, width = images.shape[-2:]
+        return cls((height, width), tuple(mean), tuple(max(s, 1e-3) for s in std))
+
+    @property
+    def _to(self) -> Side:
+        return self.resize or self.size
+
+    @property
+    def _fill(self) -> tuple[int, ...] | None:
+        """Colour of the border; None is black."""
+        return tuple(round(255 * mean) for mean in self.mean) if self.mode == "border" else None
+
+    def _corner(self, height: int, width: int) -> tuple[int, int]:
+        """Top and left of the crop."""
+        rows, columns = both(self.size)
+        return offset(height, rows, self.rounding), offset(width, columns, self.rounding)
 
 
 def evenly_spaced(images: Tensor, limit: int) -> Tensor:
@@ -97,19 +232,24 @@ def evenly_spaced(images: Tensor, limit: int) -> Tensor:
     return images[torch.arange(limit) * len(images) // limit]
 
 
-def check_images(images: Tensor) -> None:
+def check_images(images: Tensor, channels: int = 3) -> None:
     """Raise an error unless the argument is a batch of images.
 
+    Args:
+        images: What is checked.
+        channels: Number of input channels of the network.
+
     Raises:
-        InputError: not a ``[batch, 3, height, width]`` tensor of at least one image, neither uint8
-            nor float, or float with NaN, infinity or values outside 0..1.
+        InputError: not a ``[batch, channels, height, width]`` tensor of at least one image, neither
+            uint8 nor float, or float with NaN, infinity or values outside 0..1.
     """
     if not isinstance(images, Tensor):
         raise InputError(f"images must be a torch.Tensor, not {type(images).__name__}.")
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+    if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
+        hint = "; repeat a grey channel three times" if channels == 3 else ""
         raise InputError(
-            f"images must be [batch, 3, height, width] with at least one image, not "
-            f"{list(images.shape)}; repeat a grey channel three times."
+            f"images must be [batch, {channels}, height, width] with at least one image, not "
+            f"{list(images.shape)}{hint}."
         )
     if images.dtype == torch.uint8:
         return
@@ -118,7 +258,8 @@ def check_images(images: Tensor) -> None:
     low, high = (x.item() for x in images.aminmax())
     if not (low == low and high == high and abs(low) + abs(high) < float("inf")):
         raise InputError("images hold NaN or infinity; drop these images or fix their loading.")
-    if low < 0 or high > 1:
+    tolerance = max(_TOLERANCE, torch.finfo(images.dtype).eps)
+    if low < -tolerance or high > 1 + tolerance:
         raise InputError(
             f"float images must lie in 0..1, not {low:.3g}..{high:.3g}; pass images that are not "
             f"normalised, or uint8 images."

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from acclimate import bundle as module
 from acclimate.adapt import Adapter
 from acclimate.backbones import Classifier, build, projected, split
 from acclimate.bundle import Bundle, read_record
+from acclimate.bundle_record import SCHEMA
 from acclimate.errors import InputError
 from acclimate.objectives import Contrastive
 from acclimate.preprocessing import Preprocessing
@@ -204,37 +204,73 @@ def test_other_json_is_refused(path, text):
         Bundle.load(path)
 
 
-def test_future_schema(path, bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SCHEMA", 2)
-    bundle.save(tmp_path / "future")
-    monkeypatch.setattr(module, "SCHEMA", 1)
-    with pytest.raises(InputError, match=r"newer acclimate .*schema 2.*upgrade"):
-        Bundle.load(tmp_path / "future")
-    with pytest.raises(InputError, match="newer acclimate"):
-        read_record(tmp_path / "future")
-
-
-def test_a_bundle_of_schema_1_is_read_as_one_of_cta(bundle, path):
-    """Schema 1 knew one recipe: ``objective`` held its options alone."""
+def rewrite(path, change):
+    """Change a saved record as an older or newer version would have written it."""
     record = json.loads((path / "bundle.json").read_text())
-    for name in ("sha256", "recipe", "form"):
-        del record[name]
-    record |= {"schema": 1, "objective": {"views": {"hue": 0.2}}}
+    del record["sha256"]
+    change(record)
 
     def text(record):
         return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     record["sha256"] = hashlib.sha256(text(record).encode()).hexdigest()
     (path / "bundle.json").write_text(text(record))
+    return text(record)
+
+
+def only_size_mean_and_std(record):
+    kept = ("size", "mean", "std")
+    record["preprocessing"] = {name: record["preprocessing"][name] for name in kept}
+
+
+def test_future_schema(path):
+    rewrite(path, lambda record: record.update(schema=SCHEMA + 1))
+    with pytest.raises(InputError, match=rf"newer acclimate .*schema {SCHEMA + 1}.*upgrade"):
+        Bundle.load(path)
+    with pytest.raises(InputError, match="newer acclimate"):
+        read_record(path)
+
+
+def test_a_bundle_of_schema_1_is_read_as_one_of_cta(bundle, path):
+    """Schema 1 knew one recipe: ``objective`` held its options alone."""
+
+    def first(record):
+        del record["recipe"], record["form"]
+        only_size_mean_and_std(record)
+        record.update(schema=1, objective={"views": {"hue": 0.2}})
+
+    written = rewrite(path, first)
     loaded = Bundle.load(path)
     assert_same(loaded, bundle)
     assert (loaded.recipe, loaded.form, loaded.method) == ("cta", "plain", "cta-paper")
     assert loaded.objective.views.hue == 0.2
     adapted = (Adapter(each, steps=1, device="cpu")(IMAGES) for each in (loaded, bundle))
     assert torch.equal(*adapted)
-    (path / "bundle.json").write_text(text(record).replace("0.2", "0.3"))
+    (path / "bundle.json").write_text(written.replace("0.2", "0.3"))
     with pytest.raises(InputError, match="damaged"):
         Bundle.load(path)
+
+
+def test_a_bundle_of_schema_2_resizes_as_it_did(bundle, path):
+    """Schema 2 knew one way to resize."""
+
+    def second(record):
+        only_size_mean_and_std(record)
+        record.update(schema=2)
+
+    rewrite(path, second)
+    loaded = Bundle.load(path)
+    assert_same(loaded, bundle)
+    assert loaded.preprocessing == PREPROCESSING
+
+
+def test_all_of_preprocessing_is_kept(tmp_path):
+    preprocessing = Preprocessing(
+        (32, 24), (0.1,), (0.2,), resize=(40, 30), mode="squash", interpolation="bicubic"
+    )
+    made = make(build(NAME, classes=3), architecture=NAME, preprocessing=preprocessing)
+    made.save(tmp_path / "other")
+    assert Bundle.load(tmp_path / "other").preprocessing == preprocessing
 
 
 def test_weights_of_another_bundle_are_refused(path, tmp_path):

@@ -1,0 +1,75 @@
+"""A bundle's ``bundle.json``: its checksum, and older versions of it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from acclimate.errors import InputError
+
+SCHEMA = 3
+"""Version of the record that this acclimate writes."""
+_MAX_JSON_BYTES = 16 * 2**20
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Read and verify a bundle's ``bundle.json``, but not its weights.
+
+    ```python
+    read_record("bundle")["classes"]
+    ```
+
+    Raises:
+        InputError: it is missing, damaged, or from a newer version.
+    """
+    path = Path(path)
+    file = path / "bundle.json"
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give the folder of a bundle.")
+    if not file.is_file():
+        raise InputError(f"{path} is no bundle: it has no bundle.json; give a bundle's folder.")
+    damaged = InputError(f"{file} is damaged; restore it from a good copy.")
+    if file.stat().st_size > _MAX_JSON_BYTES:
+        raise damaged
+    try:
+        text = file.read_bytes().decode("utf-8")
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged from error
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        raise damaged
+    if record["schema"] > SCHEMA:
+        raise InputError(
+            f"{path} was written by a newer acclimate (bundle schema {record['schema']}, this one "
+            f"reads up to {SCHEMA}); upgrade acclimate."
+        )
+    claimed = record.pop("sha256", None)
+    if claimed != _digest(record) or text != _canonical(record | {"sha256": claimed}):
+        raise damaged
+    return _upgraded(record)
+
+
+def sealed(record: Mapping[str, Any]) -> str:
+    """The text of ``bundle.json``: the record with its checksum."""
+    return _canonical(record | {"sha256": _digest(record)})
+
+
+def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
+    """Convert a record of an older schema to the current one."""
+    if record["schema"] < 2:  # knew only CTA
+        objective = {"name": "contrastive", "options": record["objective"]}
+        record = record | {"recipe": "cta", "form": "plain", "objective": objective}
+    if record["schema"] < 3:  # knew one way to resize
+        old = {"resize": None, "mode": "crop", "interpolation": "bilinear", "rounding": "nearest"}
+        record = record | {"preprocessing": record["preprocessing"] | old}
+    return record
+
+
+def _canonical(record: Mapping[str, Any]) -> str:
+    """The canonical JSON text of a record. Any other text is treated as damage."""
+    return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_canonical(record).encode()).hexdigest()
