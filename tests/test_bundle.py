@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from acclimate import bundle as module
 from acclimate.adapt import Adapter
 from acclimate.backbones import Classifier, build, projected, split
 from acclimate.bundle import Bundle, read_record
@@ -268,7 +269,8 @@ def test_all_of_preprocessing_is_kept(tmp_path):
     preprocessing = Preprocessing(
         (32, 24), (0.1,), (0.2,), resize=(40, 30), mode="squash", interpolation="bicubic"
     )
-    made = make(build(NAME, classes=3), architecture=NAME, preprocessing=preprocessing)
+    made = make(build(NAME, classes=3), architecture=NAME, twin=None, objective=None)
+    made.preprocessing = preprocessing
     made.save(tmp_path / "other")
     assert Bundle.load(tmp_path / "other").preprocessing == preprocessing
 
