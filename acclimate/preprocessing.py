@@ -76,7 +76,7 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         for name in ("size", "resize"):
             object.__setattr__(self, name, canonical(getattr(self, name)))
-        sides = (*both(self.size), *both(self.resize or 1))
+        sides = (*both(self.size), *both(1 if self.resize is None else self.resize))
         statistics = (*self.mean, *self.std)
         finite = all(map(math.isfinite, statistics))
         if min(sides) < 1 or min(self.std, default=0) <= 0 or not finite:
@@ -110,6 +110,11 @@ class Preprocessing:
         return len(self.mean)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels: the shape of one image of the network's input."""
+        return self.height, self.width, self.channels
+
+    @property
     def pixels(self) -> tuple:
         """Everything that the pixels of a decoded image depend on.
 
@@ -119,6 +124,10 @@ class Preprocessing:
         return (self.channels, self.size, to, self.mode, self.interpolation, self.rounding) + (
             self._fill or ()
         )
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of an image after resizing, before the crop."""
+        return resized(height, width, self._to, self.mode)
 
     def unit(
         self, images: UInt8[Tensor, "batch channels h w"] | Float[Tensor, "batch channels h w"]
@@ -141,7 +150,7 @@ class Preprocessing:
                     f"tensors cannot be resized with {self.interpolation}; give tensors of "
                     f"{self.height} x {self.width} pixels, or image files."
                 )
-            to = resized(*images.shape[-2:], self._to, self.mode)
+            to = self.resized(*images.shape[-2:])
             images = resize_tensor(images, to, self.interpolation)
             images = crop_tensor(images, *self._corner(*to), both(self.size), self._fill)
         if images.dtype == torch.uint8:
@@ -163,11 +172,11 @@ class Preprocessing:
         """
         if self.channels not in _PIL_MODES:
             raise InputError(
-                f"image files have 1 or 3 channels, and this network takes {self.channels}; give "
-                f"tensors or a .npy array."
+                f"images have 1 or 3 channels, and this network takes {self.channels}; give "
+                f"tensors or a .npy array of {self.height} x {self.width} pixels."
             )
         image = image.convert(_PIL_MODES[self.channels])
-        height, width = resized(image.height, image.width, self._to, self.mode)
+        height, width = self.resized(image.height, image.width)
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         return crop_image(image, *self._corner(height, width), both(self.size), self._fill)

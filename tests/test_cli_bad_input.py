@@ -220,7 +220,6 @@ BAD = {
     "weights of another width": (align(model="acclimate:resnet8-w4"), "does not fit"),
     "weights of another network": (align(model="torchvision:resnet18"), "does not fit"),
     "images of different sizes": (align(images="mixed"), "pass --size"),
-    "images that are not square": (align(images="wide"), "pass --size"),
     "images to align on missing": (align(images="nowhere"), "no such folder|no folder or zip"),
     "images to align on truncated": (align(images="broken"), "none of the 2 images"),
     "an array of floats": (align(images="float.npy"), "must be uint8"),
@@ -241,8 +240,10 @@ BAD = {
     "interpolation above 1": (align("--interpolation", "1.5"), "interpolation must be"),
     "mean NaN": (align("--mean", "nan", "0", "0"), "preprocessing"),
     "standard deviation 0": (align("--std", "0", "1", "1"), "preprocessing"),
+    "two means": (align("--mean", "0.5", "0.5", "--std", "1", "1", "1"), "2 means and 3 standard"),
+    "a resize of 0": (align("--resize", "0"), "preprocessing"),
     "a network of another image size": (
-        align(*ONE, model="timm:vit_tiny_patch16_224", weights=None),
+        align(*ONE, "--size", "16", model="timm:vit_tiny_patch16_224", weights=None),
         "does not accept images of 16 pixels",
     ),
     # Corrupting

@@ -17,6 +17,7 @@ from acclimate.bundle import Bundle
 from acclimate.data import decode, folders
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
+from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.progress import Progress, silent
 from acclimate.storage import atomic
 
@@ -88,7 +89,7 @@ def adapt_folder(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(items), batch):
             part = items[start : start + batch]
-            opened = list(pool.map(partial(_open, size=bundle.preprocessing.size), part))
+            opened = list(pool.map(partial(_open, preprocessing=bundle.preprocessing), part))
             good = [pixels for pixels in opened if isinstance(pixels, Tensor)]
             answered = iter(_answers(torch.stack(good), adapter, frozen) if good else ())
             for item, pixels in zip(part, opened):
@@ -117,10 +118,10 @@ def write_predictions(answers: list[Answer], path: Path) -> None:
     atomic.write_text(path, text.getvalue())
 
 
-def _open(item: folders.Item, size: int) -> Tensor | str:
-    """The image as uint8 ``[3, size, size]``, or why it cannot be read."""
+def _open(item: folders.Item, preprocessing: Preprocessing) -> Tensor | str:
+    """The image as uint8 ``[channels, height, width]``, or why it cannot be read."""
     try:
-        image = decode.resize_and_crop(item.open(), size)
+        image = decode.resize_and_crop(item.open(), preprocessing)
     except InputError as error:
         return str(error)
     except decode.BROKEN as error:

@@ -7,6 +7,7 @@ from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
 from acclimate.backbones.rest import rest_after
 from acclimate.backbones.split import split
 from acclimate.backbones.stages import as_map, resolve_tap, stage_names
+from acclimate.backbones.stated import preprocessing_of
 from acclimate.backbones.taps import tapped, to_the_end
 from acclimate.backbones.vit import attend_plainly, vit
 
@@ -17,6 +18,7 @@ __all__ = [
     "attend_plainly",
     "build",
     "preact_resnet",
+    "preprocessing_of",
     "projected",
     "resnet",
     "resnet50",

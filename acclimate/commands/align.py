@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from rich.console import Console
 
 from acclimate.commands.common import check_absent, make_bundle, report_skipped
+from acclimate.commands.pixels import Pixels
 from acclimate.commands.train import Stages
 from acclimate.errors import InputError
 from acclimate.source.presets import PRESETS
@@ -42,12 +44,8 @@ class Align:
     """Folder of a named data set."""
     domain: str | None = None
     """Domain of a data set that has several: sketch (pacs), fog/3 (cifar10-c)."""
-    size: int | None = None
-    """Height and width of the classifier's input, in pixels; default: the images' own size."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean that the classifier's preprocessing subtracts, per channel, for images in 0..1."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Standard deviation that the preprocessing divides by, per channel, for images in 0..1."""
+    pixels: Annotated[Pixels, tyro.conf.arg(name="")] = Pixels()
+    """Preprocessing, where it differs from what the classifier's library states."""
     class_names: Path | None = None
     """A text file with one class name per line; default: numbers."""
     seed: int = 0
@@ -62,13 +60,15 @@ class Align:
         import torch
 
         from acclimate.data import load, load_images
-        from acclimate.preprocessing import Preprocessing
         from acclimate.source.aligned import align
 
         check_absent(self.out)
         labels, names = None, _read_names(self.class_names)
+        where = {"root": self.root, "domain": self.domain}
         if self.settings.trainable_classifier:
-            data = load(self.images, "train", root=self.root, domain=self.domain, size=self.size)
+            data, preprocessing = self.pixels.load(
+                self.model, lambda size: load(self.images, "train", size=size, **where), console
+            )
             names = names or list(data.classes)
             if unknown := sorted(set(data.classes) - set(names)):
                 raise InputError(
@@ -77,17 +77,17 @@ class Align:
                 )
             labels = torch.tensor([names.index(folder) for folder in data.classes])[data.labels]
         else:
-            data = load_images(self.images, root=self.root, domain=self.domain, size=self.size)
+            data, preprocessing = self.pixels.load(
+                self.model, lambda size: load_images(self.images, size=size, **where), console
+            )
         report_skipped(data.skipped, console)
-        if data.images.shape[-1] != data.images.shape[-2]:
-            raise InputError("the images are not square; pass --size to resize and crop them.")
         make_bundle(
             lambda run: align(
                 self.model,
                 data.images,
                 weights=self.weights,
                 classes=names,
-                preprocessing=Preprocessing(data.images.shape[-1], self.mean, self.std),
+                preprocessing=preprocessing,
                 settings=self.settings,
                 run=run,
                 twin=self.twin,

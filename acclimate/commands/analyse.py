@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 
 from acclimate.commands.common import labelled
+from acclimate.commands.pixels import pixels_of
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.errors import InputError
 
@@ -53,7 +54,7 @@ class Analyse:
     domain: str | None = None
     """Domain whose images are corrupted, if the data set has domains; not for gradients."""
     size: int | None = None
-    """Resize images to squares of this many pixels."""
+    """Resize images to squares of this many pixels; default: as the bundles' preprocessing."""
 
     def run(self, console: Console) -> None:
         """Run the analysis."""
@@ -67,9 +68,11 @@ class Analyse:
             raise InputError(
                 f"analyses need {error.name}: pip install 'acclimate[analyse]'."
             ) from error
-        where = {"root": self.root, "domain": self.domain, "size": self.size}
+        bundles = labelled(self.bundles)
+        size = pixels_of(bundles) if self.size is None else self.size
+        where = {"root": self.root, "domain": self.domain, "size": size}
         analysis = Analysis(
-            bundles=labelled(self.bundles),
+            bundles=bundles,
             source=subset(load(self.data, "train", **where), _SOURCE_IMAGES),
             test=subset(load(self.data, "test", **where), self.images),
             corruptions=self.corruptions,

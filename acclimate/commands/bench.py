@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from acclimate.commands.common import labelled
+from acclimate.commands.pixels import pixels_of
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.errors import InputError
 
@@ -71,7 +72,7 @@ class Bench:
     root: Path | None = None
     """Folder of a named data set."""
     size: int | None = None
-    """Resize images to squares of this many pixels."""
+    """Resize images to squares of this many pixels; default: as the bundles' preprocessing."""
 
     def run(self, console: Console) -> None:
         """Do it."""
@@ -114,7 +115,8 @@ class Bench:
         )
 
     def _loads(self):
-        options = {"root": self.root, "size": self.size}
+        size = pixels_of(labelled(self.bundles)) if self.size is None else self.size
+        options = {"root": self.root, "size": size}
         return tuple(
             partial(_some, self.data, self.images, options | {"domain": domain})
             for domain in self.domains or (None,)

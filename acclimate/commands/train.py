@@ -68,9 +68,13 @@ class Train:
         report_skipped(data.skipped, console)
         target = None
         if self.target is not None:
-            side = data.images.shape[-1]
+            height, width = data.images.shape[-2:]
             target = load_images(
-                self.target, "test", root=self.root, domain=self.target_domain, size=side
+                self.target,
+                "test",
+                root=self.root,
+                domain=self.target_domain,
+                size=(height, width),
             ).images
         make_bundle(
             lambda run: train(

@@ -11,21 +11,26 @@ from acclimate.data import decode
 from acclimate.errors import InputError
 
 
-def open_images(path: Path, remedy: str) -> UInt8[np.ndarray, "n height width 3"]:
+def open_images(
+    path: Path, remedy: str, *, channels: tuple[int, ...] = (3,)
+) -> UInt8[np.ndarray, "n height width channels"]:
     """Open an array of images as a memory map.
 
     Args:
         path: The .npy file.
         remedy: What to do if the file cannot be used; the end of the error message.
+        channels: Numbers of channels that the array may have.
 
     Raises:
-        InputError: the file is missing, damaged, or not uint8 ``[n, height, width, 3]``.
+        InputError: the file is missing, damaged, or not uint8 ``[n, height, width, channels]``.
     """
     array = _open(path, remedy)
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
+    fits = array.ndim == 4 and array.shape[-1] in channels and 0 not in array.shape
+    if array.dtype != np.uint8 or not fits:
+        expected = " or ".join(map(str, channels))
         raise InputError(
             f"{path} holds {array.dtype} {list(array.shape)}, but images must be uint8 "
-            f"[n, height, width, 3]: {remedy}."
+            f"[n, height, width, {expected}]: {remedy}."
         )
     return array
 

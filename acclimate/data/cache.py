@@ -22,6 +22,7 @@ from rich.progress import Progress
 
 from acclimate.data import decode
 from acclimate.errors import InputError
+from acclimate.preprocessing import Preprocessing
 from acclimate.storage import atomic
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Item:
 class Decoded(NamedTuple):
     """The images that could be decoded, in order, and those that could not."""
 
-    images: UInt8[np.ndarray, "n height width 3"]
+    images: UInt8[np.ndarray, "n height width channels"]
     """Pixels 0..255, a read-only memory map."""
     paths: tuple[str, ...]
     """Path of each image in ``images``."""
@@ -66,7 +67,9 @@ def folder(cache: Path | None) -> Path:
     return Path(chosen).expanduser()
 
 
-def decoded(items: Sequence[Item], *, size: int | None, cache: Path | None) -> Decoded:
+def decoded(
+    items: Sequence[Item], *, preprocessing: Preprocessing | None, cache: Path | None
+) -> Decoded:
     """Decode images, or read their pixels from the cache if the same content was decoded before.
 
     The array and then its description are written atomically. So several processes may decode the
@@ -74,29 +77,30 @@ def decoded(items: Sequence[Item], *, size: int | None, cache: Path | None) -> D
 
     Args:
         items: Images to decode, in the order of the result; at least one.
-        size: Resize the shorter side to this many pixels and crop the centre square. None does not
-            resize; all images must then have the same size.
+        preprocessing: How to resize and crop. None does not; all images must then have the same
+            size.
         cache: The cache folder, see :func:`folder`.
 
     Raises:
         InputError: no image could be decoded, sizes differ, or the cache cannot be written.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        array = folder(cache) / f"{_key(items, size, pool)}.uint8"
+        array = folder(cache) / f"{_key(items, preprocessing, pool)}.uint8"
         result = _read(array, items)
         if result is None:
-            _write(array, items, size, pool)
+            _write(array, items, preprocessing, pool)
             result = _read(array, items)
     if result is None:
         raise InputError(f"{array} changed while it was read: choose another cache folder.")
     return result
 
 
-def _key(items: Sequence[Item], size: int | None, pool: Executor) -> str:
+def _key(items: Sequence[Item], preprocessing: Preprocessing | None, pool: Executor) -> str:
     blocks = [items[start : start + 256] for start in range(0, len(items), 256)]
     hashed = pool.map(lambda block: [[item.path, item.fingerprint()] for item in block], blocks)
     content = [pair for block in hashed for pair in block]
-    return hashlib.sha256(json.dumps([decode.VERSION, size, content]).encode()).hexdigest()
+    pixels = preprocessing and preprocessing.pixels
+    return hashlib.sha256(json.dumps([decode.VERSION, pixels, content]).encode()).hexdigest()
 
 
 def _read(array: Path, items: Sequence[Item]) -> Decoded | None:
@@ -114,13 +118,15 @@ def _read(array: Path, items: Sequence[Item]) -> Decoded | None:
         return None
 
 
-def _write(array: Path, items: Sequence[Item], size: int | None, pool: Executor) -> None:
+def _write(
+    array: Path, items: Sequence[Item], preprocessing: Preprocessing | None, pool: Executor
+) -> None:
     skipped: list[Skipped] = []
     shape: tuple[int, ...] = ()
 
     def write(temporary: Path) -> None:
         nonlocal shape
-        results = _bounded_map(pool, partial(_open, size=size), items)
+        results = _bounded_map(pool, partial(_open, preprocessing=preprocessing), items)
         with temporary.open("wb") as file:
             shape = _write_pixels(file.write, _with_progress(results, len(items)), skipped)
 
@@ -161,15 +167,15 @@ def _width_by_height(shape: tuple[int, ...]) -> str:
     return f"{shape[1]} x {shape[0]}"
 
 
-def _open(item: Item, size: int | None) -> tuple[str, np.ndarray | str]:
+def _open(item: Item, preprocessing: Preprocessing | None) -> tuple[str, np.ndarray | str]:
     """The item's path, with its pixels or with the reason why it cannot be used."""
     try:
         image = item.open()
-        if size is not None:
-            image = decode.resize_and_crop(image, size)
+        if preprocessing is None:
+            return item.path, np.asarray(image)
+        return item.path, decode.resize_and_crop(image, preprocessing)
     except InputError as error:
         return item.path, str(error)
-    return item.path, np.asarray(image)
 
 
 def _bounded_map(pool: Executor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

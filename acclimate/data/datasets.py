@@ -21,6 +21,8 @@ from acclimate.data.images import Images, LabelledImages
 from acclimate.data.published import SETS, lookup
 from acclimate.data.published.listing import Listing, array_paths, join
 from acclimate.errors import InputError, unknown_name
+from acclimate.preprocessing import Preprocessing
+from acclimate.resizing import Side, both
 
 _MAX_SIZE = 4096
 
@@ -31,7 +33,7 @@ def load(
     *,
     root: Path | None = None,
     domain: str | None = None,
-    size: int | None = None,
+    size: Side | Preprocessing | None = None,
     cache: Path | None = None,
     download: bool = False,
 ) -> LabelledImages:
@@ -57,7 +59,8 @@ def load(
             ``fog/3``, for names that end in -c and for what ``acclimate corrupt`` wrote; ``sketch``
             and so on for ``pacs``. :func:`domains` lists them.
         size: Resize the shorter side to this many pixels (bilinear, antialiased) and crop the
-            centre square. Without it, all images must have the same size.
+            centre square; or a preprocessing, to get the pixels that its network sees. Without it,
+            all images must have the same size.
         cache: Folder for decoded images; default ``$ACCLIMATE_CACHE`` or the user's cache folder.
         download: Let torchvision download ``cifar10`` or ``cifar100`` into ``root`` first.
 
@@ -65,7 +68,7 @@ def load(
         InputError: the data is missing or cannot be used. Single images that cannot be used are
             not an error: they are listed in ``skipped``.
     """
-    _check(split, size)
+    preprocessing = _checked(split, size)
     name = str(data)
     if name in SETS:
         listing, domain = lookup.find(name, split, root, domain, download)
@@ -78,7 +81,7 @@ def load(
             f"{data} has no labels, since it was made with --unlabelled: use load_images, or make "
             "it again from labelled images."
         )
-    usable = _decode(listing.images, listing.paths, size, cache)
+    usable = _decode(listing.images, listing.paths, preprocessing, cache)
     label_of = dict(zip(listing.paths, listing.labels.tolist()))
     labels = torch.tensor([label_of[path] for path in usable.paths])
     skipped = (*listing.skipped, *usable.skipped)
@@ -93,7 +96,7 @@ def load_images(
     *,
     root: Path | None = None,
     domain: str | None = None,
-    size: int | None = None,
+    size: Side | Preprocessing | None = None,
     cache: Path | None = None,
     download: bool = False,
 ) -> Images:
@@ -105,8 +108,8 @@ def load_images(
 
     Args:
         data: A folder or a zip, searched recursively, its images in natural path order (2 before
-            10); an ``.npy`` file with uint8 ``[n, height, width, 3]``; or a name or a folder that
-            ``acclimate corrupt`` wrote, as in :func:`load`.
+            10); an ``.npy`` file with uint8 ``[n, height, width, channels]``; or a name or a folder
+            that ``acclimate corrupt`` wrote, as in :func:`load`.
         split: Split to load, if the data has splits. None loads all images.
         root: As in :func:`load`.
         domain: As in :func:`load`.
@@ -117,7 +120,7 @@ def load_images(
     Raises:
         InputError: as in :func:`load`.
     """
-    _check(split, size)
+    preprocessing = _checked(split, size)
     name, skipped = str(data), ()
     if name in SETS:
         splits = lookup.splits(name) if split is None else (split,)
@@ -132,7 +135,7 @@ def load_images(
         else:
             _check_no_domain(path, domain)
             images, paths = _all_in_path(path, split)
-    usable = _decode(images, paths, size, cache)
+    usable = _decode(images, paths, preprocessing, cache)
     return Images(usable.images, usable.paths, (*skipped, *usable.skipped))
 
 
@@ -159,11 +162,17 @@ def domains(data: str | Path, *, root: Path | None = None) -> tuple[str, ...]:
     return manifest.read(path).domains if manifest.is_ours(path) else ()
 
 
-def _check(split: str | None, size: int | None) -> None:
+def _checked(split: str | None, size: Side | Preprocessing | None) -> Preprocessing | None:
+    """The size as a preprocessing, after a check of the arguments."""
     if split is not None and split not in folders.SPLITS:
         raise unknown_name("split", split, folders.SPLITS)
-    if size is not None and not 1 <= size <= _MAX_SIZE:
-        raise InputError(f"size is {size}: give a size from 1 to {_MAX_SIZE} pixels.")
+    if size is None:
+        return None
+    if not isinstance(size, Preprocessing):
+        if not 1 <= min(both(size)) <= max(both(size)) <= _MAX_SIZE:
+            raise InputError(f"size is {size}: give a size from 1 to {_MAX_SIZE} pixels.")
+        return Preprocessing(size)
+    return size
 
 
 def _existing(data: str | Path, download: bool) -> Path:
@@ -201,38 +210,49 @@ def _find_in_path(path: Path, split: Split, domain: str | None) -> tuple[Listing
 
 def _all_in_path(
     path: Path, split: Split | None
-) -> tuple[UInt8[np.ndarray, "n height width 3"] | Sequence[Item], tuple[str, ...]]:
+) -> tuple[UInt8[np.ndarray, "n height width channels"] | Sequence[Item], tuple[str, ...]]:
     """List the images of an array, a folder or a zip, with their paths."""
     if path.suffix.lower() == ".npy":
-        array = open_images(path, "write it with numpy.save")
+        array = open_images(path, "write it with numpy.save", channels=(1, 3, 4))
         return array, array_paths(path.name, 0, len(array))
     items = folders.items(path, split)
     return items, tuple(item.path for item in items)
 
 
 def _decode(
-    images: UInt8[np.ndarray, "n height width 3"] | Sequence[Item],
+    images: UInt8[np.ndarray, "n height width channels"] | Sequence[Item],
     paths: tuple[str, ...],
-    size: int | None,
+    preprocessing: Preprocessing | None,
     cache: Path | None,
 ) -> Images:
     """Decode images; those that cannot be used are skipped."""
     if isinstance(images, np.ndarray):
-        if size is None or images.shape[1:3] == (size, size):
+        if preprocessing is None or images.shape[1:] == preprocessing.shape:
             return Images(_tensor(images), paths)
+        if images.shape[-1] == 4:
+            raise InputError(
+                f"images of 4 channels are not resized; give an array of {preprocessing.height} x "
+                f"{preprocessing.width} pixels."
+            )
         images = [
-            Item(path, partial(_hash_pixels, image), partial(Image.fromarray, image))
+            Item(path, partial(_hash_pixels, image), partial(_picture, image))
             for path, image in zip(paths, images)
         ]
-    result = decoded(images, size=size, cache=cache)
+    result = decoded(images, preprocessing=preprocessing, cache=cache)
     return Images(_tensor(result.images), result.paths, result.skipped)
 
 
-def _hash_pixels(image: UInt8[np.ndarray, "height width 3"]) -> str:
+def _hash_pixels(image: UInt8[np.ndarray, "height width channels"]) -> str:
     return hashlib.sha256(image.tobytes()).hexdigest()
 
 
-def _tensor(array: UInt8[np.ndarray, "n height width 3"]) -> UInt8[Tensor, "n 3 height width"]:
+def _picture(image: UInt8[np.ndarray, "height width channels"]) -> Image.Image:
+    return Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
+
+
+def _tensor(
+    array: UInt8[np.ndarray, "n height width channels"],
+) -> UInt8[Tensor, "n channels height width"]:
     with warnings.catch_warnings():
         # The array is read-only on purpose. The system may refuse a private writable map of a
         # large data set for lack of memory, and writing to a shared one would change the cache.

@@ -7,9 +7,11 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from acclimate.errors import InputError
+from acclimate.preprocessing import Preprocessing
 
 VERSION = 1
 """Part of the cache's key. Increase it whenever the same file would give other pixels."""
@@ -86,19 +88,19 @@ def damaged(error: Exception) -> InputError:
     return InputError(f"it cannot be read ({reason}).")
 
 
-def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to ``size`` (bilinear, antialiased) and crop the centre square.
+def resize_and_crop(
+    image: Image.Image, preprocessing: Preprocessing
+) -> UInt8[np.ndarray, "height width channels"]:
+    """The pixels that a network sees of an image, not yet normalised.
 
     Raises:
-        InputError: the image is so narrow that it would have more than `MAX_PIXELS` after resizing.
+        InputError: the image is so narrow that it would have more than `MAX_PIXELS` after resizing,
+            or the network takes neither grey nor RGB images.
     """
-    shorter = min(image.size)
-    width, height = (int(size * side / shorter) for side in image.size)
+    height, width = preprocessing.resized(image.height, image.width)
     _check_pixels(width, height)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+    pixels = np.asarray(preprocessing.crop(image))
+    return pixels.reshape(*pixels.shape[:2], -1)  # grey images have no axis of channels
 
 
 def check_file_size(size: int) -> None:

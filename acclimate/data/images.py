@@ -19,7 +19,7 @@ class LabelledImages:
     ```
     """
 
-    images: UInt8[Tensor, "n 3 height width"]
+    images: UInt8[Tensor, "n channels height width"]
     """Images 0..255, not normalised, in channels_last layout. They may be a read-only memory map:
     clone before changing them."""
     labels: Int64[Tensor, " n"]
@@ -46,7 +46,7 @@ class Images:
     ```
     """
 
-    images: UInt8[Tensor, "n 3 height width"]
+    images: UInt8[Tensor, "n channels height width"]
     """Images 0..255, not normalised, in channels_last layout. They may be a read-only memory map:
     clone before changing them."""
     paths: tuple[str, ...]

@@ -12,6 +12,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
 from acclimate.backbones import build, split
+from acclimate.backbones.stated import default_preprocessing
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
 from acclimate.methods import RECIPES
@@ -24,7 +25,7 @@ from acclimate.source.train import begin, initial, make
 
 def align(
     model: nn.Module | str,
-    images: UInt8[Tensor, "n 3 h w"],
+    images: UInt8[Tensor, "n channels h w"],
     *,
     weights: Path | None = None,
     classes: Sequence[str] | None = None,
@@ -45,11 +46,13 @@ def align(
     Args:
         model: Any network that ends in a linear layer, or the name of a registered one. It is put
             into evaluation mode and otherwise not changed.
-        images: Unlabelled source images, uint8, of one size.
+        images: Unlabelled source images, uint8, of one size. Images of the network's input size
+            are taken as they are, others are resized and cropped.
         weights: The .safetensors file of a model given by name.
         classes: The class name of each output; None numbers the outputs.
-        preprocessing: The model's preprocessing; None takes the images' size and ImageNet's mean
-            and standard deviation.
+        preprocessing: The model's preprocessing; None takes what its library states, and the
+            images' size if they are smaller or nothing is stated (see
+            `acclimate.backbones.stated.default_preprocessing`).
         settings: Settings of the contrastive and the alignment stage.
         run: Seed, checkpoints, device, progress.
         twin: A network, or its name, that initialises the twin; its features must have the
@@ -66,13 +69,15 @@ def align(
     """
     run = run or Run()
     check_settings(settings)
-    check_images(images)
+    shape = images.shape[1:] if isinstance(images, Tensor) and images.ndim == 4 else (3, 0, 0)
+    check_images(images, preprocessing.channels if preprocessing else shape[0])
+    preprocessing = preprocessing or default_preprocessing(model, *shape).preprocessing
     network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
     classifier = copy.deepcopy(split(network.eval(), head=head))
     names = _class_names(classes, classifier.num_classes)
     twin = _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)
-    source = SourceImages(images, preprocessing or Preprocessing(images.shape[-1]), labels)
+    source = SourceImages(images, preprocessing, labels)
     _check_labels(labels, len(names))
     recipe = replace(RECIPES["cta"], stages=("contrastive", "align"))
     work = begin(recipe, classifier, source, settings, run, start=start)

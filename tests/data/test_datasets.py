@@ -328,7 +328,7 @@ def test_bad_data(name, make, message, tmp_path, monkeypatch):
         (b"\x93NUMPY garbage", "not a readable"),
         (np.array([{}]), "not a readable"),
         (np.zeros((2, 4, 4, 3)), "float64"),
-        (np.zeros((2, 3, 4, 4), np.uint8), r"\[2, 3, 4, 4\]"),
+        (np.zeros((2, 3, 4, 5), np.uint8), r"\[2, 3, 4, 5\]"),
         (np.zeros((0, 4, 4, 3), np.uint8), "not a readable|hold"),
     ],
 )

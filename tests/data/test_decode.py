@@ -11,6 +11,7 @@ from torchvision.transforms import InterpolationMode, functional
 from acclimate.data import decode as module
 from acclimate.data.decode import decode, resize_and_crop
 from acclimate.errors import InputError
+from acclimate.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
@@ -226,12 +227,14 @@ def test_resize_and_crop_equals_torchvision(shape):
     image = Image.fromarray(RNG.integers(0, 256, (*shape, 3), np.uint8))
     expected = functional.resize(image, [32], InterpolationMode.BILINEAR, antialias=True)
     expected = functional.center_crop(expected, [32])
-    np.testing.assert_array_equal(np.asarray(resize_and_crop(image, 32)), np.asarray(expected))
+    np.testing.assert_array_equal(
+        np.asarray(resize_and_crop(image, Preprocessing(32))), np.asarray(expected)
+    )
 
 
 def test_long_and_narrow_does_not_grow_without_bound():
     with pytest.raises(InputError, match="pixels"):
-        resize_and_crop(Image.new("RGB", (1, 20_000)), 224)
+        resize_and_crop(Image.new("RGB", (1, 20_000)), Preprocessing(224))
 
 
 def test_photographs_of_phones_in_several_pictures():

@@ -1,0 +1,105 @@
+"""Flags of the preprocessing, for the commands that make a bundle of an existing classifier."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from rich.console import Console
+
+from acclimate.errors import InputError
+
+if TYPE_CHECKING:
+    from acclimate.data import Images, LabelledImages
+    from acclimate.preprocessing import Preprocessing
+
+    Data = TypeVar("Data", Images, LabelledImages)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What replaces parts of the preprocessing that the classifier's library states."""
+
+    size: tuple[int] | tuple[int, int] | None = None
+    """Side, or height and width, of the classifier's input in pixels; images are resized to just
+    cover it. Default: what timm, torchvision or the Hugging Face folder states, else the images'
+    own size."""
+    resize: tuple[int] | tuple[int, int] | None = None
+    """Length that the shorter side is resized to before the crop, or height and width that images
+    are stretched to. Default: what is stated, or --size."""
+    resample: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] | None = None
+    """Interpolation of resizing. Default: what is stated, else bilinear."""
+    mean: tuple[float, ...] | None = None
+    """Mean that is subtracted, per channel, for images in 0..1; a single value is a classifier of
+    grey images. Default: what is stated, else ImageNet's."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation that is divided by, per channel. Default: what is stated, else
+    ImageNet's."""
+
+    def load(
+        self, model: str, load: "Callable[[Preprocessing | None], Data]", console: Console
+    ) -> "tuple[Data, Preprocessing]":
+        """Load images as a classifier sees them, and say how that is.
+
+        Args:
+            model: Name of the classifier, as for `acclimate.build`.
+            load: Loads the images for a preprocessing; for None at their own size.
+            console: Where the preprocessing and its origin are printed.
+        """
+        from acclimate.backbones.stated import Stated, preprocessing_of
+        from acclimate.preprocessing import Preprocessing
+
+        stated = preprocessing_of(model)
+        if stated is None and self.size is not None:
+            stated = Stated(Preprocessing(_side(self.size)), "ImageNet's mean and std")
+        if stated is None:
+            data = load(None)
+            own = Preprocessing((data.images.shape[-2], data.images.shape[-1]))
+            stated = Stated(own, "the images' size and ImageNet's mean and std")
+            return data, self._changed(stated, console)
+        chosen = self._changed(stated, console)
+        return load(chosen), chosen
+
+    def _changed(self, stated: Any, console: Console) -> "Preprocessing":
+        from acclimate.backbones.stated import changed_preprocessing
+
+        chosen = changed_preprocessing(
+            stated.preprocessing,
+            size=None if self.size is None else _side(self.size),
+            resize=None if self.resize is None else _side(self.resize),
+            interpolation=self.resample,
+            mean=self.mean,
+            std=self.std,
+        )
+        given = [name for name, value in asdict(self).items() if value is not None]
+        flags = " and ".join(f"--{name}" for name in given)
+        origin = f"{stated.origin}, {flags}" if flags else stated.origin
+        console.print(f"preprocessing: {chosen} (from {origin})", highlight=False, soft_wrap=True)
+        return chosen
+
+
+def pixels_of(bundles: dict[str, Path]) -> "Preprocessing":
+    """The preprocessing of bundles, which must resize and crop alike.
+
+    Raises:
+        InputError: two bundles take other pixels; or a bundle is damaged.
+    """
+    from acclimate.bundle_record import read_record
+    from acclimate.preprocessing import Preprocessing
+
+    found = {
+        label: Preprocessing(**read_record(path)["preprocessing"])
+        for label, path in bundles.items()
+    }
+    first, *others = found
+    for other in others:
+        if found[other].pixels != found[first].pixels:
+            raise InputError(
+                f"{first} and {other} take other pixels ({found[first]}; {found[other]}); run them "
+                f"one after another into the same --out, or pass --size."
+            )
+    return found[first]
+
+
+def _side(numbers: tuple[int, ...]) -> int | tuple[int, int]:
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
