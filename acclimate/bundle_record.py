@@ -50,7 +50,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     return _upgraded(record)
 
 
-def sealed(record: Mapping[str, Any]) -> str:
+def sealed(record: dict[str, Any]) -> str:
     """The text of ``bundle.json``: the record with its checksum."""
     return _canonical(record | {"sha256": _digest(record)})
 
@@ -62,7 +62,7 @@ def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
         record = record | {"recipe": "cta", "form": "plain", "objective": objective}
     if record["schema"] < 3:  # knew one way to resize
         old = {"resize": None, "mode": "crop", "interpolation": "bilinear", "rounding": "nearest"}
-        record = record | {"preprocessing": record["preprocessing"] | old}
+        record = record | {"preprocessing": {**record["preprocessing"], **old}}
     return record
 
 

@@ -77,7 +77,7 @@ def crop_image(
     height, width = size
     if fill is None:
         return image.crop((left, top, left + width, top + height))
-    canvas = Image.new(image.mode, (width, height), fill if len(fill) > 1 else fill[0])
+    canvas = Image.new(image.mode, (width, height), fill[0] if len(fill) == 1 else fill)
     canvas.paste(image, (-left, -top))
     return canvas
 

@@ -101,8 +101,9 @@ class Adapter:
         """Adapt to a batch, then answer for it.
 
         Args:
-            images: ``[batch, 3, height, width]``, any batch size and image size, uint8 0..255 or
-                float 0..1, not normalised.
+            images: ``[batch, channels, height, width]``, any batch size and image size, uint8
+                0..255 or float 0..1, not normalised. Images of the network's input size are taken
+                as they are; others are resized and cropped as `acclimate.preprocessing` says.
 
         Returns:
             Logits, float32, always finite.
@@ -124,7 +125,7 @@ class Adapter:
         return torch.stack(self._answers(images, every=True))
 
     def _answers(self, images: Tensor, *, every: bool) -> list[Tensor]:
-        check_images(images)
+        check_images(images, self.preprocessing.channels)
         with undisturbed(self.device):
             unit = self.preprocessing.unit(images.to(self.device))
             first = int(self._learner.seen)

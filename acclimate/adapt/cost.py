@@ -43,9 +43,11 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
         batch: Number of images in a batch. If the memory completes it with earlier images, their
             cost is counted for the batch.
     """
-    size = learner.preprocessing.size
+    height, width, channels = learner.preprocessing.shape
     context = max(batch, learner.settings.memory.images if learner.objective else 1)
-    images = torch.rand(context, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(
+        context, channels, height, width, generator=torch.Generator().manual_seed(0)
+    )
     images, index = images.to(learner.device), torch.arange(context, device=learner.device)
     before, saved = learner.state.copy(), _Saved(learner)
     normalized = learner.preprocessing.normalize(images)

@@ -68,7 +68,7 @@ class Learner:
         self.reset: Any = settings.reset.build()
         self.answer = settings.answer
         memory = settings.memory if self.objective else AdapterSettings().memory
-        self.memory = memory.build(preprocessing.size, device)
+        self.memory = memory.build(preprocessing.shape, device)
         self.moving: dict[str, Tensor] = {}
         self._written: dict[str, Tensor] = {}
         self._build_steps()
@@ -164,9 +164,10 @@ class Learner:
 
     def _trial(self, objective: Objective, count: int) -> None:
         """Run one backward pass: it shows which gradients there are, and what a pass writes to."""
-        size = self.preprocessing.size
-        pixels = torch.arange(count * 3 * size * size, device=self.device)
-        images = (pixels % 251 / 250).view(count, 3, size, size)  # of no effect: any will do
+        height, width, channels = self.preprocessing.shape
+        pixels = torch.arange(count * channels * height * width, device=self.device)
+        # Their values have no effect: any will do.
+        images = (pixels % 251 / 250).view(count, channels, height, width)
         before = {name: buffer.clone() for name, buffer in objective.named_buffers()}
         norms = Undo(self.norms.written())
         with _values_a_channel(self.norms.layers.values()) as values:

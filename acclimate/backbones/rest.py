@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from acclimate.backbones.taps import tapped
 from acclimate.backbones.trace import eval_mode, run, two_images
 from acclimate.errors import InputError
+from acclimate.resizing import Side
 
 
 class FirstToken(nn.Module):
@@ -43,7 +44,7 @@ _BETWEEN: dict[int, list[list[nn.Module]]] = {
 }
 
 
-def rest_after(encoder: nn.Module, tap: str, size: int) -> nn.Sequential:
+def rest_after(encoder: nn.Module, tap: str, size: Side) -> nn.Sequential:
     """The layers of an encoder after a tap, as a network that maps tapped features to its output.
 
     ```python

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from acclimate.backbones.classifier import Classifier
-from acclimate.backbones.trace import eval_mode
+from acclimate.backbones.trace import eval_mode, input_channels
 from acclimate.errors import InputError, unknown_name
 
 # Small sizes first, because they are cheap; a network of fixed size rejects the wrong ones.
@@ -32,8 +32,9 @@ def split(model: nn.Module, *, head: str | None = None) -> Classifier:
     ``copy.deepcopy(model)`` to avoid that.
 
     Args:
-        model: Maps normalised images ``[batch, 3, height, width]`` to logits ``[batch, classes]``.
-            A `Classifier` is returned as it is; torch.compile and DataParallel are unwrapped.
+        model: Maps normalised images ``[batch, channels, height, width]`` to logits
+            ``[batch, classes]``. A `Classifier` is returned as it is; torch.compile and
+            DataParallel are unwrapped.
         head: The dotted name of the head, as in ``model.named_modules()``. None takes the linear
             layer that is called last.
 
@@ -122,9 +123,9 @@ def _trace(
 def _forward(model: nn.Module, calls: dict[str, nn.Module]) -> tuple[Tensor, Any]:
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
-    reasons = {}
+    reasons, channels = {}, input_channels(model)
     for height, width in _sizes(model):
-        images = torch.randn(2, 3, height, width, generator=generator).to(like)
+        images = torch.randn(2, channels, height, width, generator=generator).to(like)
         calls.clear()
         try:
             return images, model(images)
@@ -133,7 +134,7 @@ def _forward(model: nn.Module, calls: dict[str, nn.Module]) -> tuple[Tensor, Any
     size, reason = next(iter(reasons.items()))
     raise InputError(
         f"the model accepts no image of any size tried ({', '.join(reasons)}; at {size}: "
-        f"{reason}); pass one that maps [batch, 3, height, width] to [batch, classes]."
+        f"{reason}); pass one that maps [batch, {channels}, height, width] to [batch, classes]."
     )
 
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from acclimate.backbones.trace import Call, trace
 from acclimate.errors import InputError, unknown_name
+from acclimate.resizing import Side
 
 
-def stage_names(encoder: nn.Module, size: int) -> list[str]:
+def stage_names(encoder: nn.Module, size: Side) -> list[str]:
     """The names of a network's stages, in the order in which they are called.
 
     ```python
@@ -51,7 +52,7 @@ def stage_names(encoder: nn.Module, size: int) -> list[str]:
     return list(names.values())
 
 
-def resolve_tap(encoder: nn.Module, tap: str | int, size: int) -> str:
+def resolve_tap(encoder: nn.Module, tap: str | int, size: Side) -> str:
     """The dotted name of the module after which a method branches off.
 
     ```python

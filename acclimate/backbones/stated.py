@@ -9,7 +9,7 @@ from torch import nn
 
 from acclimate.backbones import processor
 from acclimate.backbones.processor import read_processor
-from acclimate.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from acclimate.preprocessing import Preprocessing
 from acclimate.resizing import Interpolation, Side
 
 
@@ -53,14 +53,16 @@ def preprocessing_of(model: nn.Module | str) -> Stated | None:
     return None
 
 
-def default_preprocessing(model: nn.Module | str, channels: int, height: int, width: int) -> Stated:
+def default_preprocessing(
+    model: nn.Module | str, channels: int, height: int, width: int
+) -> Preprocessing:
     """What is stated, as far as it fits images in memory; otherwise their size, as ImageNet's.
 
     The stated size is not taken for images that are smaller: a network is more often trained on
     small images than used on enlarged ones.
 
     ```python
-    default_preprocessing(network, 3, 32, 32).preprocessing.size  # 32
+    default_preprocessing(network, 3, 32, 32).size  # 32
     ```
 
     Args:
@@ -71,13 +73,10 @@ def default_preprocessing(model: nn.Module | str, channels: int, height: int, wi
         width: Width of the images in pixels.
     """
     stated = preprocessing_of(model)
-    if stated is None:
-        own = Preprocessing((height, width), IMAGENET_MEAN, IMAGENET_STD)
-        stated = Stated(own, "the images' size and ImageNet's mean and std")
-    elif height < stated.preprocessing.height or width < stated.preprocessing.width:
-        own = Preprocessing((height, width), stated.preprocessing.mean, stated.preprocessing.std)
-        stated = Stated(own, f"the images' size and {stated.origin}")
-    return Stated(for_channels(stated.preprocessing, channels), stated.origin)
+    found = Preprocessing((height, width)) if stated is None else stated.preprocessing
+    if height < found.height or width < found.width:
+        found = Preprocessing((height, width), found.mean, found.std)
+    return for_channels(found, channels)
 
 
 def changed_preprocessing(
@@ -162,7 +161,7 @@ def _of_timm_config(config: dict[str, Any], patches: nn.Module | None = None) ->
         found["mean"],
         found["std"],
         resize=resize,
-        mode=mode,
+        mode=mode,  # type: ignore - checked there
         interpolation=found["interpolation"],
     )
     return Stated(preprocessing, "timm's pretrained_cfg")

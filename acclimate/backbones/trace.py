@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from acclimate.errors import InputError
+from acclimate.resizing import Side, both
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Call:
 
 
 @torch.no_grad()
-def trace(network: nn.Module, size: int) -> Call:
+def trace(network: nn.Module, size: Side) -> Call:
     """The calls of one forward pass of two images in eval mode. The network is not changed.
 
     Raises:
@@ -58,14 +59,21 @@ def trace(network: nn.Module, size: int) -> Call:
     return stack[0]
 
 
-def two_images(network: nn.Module, size: int) -> Float[Tensor, "2 3 size size"]:
+def input_channels(network: nn.Module) -> int:
+    """Number of channels of the images: those of the first convolution, or 3 without one."""
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return next((convolution.in_channels for convolution in convolutions), 3)
+
+
+def two_images(network: nn.Module, size: Side) -> Float[Tensor, "2 channels height width"]:
     """Two images of fixed noise, in the network's dtype and on its device."""
     like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, 3, size, size, generator=generator).to(like)
+    shape = (2, input_channels(network), *both(size))
+    return torch.randn(shape, generator=generator).to(like)
 
 
-def run(network: nn.Module, images: Float[Tensor, "batch 3 size size"]) -> Any:
+def run(network: nn.Module, images: Float[Tensor, "batch channels height width"]) -> Any:
     """The network's output.
 
     Raises:

@@ -58,9 +58,8 @@ def load(
         domain: Domain to load, for a data set with domains: corruption and severity, such as
             ``fog/3``, for names that end in -c and for what ``acclimate corrupt`` wrote; ``sketch``
             and so on for ``pacs``. :func:`domains` lists them.
-        size: Resize the shorter side to this many pixels (bilinear, antialiased) and crop the
-            centre square; or a preprocessing, to get the pixels that its network sees. Without it,
-            all images must have the same size.
+        size: Resize the shorter side to this many pixels and crop the centre square; or a
+            `Preprocessing`, for its network's pixels. Without it, all must have the same size.
         cache: Folder for decoded images; default ``$ACCLIMATE_CACHE`` or the user's cache folder.
         download: Let torchvision download ``cifar10`` or ``cifar100`` into ``root`` first.
 

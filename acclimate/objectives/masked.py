@@ -1,5 +1,6 @@
 """Reconstruction of masked patches from the visible ones: TTT-MAE."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +13,7 @@ from acclimate.backbones import Classifier, attend_plainly
 from acclimate.errors import InputError
 from acclimate.objectives.objective import Objective, ObjectiveOptions
 from acclimate.preprocessing import Preprocessing
+from acclimate.resizing import words
 from acclimate.runtime.precision import at_least_float32
 from acclimate.views import shifted_crop
 
@@ -115,7 +117,7 @@ class MaskedReconstruction(Objective):
         super().__init__()
         encoder = _transformer(model.encoder)
         self.patch: tuple[int, int] = encoder.patch_embed.patch_size
-        rows, columns = _grid(preprocessing.size, self.patch)
+        rows, columns = _grid(preprocessing, self.patch)
         self.visible = round(rows * columns * (1 - masked))
         if not 0 < self.visible < rows * columns:
             raise InputError(
@@ -132,7 +134,7 @@ class MaskedReconstruction(Objective):
         self.mask_token = nn.Parameter(0.02 * torch.randn(decoder_width))
         self.blocks = _blocks(decoder_width, decoder_depth)
         attend_plainly(self.blocks, rows * columns)
-        self.paint = nn.Linear(decoder_width, 3 * self.patch[0] * self.patch[1])
+        self.paint = nn.Linear(decoder_width, preprocessing.channels * math.prod(self.patch))
         positions = sinusoids(rows, columns, decoder_width)
         self.register_buffer("positions", positions, persistent=False)
         for module in self.modules():
@@ -255,13 +257,14 @@ def _transformer(encoder: nn.Module) -> "VisionTransformer":
     return encoder
 
 
-def _grid(size: int, patch: tuple[int, int]) -> tuple[int, int]:
-    if size % patch[0] or size % patch[1]:
+def _grid(preprocessing: Preprocessing, patch: tuple[int, int]) -> tuple[int, int]:
+    height, width, _ = preprocessing.shape
+    if height % patch[0] or width % patch[1]:
         raise InputError(
-            f"the image size of {size} pixels is no multiple of the patch size {patch[0]} x "
-            f"{patch[1]}; choose another size or model."
+            f"the image size of {words(preprocessing.size)} pixels is no multiple of the patch "
+            f"size {patch[0]} x {patch[1]}; choose another size or model."
         )
-    return size // patch[0], size // patch[1]
+    return height // patch[0], width // patch[1]
 
 
 @dataclass(frozen=True)

@@ -144,11 +144,12 @@ class Reconstruction(TrainedOnCrops):
                 f"{list(taps)}, {warm_up_steps} and {blocks}."
             )
         size = preprocessing.size
+        height, width, channels = preprocessing.shape
         self.taps = [resolve_tap(model.encoder.first, tap, size) for tap in taps]
         self.warm_up_steps, self.padding = warm_up_steps, padding
         self.teacher = frozen(model.encoder.first)
         like = next(model.parameters())
-        features = self._teacher_features(like.new_zeros(1, 3, size, size))
+        features = self._teacher_features(like.new_zeros(1, channels, height, width))
         shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
         # Origins: first encoder, second encoder, teacher on images, teacher on mirror images.
         self.decoder = FeatureDecoder(shapes, blocks=blocks, origins=4)

@@ -16,6 +16,7 @@ from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.objective import Objective, ObjectiveOptions
 from acclimate.preprocessing import Preprocessing
+from acclimate.resizing import words
 from acclimate.views import all_rotations, rotate, shifted_crop
 
 
@@ -40,7 +41,8 @@ class Rotation(Objective):
         padding: Largest shift of a view, in pixels.
 
     Raises:
-        InputError: an unknown tap, fewer than one copy, or a negative padding.
+        InputError: an unknown tap, fewer than one copy, a negative padding, or images that are not
+            square.
     """
 
     def __init__(
@@ -57,6 +59,11 @@ class Rotation(Objective):
             raise InputError(
                 f"rotation needs copies of 1 or more and padding of 0 or more, not {copies} and "
                 f"{padding}."
+            )
+        if preprocessing.height != preprocessing.width:
+            raise InputError(
+                f"rotation needs square images, not {words(preprocessing.size)} pixels; choose "
+                f"another method."
             )
         self.copies, self.padding = copies, padding
         size = preprocessing.size

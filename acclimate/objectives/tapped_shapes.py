@@ -32,7 +32,8 @@ def tapped_shapes(
     # In training mode the image would change the running statistics of batch norm.
     encoder = copy.deepcopy(model.encoder).eval()
     parameter = next(encoder.parameters())
-    image = torch.zeros(1, 3, preprocessing.size, preprocessing.size).to(parameter)
+    height, width, channels = preprocessing.shape
+    image = torch.zeros(1, channels, height, width).to(parameter)
     with torch.no_grad():
         shapes = [as_map(features).shape for features in tapped(encoder, names, image)]
     return names, [(channels, height, width) for _, channels, height, width in shapes]

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from acclimate.errors import InputError
 
-Images = Float[Tensor, "n 3 size size"]
+Images = Float[Tensor, "n channels height width"]
 Index = Int64[Tensor, " n"]
+Shape = tuple[int, int, int]  # height, width, channels
 
 
 _MOST = 10_000
@@ -24,7 +25,7 @@ class CurrentBatch:
     images: ClassVar[int] = 1
     keeps: ClassVar[bool] = False
 
-    def build(self, size: int, device: torch.device) -> "CurrentBatch":
+    def build(self, shape: Shape, device: torch.device) -> "CurrentBatch":
         """Nothing is kept."""
         return self
 
@@ -50,9 +51,9 @@ class Recent:
         if not 1 <= self.images <= _MOST:
             raise InputError(f"images must be 1 to {_MOST}, not {self.images}.")
 
-    def build(self, size: int, device: torch.device) -> "RecentImages":
-        """An empty memory for images of this size."""
-        return RecentImages(self.images, size, device)
+    def build(self, shape: Shape, device: torch.device) -> "RecentImages":
+        """An empty memory for images of this height, width and number of channels."""
+        return RecentImages(self.images, shape, device)
 
 
 Memory = CurrentBatch | Recent
@@ -63,12 +64,13 @@ class RecentImages:
 
     Args:
         capacity: How many images are kept.
-        size: Height and width of the images.
+        shape: Height, width and channels of an image.
         device: Where they are kept.
     """
 
-    def __init__(self, capacity: int, size: int, device: torch.device):
-        self.images = torch.zeros(capacity, 3, size, size, device=device)
+    def __init__(self, capacity: int, shape: Shape, device: torch.device):
+        height, width, channels = shape
+        self.images = torch.zeros(capacity, channels, height, width, device=device)
         self.index = torch.zeros(capacity, dtype=torch.int64, device=device)
         # On the CPU: reading it decides shapes, and must not wait for a device.
         self.count = torch.zeros((), dtype=torch.int64)

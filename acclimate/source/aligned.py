@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from acclimate.backbones import build, split
 from acclimate.backbones.stated import default_preprocessing
+from acclimate.backbones.trace import input_channels
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
 from acclimate.methods import RECIPES
@@ -46,13 +47,11 @@ def align(
     Args:
         model: Any network that ends in a linear layer, or the name of a registered one. It is put
             into evaluation mode and otherwise not changed.
-        images: Unlabelled source images, uint8, of one size. Images of the network's input size
-            are taken as they are, others are resized and cropped.
+        images: Unlabelled source images, uint8, of one size; resized unless it is the model's.
         weights: The .safetensors file of a model given by name.
         classes: The class name of each output; None numbers the outputs.
-        preprocessing: The model's preprocessing; None takes what its library states, and the
-            images' size if they are smaller or nothing is stated (see
-            `acclimate.backbones.stated.default_preprocessing`).
+        preprocessing: The model's preprocessing; None takes what its library states, see
+            `acclimate.backbones.stated.default_preprocessing`.
         settings: Settings of the contrastive and the alignment stage.
         run: Seed, checkpoints, device, progress.
         twin: A network, or its name, that initialises the twin; its features must have the
@@ -67,17 +66,16 @@ def align(
         InputError: the model has no linear head, the images have the wrong shape or dtype, the
             twin's features have another size; or as `acclimate.build` and `.source.loop.train`.
     """
-    run = run or Run()
     check_settings(settings)
-    shape = images.shape[1:] if isinstance(images, Tensor) and images.ndim == 4 else (3, 0, 0)
-    check_images(images, preprocessing.channels if preprocessing else shape[0])
-    preprocessing = preprocessing or default_preprocessing(model, *shape).preprocessing
     network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
+    channels = preprocessing.channels if preprocessing else input_channels(network)
+    check_images(images, channels)
+    stated = default_preprocessing(model, *images.shape[1:])
     classifier = copy.deepcopy(split(network.eval(), head=head))
     names = _class_names(classes, classifier.num_classes)
-    twin = _start_of_twin(model, twin, settings)
+    run, twin = run or Run(), _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)
-    source = SourceImages(images, preprocessing, labels)
+    source = SourceImages(images, preprocessing or stated, labels)
     _check_labels(labels, len(names))
     recipe = replace(RECIPES["cta"], stages=("contrastive", "align"))
     work = begin(recipe, classifier, source, settings, run, start=start)

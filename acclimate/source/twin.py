@@ -5,6 +5,7 @@ from torch import nn
 
 from acclimate.backbones import Classifier, projected
 from acclimate.errors import InputError
+from acclimate.resizing import words
 from acclimate.source.alignment import train_alignment
 from acclimate.source.calibration import features, match_scale, recalibrate
 from acclimate.source.images import SourceImages
@@ -96,7 +97,7 @@ def _check_dimension(branch: nn.Module, source: SourceImages, dim: int) -> None:
         features = branch.eval().get_submodule("encoder")(image)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(
-            f"the model does not accept images of {source.preprocessing.size} pixels a side "
+            f"the model does not accept images of {words(source.preprocessing.size)} pixels "
             f"({error}); choose another size or model."
         ) from error
     if features.ndim != 2 or features.shape[1] != dim:

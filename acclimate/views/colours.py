@@ -63,8 +63,10 @@ def adjust_hue(
     return out
 
 
-def luma(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 1 h w"]:
-    """Grey version of RGB images."""
+def luma(images: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch 1 h w"]:
+    """Grey version of RGB images; a copy of grey ones."""
+    if images.shape[1] == 1:
+        return images.clone()
     red, green, blue = images.split(1, dim=1)
     return (_GREY[0] * red).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
 

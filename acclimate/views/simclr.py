@@ -66,7 +66,8 @@ def simclr_views(
     ```
 
     Args:
-        images: RGB, 0..1.
+        images: RGB or grey, 0..1. Of images with another number of channels only crop and flip
+            are random.
         settings: Ranges and probabilities.
         key: From `acclimate.randomness.key`.
         index: Index of each image in its data set or stream.
@@ -75,7 +76,7 @@ def simclr_views(
     Returns:
         All first views, then all second views, and so on; 0..1, in channels_last layout.
     """
-    batch, _, height, width = images.shape
+    batch, channels, height, width = images.shape
     numbers = uniform(key, index, _NUMBERS * count)  # [batch, 31 count]
     numbers = numbers.view(batch, count, _NUMBERS).transpose(0, 1).flatten(0, 1)
     boxes = draw_boxes(numbers[:, :20], height, width, settings.smallest_crop)
@@ -84,9 +85,12 @@ def simclr_views(
     hue_steps = _hue_step(order)  # views are processed in groups with the same hue step
     hue_steps.masked_fill_(numbers[:, 29] >= settings.jitter_probability, _NEVER)
     grey = numbers[:, 30] < settings.grey_probability
+    if channels not in (1, 3):  # no colours
+        hue_steps.fill_(_NEVER)
+        grey.fill_(False)
 
-    views = images.new_empty((len(numbers), height, width, 3))
-    chunk = len(views) if images.is_cuda else max(1, _CHUNK_VALUES // (3 * height * width))
+    views = images.new_empty((len(numbers), height, width, channels))
+    chunk = len(views) if images.is_cuda else max(1, _CHUNK_VALUES // (channels * height * width))
     for hue_step in (*range(4), _NEVER):
         for rows in _indices(hue_steps == hue_step).split(chunk):
             crops = _sample(images.index_select(0, rows % batch), x[rows], y[rows])
@@ -229,6 +233,8 @@ def _jitter(images: Tensor, factors: Tensor, order: Tensor, hue_step: int) -> Te
     mean = (1 - own) * (order == 1)
     grey = (1 - own) * (order == 2)
     for step in range(4):
+        if step == hue_step and images.shape[1] == 1:
+            continue  # grey has no hue
         if step == hue_step:
             adjust_hue(images, factors[:, 3], out=images)
         else:
