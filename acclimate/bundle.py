@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from acclimate.backbones import FORMS, Classifier, build, projected, split
-from acclimate.bundle_record import SCHEMA, read_record, sealed
+from acclimate.bundle_record import SCHEMA, WEIGHTS, read_record, read_tensors, sealed
 from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import OBJECTIVES, Objective
 from acclimate.preprocessing import Preprocessing
 from acclimate.storage import atomic
-from acclimate.storage.sealed import plain, read_safetensors
+from acclimate.storage.sealed import plain
 
 CUSTOM = "custom"
 """Architecture name of a network that is not registered; loading needs the network itself."""
@@ -91,9 +91,7 @@ class Bundle:
 
     def _write(self, folder: Path) -> None:
         tensors = plain(self.modules.state_dict())
-        atomic.write_atomically(
-            folder / "weights.safetensors", lambda temporary: save_file(tensors, temporary)
-        )
+        atomic.write_atomically(folder / WEIGHTS, lambda temporary: save_file(tensors, temporary))
         record = {
             "schema": SCHEMA,
             "architecture": self.architecture,
@@ -105,7 +103,7 @@ class Bundle:
             "form": self.form,
             "objective": _objective_record(self.objective, self.options),
             "provenance": self.provenance,
-            "weights_sha256": atomic.sha256(folder / "weights.safetensors"),
+            "weights_sha256": atomic.sha256(folder / WEIGHTS),
         }
         atomic.write_text(folder / "bundle.json", sealed(record))
 
@@ -132,15 +130,8 @@ class Bundle:
         """
         path = Path(path)
         record = read_record(path)
-        weights = path / "weights.safetensors"
-        if not weights.is_file():
-            raise InputError(f"{path} has no weights.safetensors; restore it from a good copy.")
-        if atomic.sha256(weights) != record["weights_sha256"]:
-            raise InputError(
-                f"{weights} is damaged: its checksum does not match; restore it from a good copy."
-            )
         with torch.inference_mode(False):
-            tensors, _ = read_safetensors(weights)
+            tensors = read_tensors(path, record)
             bundle = cls._without_weights(record, model, twin)
             _load_weights(bundle.modules, tensors, path)
         return bundle

@@ -1,15 +1,21 @@
-"""A bundle's ``bundle.json``: its checksum, and older versions of it."""
+"""A bundle's ``bundle.json``: its checksum and older versions, and the checksum of the weights."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from acclimate.errors import InputError
+from acclimate.storage import atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA = 3
 """Version of the record that this acclimate writes."""
+WEIGHTS = "weights.safetensors"
+"""File of a bundle's weights."""
 _MAX_JSON_BYTES = 16 * 2**20
 
 
@@ -48,6 +54,28 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if claimed != _digest(record) or text != _canonical(record | {"sha256": claimed}):
         raise damaged
     return _upgraded(record)
+
+
+def read_tensors(path: str | Path, record: Mapping[str, Any]) -> dict[str, "Tensor"]:
+    """Read a bundle's weights and verify their checksum; the network itself is not needed.
+
+    ```python
+    tensors = read_tensors("bundle", read_record("bundle"))
+    ```
+
+    Raises:
+        InputError: they are missing or damaged.
+    """
+    from acclimate.storage.sealed import read_safetensors
+
+    weights = Path(path) / WEIGHTS
+    if not weights.is_file():
+        raise InputError(f"{path} has no {WEIGHTS}; restore it from a good copy.")
+    if atomic.sha256(weights) != record["weights_sha256"]:
+        raise InputError(
+            f"{weights} is damaged: its checksum does not match; restore it from a good copy."
+        )
+    return read_safetensors(weights)[0]
 
 
 def sealed(record: dict[str, Any]) -> str:

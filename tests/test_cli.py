@@ -111,9 +111,10 @@ def test_adapt_names_what_it_skips(trained, tmp_path, capsys):
 
 
 def test_info_prints_the_record(trained, capsys):
-    main(["info", str(trained)])
-    record = json.loads(capsys.readouterr().out)
-    assert record == read_record(trained)
+    main(["info", str(trained), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    record = read_record(trained)
+    assert {name: found[name] for name in record} == record
     assert record["architecture"] == "acclimate:resnet8-w4"
 
 

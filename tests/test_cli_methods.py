@@ -30,7 +30,7 @@ def test_train_info_and_adapt(trained, data, tmp_path, capsys, monkeypatch, meth
     assert (bundle.method, bundle.recipe) == (method, method)
     assert bundle.provenance["settings"]["weight"] == 0.5
     capsys.readouterr()
-    main(["info", str(trained / method)])
+    main(["info", str(trained / method), "--json"])
     record = json.loads(capsys.readouterr().out)
     assert (record["method"], record["twin_architecture"]) == (method, None)
     assert record["objective"]["options"] == bundle.options

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torchvision.transforms.functional as reference
+from photographs import photographs
 from PIL import Image
 
 from acclimate.errors import InputError
@@ -103,3 +104,128 @@ def test_what_is_no_batch_of_images(images, message):
 def test_images_of_any_float_type_pass(dtype):
     check_images((IMAGES / 255).to(dtype))
     check_images(IMAGES)
+
+
+KINDS = {
+    "cropped": Preprocessing(24, resize=28, interpolation="bicubic"),
+    "squashed": Preprocessing(24, resize=(28, 28), mode="squash"),
+    "bordered": Preprocessing(24, mode="border", interpolation="bicubic"),
+    "smaller than the crop": Preprocessing(24, resize=21),
+    "not resized": Preprocessing(24, mode="none"),
+    "nearest": Preprocessing(24, resize=28, interpolation="nearest"),
+    "not square": Preprocessing((20, 24), resize=(22, 27)),
+    "rounded down": Preprocessing(24, resize=29, rounding="down"),
+    "grey": Preprocessing((24, 20), (0.5,), (0.2,), resize=(30, 25)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_tensors_differ_from_pillow_by_rounding(kind, dtype):
+    preprocessing = KINDS[kind]
+    for image in photographs():
+        image = image.convert("L" if preprocessing.channels == 1 else "RGB")
+        pixels = reference.pil_to_tensor(image)[None]
+        if dtype == torch.float32:
+            pixels = pixels / 255
+        found = preprocessing.unit(pixels)[0]
+        expected = reference.pil_to_tensor(preprocessing.crop(image)) / 255
+        assert found.shape == expected.shape
+        # Pillow rounds to 255 levels after each of the two axes.
+        if kind == "nearest":  # between two pixels, either is the nearest
+            assert (found == expected).float().mean() > 0.8
+        else:
+            torch.testing.assert_close(found, expected, rtol=0, atol=2.1 / 255)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_the_input_size_are_taken_as_they_are(kind):
+    preprocessing = KINDS[kind]
+    height, width, channels = preprocessing.shape
+    images = torch.randint(0, 256, (2, channels, height, width), dtype=torch.uint8)
+    assert torch.equal(preprocessing.unit(images), images / 255)
+    assert torch.equal(preprocessing.unit(images / 255), images / 255)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_any_number_of_channels_is_normalised(channels):
+    images = torch.rand(2, channels, 6, 5)
+    mean, std = torch.rand(channels), torch.rand(channels) + 0.1
+    found = Preprocessing((6, 5), mean.tolist(), std.tolist())(images)
+    expected = (images - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(found, expected)
+
+
+def test_tensors_of_four_channels_are_resized():
+    assert Preprocessing(8, (0,) * 4, (1,) * 4)(torch.rand(2, 4, 20, 31)).shape == (2, 4, 8, 8)
+
+
+def test_photographs_have_no_four_channels():
+    with pytest.raises(InputError, match="this network takes 4"):
+        Preprocessing(8, (0,) * 4, (1,) * 4).crop(Image.new("RGBA", (20, 20)))
+
+
+def test_tensors_are_not_resized_as_only_pillow_can():
+    preprocessing = Preprocessing(12, interpolation="lanczos")
+    assert preprocessing(IMAGES).shape == (4, 3, 12, 12)
+    with pytest.raises(InputError, match=r"lanczos.*12 x 12"):
+        preprocessing(IMAGES[..., :9])
+
+
+def test_values_beyond_1_by_rounding_are_clamped():
+    images = torch.rand(2, 3, 12, 12)
+    images[0, 0, 0, :2] = torch.tensor([1 + 1e-6, -1e-6])
+    check_images(images)
+    found = Preprocessing(12).unit(images)
+    assert found.min() == 0 and found.max() == 1
+    assert images.max() > 1
+    check_images((IMAGES / 255).bfloat16() * 1.004)
+    with pytest.raises(InputError, match="must lie in"):
+        check_images(images + 0.01)
+
+
+def test_bicubic_overshoot_is_clamped():
+    edges = torch.zeros(1, 3, 40, 40)
+    edges[..., 17:] = 1
+    found = Preprocessing(24, resize=28, interpolation="bicubic").unit(edges)
+    assert found.min() == 0 and found.max() == 1
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels_are_checked(channels):
+    images = torch.rand(2, channels, 5, 5)
+    check_images(images, channels)
+    with pytest.raises(InputError, match=r"\[batch, 3, height, width\].*repeat a grey"):
+        check_images(images)
+    with pytest.raises(InputError, match=rf"\[batch, {channels}, height, width\]"):
+        check_images(IMAGES, channels)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"size": 0}, "at least 1 pixel"),
+        ({"size": (3, 0)}, "at least 1 pixel"),
+        ({"size": 3, "resize": 0}, "at least 1 pixel"),
+        ({"size": 3, "mean": (0.1,)}, "1 means and 3"),
+        ({"size": 3, "mean": (), "std": ()}, "at least 1 pixel"),
+        ({"size": 3, "mode": "fit"}, "'fit'; it knows crop, squash"),
+        ({"size": 3, "interpolation": "cubic"}, "'cubic'; it knows nearest"),
+    ],
+)
+def test_impossible_preprocessing(settings, message):
+    with pytest.raises(InputError, match=message):
+        Preprocessing(**settings)
+
+
+def test_equal_pixels_whatever_the_normalisation():
+    first, second = Preprocessing(24, resize=24), Preprocessing((24, 24), std=(1, 1, 1))
+    assert first.pixels == second.pixels and first.size == second.size == 24
+    assert all(first.pixels != other.pixels for other in KINDS.values())
+    assert len({kind.pixels for kind in KINDS.values()}) == len(KINDS)
+
+
+def test_in_words():
+    assert str(KINDS["squashed"]).startswith("resize 28 bilinear (squash), crop 24, mean 0.485")
+    assert str(KINDS["not resized"]).startswith("crop 24, mean")
+    assert "crop 24 x 20, mean 0.5, std 0.2" in str(KINDS["grey"])

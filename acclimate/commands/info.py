@@ -1,10 +1,20 @@
 """``acclimate info``."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LIBRARIES = ("acclimate", "torchvision", "timm")
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -13,12 +23,85 @@ class Info:
 
     bundle: tyro.conf.Positional[Path]
     """Folder of the bundle."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
+    """Print everything as JSON."""
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from acclimate.bundle import Bundle, read_record
+        from acclimate.bundle_record import read_record, read_tensors
 
         record = read_record(self.bundle)
-        if record["architecture"] != "custom":
+        tensors = read_tensors(self.bundle, record)
+        checks = ["the record's checksum", "the weights' checksum"]
+        if _is_registered(record):
+            from acclimate.bundle import Bundle
+
             Bundle.load(self.bundle)
-        console.print_json(data=record)
+            checks.append("the weights fit the network")
+        found = {
+            "parameters": _parameters(tensors),
+            "bytes": sum(file.stat().st_size for file in self.bundle.iterdir()),
+            "checks": checks,
+        }
+        if self.as_json:
+            console.print_json(data=record | found)
+            return
+        for name, text in _lines(record, found):
+            console.print(f"{name:<14} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _is_registered(record: Mapping[str, Any]) -> bool:
+    """Whether the bundle's networks can be built from their names alone."""
+    names = (record["architecture"], record["twin_architecture"])
+    return all(name is None or name.partition(":")[0] in _LIBRARIES for name in names)
+
+
+def _parameters(tensors: "Mapping[str, Tensor]") -> dict[str, int]:
+    """Number of parameters of classifier, twin and objective."""
+    counts: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        if name.rpartition(".")[2] not in _STATISTICS:
+            counts[name.partition(".")[0]] += tensor.numel()
+    return dict(counts)
+
+
+def _lines(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Everything that people want to know, as name and text."""
+    from acclimate.preprocessing import Preprocessing
+
+    made, twin = record["provenance"], record["twin_architecture"]
+    parameters = found["parameters"]
+    lines = [
+        ("architecture", record["architecture"]),
+        ("classes", _classes(record["classes"])),
+        ("preprocessing", str(Preprocessing(**record["preprocessing"]))),
+        ("method", record["method"]),
+        ("recipe", record["recipe"]),
+        ("twin", "none" if twin is None else twin),
+    ]
+    if record["objective"]:
+        lines.append(("objective", record["objective"]["name"]))
+    if isinstance(agreement := made.get("agreement"), Mapping):
+        figures = ", ".join(f"{name} {_figure(value)}" for name, value in agreement.items())
+        lines.append(("agreement", figures))
+    if "source" in made:
+        versions = ", ".join(
+            f"{each} {made[each]}" for each in ("acclimate", "torch") if each in made
+        )
+        lines.append(("made from", f"{made['source']}, seed {made.get('seed')}, {versions}"))
+    counts = ", ".join(f"{part} {count:,}" for part, count in parameters.items())
+    return [
+        *lines,
+        ("parameters", counts),
+        ("size on disk", f"{found['bytes'] / 1e6:.1f} MB"),
+        ("checked", ", ".join(found["checks"])),
+    ]
+
+
+def _classes(names: list[str]) -> str:
+    shown = ", ".join(name if len(name) <= 20 else f"{name[:19]}…" for name in names[:_NAMES_SHOWN])
+    return f"{len(names)}: {shown}" + (", ..." if len(names) > _NAMES_SHOWN else "")
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

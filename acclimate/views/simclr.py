@@ -85,19 +85,20 @@ def simclr_views(
     hue_steps = _hue_step(order)  # views are processed in groups with the same hue step
     hue_steps.masked_fill_(numbers[:, 29] >= settings.jitter_probability, _NEVER)
     grey = numbers[:, 30] < settings.grey_probability
-    if channels not in (1, 3):  # no colours
+    coloured = channels in (1, 3)
+    if not coloured:
         hue_steps.fill_(_NEVER)
-        grey.fill_(False)
 
     views = images.new_empty((len(numbers), height, width, channels))
     chunk = len(views) if images.is_cuda else max(1, _CHUNK_VALUES // (channels * height * width))
-    for hue_step in (*range(4), _NEVER):
+    for hue_step in (*range(4), _NEVER) if coloured else (_NEVER,):
         for rows in _indices(hue_steps == hue_step).split(chunk):
             crops = _sample(images.index_select(0, rows % batch), x[rows], y[rows])
             if hue_step != _NEVER:
                 _jitter(crops, factors[rows], order[rows], hue_step)
-            grey_rows = _indices(grey[rows])
-            crops[grey_rows] = luma(crops[grey_rows])
+            if coloured:
+                grey_rows = _indices(grey[rows])
+                crops[grey_rows] = luma(crops[grey_rows])
             for channel, plane in enumerate(crops.unbind(1)):
                 views[..., channel].index_copy_(0, rows, plane)
     return views.permute(0, 3, 1, 2)

@@ -233,3 +233,29 @@ def test_probabilities_of_0_and_1():
     assert not torch.isclose(colour[:, 0], colour[:, 1]).flatten(1).all(1).any()
     expected = colours.luma(colour).expand(-1, 3, -1, -1)
     torch.testing.assert_close(simclr_views(images, always, key=1, index=index), expected)
+
+
+@pytest.mark.parametrize("operation", range(4))
+def test_grey_images_are_jittered_as_torchvisions(operation):
+    """Brightness and contrast; a grey image has neither saturation nor hue."""
+    images = torch.rand(BATCH, 1, HEIGHT, WIDTH, generator=GENERATOR)
+    factors = torch.tensor([[0.6, 1.4, 0.7, 0.05]]).expand(BATCH, -1)
+    order = torch.tensor([operation, *(n for n in range(4) if n != operation)]).expand(BATCH, -1)
+    found = views.jitter(images, factors, order)
+    for image, result in zip(images, found):
+        torch.testing.assert_close(result, jittered(image, factors[0], order[0]), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_views_of_other_channels(channels):
+    """Views of four channels are crops and flips: all channels move together."""
+    images = torch.rand(BATCH, 1, HEIGHT, WIDTH, generator=GENERATOR).expand(-1, channels, -1, -1)
+    index = torch.arange(BATCH)
+    found = simclr_views(images, SimCLRViews(), key=1, index=index, count=2)
+    assert found.shape == (2 * BATCH, channels, HEIGHT, WIDTH)
+    plain = SimCLRViews(jitter_probability=0, grey_probability=0)
+    of_colours = simclr_views(
+        images[:, :1].expand(-1, 3, -1, -1), plain, key=1, index=index, count=2
+    )
+    if channels == 4:
+        torch.testing.assert_close(found, of_colours[:, :1].expand_as(found))
