@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from acclimate.backbones import FORMS, Classifier, build, projected, split
+from acclimate.backbones import FORMS, Classifier, build, in_float32, projected, split
+from acclimate.backbones.rebuilt import check_logits, set_switches, some_logits, switches_of
 from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import OBJECTIVES, Objective
 from acclimate.preprocessing import Preprocessing
@@ -70,6 +71,14 @@ class Bundle:
         named = {"classifier": self.classifier, "twin": self.twin, "objective": self.objective}
         return nn.ModuleDict({name: part for name, part in named.items() if part is not None})
 
+    @property
+    def _models(self) -> dict[str, Classifier]:
+        return {"classifier": self.classifier} | ({"twin": self.twin} if self.twin else {})
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return 3, self.preprocessing.size, self.preprocessing.size
+
     def save(self, path: str | Path) -> None:
         """Write the bundle as a folder, atomically: the folder is complete or does not exist.
 
@@ -108,6 +117,8 @@ class Bundle:
             "form": self.form,
             "objective": _objective_record(self.objective, self.options),
             "provenance": self.provenance,
+            "switches": switches_of(self.modules),
+            "logits": some_logits(self._models, self._shape),
             "weights_sha256": atomic.sha256(folder / "weights.safetensors"),
         }
         atomic.write_text(folder / "bundle.json", _canonical(record | {"sha256": _digest(record)}))
@@ -146,6 +157,8 @@ class Bundle:
             tensors, _ = read_safetensors(weights)
             bundle = cls._without_weights(record, model, twin)
             _load_weights(bundle.modules, tensors, path)
+            set_switches(bundle.modules, record.get("switches", {}))
+            check_logits(bundle._models, record.get("logits", {}), bundle._shape)
         return bundle
 
     @classmethod
@@ -245,7 +258,7 @@ def _objective_record(objective: Objective | None, options: dict[str, Any]) -> d
 
 def _architecture(name: str, classes: int, given: nn.Module | None, argument: str) -> Classifier:
     if given is not None:
-        return split(given)
+        return in_float32(split(given))
     if name == CUSTOM:
         raise InputError(
             f"this bundle's {'twin' if argument == 'twin' else 'classifier'} has an architecture "

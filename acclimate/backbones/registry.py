@@ -46,7 +46,9 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
         classes: Number of outputs of the head. None takes the number from ``weights``; without
             weights, a torchvision or timm model then has ImageNet's 1000 classes.
         weights: A .safetensors file with every parameter and buffer of this classifier. Without
-            it the weights are random.
+            it the weights are random. With it, torchvision's Inception and GoogLeNet have
+            ``transform_input=True``, as with torchvision's own weights; set the attribute to False
+            for weights that were trained without it.
 
     Returns:
         The classifier, in training mode. An ``acclimate:`` model is a `Classifier`; `split` turns
@@ -68,6 +70,8 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
     if classes is None and (trained := number_of_classes(tensors, model, IMAGENET_CLASSES)):
         model = construct(trained)
     load_into(model, tensors, Path(weights))
+    if hasattr(model, "transform_input"):  # torchvision sets it with its own weights too
+        model.transform_input = True
     return model
 
 

@@ -3,7 +3,6 @@
 Barbeau et al., *CTA: Cross-Task Alignment for Better Test Time Training*.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import build, split
+from acclimate.backbones import build, duplicate, in_float32, split
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
 from acclimate.methods import RECIPES
@@ -43,8 +42,8 @@ def align(
     ```
 
     Args:
-        model: Any network that ends in a linear layer, or the name of a registered one. It is put
-            into evaluation mode and otherwise not changed.
+        model: Any network that `acclimate.split` accepts, or the name of a registered one. It is
+            put into evaluation mode and otherwise not changed; the bundle has it in float32.
         images: Unlabelled source images, uint8, of one size.
         weights: The .safetensors file of a model given by name.
         classes: The class name of each output; None numbers the outputs.
@@ -55,20 +54,21 @@ def align(
         twin: A network, or its name, that initialises the twin; its features must have the
             classifier's size. None initialises it according to ``settings.start``.
         labels: Labels of the images; only ``settings.trainable_classifier`` needs them.
-        head: The dotted name of the linear head, if it is not the last linear layer.
+        head: The dotted name of the head, if `acclimate.split` is not to find it.
 
     Returns:
         The bundle. For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: the model has no linear head, the images have the wrong shape or dtype, the
+        InputError: the model cannot be split, or its head takes maps, the images have the wrong shape or dtype, the
             twin's features have another size; or as `acclimate.build` and `.source.loop.train`.
     """
     run = run or Run()
     check_settings(settings)
     check_images(images)
     network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
-    classifier = copy.deepcopy(split(network.eval(), head=head))
+    found = split(network.eval(), head=head)
+    classifier = in_float32(duplicate(found))
     names = _class_names(classes, classifier.num_classes)
     twin = _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)
