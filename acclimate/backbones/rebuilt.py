@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.backbones.classifier import Classifier
+from acclimate.backbones.trace import eval_mode
 from acclimate.errors import InputError
 
 _SWITCHES = ("transform_input",)
@@ -60,7 +61,7 @@ def some_logits(
     ```
 
     Args:
-        models: In evaluation mode.
+        models: By name; they run in evaluation mode.
         shape: Channels, height and width of their images.
     """
     found = {}
@@ -84,7 +85,7 @@ def check_logits(
     ```
 
     Args:
-        models: In evaluation mode.
+        models: By name; they run in evaluation mode.
         saved: From `some_logits`.
         shape: Channels, height and width of their images.
 
@@ -107,7 +108,8 @@ def _logits(model: Classifier, shape: tuple[int, int, int]) -> Tensor | None:
     pixels = torch.arange(2 * shape[0] * shape[1] * shape[2], device="cpu")
     images = (pixels * (pixels % 1009 + 31) % 251 / 125 - 1).view(2, *shape)
     try:
-        logits = model(images.to(like)).float().cpu()
+        with eval_mode(model):
+            logits = model(images.to(like)).float().cpu()
     except Exception:  # not a size that the network accepts: nothing can be compared
         return None
     if not logits.isfinite().all():

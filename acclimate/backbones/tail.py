@@ -195,7 +195,7 @@ def _shape(output: Any, batch: int) -> tuple[int, ...] | None:
 def copied_shell(module: nn.Module) -> nn.Module:
     """The module with children and hooks of its own; children, tensors and all else are shared."""
     if isinstance(module, torch.fx.GraphModule):  # its own copy would copy the layers too
-        clone = module.__class__.__new__(module.__class__)
+        clone = object.__new__(type(module))
         clone.__dict__ = dict(module.__dict__)
     else:
         clone = copy.copy(module)

@@ -60,8 +60,9 @@ def align(
         The bundle. For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: the model cannot be split, or its head takes maps, the images have the wrong shape or dtype, the
-            twin's features have another size; or as `acclimate.build` and `.source.loop.train`.
+        InputError: the model cannot be split, or its head takes maps; the images have the wrong
+            shape or dtype; the twin's features have another size; or as `acclimate.build` and
+            `.source.loop.train`.
     """
     run = run or Run()
     check_settings(settings)
