@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from acclimate.backbones.classifier import Classifier
-from acclimate.backbones.heads import PointwiseHead
+from acclimate.backbones.heads import PointwiseHead, RecordedHead
 from acclimate.backbones.tail import cut_before_head, with_module
 from acclimate.backbones.trace import eval_mode
 from acclimate.backbones.unwrap import LogitsOf, first_output, logits_in, own_input, unwrapped
@@ -92,7 +93,7 @@ class _Run:
             )
             if self._is_equal(classifier) and not self._dropout_after(name):
                 return classifier
-        found = cut_before_head(self.model, self.images, self.head)
+        found = self._recorded()
         if found is not None:
             classifier = Classifier(self._encoder(found[0]), found[1])
             if self._is_equal(classifier):
@@ -139,6 +140,20 @@ class _Run:
             convolution = self.calls[pointwise[-1]]
             assert isinstance(convolution, nn.Conv2d)
             yield pointwise[-1], PointwiseHead(convolution)
+
+    def _recorded(self) -> tuple[nn.Module, RecordedHead] | None:
+        found = cut_before_head(self.model, self.images, self.head)
+        if found is None or all(len(shape) == 1 for shape in found[1].program.shapes):
+            return found
+        # A map of one pixel may be pooled, or the image may be small: a larger one shows which.
+        try:
+            larger = cut_before_head(
+                self.model, interpolate(self.images, scale_factor=2.0), self.head
+            )
+        except Exception:  # a network of fixed size
+            return found
+        differs = larger is not None and larger[1].program.shapes != found[1].program.shapes
+        return larger if differs else found
 
     def _encoder(self, network: nn.Module) -> nn.Module:
         network.register_forward_hook(first_output)

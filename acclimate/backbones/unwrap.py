@@ -54,11 +54,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Raises:
         InputError: it is no network whose layers can be seen and trained.
     """
+    _check_kind(model)
     if isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile
         return unwrapped(compiled)
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return unwrapped(model.module)
-    _check_kind(model)
     _check_weights(model)
     return model
 
