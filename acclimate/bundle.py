@@ -18,6 +18,7 @@ from acclimate.backbones.rebuilt import check_logits, set_switches, some_logits,
 from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import OBJECTIVES, Objective
 from acclimate.preprocessing import Preprocessing
+from acclimate.runtime.precision import usual_defaults
 from acclimate.storage import atomic
 from acclimate.storage.sealed import plain, read_safetensors
 
@@ -124,6 +125,7 @@ class Bundle:
         atomic.write_text(folder / "bundle.json", _canonical(record | {"sha256": _digest(record)}))
 
     @classmethod
+    @usual_defaults()
     def load(
         cls, path: str | Path, *, model: nn.Module | None = None, twin: nn.Module | None = None
     ) -> "Bundle":

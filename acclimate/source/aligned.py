@@ -15,12 +15,14 @@ from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
 from acclimate.methods import RECIPES
 from acclimate.preprocessing import Preprocessing, check_images
+from acclimate.runtime.precision import usual_defaults
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
 from acclimate.source.train import begin, initial, make
 
 
+@usual_defaults()
 def align(
     model: nn.Module | str,
     images: UInt8[Tensor, "n 3 h w"],
