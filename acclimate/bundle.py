@@ -1,6 +1,5 @@
 """Bundles: what training saves and deployment loads, a folder protected by checksums."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,12 +13,19 @@ from safetensors.torch import save_file
 from torch import nn
 
 from acclimate.backbones import FORMS, Classifier, build, in_float32, projected, split
-from acclimate.backbones.rebuilt import check_logits, set_switches, some_logits, switches_of
+from acclimate.backbones.rebuilt import (
+    check_logits,
+    load_weights,
+    set_switches,
+    some_logits,
+    switches_of,
+)
 from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import OBJECTIVES, Objective
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.precision import usual_defaults
 from acclimate.storage import atomic
+from acclimate.storage.canonical import canonical, digest
 from acclimate.storage.sealed import plain, read_safetensors
 
 SCHEMA = 2
@@ -122,7 +128,9 @@ class Bundle:
             "logits": some_logits(self._models, self._shape),
             "weights_sha256": atomic.sha256(folder / "weights.safetensors"),
         }
-        atomic.write_text(folder / "bundle.json", _canonical(record | {"sha256": _digest(record)}))
+        text = canonical(record | {"sha256": digest(record)})
+        atomic.write_text(folder / "bundle.json", text)
+        _check_loads(record, folder, self.classifier.num_classes)
 
     @classmethod
     @usual_defaults()
@@ -158,7 +166,7 @@ class Bundle:
         with torch.inference_mode(False):
             tensors, _ = read_safetensors(weights)
             bundle = cls._without_weights(record, model, twin)
-            _load_weights(bundle.modules, tensors, path)
+            load_weights(bundle.modules, tensors, path)
             set_switches(bundle.modules, record.get("switches", {}))
             check_logits(bundle._models, record.get("logits", {}), bundle._shape)
         return bundle
@@ -233,7 +241,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
             f"reads up to {SCHEMA}); upgrade acclimate."
         )
     claimed = record.pop("sha256", None)
-    if claimed != _digest(record) or text != _canonical(record | {"sha256": claimed}):
+    if claimed != digest(record) or text != canonical(record | {"sha256": claimed}):
         raise damaged
     return _upgraded(record)
 
@@ -277,22 +285,14 @@ def _twin(record: Mapping[str, Any], classifier: Classifier, given: nn.Module | 
     return projected(base, classifier.head)
 
 
-def _load_weights(modules: nn.ModuleDict, tensors: dict[str, torch.Tensor], path: Path) -> None:
+def _check_loads(record: Mapping[str, Any], folder: Path, outputs: int) -> None:
+    """Refuse to save what could not be loaded again."""
     try:
-        modules.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise InputError(
-            f"the weights in {path} do not fit the network ({reason}); give a network of the "
-            f"architecture that they were saved from."
-        ) from error
-    modules.eval().requires_grad_(False)
-
-
-def _canonical(record: Mapping[str, Any]) -> str:
-    """The canonical JSON text of a record. Any other text is treated as damage."""
-    return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_canonical(record).encode()).hexdigest()
+        if len(record["classes"]) != outputs:
+            raise InputError(f"{outputs} outputs have {len(record['classes'])} class names.")
+        read_record(folder)
+        if CUSTOM not in (record["architecture"], record["twin_architecture"]):
+            with torch.random.fork_rng(devices=[]):
+                Bundle.load(folder)
+    except InputError as error:
+        raise InputError(f"the bundle is not saved, because it would not load: {error}") from error

@@ -218,9 +218,9 @@ class StandIn(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Zeros of the layer's shape."""
         inputs = [*args, *kwargs.values()]
-        taken = _taken.get()
-        for place, number in self.numbers.items() if taken is not None else ():
-            taken[number] = args[place] if isinstance(place, int) else kwargs[place]
+        if (taken := _taken.get()) is not None:
+            for place, number in self.numbers.items():
+                taken[number] = args[place] if isinstance(place, int) else kwargs[place]
         if self.shape is None:
             return inputs[0]
         return inputs[0].new_zeros(len(inputs[0]), *self.shape)

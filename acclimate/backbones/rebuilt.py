@@ -1,6 +1,7 @@
 """What a network computes beyond its weights: switches, and logits to compare after a rebuild."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,27 @@ def set_switches(module: nn.Module, switches: Mapping[str, bool]) -> None:
         path, _, name = full.rpartition(".")
         if full in own:
             setattr(module.get_submodule(path), name, value)
+
+
+def load_weights(modules: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load a bundle's tensors into its modules, which are in evaluation mode afterwards.
+
+    ```python
+    load_weights(bundle.modules, tensors, Path("bundle"))
+    ```
+
+    Raises:
+        InputError: names or shapes are others.
+    """
+    try:
+        modules.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise InputError(
+            f"the weights in {path} do not fit the network ({reason}); give a network of the "
+            f"architecture that they were saved from."
+        ) from error
+    modules.eval().requires_grad_(False)
 
 
 @torch.no_grad()

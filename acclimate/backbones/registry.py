@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from acclimate.backbones.rebuilt import set_switches, switches_of
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
 from acclimate.backbones.vit import vit
 from acclimate.backbones.weights import load_into, number_of_classes, read_weights
@@ -70,8 +71,8 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
     if classes is None and (trained := number_of_classes(tensors, model, IMAGENET_CLASSES)):
         model = construct(trained)
     load_into(model, tensors, Path(weights))
-    if hasattr(model, "transform_input"):  # torchvision sets it with its own weights too
-        model.transform_input = True
+    # torchvision sets the switch with its own weights too.
+    set_switches(model, dict.fromkeys(switches_of(model), True))
     return model
 
 

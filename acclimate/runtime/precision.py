@@ -72,9 +72,9 @@ def usual_defaults() -> Iterator[None]:
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
     """Disable gradients; leave the caller's inference mode, autocast, default type and device."""
-    with usual_defaults(), torch.inference_mode(False), torch.no_grad():
-        with autocast(device, "fp32"):
-            yield
+    plain = torch.inference_mode(False), torch.no_grad(), autocast(device, "fp32")
+    with usual_defaults(), plain[0], plain[1], plain[2]:
+        yield
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -62,16 +62,14 @@ def align(
         The bundle. For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: the model cannot be split, or its head takes maps; the images have the wrong
-            shape or dtype; the twin's features have another size; or as `acclimate.build` and
-            `.source.loop.train`.
+        InputError: the model cannot be split or its head takes maps, the images have the wrong
+            shape or dtype, the twin's features have another size; or as `acclimate.build`.
     """
     run = run or Run()
     check_settings(settings)
     check_images(images)
     network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
-    found = split(network.eval(), head=head)
-    classifier = in_float32(duplicate(found))
+    classifier = in_float32(duplicate(split(network.eval(), head=head)))
     names = _class_names(classes, classifier.num_classes)
     twin = _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)

@@ -88,3 +88,46 @@ def test_switches_are_set_where_they_are():
     assert switches_of(network) == {"0.transform_input": False}
     set_switches(network, {"0.transform_input": True, "gone.transform_input": True})
     assert network[0].transform_input is True
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"architecture": "acclimate:resnet9"}, "would not load"),
+        ({"architecture": "acclimate:resnet14-w4"}, "would not load: the weights .* do not fit"),
+        ({"form": "siamese"}, "would not load: the weights .* do not fit"),
+        ({"form": "none"}, "would not load: unknown form"),
+        ({"classes": ("a", "b")}, "3 outputs have 2 class names"),
+        ({"classes": ("a", "b", "\ud800")}, "must be JSON values and text"),
+        ({"provenance": {"path": object()}}, "must be JSON values and text"),
+        ({"provenance": {2: "a", 10: "b"}}, "would not load"),
+    ],
+)
+def test_what_would_not_load_is_not_saved(tmp_path, fields, reason):
+    torch.manual_seed(0)
+    bundle = Bundle(
+        build("acclimate:resnet8-w4", classes=3).eval(),
+        None,
+        Preprocessing(16),
+        **{"classes": ("a", "", "a"), "architecture": "acclimate:resnet8-w4"} | fields,
+    )
+    state = torch.get_rng_state()
+    with pytest.raises(InputError, match=reason):
+        bundle.save(tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_odd_names_and_values_load(tmp_path):
+    bundle = Bundle(
+        build("acclimate:resnet8-w4", classes=3).eval(),
+        None,
+        Preprocessing(16),
+        classes=("a\n", "", "a\n"),
+        architecture="acclimate:resnet8-w4",
+        provenance={"loss": float("nan"), "sizes": (1, 2)},
+    )
+    state = torch.get_rng_state()
+    bundle.save(tmp_path / "bundle")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert Bundle.load(tmp_path / "bundle").classes == bundle.classes
