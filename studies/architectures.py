@@ -47,7 +47,7 @@ class Arguments:
     timm: int = 320
     """Number of timm's architectures."""
     seconds: int = 60
-    """Time limit for each architecture."""
+    """Limit of processor time for each architecture."""
     largest: int = 60_000_000
     """Parameters of the largest network that is adapted; larger ones need too much memory here."""
 
@@ -134,7 +134,7 @@ def parameters_of(name: str) -> int:
 
 def measured(name: str, family: str, parameters: int, arguments: Arguments) -> Row:
     """Split one architecture and adapt it."""
-    start = time.monotonic()
+    start = time.process_time()
     row = Row(name, family, parameters, 0, "", "", "", NOT_RUN, NOT_RUN, NOT_RUN, NOT_RUN, 0.0)
     if parameters > arguments.largest:
         return replace(row, head="not tried: too large for the memory here")
@@ -147,7 +147,7 @@ def measured(name: str, family: str, parameters: int, arguments: Arguments) -> R
         row = replace(row, head=f"not finished in {arguments.seconds} seconds")
     except Exception as error:
         row = replace(row, head=f"failed: {type(error).__name__}: {error}".partition("\n")[0])
-    return replace(row, seconds=round(time.monotonic() - start, 1))
+    return replace(row, seconds=round(time.process_time() - start, 1))
 
 
 def tried(row: Row) -> Row:
@@ -226,18 +226,18 @@ def smallest_size(network: nn.Module) -> int:
 
 @contextmanager
 def limited(seconds: int) -> Iterator[None]:
-    """Within it, a time limit."""
+    """Within it, a limit of processor time."""
 
     def stop(*_: object) -> None:
         raise TimeUp
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 if __name__ == "__main__":
