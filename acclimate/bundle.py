@@ -11,11 +11,19 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from acclimate.backbones import FORMS, Classifier, build, projected, split
+from acclimate.backbones import FORMS, Classifier, build, in_float32, projected, split
+from acclimate.backbones.rebuilt import (
+    check_logits,
+    load_weights,
+    set_switches,
+    some_logits,
+    switches_of,
+)
 from acclimate.bundle_record import SCHEMA, WEIGHTS, read_record, read_tensors, sealed
 from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import OBJECTIVES, Objective
 from acclimate.preprocessing import Preprocessing
+from acclimate.runtime.precision import usual_defaults
 from acclimate.storage import atomic
 from acclimate.storage.sealed import plain
 
@@ -67,6 +75,15 @@ class Bundle:
         named = {"classifier": self.classifier, "twin": self.twin, "objective": self.objective}
         return nn.ModuleDict({name: part for name, part in named.items() if part is not None})
 
+    @property
+    def _models(self) -> dict[str, Classifier]:
+        return {"classifier": self.classifier} | ({"twin": self.twin} if self.twin else {})
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        preprocessing = self.preprocessing
+        return preprocessing.channels, preprocessing.height, preprocessing.width
+
     def save(self, path: str | Path) -> None:
         """Write the bundle as a folder, atomically: the folder is complete or does not exist.
 
@@ -103,11 +120,15 @@ class Bundle:
             "form": self.form,
             "objective": _objective_record(self.objective, self.options),
             "provenance": self.provenance,
+            "switches": switches_of(self.modules),
+            "logits": some_logits(self._models, self._shape),
             "weights_sha256": atomic.sha256(folder / WEIGHTS),
         }
         atomic.write_text(folder / "bundle.json", sealed(record))
+        _check_loads(record, folder, self.classifier.num_classes)
 
     @classmethod
+    @usual_defaults()
     def load(
         cls, path: str | Path, *, model: nn.Module | None = None, twin: nn.Module | None = None
     ) -> "Bundle":
@@ -133,7 +154,9 @@ class Bundle:
         with torch.inference_mode(False):
             tensors = read_tensors(path, record)
             bundle = cls._without_weights(record, model, twin)
-            _load_weights(bundle.modules, tensors, path)
+            load_weights(bundle.modules, tensors, path)
+            set_switches(bundle.modules, record.get("switches", {}))
+            check_logits(bundle._models, record.get("logits", {}), bundle._shape)
         return bundle
 
     @classmethod
@@ -187,7 +210,7 @@ def _objective_record(objective: Objective | None, options: dict[str, Any]) -> d
 
 def _architecture(name: str, classes: int, given: nn.Module | None, argument: str) -> Classifier:
     if given is not None:
-        return split(given)
+        return in_float32(split(given))
     if name == CUSTOM:
         raise InputError(
             f"this bundle's {'twin' if argument == 'twin' else 'classifier'} has an architecture "
@@ -204,13 +227,14 @@ def _twin(record: Mapping[str, Any], classifier: Classifier, given: nn.Module | 
     return projected(base, classifier.head)
 
 
-def _load_weights(modules: nn.ModuleDict, tensors: dict[str, torch.Tensor], path: Path) -> None:
+def _check_loads(record: Mapping[str, Any], folder: Path, outputs: int) -> None:
+    """Refuse to save what could not be loaded again."""
     try:
-        modules.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise InputError(
-            f"the weights in {path} do not fit the network ({reason}); give a network of the "
-            f"architecture that they were saved from."
-        ) from error
-    modules.eval().requires_grad_(False)
+        if len(record["classes"]) != outputs:
+            raise InputError(f"{outputs} outputs have {len(record['classes'])} class names.")
+        read_record(folder)
+        if CUSTOM not in (record["architecture"], record["twin_architecture"]):
+            with torch.random.fork_rng(devices=[]):
+                Bundle.load(folder)
+    except InputError as error:
+        raise InputError(f"the bundle is not saved, because it would not load: {error}") from error

@@ -1,6 +1,5 @@
 """A bundle's ``bundle.json``: its checksum and older versions, and the checksum of the weights."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from acclimate.errors import InputError
 from acclimate.storage import atomic
+from acclimate.storage.canonical import canonical, digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
             f"reads up to {SCHEMA}); upgrade acclimate."
         )
     claimed = record.pop("sha256", None)
-    if claimed != _digest(record) or text != _canonical(record | {"sha256": claimed}):
+    if claimed != digest(record) or text != canonical(record | {"sha256": claimed}):
         raise damaged
     return _upgraded(record)
 
@@ -80,7 +80,7 @@ def read_tensors(path: str | Path, record: Mapping[str, Any]) -> dict[str, "Tens
 
 def sealed(record: dict[str, Any]) -> str:
     """The text of ``bundle.json``: the record with its checksum."""
-    return _canonical(record | {"sha256": _digest(record)})
+    return canonical(record | {"sha256": digest(record)})
 
 
 def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
@@ -92,12 +92,3 @@ def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
         old = {"resize": None, "mode": "crop", "interpolation": "bilinear", "rounding": "nearest"}
         record = record | {"preprocessing": {**record["preprocessing"], **old}}
     return record
-
-
-def _canonical(record: Mapping[str, Any]) -> str:
-    """The canonical JSON text of a record. Any other text is treated as damage."""
-    return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_canonical(record).encode()).hexdigest()

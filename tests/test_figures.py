@@ -57,6 +57,11 @@ def folder(tmp_path):
     write(tmp_path / "streams.csv", header, rows)
     header = ("method", "bundle", "order", "batch", "tenth", "accuracy")
     rows = [("y", "b", "mixed", 128, tenth, tenth / 10) for tenth in (1, 2, 3)]
+    columns = ("name", "head", "difference", "source", "ptbn", "tent", "cta")
+    tried = [("timm:a", "linear", "0", "works", "works", "works", "works")]
+    tried += [("timm:b", "recorded", "1e-9", "works", "works", "works", "refused: maps")]
+    tried += [("timm:c", "not tried: large", *["-"] * 5), ("timm:d", "refused: no", *["-"] * 5)]
+    write(tmp_path / "architectures.csv", columns, tried)
     write(tmp_path / "along.csv", header, [*rows, ("y", "b", "mixed", 8, 1, 0)])
     header = ("setting", "method", "clean", "mean")
     write(tmp_path / "held_out.csv", header, [("rate 1", "cta", 0.9, 0.123), ("2", "cta", 0, 0)])
@@ -102,6 +107,12 @@ def folder(tmp_path):
          "| `y` | b | 30.0 | 70.0 |"),
         ("along: along.csv", "| m | b | order | 1 | 2 |", "| `y` | b | mixed |",
          "| `y` | b | mixed | 10.0 | 20.0 |"),
+        ("architectures: architectures.csv", "| library |", "| `timm` | 7 |",
+         "| `timm` | 4 | 3 | 2 | 1 | 0 | 1 | 1 | 2 | 2 | 2 | 1 |"),
+        ("refusals: architectures.csv", "| what | why | number | first |",
+         "| `cta` | maps |\n| `head` | not tried |\n| `head` | refused |",
+         "| `cta` | maps | 1 | `timm:b` |\n| `head` | not tried | 1 | `timm:c` |\n"
+         "| `head` | refused | 1 | `timm:d` |"),
         ("changed: changed.csv", "| m | steps | slower | faster |", "| y | 40 | 1 | 2 |",
          "| y | 40 | 12.5 | - |"),
         ("agreement: agreement.csv", "| m | c | cosine | fall |", "| ttt | fog |",
@@ -139,6 +150,9 @@ def test_figures_of_a_row(folder, mark, header, given, expected):
         "<!-- by-corruption: results.csv -->\n| m | b | n | fog |\n|---|\n| tent | small | 11 |\n",
         "<!-- arrivals: streams.csv -->\n| m | b | 9 |\n|---|\n| y | b |\n",
         "<!-- along: along.csv -->\n| m | b | order | 1 |\n|---|\n| y | b | shuffled |\n",
+        "<!-- architectures: architectures.csv -->\n| library |\n|---|\n| torch |\n",
+        "<!-- refusals: architectures.csv -->\n| a | b |\n|---|\n| cta | tokens |\n",
+        "<!-- refusals: architectures.csv -->\n| a | b |\n|---|\n| cta | maps |\n",
         "<!-- changed: changed.csv -->\n| m | steps | faster |\n|---|\n| y | 30 | 1 |\n",
         "<!-- changed: changed.csv -->\n| m | steps | fast |\n|---|\n| y | 40 | 1 |\n",
         "<!-- agreement: agreement.csv -->\n| m | c |\n|---|\n| ttt | frog |\n",

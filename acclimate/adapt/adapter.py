@@ -15,6 +15,7 @@ from acclimate.adapt.cost import Cost, measure_cost
 from acclimate.adapt.learner import REFUSED, Learner
 from acclimate.adapt.loop import adapt
 from acclimate.adapt.state import AdapterState, check_belongs
+from acclimate.adapt.turns import TakesTurns, building, in_turn
 from acclimate.backbones import Classifier
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
@@ -34,7 +35,7 @@ from acclimate.runtime.precision import undisturbed
 from acclimate.storage import sealed
 
 
-class Adapter:
+class Adapter(TakesTurns):
     """Adapts a bundle's model to unlabelled images, and answers for them.
 
     ```python
@@ -42,7 +43,8 @@ class Adapter:
     logits = adapter(images)
     ```
 
-    The bundle is not changed. Everything that moves is allocated here, once.
+    The bundle is not changed. Everything that moves is allocated here, once. Threads may share an
+    adapter: calls wait for each other, and each sees what those before it have left.
 
     Args:
         bundle: From `acclimate.align` or `Bundle.load`.
@@ -69,6 +71,7 @@ class Adapter:
         device: str | torch.device | None = None,
         **changes: Any,
     ):
+        super().__init__()
         self.name = name or bundle.method
         row = method(self.name)
         self.settings = changed(settings or row.settings, changes)
@@ -77,7 +80,7 @@ class Adapter:
         self.device = find_device(device)
         self.steps: list[Step] = []
         model = model_of(bundle, self.name)
-        with undisturbed(self.device):
+        with building, undisturbed(self.device):
             self._learners = [
                 Learner(
                     model,
@@ -97,6 +100,7 @@ class Adapter:
             else partial(adapt, self._learner)
         )
 
+    @in_turn
     def __call__(self, images: Tensor) -> Float[Tensor, "batch classes"]:
         """Adapt to a batch, then answer for it.
 
@@ -113,6 +117,7 @@ class Adapter:
         """
         return self._answers(images, every=False)[-1]
 
+    @in_turn
     def trace(self, images: Tensor) -> Float[Tensor, "steps+1 batch classes"]:
         """As calling the adapter, but with the answers before the first and after every step.
 
@@ -134,6 +139,7 @@ class Adapter:
             self._learner.seen += len(unit)
         return logits
 
+    @in_turn
     def reset(self) -> None:
         """Forget all that was learned and seen: the next answer is that of a new adapter."""
         with undisturbed(self.device):
@@ -156,11 +162,13 @@ class Adapter:
         """How often a step or an answer was undone because it was not finite."""
         return int(self._learner.counts[REFUSED])
 
+    @in_turn
     def snapshot(self) -> AdapterState:
         """A copy of the present state, for `restore` and `swap`."""
         with torch.inference_mode(False):
             return AdapterState(self._learner.state.copy(), self._belongs)
 
+    @in_turn
     def restore(self, state: AdapterState) -> None:
         """Go back to a state of this adapter, or of one made alike: the same future follows.
 
@@ -169,6 +177,7 @@ class Adapter:
         """
         self._load(state.tensors, state.belongs)
 
+    @in_turn
     def swap(self, state: AdapterState) -> None:
         """Exchange the present state for another, in place: ``state`` then holds the present one.
 
@@ -188,6 +197,7 @@ class Adapter:
         with undisturbed(self.device):
             self._learner.state.exchange(state.tensors)
 
+    @in_turn
     def save(self, path: str | Path) -> None:
         """Write the present state to a sealed file.
 
@@ -200,6 +210,7 @@ class Adapter:
         """
         sealed.save(Path(path), self._learner.state.tensors, self._belongs)
 
+    @in_turn
     def load(self, path: str | Path) -> None:
         """Go on from a state that was saved.
 
@@ -214,6 +225,7 @@ class Adapter:
         """
         self._load(*sealed.load(Path(path)))
 
+    @in_turn
     def cost(self, batch: int = 128) -> Cost:
         """Measure what an image costs when this many come together; nothing is learned from it.
 

@@ -1,6 +1,5 @@
 """A model and the parts that adapt it, built once from settings; their state by name."""
 
-import copy
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from acclimate.adapt.state import State, Undo
-from acclimate.backbones import Classifier
+from acclimate.backbones import Classifier, check_finite, duplicate, in_float32
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, as_outcome
@@ -55,9 +54,8 @@ class Learner:
         device: torch.device,
     ):
         self.settings, self.preprocessing, self.device = settings, preprocessing, device
-        self.model = _own(copy.deepcopy(model), device)
-        if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
-            raise InputError("the bundle's weights hold NaN or infinity; make the bundle anew.")
+        self.model = _own(in_float32(duplicate(model)), device)
+        check_finite(self.model)
         self.objective = None if objective is None else _own(objective, device)
         self.min_images = objective.min_images if objective else 1
         self.gives_logits = objective is not None and objective.gives_logits
@@ -249,11 +247,12 @@ def _values_a_channel(norms):
     """Within it, over how many values layers take statistics of their own."""
     seen: set[int] = set()
 
-    def note(norm: AdaptiveBatchNorm, inputs: tuple[Tensor, ...]) -> None:
+    def note(norm: AdaptiveBatchNorm, inputs: tuple[Tensor, ...], named: dict) -> None:
+        (x,) = (*inputs, *named.values())
         if norm.control.learning:
-            seen.add(inputs[0].numel() // inputs[0].shape[1])
+            seen.add(x.numel() // x.shape[1])
 
-    handles = [norm.register_forward_pre_hook(note) for norm in norms]
+    handles = [norm.register_forward_pre_hook(note, with_kwargs=True) for norm in norms]
     try:
         yield seen
     finally:

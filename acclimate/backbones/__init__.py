@@ -1,7 +1,9 @@
-"""Build a classifier by name, split a network into encoder and linear head, tap any layer."""
+"""Build a classifier by name, split a network into encoder and head, tap any layer."""
 
 from acclimate.backbones.classifier import Classifier
+from acclimate.backbones.copies import check_finite, duplicate, in_float32
 from acclimate.backbones.forms import FORMS, projected
+from acclimate.backbones.heads import is_plain
 from acclimate.backbones.registry import build
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
 from acclimate.backbones.rest import rest_after
@@ -17,6 +19,10 @@ __all__ = [
     "as_map",
     "attend_plainly",
     "build",
+    "check_finite",
+    "duplicate",
+    "in_float32",
+    "is_plain",
     "preact_resnet",
     "preprocessing_of",
     "projected",

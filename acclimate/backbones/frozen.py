@@ -1,8 +1,8 @@
 """A copy of a network that nothing can train."""
 
-import copy
-
 from torch import nn
+
+from acclimate.backbones.copies import duplicate
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -13,7 +13,7 @@ def frozen(network: nn.Module) -> nn.Module:
     Args:
         network: Any network; it is not changed.
     """
-    own = copy.deepcopy(network).eval()
+    own = duplicate(network).eval()
     for module in own.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             delattr(module, name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from acclimate.backbones.rebuilt import set_switches, switches_of
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
 from acclimate.backbones.vit import vit
 from acclimate.backbones.weights import load_into, number_of_classes, read_weights
@@ -46,7 +47,9 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
         classes: Number of outputs of the head. None takes the number from ``weights``; without
             weights, a torchvision or timm model then has ImageNet's 1000 classes.
         weights: A .safetensors file with every parameter and buffer of this classifier. Without
-            it the weights are random.
+            it the weights are random. With it, torchvision's Inception and GoogLeNet have
+            ``transform_input=True``, as with torchvision's own weights; set the attribute to False
+            for weights that were trained without it.
 
     Returns:
         The classifier, in training mode. An ``acclimate:`` model is a `Classifier`; `split` turns
@@ -68,6 +71,8 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
     if classes is None and (trained := number_of_classes(tensors, model, IMAGENET_CLASSES)):
         model = construct(trained)
     load_into(model, tensors, Path(weights))
+    # torchvision sets the switch with its own weights too.
+    set_switches(model, dict.fromkeys(switches_of(model), True))
     return model
 
 

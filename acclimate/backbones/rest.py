@@ -1,12 +1,12 @@
 """The layers of a network after a tap, as a network of their own."""
 
-import copy
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from acclimate.backbones.copies import duplicate
 from acclimate.backbones.taps import tapped
 from acclimate.backbones.trace import eval_mode, run, two_images
 from acclimate.errors import InputError
@@ -70,7 +70,7 @@ def rest_after(encoder: nn.Module, tap: str, size: Side) -> nn.Sequential:
         InputError: the module does not exist or is never called; the network does not accept
             images of this size; or the path divides after the module, as inside a residual block.
     """
-    probe = copy.deepcopy(encoder).float()
+    probe = duplicate(encoder).float()
     _vary_constants(probe)
     images = two_images(probe, size)
     with eval_mode(probe), torch.no_grad():
@@ -104,9 +104,8 @@ def _vary_constants(network: nn.Module) -> None:
 
 def _modules(network: nn.Module, steps: list[str | nn.Module]) -> list[nn.Module]:
     """Deep copies of the layers, made in one call so that shared modules stay shared."""
-    return copy.deepcopy(
-        [network.get_submodule(step) if isinstance(step, str) else step for step in steps]
-    )
+    chosen = (network.get_submodule(step) if isinstance(step, str) else step for step in steps)
+    return list(duplicate(nn.ModuleList(chosen)))
 
 
 def _follow(
@@ -117,7 +116,8 @@ def _follow(
     hooks = []
     for name, module in network.named_modules():
         before = module.register_forward_pre_hook(
-            lambda _, inputs, name=name: follower.enter(name, inputs)
+            lambda _, inputs, named, name=name: follower.enter(name, (*inputs, *named.values())),
+            with_kwargs=True,
         )
         after = module.register_forward_hook(
             lambda _, __, output, name=name: follower.leave(name, output)

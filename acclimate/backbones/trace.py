@@ -33,8 +33,8 @@ def trace(network: nn.Module, size: Side) -> Call:
     """
     stack: list[Call] = []
 
-    def enter(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        call = Call(name, module, inputs[0] if inputs else None)
+    def enter(name: str, module: nn.Module, inputs: tuple[Any, ...], named: Any) -> None:
+        call = Call(name, module, next(iter((*inputs, *named.values())), None))
         if stack:
             stack[-1].calls.append(call)
         stack.append(call)
@@ -47,7 +47,8 @@ def trace(network: nn.Module, size: Side) -> Call:
     hooks = []
     for name, module in network.named_modules():
         before = module.register_forward_pre_hook(
-            lambda module, inputs, name=name: enter(name, module, inputs)
+            lambda module, inputs, named, name=name: enter(name, module, inputs, named),
+            with_kwargs=True,
         )
         hooks += [before, module.register_forward_hook(lambda _, __, output: leave(output))]
     try:
@@ -67,10 +68,11 @@ def input_channels(network: nn.Module) -> int:
 
 def two_images(network: nn.Module, size: Side) -> Float[Tensor, "2 channels height width"]:
     """Two images of fixed noise, in the network's dtype and on its device."""
-    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
-    generator = torch.Generator().manual_seed(0)
+    like = next((p for p in network.parameters() if p.is_floating_point()), None)
+    generator = torch.Generator("cpu").manual_seed(0)
     shape = (2, input_channels(network), *both(size))
-    return torch.randn(shape, generator=generator).to(like)
+    images = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32)
+    return images if like is None else images.to(like)
 
 
 def run(network: nn.Module, images: Float[Tensor, "batch channels height width"]) -> Any:

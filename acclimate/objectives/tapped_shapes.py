@@ -1,11 +1,10 @@
 """Names and shapes of the feature maps that an objective reads from the encoder."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
 
-from acclimate.backbones import Classifier
+from acclimate.backbones import Classifier, duplicate
 from acclimate.backbones.stages import as_map, resolve_tap
 from acclimate.backbones.taps import tapped
 from acclimate.preprocessing import Preprocessing
@@ -30,7 +29,7 @@ def tapped_shapes(
     """
     names = [resolve_tap(model.encoder, tap, preprocessing.size) for tap in taps]
     # In training mode the image would change the running statistics of batch norm.
-    encoder = copy.deepcopy(model.encoder).eval()
+    encoder = duplicate(model.encoder).eval()
     parameter = next(encoder.parameters())
     height, width, channels = preprocessing.shape
     image = torch.zeros(1, channels, height, width).to(parameter)

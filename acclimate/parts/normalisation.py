@@ -117,8 +117,9 @@ class AdaptiveBatchNorm(_BatchNorm):
         self.control, self.policy = control, policy
         self.training = norm.training
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``[batch, channels, ...]``."""
+    def forward(self, *args: Tensor, **named: Tensor) -> Tensor:
+        """Normalise ``[batch, channels, ...]``, given by place or by name."""
+        (x,) = (*args, *named.values())
         normalise = self.policy.learn if self.control.learning else self.policy.answer
         x = normalise(self, x)
         for name in self.after:

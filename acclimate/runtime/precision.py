@@ -47,9 +47,33 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
 
 
 @contextmanager
+def usual_defaults() -> Iterator[None]:
+    """New tensors are float32 and on the CPU, whatever the caller's defaults are.
+
+    A default type is the whole process's: other threads see it too meanwhile.
+
+    ```python
+    with usual_defaults():
+        layer = torch.nn.Linear(4, 3)  # float32
+    ```
+    """
+    kind, device = torch.get_default_dtype(), torch.get_default_device()
+    if kind == torch.float32 and device.type == "cpu":
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(kind)
+
+
+@contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Disable gradients, and leave the caller's inference mode and autocast."""
-    with torch.inference_mode(False), torch.no_grad(), autocast(device, "fp32"):
+    """Disable gradients; leave the caller's inference mode, autocast, default type and device."""
+    plain = torch.inference_mode(False), torch.no_grad(), autocast(device, "fp32")
+    with usual_defaults(), plain[0], plain[1], plain[2]:
         yield
 
 

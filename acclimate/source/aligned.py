@@ -3,7 +3,6 @@
 Barbeau et al., *CTA: Cross-Task Alignment for Better Test Time Training*.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,19 +10,21 @@ from pathlib import Path
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import build, split
+from acclimate.backbones import build, duplicate, in_float32, split
 from acclimate.backbones.stated import default_preprocessing
 from acclimate.backbones.trace import input_channels
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
 from acclimate.methods import RECIPES
 from acclimate.preprocessing import Preprocessing, check_images
+from acclimate.runtime.precision import usual_defaults
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
 from acclimate.source.train import begin, initial, make
 
 
+@usual_defaults()
 def align(
     model: nn.Module | str,
     images: UInt8[Tensor, "n channels h w"],
@@ -45,8 +46,8 @@ def align(
     ```
 
     Args:
-        model: Any network that ends in a linear layer, or the name of a registered one. It is put
-            into evaluation mode and otherwise not changed.
+        model: Any network that `acclimate.split` accepts, or the name of a registered one. It is
+            put into evaluation mode and otherwise not changed; the bundle has it in float32.
         images: Unlabelled source images, uint8, of one size; resized unless it is the model's.
         weights: The .safetensors file of a model given by name.
         classes: The class name of each output; None numbers the outputs.
@@ -57,21 +58,21 @@ def align(
         twin: A network, or its name, that initialises the twin; its features must have the
             classifier's size. None initialises it according to ``settings.start``.
         labels: Labels of the images; only ``settings.trainable_classifier`` needs them.
-        head: The dotted name of the linear head, if it is not the last linear layer.
+        head: The dotted name of the head, if `acclimate.split` is not to find it.
 
     Returns:
         The bundle. For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: the model has no linear head, the images have the wrong shape or dtype, the
-            twin's features have another size; or as `acclimate.build` and `.source.loop.train`.
+        InputError: the model cannot be split or its head takes maps, the images have the wrong
+            shape or dtype, the twin's features have another size; or as `acclimate.build`.
     """
     check_settings(settings)
     network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
     channels = preprocessing.channels if preprocessing else input_channels(network)
     check_images(images, channels)
     stated = default_preprocessing(model, *images.shape[1:])
-    classifier = copy.deepcopy(split(network.eval(), head=head))
+    classifier = in_float32(duplicate(split(network.eval(), head=head)))
     names = _class_names(classes, classifier.num_classes)
     run, twin = run or Run(), _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from acclimate.backbones import Classifier, is_plain
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.parts.normalisation import cumulative_statistics
 from acclimate.runtime.precision import Precision, autocast
@@ -62,21 +63,35 @@ def recalibrate(
 
 @torch.no_grad()
 def match_scale(
-    head: nn.Linear, own: Float[Tensor, "n dim"], target: Float[Tensor, "n dim"]
-) -> float:
-    """The factor for h's weight that gives the logits of π∘g the same spread as those of f.
+    twin: Classifier, own: Float[Tensor, "n dim"], target: Float[Tensor, "n dim"]
+) -> None:
+    """Give the twin's logits the scale of the classifier's, in place.
 
     The alignment loss uses the cosine similarity, which does not determine the length of π(g(x)),
-    while the logits depend on it.
+    while the logits depend on it. The weight of a linear h' is multiplied by the factor that gives
+    both logits the same spread. A head of another kind stays as it is, because its weights may be
+    computed from others: π is multiplied by the factor that gives both features the same length.
 
     Args:
-        head: h.
+        twin: h'∘(π∘g).
         own: π(g(x)) for source images.
         target: f(x) for the same images.
     """
+    head = twin.head
+    if not is_plain(head):
+        for tensor in twin.encoder.get_submodule("projector").parameters():
+            tensor.mul_(_length(target) / max(_length(own), 1e-12))
+        return
+    assert isinstance(head, nn.Linear)
+    weight = head.weight
 
     def spread(features: Tensor) -> float:
-        logits = features.to(head.weight.device) @ head.weight.T  # [n, classes]
+        logits = features.to(weight) @ weight.T  # [n, classes]
         return (logits - logits.mean(1, keepdim=True)).square().mean().sqrt().item()
 
-    return spread(target) / max(spread(own), 1e-12)
+    weight.mul_(spread(target) / max(spread(own), 1e-12))
+
+
+def _length(features: Float[Tensor, "n dim"]) -> float:
+    """The features' length: the root of the mean of its square."""
+    return features.square().sum(1).mean().sqrt().item()

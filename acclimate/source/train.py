@@ -21,6 +21,7 @@ from acclimate.objectives import Objective
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.randomness import key
 from acclimate.resizing import Side, both
+from acclimate.runtime.precision import usual_defaults
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
@@ -28,6 +29,7 @@ from acclimate.source.stages import OBSERVED, STAGES, Work, observe
 from acclimate.version import __version__
 
 
+@usual_defaults()
 def train(
     name: str,
     model: str,

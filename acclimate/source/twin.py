@@ -26,8 +26,8 @@ def align_twin(
     """Align a twin with a classifier, and match the scale of its logits to the classifier's.
 
     Args:
-        twin: h'∘(π∘g), trained in place. The weight of h' is multiplied by one factor, so that the
-            logits have the classifier's scale. In evaluation mode on return.
+        twin: h'∘(π∘g), trained in place, and scaled so that its logits have the classifier's scale
+            (see `match_scale`). In evaluation mode on return.
         classifier: h∘f; trained only if ``settings.trainable_classifier``. On the run's device and
             in evaluation mode on return.
         source: Source images; only ``settings.trainable_classifier`` needs their labels.
@@ -61,8 +61,7 @@ def align_twin(
     sample = source.sample(2048)
     own = features(branch, sample, run.precision)
     target = features(classifier.encoder, sample, run.precision)
-    with torch.no_grad():
-        twin.head.weight.mul_(match_scale(twin.head, own, target))
+    match_scale(twin, own, target)
     twin.requires_grad_(False).eval()
 
 

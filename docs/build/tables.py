@@ -22,6 +22,10 @@ Accuracies are in percent. The kinds:
 - arrivals: method, bundle; for each size of batches that come shuffled, or order of batches of 128,
   the mean over corruptions.
 - along: method, bundle, order; accuracy in each tenth of the streams, in batches of 128.
+- architectures: library; how many were tried, fit in memory and time, were split; heads by kind;
+  logits equal bit by bit; and how many run each method.
+- refusals: column of the file, part of the reason; how many, and the first three. Each reason in the
+  file needs a row.
 - temperature: method, temperature (of the classifier "-"); accuracy on clean images, and its mean
   over corruptions.
 """
@@ -34,6 +38,7 @@ from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 
+import networks
 import records
 from acclimate.commands.script import start
 from records import Cells, Filler, Row, bare, percent, read
@@ -180,6 +185,7 @@ KINDS: dict[str, Filler] = {
     "adapting": adapting,
     "by-corruption": by_corruption,
     **records.KINDS,
+    **networks.KINDS,
 }
 
 

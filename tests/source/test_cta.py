@@ -147,7 +147,7 @@ def test_what_align_refuses(data):
         align(network(), data.images, classes=["a", "b", "c"], settings=short, run=run_in())
     with pytest.raises(InputError, match="batch, 3"):
         align(network(), data.images[0], settings=short, run=run_in())
-    with pytest.raises(InputError, match="no linear head"):
+    with pytest.raises(InputError, match="no head that can be found"):
         align(network()[:-1], data.images, settings=short, run=run_in())
     single = replace(SETTINGS, align=replace(SETTINGS.align, batch=1))
     for images, settings in ((data.images[:1], SETTINGS), (data.images, single)):

@@ -1,0 +1,71 @@
+"""Copies of networks, with computed weights and in float32, and whether weights are numbers."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from acclimate.backbones.batch_norm import batch_norms
+from acclimate.errors import InputError
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def duplicate(module: _Module) -> _Module:
+    """A deep copy, also of layers that hold a tensor they have computed.
+
+    Layers under the older ``torch.nn.utils.weight_norm`` keep the last computed weight as a plain
+    attribute, which ``copy.deepcopy`` refuses where it has a gradient function.
+
+    ```python
+    own = duplicate(network)
+    ```
+
+    Args:
+        module: It is not changed.
+    """
+    memo: dict[int, object] = {}
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(module, memo)
+
+
+def in_float32(module: _Module) -> _Module:
+    """The module itself if its tensors are float32, else a copy in float32.
+
+    Half precision is too coarse for small steps, and images arrive in float32.
+
+    ```python
+    network = in_float32(network.half())
+    ```
+
+    Args:
+        module: It is not changed.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    if all(t.dtype == torch.float32 for t in tensors if t.is_floating_point()):
+        return module
+    return duplicate(module).float()
+
+
+def check_finite(module: nn.Module) -> None:
+    """Refuse weights that are not numbers.
+
+    Infinity in a buffer may be meant, as in a mask for attention, but not in the statistics of
+    batch norm.
+
+    ```python
+    check_finite(network)
+    ```
+
+    Raises:
+        InputError: a parameter, or a statistic of batch norm, is NaN or infinite, or a buffer NaN.
+    """
+    statistics = {id(b) for norm in batch_norms(module) for b in norm.buffers(recurse=False)}
+    finite = [*module.parameters(), *(b for b in module.buffers() if id(b) in statistics)]
+    masks = [b for b in module.buffers() if id(b) not in statistics]
+    if not all(t.isfinite().all() for t in finite) or any(t.isnan().any() for t in masks):
+        raise InputError("the bundle's weights hold NaN or infinity; make the bundle anew.")
