@@ -8,9 +8,10 @@ from typing import Annotated, Any, Union
 import tyro
 from rich.console import Console
 
+from acclimate.backbones.code import trust_code
 from acclimate.bundle import read_record
 from acclimate.commands import VERBS, Adapt, Align, Train
-from acclimate.commands.script import exit_on_error
+from acclimate.commands.script import exit_on_error, shown_messages
 from acclimate.errors import unknown_name
 from acclimate.methods import METHODS, AdapterSettings, changed
 from acclimate.methods.changes import KINDS
@@ -26,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = _parse(given)
         keep_freed_memory()
         repeat_bits()
-        command.run(Console())
+        if getattr(command, "trust_code", False):
+            trust_code()
+        with shown_messages():
+            command.run(Console())
 
 
 def _parse(given: list[str]) -> Any:

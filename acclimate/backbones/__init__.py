@@ -2,7 +2,7 @@
 
 from acclimate.backbones.classifier import Classifier
 from acclimate.backbones.forms import FORMS, projected
-from acclimate.backbones.registry import build
+from acclimate.backbones.registry import build, recorded_name
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
 from acclimate.backbones.rest import rest_after
 from acclimate.backbones.split import split
@@ -18,6 +18,7 @@ __all__ = [
     "build",
     "preact_resnet",
     "projected",
+    "recorded_name",
     "resnet",
     "resnet50",
     "resolve_tap",

@@ -13,6 +13,8 @@ class Info:
 
     bundle: tyro.conf.Positional[Path]
     """Folder of the bundle."""
+    trust_code: bool = False
+    """Allow running the function that a bundle names as its architecture."""
 
     def run(self, console: Console) -> None:
         """Run the command."""

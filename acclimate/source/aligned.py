@@ -11,11 +11,12 @@ from pathlib import Path
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import build, split
+from acclimate.backbones import build, recorded_name, split
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
 from acclimate.methods import RECIPES
 from acclimate.preprocessing import Preprocessing, check_images
+from acclimate.source.class_names import class_names
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
@@ -43,11 +44,12 @@ def align(
     ```
 
     Args:
-        model: Any network that ends in a linear layer, or the name of a registered one. It is put
-            into evaluation mode and otherwise not changed.
+        model: Any network that ends in a linear layer, or a name as for `acclimate.build`. A
+            network is put into evaluation mode and otherwise not changed.
         images: Unlabelled source images, uint8, of one size.
-        weights: The .safetensors file of a model given by name.
-        classes: The class name of each output; None numbers the outputs.
+        weights: The checkpoint of a model given by name, as for `acclimate.build`.
+        classes: The class name of each output; None takes ImageNet's or those of a transformers
+            model where they are known, and otherwise numbers.
         preprocessing: The model's preprocessing; None takes the images' size and ImageNet's mean
             and standard deviation.
         settings: Settings of the contrastive and the alignment stage.
@@ -69,7 +71,7 @@ def align(
     check_images(images)
     network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
     classifier = copy.deepcopy(split(network.eval(), head=head))
-    names = _class_names(classes, classifier.num_classes)
+    names = class_names(classes, model, classifier.num_classes)
     twin = _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)
     source = SourceImages(images, preprocessing or Preprocessing(images.shape[-1]), labels)
@@ -81,17 +83,6 @@ def align(
     return replace(
         bundle, architecture=_name(model), twin_architecture=_name(model if twin is None else twin)
     )
-
-
-def _class_names(classes: Sequence[str] | None, outputs: int) -> tuple[str, ...]:
-    """The given class names, or numbers from 0."""
-    names = tuple(classes or map(str, range(outputs)))
-    if len(names) != outputs:
-        raise InputError(
-            f"{len(names)} class names were given for a head with {outputs} outputs; give one name "
-            "per output."
-        )
-    return names
 
 
 def _start_of_twin(
@@ -112,7 +103,7 @@ def _check_labels(labels: Tensor | None, classes: int) -> None:
 
 def _name(network: nn.Module | str) -> str:
     """Name of the architecture, for the bundle."""
-    return network if isinstance(network, str) else CUSTOM
+    return recorded_name(network) if isinstance(network, str) else CUSTOM
 
 
 def _encoder(twin: nn.Module | str, classes: int, run: Run) -> nn.Module:
