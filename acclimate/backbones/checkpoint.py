@@ -4,6 +4,7 @@ import argparse
 import json
 import pathlib
 import shlex
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -190,8 +191,16 @@ def _torch_load(path: Path, *, zipped: bool) -> Any:
     if any(name.endswith("/archive_format") for name in names):
         raise _with_command(path, "is a program of torch.export", _OF_EXPORT)
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with (
+            path.open("rb") as file,
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(_HARMLESS),
+        ):
+            warnings.simplefilter("ignore")
+            # A path that ends in .safetensors would make torch take the file for such a file.
+            mapped = zipped and path.suffix.lower() != ".safetensors"
+            source = path if mapped else file
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     # The bytes may be anything: whatever goes wrong in torch, the file cannot be read.
     except Exception as error:
         raise _refusal(path, error) from error
