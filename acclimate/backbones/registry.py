@@ -57,7 +57,9 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
             weights, a torchvision or timm model then has ImageNet's 1000 classes.
         weights: A checkpoint, as `acclimate.backbones.weights.read_weights` takes it:
             .safetensors or of ``torch.save``, with whatever a trainer wrote around the weights.
-            Without it the weights are random, or those of the folder or the function.
+            Without it the weights are random, or those of the folder or the function. With it,
+            torchvision's Inception and GoogLeNet have ``transform_input=True``, as with
+            torchvision's own weights; set the attribute to False for weights trained without it.
 
     Returns:
         The classifier, in training mode. An ``acclimate:`` model is a `Classifier`; `split` turns
@@ -84,6 +86,9 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
     if classes is None and (trained := number_of_classes(found.tensors, _inner(model), outputs)):
         model = constructor(trained)
     _log.info(load_into(_inner(model), found, checkpoint, classes))
+    if hasattr(model, "transform_input"):
+        model.transform_input = True
+        _log.info(f"{name}: transform_input=True, as with torchvision's own weights")
     return model
 
 

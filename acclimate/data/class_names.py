@@ -3,6 +3,7 @@
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 from acclimate.errors import InputError
 
-_WORDNET = re.compile(r"(n\d{8})(\s|$)")
 _LARGEST_FILE = 16 * 2**20
 
 
@@ -59,24 +59,20 @@ def check_distinct(names: Sequence[str], where: str) -> None:
 
 @cache
 def imagenet_names() -> tuple[str, ...]:
-    """ImageNet's 1000 class names in the order of the outputs, such as ``n01440764 tench``.
+    """ImageNet's 1000 class names in the order of the outputs: ``tench``, ``goldfish``, ...
 
-    The names alone are not distinct (two are crane), and ImageNet's folders are named by the ids.
+    A name that several classes have (crane) is followed by the class's WordNet id.
     """
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
     indices = range(info.num_classes())
-    return tuple(f"{info.index_to_label_name(i)} {info.index_to_description(i)}" for i in indices)
-
-
-def wordnet_id(name: str) -> str | None:
-    """The WordNet id that a class name begins with, as in ``n01440764 tench``; or None.
-
-    Two class names with one id mean the same class.
-    """
-    match = _WORDNET.match(name)
-    return match[1] if match else None
+    names = [info.index_to_description(index).partition(",")[0] for index in indices]
+    count = Counter(names)
+    return tuple(
+        name if count[name] == 1 else f"{name} ({info.index_to_label_name(index)})"
+        for index, name in enumerate(names)
+    )
 
 
 def _read_text(path: Path) -> str:
