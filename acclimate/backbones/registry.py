@@ -32,9 +32,8 @@ OWN_EXAMPLES = (
     "acclimate:vit6-w192-p4",
 )
 IMAGENET_CLASSES = 1000
-HOLDS_NO_WEIGHTS = ("acclimate", "torchvision", "timm")
-"""Kinds of names that stand for an architecture alone."""
-KINDS = (*HOLDS_NO_WEIGHTS, "hf")
+_ARCHITECTURES = ("acclimate", "torchvision", "timm")
+KINDS = (*_ARCHITECTURES, "hf")
 """What stands before the colon of a name; anything else is code."""
 
 
@@ -101,6 +100,16 @@ def recorded_name(name: str) -> str:
     """
     kind, _, rest = name.partition(":")
     return huggingface.recorded(rest) if kind == "hf" else name
+
+
+def holds_weights(name: str) -> bool:
+    """Whether a name may stand for trained weights, and not for an architecture alone.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    _constructor(name, pretrained=True)
+    return name.partition(":")[0] not in _ARCHITECTURES
 
 
 def _inner(model: nn.Module) -> nn.Module:

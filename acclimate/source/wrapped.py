@@ -9,7 +9,7 @@ from torch import nn
 
 from acclimate.backbones import build, recorded_name, split
 from acclimate.backbones.batch_norm import batch_norms
-from acclimate.backbones.registry import HOLDS_NO_WEIGHTS
+from acclimate.backbones.registry import holds_weights
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
@@ -54,7 +54,7 @@ def wrap(
     """
     name = model if isinstance(model, str) else CUSTOM
     if isinstance(model, str):
-        if weights is None and model.partition(":")[0] in HOLDS_NO_WEIGHTS:
+        if weights is None and not holds_weights(model):
             raise InputError(f"{model} has random weights; give the file with the trained ones.")
         network = build(model, classes=None, weights=weights)
     else:
