@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union
 import tyro
 from rich.console import Console
 
-from acclimate.backbones.code import trust_code
+from acclimate.backbones.code import trusted_code
 from acclimate.bundle import read_record
 from acclimate.commands import VERBS, Adapt, Align, Train
 from acclimate.commands.script import exit_on_error, shown_messages
@@ -27,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = _parse(given)
         keep_freed_memory()
         repeat_bits()
-        if getattr(command, "trust_code", False):
-            trust_code()
-        with shown_messages():
+        with shown_messages(), trusted_code(getattr(command, "trust_code", False)):
             command.run(Console())
 
 

@@ -10,7 +10,8 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,15 +26,27 @@ _NAME = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*|.+\.py):(?P<functi
 _CLASSES = ("classes", "num_classes", "n_classes", "num_labels", "nclasses")
 
 
-def trust_code() -> None:
-    """Allow this process, and processes that it starts, to run the code that models name.
+@contextmanager
+def trusted_code(trusted: bool = True) -> Iterator[None]:
+    """Context in which this process, and those it starts, may run the code that models name.
 
     ```python
-    trust_code()
-    network = acclimate.build("mine.net:resnet", classes=10)
+    with trusted_code():
+        bundle = acclimate.Bundle.load("bundle")  # of mine.net:network
     ```
+
+    Args:
+        trusted: False changes nothing.
     """
-    os.environ[TRUST] = "1"
+    before = os.environ.get(TRUST)
+    if trusted:
+        os.environ[TRUST] = "1"
+    try:
+        yield
+    finally:
+        if trusted:
+            os.environ.pop(TRUST)
+            os.environ.update({TRUST: before} if before is not None else {})
 
 
 def is_code(name: str) -> bool:

@@ -51,7 +51,7 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
             ``acclimate:resnet50-imagenet``, ``acclimate:vit6-w192-p4`` (depth, width and patch
             size), ``torchvision:NAME``, ``timm:NAME``, ``hf:FOLDER`` for an image classifier that
             transformers saved, or ``package.module:function`` or ``file.py:function`` for a
-            function that returns the network, which needs `acclimate.backbones.code.trust_code`.
+            function that returns the network, which needs `acclimate.backbones.code.trusted_code`.
         classes: Number of outputs of the head. None takes the number from the weights; without
             weights, a torchvision or timm model then has ImageNet's 1000 classes.
         weights: A checkpoint, as `acclimate.backbones.weights.read_weights` takes it:

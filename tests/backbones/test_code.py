@@ -1,5 +1,6 @@
 """Networks that a user's function builds: with permission, and never without."""
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from torch import nn
 
 import acclimate
 from acclimate.backbones import build
-from acclimate.backbones.code import TRUST, is_code, trust_code
+from acclimate.backbones.code import TRUST, is_code, trusted_code
 from acclimate.bundle import Bundle
 from acclimate.cli import main
 from acclimate.errors import InputError
@@ -140,8 +141,9 @@ def test_a_bundle_runs_no_code_by_itself(mine, monkeypatch):
         Bundle.load("bundle")
     assert not (mine / "ran").exists()
     loaded = Bundle.load("bundle", model=network)
-    trust_code()
-    again = Bundle.load("bundle")
+    with trusted_code():
+        again = Bundle.load("bundle")
+    assert TRUST not in os.environ
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(again.classifier(images), network.eval()(images))
     assert torch.equal(loaded.classifier(images), network.eval()(images))
@@ -150,7 +152,6 @@ def test_a_bundle_runs_no_code_by_itself(mine, monkeypatch):
 
 def test_commands_take_the_permission(mine, data, monkeypatch, capsys):
     """wrap, align, info and adapt; bench in processes of its own."""
-    monkeypatch.setenv(TRUST, "0")  # so that what the commands set is taken back
     (mine / "names.txt").write_text("dark\nlight\n")
     name = ["--model", "mine_of_test:build"]
     torch.manual_seed(0)
@@ -170,13 +171,10 @@ def test_commands_take_the_permission(mine, data, monkeypatch, capsys):
         ["adapt", "plain", str(data), "--out", "x.csv"],
         ["bench", "plain", "--data", str(data), "--out", "runs", "--plan"],
     ):
-        monkeypatch.setenv(TRUST, "0")
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 2
-    monkeypatch.setenv(TRUST, "0")
     main(["info", "plain", "--trust-code"])
-    monkeypatch.setenv(TRUST, "0")
     main(["adapt", "plain", str(data), "--out", "x.csv", "--method", "source", "--trust-code"])
     assert (mine / "x.csv").exists()
 
