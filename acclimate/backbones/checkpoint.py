@@ -1,8 +1,6 @@
 """Read the tensors of a checkpoint file or folder. No code in a file is ever run."""
 
-import argparse
 import json
-import pathlib
 import shlex
 import warnings
 import zipfile
@@ -11,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -31,22 +28,26 @@ NAMES = (
 )
 """Files with weights in the folders of accelerate and transformers; the first is taken."""
 
-_ARRAY = np.empty(0).__reduce__()[0]  # its module's name depends on numpy's version
-_SCALAR = np.float64(0).__reduce__()[0]
-_DTYPES = (bool, np.int32, np.int64, np.uint8, np.uint32, np.float16, np.float32, np.float64)
-# What trainers write beside the weights. These types only hold values; building one runs nothing.
-_HARMLESS = [
-    argparse.Namespace,
-    pathlib.PosixPath,
-    pathlib.WindowsPath,
-    pathlib.PurePosixPath,
-    pathlib.PureWindowsPath,
-    np.dtype,
-    np.ndarray,
-    _ARRAY,
-    _SCALAR,
-    *dict.fromkeys(type(np.dtype(kind)) for kind in _DTYPES),
-]
+# What trainers write beside the weights: arguments, paths, dates, metrics, states of generators.
+_BESIDE = (
+    "argparse.Namespace",
+    "datetime.date",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    *(
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    ),
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(
+        f"numpy.{module}.multiarray.{name}"
+        for module in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    ),
+)
 _KEEP_WEIGHTS = (
     "import sys, torch; f = lambda v: v.state_dict() if hasattr(v, 'state_dict') else v; "
     "t = torch.is_tensor; c = f(torch.load(sys.argv[1], 'cpu', weights_only=False)); "
@@ -59,6 +60,24 @@ _OF_SCRIPT = (
 _OF_EXPORT = (
     "import sys, torch; torch.save(dict(torch.export.load(sys.argv[1]).state_dict), sys.argv[2])"
 )
+
+
+class _LeftOut:
+    """Stands for a value beside the weights. Nothing of its own class is built or run."""
+
+    def __new__(cls, *args: object) -> "_LeftOut":
+        return object.__new__(cls)
+
+    def __init__(self, *args: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+# torch.load knows an allowed class by its module and name.
+_STANDING_IN = [
+    type(name, (_LeftOut,), {"__module__": module, "__qualname__": name})
+    for module, _, name in (each.rpartition(".") for each in _BESIDE)
+]
 
 
 @dataclass(frozen=True)
@@ -98,6 +117,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _file_of(folder: Path) -> Path:
     """The file with weights in a folder."""
     if found := [folder / name for name in NAMES if (folder / name).is_file()]:
+        if second := [
+            n for n in ("model_1.safetensors", "pytorch_model_1.bin") if (folder / n).is_file()
+        ]:
+            raise InputError(
+                f"{folder} holds several networks, {found[0].name} and {second[0]}; give one file."
+            )
         return found[0]
     if any(folder.glob("*.distcp")):
         raise InputError(
@@ -194,7 +219,7 @@ def _torch_load(path: Path, *, zipped: bool) -> Any:
         with (
             path.open("rb") as file,
             warnings.catch_warnings(),
-            torch.serialization.safe_globals(_HARMLESS),
+            torch.serialization.safe_globals(_STANDING_IN),
         ):
             warnings.simplefilter("ignore")
             # A path that ends in .safetensors would make torch take the file for such a file.
@@ -234,7 +259,7 @@ def _needs(path: Path, said: str) -> str:
     """The types that a file asks for, as an insertion into a sentence."""
     named = said.partition("GLOBAL ")[2].split(" ")[0]
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_STANDING_IN):
             names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # only files of today's format can be asked
         names = [named] if named else []

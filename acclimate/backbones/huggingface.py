@@ -71,6 +71,10 @@ def read_config(name: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read ({error}); copy the folder again.") from error
     config = _parsed(text, str(file))
+    if isinstance(architecture := config.get("architecture"), str) and "model_type" not in config:
+        raise InputError(
+            f"{name} is a folder of timm; give --model timm:{architecture} --weights {name}."
+        )
     if not isinstance(config.get("model_type"), str):
         raise InputError(f"{file} names no model_type, so it is not of a transformers model.")
     return config

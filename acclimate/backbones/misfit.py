@@ -1,13 +1,17 @@
 """Why a checkpoint does not fit a network, in one sentence."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
 from acclimate.backbones.checkpoint import Checkpoint
 from acclimate.backbones.parameter_names import canonical, is_optional, prefixes_of
 from acclimate.errors import InputError
+
+_POSITIONS = re.compile(r"pos_embed|position_embedding|pos_embedding|relative_position|rel_pos")
 
 
 def misfit(
@@ -41,7 +45,7 @@ def misfit(
     if not checkpoint.entries:
         return InputError(f"{path} holds no tensors by name; give a checkpoint with weights.")
     mine = [*canonical(own, without_module=True).values()]
-    place, names = _nearest(checkpoint, [name for name in mine if not is_optional(name)])
+    place, names, beside = _nearest(checkpoint, [name for name in mine if not is_optional(name)])
     missing = [name for name in mine if name not in names and not is_optional(name)]
     unexpected = [name for name in names if name not in mine]
     if len(missing) == len([name for name in mine if not is_optional(name)]):
@@ -51,16 +55,38 @@ def misfit(
             "weights were saved from."
         )
     heads = {name.rpartition(".")[0] for name, t in own.items() if t.shape[:1] == (classes,)}
+    where = f" at '{place}'" if place else ""
     if all(name.rpartition(".")[0] in heads for name in missing):
         return InputError(
-            f"{path} holds a network without its classifier: missing {shown(missing)}; give the "
-            "weights of a trained classifier."
+            f"{path} holds the network{where} without its classifier: missing {shown(missing)}, "
+            f"and besides {shown(unexpected + beside)}; give the weights of the whole classifier, "
+            "under its own names."
         )
-    where = f" at '{place}'" if place else ""
     return InputError(
         f"{path} does not fit the model{where}: missing {shown(missing)}, unexpected "
         f"{shown(unexpected)}; name the architecture that the weights were saved from."
     )
+
+
+def other_shapes(
+    path: Path, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Sequence[str]
+) -> InputError:
+    """The error for weights of another shape than a network's.
+
+    Args:
+        path: The file.
+        tensors: The weights.
+        own: The tensors of the network.
+        names: Names of those that differ.
+    """
+    sizes = [f"{n} (file {[*tensors[n].shape]}, model {[*own[n].shape]})" for n in names]
+    theirs, mine = tensors[names[0]].shape, own[names[0]].shape
+    remedy = "name the architecture, of the width, that the weights were saved from"
+    if all(_POSITIONS.search(name) for name in names):
+        remedy = "they are for another image size, so name the architecture of that size"
+    elif len(names) == 1 and len(theirs) == len(mine) == 4 and theirs[1] != mine[1]:
+        remedy = f"they take images of {theirs[1]} channels, so build this network in a function"
+    return InputError(f"{path} does not fit the model: other shapes for {shown(sizes)}; {remedy}.")
 
 
 def shown(names: Sequence[str]) -> str:
@@ -76,8 +102,8 @@ def shown(names: Sequence[str]) -> str:
     return f"{len(names)} ({', '.join(names[:3])}{more})"
 
 
-def _nearest(checkpoint: Checkpoint, own: Sequence[str]) -> tuple[str, list[str]]:
-    """The place with most of a network's names, and the names there."""
+def _nearest(checkpoint: Checkpoint, own: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """The place with most of a network's names, the names there, and those beside it."""
     known, best = set(own), (0, "", "", [])
     for place, tensors in checkpoint.entries.items():
         names = [*canonical(tensors, without_module=True).values()]
@@ -86,4 +112,5 @@ def _nearest(checkpoint: Checkpoint, own: Sequence[str]) -> tuple[str, list[str]
         if count > best[0] or not best[3]:
             best = (count, place, prefix, names)
     _, place, prefix, names = best
-    return place + prefix, [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
+    inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    return place + prefix, inside, [name for name in names if not name.startswith(prefix)]

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection
 
 # torch.compile, FSDP and activation checkpointing put these into names, in any nesting.
-_WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_flat)\.")
+_WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _MODULE = re.compile(r"(?:^|(?<=\.))module\.")
 # Computed when a network is built; some versions of a library save them and others do not.
 _COMPUTED = re.compile(

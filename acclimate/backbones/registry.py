@@ -86,7 +86,7 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
         model = constructor(trained)
     _log.info(load_into(_inner(model), found, checkpoint, classes))
     if hasattr(model, "transform_input"):
-        model.transform_input = True
+        model.transform_input = True  # type: ignore
         _log.info(f"{name}: transform_input=True, as with torchvision's own weights")
     return model
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.backbones.checkpoint import Checkpoint, read_checkpoint
-from acclimate.backbones.misfit import misfit, shown
+from acclimate.backbones.misfit import misfit, other_shapes, shown
 from acclimate.backbones.parameter_names import (
     canonical,
     is_optional,
@@ -141,11 +141,7 @@ def load_into(
                 f"{path} is of a classifier of {trained} classes, not of {classes}; leave the "
                 "number of classes out, or give the weights for these classes."
             )
-        sizes = [f"{n} (file {[*found.tensors[n].shape]}, model {[*own[n].shape]})" for n in wrong]
-        raise InputError(
-            f"{path} does not fit the model: other shapes for {shown(sizes)}; build the model "
-            "with the width and the number of classes that the weights were trained with."
-        )
+        raise other_shapes(path, found.tensors, own, wrong)
     for name, tensor in found.tensors.items():
         if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_quantized:
             raise InputError(

@@ -11,12 +11,14 @@ import zipfile
 from fractions import Fraction
 
 import pytest
+import timm
 import torch
 from checkpoints import SMALL, WRITERS, network, saved, with_loss
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
+from torchvision import models
 
 from acclimate.backbones import build, split
 from acclimate.backbones.checkpoint import read_checkpoint
@@ -74,10 +76,9 @@ def test_parametrised_weights_have_old_and_new_names(tmp_path):
 
 @pytest.mark.parametrize("built_with", [True, False])
 def test_auxiliary_heads_may_be_missing_or_left_over(built_with, tmp_path):
-    from torchvision.models import googlenet
 
-    trained = googlenet(num_classes=3, init_weights=False, aux_logits=not built_with).eval()
-    own = googlenet(num_classes=3, init_weights=False, aux_logits=built_with).eval()
+    trained = models.googlenet(num_classes=3, init_weights=False, aux_logits=not built_with).eval()
+    own = models.googlenet(num_classes=3, init_weights=False, aux_logits=built_with).eval()
     checkpoint = read_weights(saved(trained.state_dict(), tmp_path))
     load_into(own, find_weights(checkpoint, own, 3), checkpoint)
     images = torch.randn(1, 3, 64, 64)
@@ -86,7 +87,6 @@ def test_auxiliary_heads_may_be_missing_or_left_over(built_with, tmp_path):
 
 
 def test_the_number_of_classes_is_in_what_a_trainer_wrote(tmp_path):
-    import timm
 
     net = timm.create_model("test_resnet.r160_in1k", num_classes=7).eval()
     path = saved({"state_dict": nn.DataParallel(net).state_dict()}, tmp_path)
@@ -106,7 +106,14 @@ REFUSED = {
     ),
     "no classifier": (
         lambda net: {n: t for n, t in net.state_dict().items() if not n.startswith("head")},
-        r"without its classifier: missing 2 \(head.weight, head.bias\)",
+        r"without its classifier: missing 2 \(head.weight, head.bias\), and besides none",
+    ),
+    "a classifier under other names": (
+        lambda net: {
+            "state_dict": {f"backbone.{n}": t for n, t in net.encoder.state_dict().items()}
+            | {f"linear.{n}": t for n, t in net.head.state_dict().items()}
+        },
+        "does not fit the model",
     ),
     "a part": (
         lambda net: dict(list(net.state_dict().items())[4:]),
@@ -123,6 +130,10 @@ REFUSED = {
     "a wider network": (
         lambda net: {"model": build("acclimate:resnet8-w16", classes=5).state_dict()},
         r"other shapes for .*file \[16, 3, 3, 3\], model \[8, 3, 3, 3\]",
+    ),
+    "another number of channels": (
+        lambda net: {**net.state_dict(), "encoder.stem.0.weight": torch.ones(8, 1, 3, 3)},
+        r"they take images of 1 channels, so build this network in a function",
     ),
     "other classes": (
         lambda net: build(SMALL, classes=9).state_dict(),
@@ -401,3 +412,45 @@ def test_mutated_pickles_in_whole_archives(data, whole_files, tmp_path):
 def test_a_loaded_network_splits(tmp_path):
     path = saved({"state_dict": network().state_dict()}, tmp_path)
     assert split(build(SMALL, classes=None, weights=path)).num_classes == 5
+
+
+def test_weights_for_another_image_size(tmp_path):
+    name = "timm:vit_tiny_patch16_224"
+    small = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=96, depth=1)
+    path = saved(build(name, classes=3).state_dict() | {"pos_embed": small.pos_embed}, tmp_path)
+    with pytest.raises(InputError, match="they are for another image size"):
+        build(name, classes=3, weights=path)
+
+
+def test_inception_has_the_switch_of_torchvisions_own_weights(tmp_path):
+    trained = models.googlenet(num_classes=3, init_weights=False)
+    path = saved(trained.state_dict(), tmp_path)
+    assert build("torchvision:googlenet", classes=None, weights=path).transform_input
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("torchvision:squeezenet1_0", "torchvision:inception_v3", "torchvision:densenet121"),
+        *("torchvision:swin_v2_t", "torchvision:maxvit_t", "torchvision:mobilenet_v2"),
+        *("timm:levit_128s", "timm:deit_tiny_distilled_patch16_224", "timm:dpn68"),
+        *("timm:coat_tiny", "timm:swin_tiny_patch4_window7_224", "timm:beit_base_patch16_224"),
+    ],
+)
+def test_whole_networks_with_their_number_of_classes(name, tmp_path):
+    kind, _, architecture = name.partition(":")
+    make = models.get_model if kind == "torchvision" else timm.create_model
+    trained = make(architecture, num_classes=7).state_dict()
+    wrapped = {f"model._orig_mod.{n}": tensor for n, tensor in trained.items()}
+    loaded = build(name, classes=None, weights=saved({"state_dict": wrapped}, tmp_path))
+    assert loaded.state_dict().keys() == trained.keys()
+    assert all(torch.equal(t, trained[n]) for n, t in loaded.state_dict().items())
+
+
+def test_a_folder_with_several_networks(tmp_path):
+    for name in ("model.safetensors", "model_1.safetensors"):
+        save_file(network().state_dict(), tmp_path / name)
+    with pytest.raises(InputError, match=r"several networks, model.safetensors and model_1"):
+        build(SMALL, classes=None, weights=tmp_path)
