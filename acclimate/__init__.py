@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from acclimate.methods import AdapterSettings
     from acclimate.source.aligned import align
     from acclimate.source.train import train
+    from acclimate.source.wrapped import wrap
 
 __all__ = [
     "Adapter",
@@ -24,6 +25,7 @@ __all__ = [
     "build",
     "split",
     "train",
+    "wrap",
 ]
 
 _HOMES = {
@@ -35,6 +37,7 @@ _HOMES = {
     "build": "acclimate.backbones",
     "split": "acclimate.backbones",
     "train": "acclimate.source.train",
+    "wrap": "acclimate.source.wrapped",
 }
 
 

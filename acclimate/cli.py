@@ -8,9 +8,10 @@ from typing import Annotated, Any, Union
 import tyro
 from rich.console import Console
 
+from acclimate.backbones.code import trusted_code
 from acclimate.bundle import read_record
 from acclimate.commands import VERBS, Adapt, Align, Train
-from acclimate.commands.script import exit_on_error
+from acclimate.commands.script import exit_on_error, shown_messages
 from acclimate.errors import unknown_name
 from acclimate.methods import METHODS, AdapterSettings, changed
 from acclimate.methods.changes import KINDS
@@ -26,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = _parse(given)
         keep_freed_memory()
         repeat_bits()
-        command.run(Console())
+        with shown_messages(), trusted_code(getattr(command, "trust_code", False)):
+            command.run(Console())
 
 
 def _parse(given: list[str]) -> Any:

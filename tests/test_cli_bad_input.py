@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -78,9 +79,10 @@ def at(saved, tmp_path_factory):
     at.short = at.root / "short.safetensors"
     at.short.write_bytes(at.weights.read_bytes()[:1000])
     at.pickle = at.root / "weights.pth"
-    torch.save(weights, at.pickle)
+    torch.save({"model": weights, "config": Fraction(1, 3)}, at.pickle)
     at.names = at.root / "names.txt"
     at.names.write_text("one\ntwo\nthree\n")
+    (at.root / "twice.txt").write_text("one\ntwo\nthree\none\n")
     at.bundles = at.root / "bundles"
     save_damaged_bundles(saved, at.bundles)
     at.out = at.root / "out"
@@ -107,6 +109,10 @@ def align(*options, images="flat", model="acclimate:resnet8-w8", weights="wide.s
         return [*command, *(str(at.root / o[1:]) if o.startswith("@") else o for o in options)]
 
     return arguments
+
+
+def wrap(model):
+    return lambda at: ["wrap", "--model", model, "--size", "16", "--out", at.out]
 
 
 def corrupt(*options, data="good", out=("--out", "out")):
@@ -215,7 +221,11 @@ BAD = {
     "label smoothing 2": (train("--label-smoothing", "2"), "label_smoothing"),
     # Aligning
     "weights missing": (align(weights="nowhere.safetensors"), "no file with weights"),
-    "weights in a pickle": (align(weights="weights.pth"), "is a pickle"),
+    "weights in a pickle": (
+        align(weights="weights.pth"),
+        "holds more than tensors .fractions.Fraction.",
+    ),
+    "an entry that is not there": (align(weights="wide.safetensors:ema"), "has no entry 'ema'"),
     "weights cut short": (align(weights="short.safetensors"), "cannot be read"),
     "weights of another width": (align(model="acclimate:resnet8-w4"), "does not fit"),
     "weights of another network": (align(model="torchvision:resnet18"), "does not fit"),
@@ -232,6 +242,7 @@ BAD = {
     ),
     "a single image": (align(*ONE, images="single"), "two images"),
     "class names too few": (align("--class-names", "@names.txt"), "3 class names"),
+    "a class name twice": (align("--class-names", "@twice.txt"), "'one' names the outputs 0 and 3"),
     "class names missing": (align("--class-names", "@nowhere.txt"), "cannot be read"),
     "twin of another feature size": (
         align(*ONE, "--twin", "acclimate:resnet8-w4"),
@@ -245,6 +256,15 @@ BAD = {
     "a network of another image size": (
         align(*ONE, "--size", "16", model="timm:vit_tiny_patch16_224", weights=None),
         "does not accept images of 16 pixels",
+    ),
+    # Wrapping
+    "random weights": (wrap("acclimate:resnet8-w8"), "has random weights"),
+    "wrap no folder": (wrap("hf:nowhere"), "models are not downloaded"),
+    "wrap a model of the Hub": (wrap("timm:hf_hub:timm/resnet18"), "models are not downloaded"),
+    "wrap code": (wrap("os.path:join"), "is code: join of the module os.path would be run"),
+    "wrap without a size": (
+        lambda at: ["wrap", "--model", "x.py:f", "--size", "0", "--out", at.out],
+        "size",
     ),
     # Corrupting
     "corrupt without saying into what": (corrupt(out=None), "--out .* --preview"),

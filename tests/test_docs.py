@@ -87,6 +87,8 @@ def prepared(tmp_path_factory) -> Path:
     (folder / "classes.txt").write_text("\n".join(data.classes), encoding="utf-8")
     folders = [re.sub(r"\W+", "-", name) for name in data.classes]
     (folder / "folders.txt").write_text("\n".join(folders), encoding="utf-8")
+    function = "    return torchvision.models.resnet18(num_classes=classes)"
+    (folder / "mine.py").write_text(f"import torchvision\n\ndef network(classes):\n{function}\n")
     torch.manual_seed(0)
     save_file(build("torchvision:resnet18", classes=10).state_dict(), folder / "my.safetensors")
     few = LabelledImages(images, labels, data.classes, data.name)

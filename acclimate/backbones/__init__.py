@@ -4,7 +4,7 @@ from acclimate.backbones.classifier import Classifier
 from acclimate.backbones.copies import check_finite, duplicate, in_float32
 from acclimate.backbones.forms import FORMS, projected
 from acclimate.backbones.heads import is_plain
-from acclimate.backbones.registry import build
+from acclimate.backbones.registry import build, recorded_name
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
 from acclimate.backbones.rest import rest_after
 from acclimate.backbones.split import split
@@ -26,6 +26,7 @@ __all__ = [
     "preact_resnet",
     "preprocessing_of",
     "projected",
+    "recorded_name",
     "resnet",
     "resnet50",
     "resolve_tap",

@@ -10,6 +10,7 @@ from acclimate.commands.methods import Methods
 from acclimate.commands.quickstart import Quickstart
 from acclimate.commands.report import Report
 from acclimate.commands.train import Train
+from acclimate.commands.wrap import Wrap
 
 __all__ = ["VERBS", "Adapt", "Align", "Train"]
 
@@ -17,6 +18,7 @@ VERBS = {
     "quickstart": Quickstart,
     "train": Train,
     "align": Align,
+    "wrap": Wrap,
     "adapt": Adapt,
     "corrupt": Corrupt,
     "bench": Bench,

@@ -49,6 +49,8 @@ class Adapt:
     """cpu or cuda; default: a GPU if there is one."""
     batch: int = 128
     """Number of images that are adapted to together; larger batches estimate the shift better."""
+    trust_code: bool = False
+    """Allow running the function that a bundle names as its architecture."""
     settings: Settings = METHODS["cta"].settings
     """How to adapt; starts from the method's own settings."""
 

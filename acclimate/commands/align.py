@@ -26,14 +26,16 @@ class Align:
     """
 
     model: str
-    """Architecture of the classifier: torchvision:NAME, timm:NAME or acclimate:NAME."""
+    """Architecture of the classifier: torchvision:NAME, timm:NAME, acclimate:NAME, hf:FOLDER for a
+    model of transformers, or module:function for a function that builds it (--trust-code)."""
     images: str
     """Unlabelled source images: a folder, a zip, an .npy array, or a data set's name. Only
     --trainable-classifier needs labels, as a folder train/CLASS/IMAGE."""
     out: Path
     """Folder of the new bundle; checkpoints are kept beside it until training ends."""
     weights: Path | None = None
-    """A .safetensors file of the classifier's weights."""
+    """Checkpoint of the classifier: .safetensors, or a file of torch.save; FILE:ENTRY takes a part
+    of it, such as last.ckpt:state_dict_ema."""
     twin: str | None = None
     """Another architecture for the twin, with the same feature size; default: see --start."""
     preset: Literal["small", "paper"] = "small"
@@ -47,11 +49,14 @@ class Align:
     pixels: Annotated[Pixels, tyro.conf.arg(name="")] = Pixels()
     """Preprocessing, where it differs from what the classifier's library states."""
     class_names: Path | None = None
-    """A text file with one class name per line; default: numbers."""
+    """A text file with one class name per line, or JSON; default: ImageNet's or the model's own
+    where they are known, otherwise numbers."""
     seed: int = 0
     """Random seed of order and augmentation."""
     device: Literal["cpu"] | None = None
     """Device to train on: cpu; default: a GPU if there is one."""
+    trust_code: bool = False
+    """Allow running the function that --model or --twin names."""
     settings: Stages = PRESETS["small"]
     """Settings of each stage; the supervised stage is not run."""
 
@@ -60,10 +65,11 @@ class Align:
         import torch
 
         from acclimate.data import load, load_images
+        from acclimate.data.class_names import read_class_names
         from acclimate.source.aligned import align
 
         check_absent(self.out)
-        labels, names = None, _read_names(self.class_names)
+        labels, names = None, self.class_names and read_class_names(self.class_names)
         where = {"root": self.root, "domain": self.domain}
         if self.settings.trainable_classifier:
             data, preprocessing = self.pixels.load(
@@ -98,15 +104,3 @@ class Align:
             seed=self.seed,
             device=self.device,
         )
-
-
-def _read_names(path: Path | None) -> list[str] | None:
-    if path is None:
-        return None
-    try:
-        names = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read as text ({error}); give a UTF-8 text file."
-        ) from error
-    return [name.strip() for name in names if name.strip()]

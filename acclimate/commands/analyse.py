@@ -55,6 +55,8 @@ class Analyse:
     """Domain whose images are corrupted, if the data set has domains; not for gradients."""
     size: int | None = None
     """Resize images to squares of this many pixels; default: as the bundles' preprocessing."""
+    trust_code: bool = False
+    """Allow running the function that a bundle names as its architecture."""
 
     def run(self, console: Console) -> None:
         """Run the analysis."""

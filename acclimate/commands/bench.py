@@ -73,6 +73,8 @@ class Bench:
     """Folder of a named data set."""
     size: int | None = None
     """Resize images to squares of this many pixels; default: as the bundles' preprocessing."""
+    trust_code: bool = False
+    """Allow running the function that a bundle names as its architecture."""
 
     def run(self, console: Console) -> None:
         """Do it."""

@@ -12,7 +12,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LIBRARIES = ("acclimate", "torchvision", "timm")
+_LIBRARIES = ("acclimate", "torchvision", "timm", "hf")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _NAMES_SHOWN = 5
 
@@ -25,6 +25,8 @@ class Info:
     """Folder of the bundle."""
     as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
     """Print everything as JSON."""
+    trust_code: bool = False
+    """Allow running the function that a bundle names as its architecture."""
 
     def run(self, console: Console) -> None:
         """Run the command."""

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, fields
@@ -41,6 +42,20 @@ def exit_on_error(after_interrupt: str) -> Iterator[None]:
         _exit(f"interrupted; {after_interrupt}.", 130)
 
 
+@contextmanager
+def shown_messages() -> Iterator[None]:
+    """Context in which what the package says of its work appears on standard error."""
+    logger = logging.getLogger("acclimate")
+    handler, level = _Messages(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
     """Print the machine and the versions, and write the result as JSON if ``out`` is given."""
     environment = machine.describe() | {"seed": str(seed)}
@@ -73,6 +88,12 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+class _Messages(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        console = Console(stderr=True)
+        console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
 
 
 def _exit(reason: str, code: int) -> NoReturn:

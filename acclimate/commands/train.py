@@ -33,9 +33,10 @@ class Train:
     method: tyro.conf.Positional[str] = "cta"
     """Name of a method; acclimate methods lists them."""
     model: str = "acclimate:resnet14-w32"
-    """Architecture of the classifier: acclimate:NAME, torchvision:NAME or timm:NAME."""
+    """Architecture of the classifier: acclimate:NAME, torchvision:NAME, timm:NAME, hf:FOLDER, or
+    module:function for a function that builds it (--trust-code)."""
     weights: Path | None = None
-    """A .safetensors file of initial weights; default: random weights."""
+    """Checkpoint of initial weights: .safetensors, or a file of torch.save; default: random."""
     preset: Literal["small", "paper"] = "small"
     """Defaults of the settings below: small for two CPU cores, or paper for the published ones."""
     epochs: int | None = None
@@ -55,6 +56,8 @@ class Train:
     """Random seed of initial weights, order and augmentation."""
     device: Literal["cpu"] | None = None
     """Device to train on: cpu; default: a GPU if there is one."""
+    trust_code: bool = False
+    """Allow running the function that --model names."""
     settings: Stages = PRESETS["small"]
     """Settings of each stage."""
 

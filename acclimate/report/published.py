@@ -30,7 +30,7 @@ def read_published(path: Path) -> list[Published]:
         InputError: the file is not there, or not of this form.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != _COLUMNS:
                 raise InputError(f"{path} must begin with the line {','.join(_COLUMNS)}.")

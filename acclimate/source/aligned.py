@@ -10,7 +10,7 @@ from pathlib import Path
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import build, duplicate, in_float32, split
+from acclimate.backbones import build, duplicate, in_float32, recorded_name, split
 from acclimate.backbones.stated import default_preprocessing
 from acclimate.backbones.trace import input_channels
 from acclimate.bundle import CUSTOM, Bundle
@@ -18,6 +18,7 @@ from acclimate.errors import InputError
 from acclimate.methods import RECIPES
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.runtime.precision import usual_defaults
+from acclimate.source.class_names import class_names
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
@@ -46,11 +47,13 @@ def align(
     ```
 
     Args:
-        model: Any network that `acclimate.split` accepts, or the name of a registered one. It is
-            put into evaluation mode and otherwise not changed; the bundle has it in float32.
+        model: Any network that `acclimate.split` accepts, or a name as for `acclimate.build`. A
+            network is put into evaluation mode and otherwise not changed; the bundle has it in
+            float32.
         images: Unlabelled source images, uint8, of one size; resized unless it is the model's.
-        weights: The .safetensors file of a model given by name.
-        classes: The class name of each output; None numbers the outputs.
+        weights: The checkpoint of a model given by name, as for `acclimate.build`.
+        classes: The class name of each output; None takes ImageNet's or those of a transformers
+            model where they are known, and otherwise numbers.
         preprocessing: The model's preprocessing; None takes what its library states, see
             `acclimate.backbones.stated.default_preprocessing`.
         settings: Settings of the contrastive and the alignment stage.
@@ -73,7 +76,7 @@ def align(
     check_images(images, channels)
     stated = default_preprocessing(model, *images.shape[1:])
     classifier = in_float32(duplicate(split(network.eval(), head=head)))
-    names = _class_names(classes, classifier.num_classes)
+    names = class_names(classes, model, classifier.num_classes)
     run, twin = run or Run(), _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)
     source = SourceImages(images, preprocessing or stated, labels)
@@ -85,17 +88,6 @@ def align(
     return replace(
         bundle, architecture=_name(model), twin_architecture=_name(model if twin is None else twin)
     )
-
-
-def _class_names(classes: Sequence[str] | None, outputs: int) -> tuple[str, ...]:
-    """The given class names, or numbers from 0."""
-    names = tuple(classes or map(str, range(outputs)))
-    if len(names) != outputs:
-        raise InputError(
-            f"{len(names)} class names were given for a head with {outputs} outputs; give one name "
-            "per output."
-        )
-    return names
 
 
 def _start_of_twin(
@@ -116,7 +108,7 @@ def _check_labels(labels: Tensor | None, classes: int) -> None:
 
 def _name(network: nn.Module | str) -> str:
     """Name of the architecture, for the bundle."""
-    return network if isinstance(network, str) else CUSTOM
+    return recorded_name(network) if isinstance(network, str) else CUSTOM
 
 
 def _encoder(twin: nn.Module | str, classes: int, run: Run) -> nn.Module:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import FORMS, Classifier, build, split
+from acclimate.backbones import FORMS, Classifier, build, recorded_name, split
 from acclimate.backbones.trace import input_channels
 from acclimate.bundle import Bundle
 from acclimate.data.datasets import LabelledImages
@@ -54,7 +54,7 @@ def train(
         data: Labelled source images.
         settings: Settings of the stages; those of stages that the method does not have are ignored.
         run: Seed, checkpoints, device, progress.
-        weights: A .safetensors file that initialises the classifier, and a separate twin.
+        weights: A checkpoint that initialises the classifier, and a separate twin.
         options: Options of the objective that replace the published ones: ``{"tap": "layer3"}``.
         target: Unlabelled images of the target domain, only for the oracle ``uda-ss``.
 
@@ -83,9 +83,9 @@ def train(
         work.target = SourceImages(target, source.preprocessing)
     bundle = make(work, recipe, data.classes, origin=data.name)
     bundle.method, bundle.recipe = name, row.recipe
-    bundle.architecture = model
+    bundle.architecture = recorded_name(model)
     if bundle.twin is not None:
-        bundle.twin_architecture = model
+        bundle.twin_architecture = bundle.architecture
     return bundle
 
 

@@ -84,7 +84,7 @@ def test_random_weights_follow_torchs_seed():
         ("torchvision:resnet17", "torchvision:resnet18"),
         ("torchvision:fasterrcnn_resnet50_fpn", "resnet50"),
         ("timm:convnext_ato", "timm:convnext_atto"),
-        ("timm:hf-hub:timm/resnet18", "timm:resnet18"),
+        ("timm:hf-hub:timm/resnet18", "models are not downloaded"),
         ("timm:resnet18.no_such_tag", "timm:resnet18"),
         ("densenet121", "timm:densenet121 or torchvision:densenet121"),
         ("", "choose one of"),
@@ -136,7 +136,7 @@ def test_classes_come_from_the_weights(saved, name, classes):
 
 
 def test_weights_for_another_number_of_classes(saved):
-    with pytest.raises(InputError, match=r"head\.weight \(file \[5, 32\], model \[3, 32\]\)"):
+    with pytest.raises(InputError, match="is of a classifier of 5 classes, not of 3"):
         build(SMALL, classes=3, weights=saved())
 
 
@@ -170,14 +170,6 @@ def test_files_that_are_no_weights(saved, tmp_path):
     for absent in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(InputError, match="there is no file"):
             build(SMALL, classes=5, weights=absent)
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".PTH", ".pkl", ".ckpt"])
-def test_pickles_are_never_opened(tmp_path, suffix):
-    path = tmp_path / f"weights{suffix}"
-    torch.save({}, path)
-    with pytest.raises(InputError, match=r"safetensors\.torch\.save_file"):
-        build(SMALL, classes=5, weights=path)
 
 
 def test_a_file_of_more_than_eight_gib_is_refused(tmp_path):

@@ -65,6 +65,16 @@ def test_zip_equals_folder(root, prefix, given):
         assert ours.classes == theirs.classes
 
 
+def test_lists_with_a_byte_order_mark_and_windows_line_ends(root):
+    before = load("tiny-imagenet", "test", root=root)
+    for name in ("wnids.txt", "val/val_annotations.txt"):
+        content = (root / name).read_bytes().replace(b"\n", b"\r\n")
+        (root / name).write_bytes(b"\xef\xbb\xbf" + content)
+    after = load("tiny-imagenet", "test", root=root)
+    assert after.classes == before.classes
+    assert torch.equal(after.labels, before.labels)
+
+
 def test_a_part_of_the_validation_images(root):
     (root / "val" / "images" / "val_1.JPEG").unlink()
     (root / "val" / "images" / "val_10.JPEG").unlink()

@@ -96,6 +96,13 @@ def test_a_variant_with_several_changes_is_one_value_of_the_file(tmp_path):
     assert read_results(tmp_path / "results.csv") == [cell]
 
 
+def test_a_file_that_a_spreadsheet_saved_is_read(tmp_path):
+    path = tmp_path / "results.csv"
+    write_results([CELL, FROZEN], path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_results(path) == [replace(cell, curve=()) for cell in (CELL, FROZEN)]
+
+
 def test_no_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"there is no .*results.csv; make it with"):
         read_results(tmp_path / "results.csv")

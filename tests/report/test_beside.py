@@ -31,6 +31,14 @@ def test_published_numbers_and_their_mean(tmp_path):
     assert published_score(found, "cta", [], 5) is None
 
 
+def test_published_numbers_as_a_spreadsheet_saves_them(tmp_path):
+    text = HEAD + "cta,fog,5,0.8,0.01\n"
+    for encoding in ("utf-8", "utf-8-sig"):
+        for end in ("\n", "\r\n"):
+            (tmp_path / "p.csv").write_bytes(text.replace("\n", end).encode(encoding))
+            assert [each.accuracy for each in read_published(tmp_path / "p.csv")] == [0.8]
+
+
 @pytest.mark.parametrize(
     "text, reason",
     [

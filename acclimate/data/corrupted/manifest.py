@@ -98,7 +98,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged, it is not readable JSON: {REMEDY}.") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:

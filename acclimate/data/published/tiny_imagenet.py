@@ -175,7 +175,7 @@ def _text(place: Place, top: str, name: str) -> str:
             with zipfile.ZipFile(place.root) as archive:
                 decode.check_file_size(archive.getinfo(top + name).file_size)
                 data = archive.read(top + name)
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except (FileNotFoundError, KeyError) as error:
         raise InputError(f"{name} is missing in {place.root}: {place.remedy}.") from error
     except decode.BROKEN as error:

@@ -1,0 +1,125 @@
+"""A wrapped classifier answers bit for bit as before, and its bundle is for simple methods."""
+
+import copy
+
+import pytest
+import torch
+from checkpoints import SMALL, network, saved
+from PIL import Image
+from torch import nn
+
+import acclimate
+from acclimate.bundle import Bundle, read_record
+from acclimate.cli import main
+from acclimate.data.class_names import imagenet_names
+from acclimate.errors import InputError
+from acclimate.preprocessing import Preprocessing
+
+IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+METHODS = ("source", "ptbn", "tent", "tipi")
+
+
+def test_no_weight_and_no_statistic_changes():
+    net = network().train()
+    before = copy.deepcopy(net.state_dict())
+    bundle = acclimate.wrap(net, preprocessing=Preprocessing(16))
+    assert net.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    for name, tensor in bundle.classifier.state_dict().items():
+        assert torch.equal(tensor, before[name])
+        assert tensor.data_ptr() != net.state_dict()[name].data_ptr()
+    with torch.no_grad():
+        assert torch.equal(bundle.classifier(IMAGES), net.eval()(IMAGES))
+    assert bundle.twin is None
+    assert bundle.classes == ("0", "1", "2", "3", "4")
+
+
+def test_a_checkpoint_is_wrapped_saved_and_adapted(tmp_path, images):
+    net = network()
+    path = saved({"state_dict": {f"model.{n}": t for n, t in net.state_dict().items()}}, tmp_path)
+    bundle = acclimate.wrap(SMALL, weights=path, preprocessing=Preprocessing(16))
+    bundle.save(tmp_path / "bundle")
+    loaded = Bundle.load(tmp_path / "bundle")
+    with torch.no_grad():
+        assert torch.equal(loaded.classifier(IMAGES), net(IMAGES))
+    for method in METHODS:
+        logits = acclimate.Adapter(loaded, method, device="cpu")(images[:8])
+        assert logits.shape == (8, 5)
+        assert logits.isfinite().all()
+    with pytest.raises(InputError):
+        acclimate.Adapter(loaded, "cta")
+
+
+def test_the_method_follows_from_batch_norm():
+    assert acclimate.wrap(network(), preprocessing=Preprocessing(16)).method == "ptbn"
+    norm_free = acclimate.build("acclimate:resnet8-w8-gn", classes=3)
+    assert acclimate.wrap(norm_free, preprocessing=Preprocessing(16)).method == "tent"
+
+
+@pytest.mark.parametrize("model", ["torchvision:resnet18", SMALL, "timm:resnet18"])
+def test_random_weights_are_not_wrapped(model):
+    with pytest.raises(InputError, match=f"{model} has random weights; give the file"):
+        acclimate.wrap(model, preprocessing=Preprocessing(16))
+
+
+@pytest.mark.parametrize(("outputs", "known"), [(1000, True), (7, False)])
+@pytest.mark.parametrize("kind", ["timm", "torchvision"])
+def test_imagenet_classifiers_have_its_class_names(kind, outputs, known, tmp_path, caplog):
+    caplog.set_level("INFO", "acclimate")
+    model = "timm:test_resnet" if kind == "timm" else "torchvision:shufflenet_v2_x0_5"
+    path = saved(acclimate.build(model, classes=outputs).state_dict(), tmp_path)
+    bundle = acclimate.wrap(model, weights=path, preprocessing=Preprocessing(64))
+    names = imagenet_names() if known else tuple(map(str, range(outputs)))
+    assert bundle.classes == names
+    assert ("class names: ImageNet's" in caplog.text) == known
+
+
+def test_given_names():
+    five = ["a", "b", "c", "d", "e"]
+    kwargs = {"preprocessing": Preprocessing(16)}
+    assert acclimate.wrap(network(), classes=five, **kwargs).classes == tuple(five)
+    with pytest.raises(InputError, match="4 class names were given for a head with 5 outputs"):
+        acclimate.wrap(network(), classes=five[:4], **kwargs)
+    with pytest.raises(InputError, match="'a' names the outputs 0 and 4"):
+        acclimate.wrap(network(), classes=[*five[:4], "a"], **kwargs)
+
+
+def test_a_named_head():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, images):
+            return self.head(self.body(images))
+
+    bundle = acclimate.wrap(Two(), preprocessing=Preprocessing(16), head="head")
+    assert bundle.architecture == "custom"
+    assert bundle.classifier.num_classes == 3
+
+
+def test_the_command(tmp_path, capsys):
+    path = saved({"ema": network().state_dict(), "model": network(2).state_dict()}, tmp_path)
+    (tmp_path / "names.txt").write_bytes("\ufeffäpfel\r\nb\r\n\r\nc \r\nd\r\ne\r\n".encode())
+    command = ["wrap", "--model", SMALL, "--size", "16"]
+    command += ["--class-names", str(tmp_path / "names.txt")]
+    out = tmp_path / "bundle"
+    main([*command, "--weights", str(path), "--out", str(out)])
+    said = capsys.readouterr()
+    assert f"weights: {path}, prefix 'ema.' removed (the average over training)" in said.err
+    assert "is ready for ptbn" in said.out
+    record = read_record(out)
+    assert record["classes"] == ["äpfel", "b", "c", "d", "e"]
+    assert (record["method"], record["twin_architecture"]) == ("ptbn", None)
+    main([*command, "--weights", f"{path}:model", "--out", str(tmp_path / "other")])
+    for folder, seed in ((out, 1), (tmp_path / "other", 2)):
+        with torch.no_grad():
+            logits = Bundle.load(folder).classifier(IMAGES)
+            assert torch.equal(logits, network(seed)(IMAGES))
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        Image.new("RGB", (20, 16), (number, 99, 0)).save(tmp_path / "images" / f"{number}.png")
+    main(["adapt", str(out), str(tmp_path / "images"), "--out", str(tmp_path / "x.csv")])
+    rows = (tmp_path / "x.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert {row.split(",")[1] for row in rows} <= {*record["classes"]}
