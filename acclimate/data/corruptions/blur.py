@@ -31,10 +31,10 @@ def defocus_blur(
     ``constant`` is the disk's radius and the standard deviation of the Gaussian that softens its
     edge, in pixels of the published size.
     """
-    kernel = _integer_kernel(constant, scale)
+    kernel, one = _integer_kernel(constant, scale)
     padded = functional.pad(to_float(images), (len(kernel) // 2,) * 4, mode="reflect")
     correlate = _correlate_directly if len(kernel) <= _SMALL else _correlate_by_fft
-    return to_levels(correlate(padded, kernel).div_(255 * int(kernel.sum())))
+    return to_levels(correlate(padded, kernel).div_(255 * one))
 
 
 def glass_blur(
@@ -193,7 +193,11 @@ def enlarged(length: int, factor: float) -> Float64[Tensor, " length"]:
 
 
 def _disk(radius: float, deviation: float, scale: float) -> Float64[Tensor, "side side"]:
-    """The defocus kernel: a disk with a soft edge that sums to 1, resized to the image's scale.
+    """The defocus kernel: a disk with a soft edge, resized to the image's scale.
+
+    The benchmark softens the edge by a blur that reflects at the array's border and does not
+    normalise the kernel again. A disk that touches the border (radius 8 and 10) so sums to 1.013,
+    and brightens the image; all others sum to 1.
 
     The kernel is scaled, not the radius: on the pixel grid, a disk of radius 1 has five pixels, but
     one of radius 0.9 has only one.
@@ -203,29 +207,38 @@ def _disk(radius: float, deviation: float, scale: float) -> Float64[Tensor, "sid
     disk = (line**2 + line[:, None] ** 2 <= radius**2).double()
     gauss = torch.exp(-(torch.arange(-window, window + 1.0).double() ** 2) / (2 * deviation**2))
     kernel = _convolve(disk / disk.sum(), gauss / gauss.sum())
+    total = kernel.sum()
     if scale != 1:
         side = 2 * round(half * scale) + 1
         kernel = functional.interpolate(
             kernel[None, None], (side, side), mode="bilinear", antialias=True
         )[0, 0]
-    kernel = kernel / kernel.sum()
+    kernel = kernel * (total / kernel.sum())
     kernel[kernel < 1e-5] = 0
     margin = int(min(kernel.amax(0).nonzero().min(), kernel.amax(1).nonzero().min()))
     return kernel[margin : len(kernel) - margin, margin : len(kernel) - margin]
 
 
 @lru_cache(maxsize=20)
-def _integer_kernel(constant: tuple[float, float], scale: float) -> Float64[Tensor, "side side"]:
+def _integer_kernel(
+    constant: tuple[float, float], scale: float
+) -> tuple[Float64[Tensor, "side side"], float]:
     """The defocus kernel, scaled and rounded to integers, so that sums are exact in any order.
 
     For images of up to about 700 pixels the weights sum to less than 2^16, so float32 represents
     all weighted sums of 0..255 exactly. The largest weight, which most of the disk has, becomes a
     multiple of `_BASE`.
+
+    Returns:
+        The integers, and the number among them that stands for a weight of 1.
     """
     disk = _disk(*constant, scale)
+    total = disk.sum().item()  # 1, or 1.01 where the disk touches its array's border
+    total = total if total > 1.001 else 1.0  # less than 1 only by what was cut off
     largest = disk.max().item()
-    multiple = max(1, math.floor(_MAX_SUM * largest / _BASE))
-    return (disk * (multiple * _BASE / largest)).round()
+    multiple = max(1, math.floor(_MAX_SUM * largest / total / _BASE))
+    kernel = (disk * (multiple * _BASE / largest)).round()
+    return kernel, int(kernel.sum()) / total
 
 
 def _correlate_directly(
