@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from acclimate.commands.common import labelled
-from acclimate.data.corruptions import PUBLISHED
 from acclimate.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,6 +99,7 @@ class Bench:
             raise SystemExit(1)
 
     def _grid(self):
+        from acclimate.data.corruptions import PUBLISHED
         from acclimate.evaluate.task import Grid
 
         usual = () if self.domains else ("none", *PUBLISHED)

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from acclimate.errors import InputError
-from acclimate.runtime import machine
 from acclimate.storage.atomic import write_text
 
 
@@ -43,6 +42,8 @@ def exit_on_error(after_interrupt: str) -> Iterator[None]:
 
 def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
     """Print the machine and the versions, and write the result as JSON if ``out`` is given."""
+    from acclimate.runtime import machine
+
     environment = machine.describe() | {"seed": str(seed)}
     print(", ".join(f"{name} {value}" for name, value in environment.items()))
     if out:

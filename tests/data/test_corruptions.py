@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from acclimate import randomness
-from acclimate.data.corruptions import CONSTANTS, CORRUPTIONS, SEVERITIES, blur, corrupt
+from acclimate.data.corruptions import CONSTANTS, CORRUPTIONS, SEVERITIES, corrupt, defocus
 from acclimate.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -155,8 +155,7 @@ def test_defocus_blur_is_a_correlation_with_a_soft_disk(severity):
     images = noise_images(1, 3, 224, 224)
     images[:, :, :40] = 200  # where a kernel that does not sum to 1 shows
     expected = [
-        ndimage.correlate(c, kernel, mode="mirror").clip(0, 255)
-        for c in images[0].double().numpy()
+        ndimage.correlate(c, kernel, mode="mirror").clip(0, 255) for c in images[0].double().numpy()
     ]
     ours = corrupt(images, "defocus_blur", severity)[0].numpy()
     difference = np.abs(ours - np.floor(np.add(expected, 1e-3)))
@@ -302,9 +301,9 @@ def test_severities_grow_at_every_size(name, size):
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
-@pytest.mark.parametrize("sums", [blur._correlate_directly, blur._correlate_by_fft])
+@pytest.mark.parametrize("sums", [defocus._correlate_directly, defocus._correlate_by_fft])
 def test_a_disk_s_sums_are_exact(sums, severity):
-    kernel, _ = blur._integer_kernel(CONSTANTS["defocus_blur"][224][severity - 1], 1.0)
+    kernel, _ = defocus._integer_kernel(CONSTANTS["defocus_blur"][224][severity - 1], 1.0)
     generator = torch.Generator().manual_seed(severity)
     black_or_white = torch.randint(0, 2, (2, 3, 70, 90), generator=generator) * 255.0
     weights = kernel.expand(3, 1, -1, -1)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from acclimate.cli import _parse
+from acclimate.cli import parse
 from acclimate.errors import InputError
 from acclimate.evaluate.task import Grid
 from acclimate.evaluate.variant import Variant
@@ -77,7 +77,7 @@ def test_the_command_of_a_grid_makes_this_grid():
     record = asdict(grid) | {"bundles": ["one", "two words"], "dataset": "cifar10", "images": 50}
     words = shlex.split(command(record))
     assert words[0] == "acclimate"
-    bench = _parse(words[1:])
+    bench = parse(words[1], words[2:])
     assert bench._grid() == grid
     assert [path.name for path in bench.bundles] == ["one", "two words"]
     assert (bench.data, bench.images) == ("cifar10", 50)
