@@ -59,9 +59,8 @@ class Align:
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        import torch
-
         from acclimate.data import load, load_images
+        from acclimate.data.classes import match_classes
         from acclimate.preprocessing import Preprocessing
         from acclimate.source.aligned import align
 
@@ -70,12 +69,11 @@ class Align:
         if self.settings.trainable_classifier:
             data = load(self.images, "train", root=self.root, domain=self.domain, size=self.size)
             names = names or list(data.classes)
-            if unknown := sorted(set(data.classes) - set(names)):
-                raise InputError(
-                    f"{self.class_names} does not name the folder {unknown[0]!r} of {self.images}; "
-                    "name every class, in the order of the classifier's outputs."
-                )
-            labels = torch.tensor([names.index(folder) for folder in data.classes])[data.labels]
+            whose = str(self.class_names or "the classifier")
+            match = match_classes(names, data.classes, whose=whose, data=self.images, some=True)
+            if match.note:
+                console.print(match.note, markup=False, highlight=False)
+            labels = match.outputs[data.labels]
         else:
             data = load_images(self.images, root=self.root, domain=self.domain, size=self.size)
         report_skipped(data.skipped, console)
