@@ -68,8 +68,10 @@ class Analyse:
                 f"analyses need {error.name}: pip install 'acclimate[analyse]'."
             ) from error
         where = {"root": self.root, "domain": self.domain, "size": self.size}
+        bundles = labelled(self.bundles)
+        given = {"data": self.data, "root": self.root, "size": self.size, "images": self.images}
         analysis = Analysis(
-            bundles=labelled(self.bundles),
+            bundles=bundles,
             source=subset(load(self.data, "train", **where), _SOURCE_IMAGES),
             test=subset(load(self.data, "test", **where), self.images),
             corruptions=PUBLISHED if self.corruptions is None else self.corruptions,
@@ -77,6 +79,8 @@ class Analyse:
             batch=self.batch,
             seed=self.seed,
             engine=processes(usual_workers() if self.workers is None else self.workers),
+            options={name: value for name, value in given.items() if value is not None}
+            | {"bundles": {label: str(path) for label, path in bundles.items()}},
         )
         with live() as progress:
             path = KINDS[self.kind](analysis, self.out, progress)

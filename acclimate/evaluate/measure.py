@@ -77,12 +77,11 @@ def measure(
     with PeakMemory() as memory:
         adapter = Adapter(bundle, variant.method, settings, device=device)
         logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
-        refused = adapter.refused
-        rate = _rate(adapter, stream, seconds, curve)
+        refused, rate = adapter.refused, _rate(adapter, stream, seconds, curve)
     common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}
     common |= {"order": order, "seed": seed, "batch": batch, "steps": settings.steps}
-    common |= {"seconds": seconds, "images_per_second": rate}
-    common |= {"peak_memory": memory.most, "refused_steps": refused}
+    common["refused_steps"] = refused
+    common |= {"seconds": seconds, "images_per_second": rate, "peak_memory": memory.most}
     labels = match.outputs[data.labels[numbers]]
     if order == "growing-noise":  # its severity is another for each image
         places = {shifts[0]: range(stream.length)}
