@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from acclimate.bundle import Bundle
     from acclimate.errors import InputError
     from acclimate.methods import AdapterSettings
+    from acclimate.runtime.memory import keep_freed_memory
     from acclimate.source.aligned import align
     from acclimate.source.train import train
 
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "align",
     "build",
+    "keep_freed_memory",
     "split",
     "train",
 ]
@@ -33,6 +35,7 @@ _HOMES = {
     "InputError": "acclimate.errors",
     "align": "acclimate.source.aligned",
     "build": "acclimate.backbones",
+    "keep_freed_memory": "acclimate.runtime.memory",
     "split": "acclimate.backbones",
     "train": "acclimate.source.train",
 }

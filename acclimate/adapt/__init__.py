@@ -2,6 +2,7 @@
 
 from acclimate.adapt.adapter import Adapter, model_of
 from acclimate.adapt.cost import Cost
+from acclimate.adapt.network import Network, as_network
 from acclimate.adapt.state import AdapterState
 
-__all__ = ["Adapter", "AdapterState", "Cost", "model_of"]
+__all__ = ["Adapter", "AdapterState", "Cost", "Network", "as_network", "model_of"]
