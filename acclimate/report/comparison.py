@@ -210,16 +210,14 @@ def _gains(
     if variant.method == BASE.method:
         return None, None, None
     twin = METHODS[variant.method].model == "twin"
-    base = cells.get((bundle, variant.frozen)) or cells.get((bundle, BASE), ())
+    frozen = variant.frozen if (bundle, variant.frozen) in cells else BASE
+    base = cells.get((bundle, frozen), ())
     seeds = {each.cell.seed for each in base}
     clean = [each for each in mine if each.cell.condition == CLEAN and each.cell.seed in seeds]
     mine = [each for each in reported(mine, held_out) if each.cell.seed in seeds]
     streams = {stream_of(each) for each in mine}
-    alone = [
-        each
-        for each in cells.get((bundle, _TWIN_STATISTICS if twin else BASELINES[1]), ())
-        if stream_of(each) in streams
-    ]
+    plain = replace(_TWIN_STATISTICS if twin else BASELINES[1], changes=frozen.changes)
+    alone = [each for each in cells.get((bundle, plain), ()) if stream_of(each) in streams]
     statistics = gain_between(alone, base) if len(alone) == len(mine) else None
     return gain_between(mine, base), statistics, gain_between(clean, base)
 

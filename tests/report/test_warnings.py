@@ -98,3 +98,6 @@ def test_a_variant_is_compared_with_the_frozen_classifier_of_its_precision(measu
         "ptbn:normalisation.prior=16,precision=fp32": 20,
         "ptbn:precision=bf16": 20,  # no frozen one of this precision was measured
     }
+    statistics = {row.name: row.statistics for row in compare(cells).rows}
+    prior = statistics["ptbn:normalisation.prior=16,precision=fp32"]
+    assert prior.difference == pytest.approx(0.1)  # of ptbn in fp32
