@@ -15,6 +15,8 @@ from acclimate.errors import InputError
 
 _SHOWN = 8
 """Names of a list that a message shows."""
+_IMAGENET = 1000
+"""Classes of ImageNet; their names are read only for a classifier of so many."""
 
 
 class Match(NamedTuple):
@@ -59,12 +61,13 @@ def match_classes(
     """
     theirs, ours = [_plain(name) for name in classes], [_plain(name) for name in outputs]
     numbered = ours == [str(number) for number in range(len(ours))]
-    if all(name.isdecimal() for name in theirs) and (numbered or set(theirs) - set(ours)):
+    words = not any(name.isdecimal() for name in ours)
+    if all(name.isdecimal() for name in theirs) and (numbered or words):
         note = "" if numbered else f"the classes of {data} are numbers: 0 is the first output"
         if len(theirs) < len(ours):
             note = f"{data} has {len(theirs)} of the {len(ours)} classes, by their numbers"
         return Match(torch.tensor(_by_number(theirs, len(ours), whose, data)), note)
-    if len(ours) == len(synsets()) and set(theirs) <= set(synsets()):
+    if len(ours) == _IMAGENET and set(theirs) <= set(synsets()):
         return _of_imagenet(ours, theirs, numbered, whose, data)
     if numbered:
         if len(theirs) != len(ours):

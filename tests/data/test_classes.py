@@ -51,6 +51,9 @@ def test_numbers_of_folders_are_positions_of_named_outputs():
 def test_numbers_that_are_names_are_names():
     """Given in an order of their own, they are no positions."""
     assert outputs(("7", "3", "5"), ("3", "5", "7")) == [1, 2, 0]
+    trained = tuple(sorted(map(str, range(12))))  # on folders, whose names sort as text
+    assert outputs(trained, NUMBERS[:12]) == [trained.index(name) for name in NUMBERS[:12]]
+    assert outputs(trained, trained) == list(range(12))
 
 
 def test_where_only_one_side_has_names_the_order_decides_and_is_said():
@@ -65,6 +68,7 @@ def test_where_only_one_side_has_names_the_order_decides_and_is_said():
         (("ant", "zebra"), ("ant", "lion"), r"\(zebra, ant\).*\(lion, ant\)"),
         (("ant", "bee", "zebra"), ("ant", "zebra"), r"3 classes, \(bee, .* has 2, \(ant, zebra"),
         (("ant",), ("ant", "zebra"), r"\(ant\), but pets has 2, \(zebra, ant\)"),
+        (("1", "2", "3"), ("0", "1", "2"), r"\(3, 1, 2\), but pets has 3, \(0, 1, 2\)"),
         (("ant", "ant"), ("ant",), "several outputs named 'ant'"),
         (("0", "1", "2"), ("ant", "zebra"), "3 classes without names, but pets has 2"),
         (("0", "1"), ("0", "5"), r"\(0, 5\), but the bundle has the outputs 0 to 1"),
