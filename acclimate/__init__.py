@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from acclimate.bundle import Bundle
     from acclimate.errors import InputError
     from acclimate.methods import AdapterSettings
+    from acclimate.runtime.memory import keep_freed_memory
     from acclimate.source.aligned import align
     from acclimate.source.train import train
     from acclimate.source.wrapped import wrap
@@ -23,6 +24,7 @@ __all__ = [
     "__version__",
     "align",
     "build",
+    "keep_freed_memory",
     "split",
     "train",
     "wrap",
@@ -35,6 +37,7 @@ _HOMES = {
     "InputError": "acclimate.errors",
     "align": "acclimate.source.aligned",
     "build": "acclimate.backbones",
+    "keep_freed_memory": "acclimate.runtime.memory",
     "split": "acclimate.backbones",
     "train": "acclimate.source.train",
     "wrap": "acclimate.source.wrapped",

@@ -1,88 +1,128 @@
-"""The command line: parse the arguments and run the command."""
+"""The command line: parse the arguments and run the command.
+
+Nothing heavy is imported before a command needs it, so that help and messages come at once.
+"""
 
 import sys
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 
-from acclimate.backbones.code import trusted_code
-from acclimate.bundle import read_record
-from acclimate.commands import VERBS, Adapt, Align, Train
+from acclimate.commands import VERBS, kept_help, summary, verb_class
 from acclimate.commands.script import exit_on_error, shown_messages
 from acclimate.errors import unknown_name
-from acclimate.methods import METHODS, AdapterSettings, changed
-from acclimate.methods.changes import KINDS
-from acclimate.runtime.determinism import repeat_bits
-from acclimate.runtime.memory import keep_freed_memory
-from acclimate.source.presets import PRESETS, with_epochs
+
+if TYPE_CHECKING:
+    from acclimate.methods import AdapterSettings
+
+_HELP = ("-h", "--help")
+_WITH_SETTINGS = {"train": "source", "align": "source", "adapt": "adapter"}
+"""The verbs that take settings besides their own flags: of training, or of an adapter."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``acclimate``. Bad input ends with a one-sentence message and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with exit_on_error("run the same command again to resume"):
-        command = _parse(given)
+        if not given or given[0] in _HELP:
+            _show_verbs(Console())
+            raise SystemExit(0 if given else 2)
+        verb, *rest = given
+        if verb not in VERBS:
+            raise unknown_name("command", verb, VERBS)
+        if len(rest) == 1 and rest[0] in _HELP and (text := kept_help(verb)):
+            print(text, end="")
+            raise SystemExit(0)
+        run(verb, parse(verb, rest))
+
+
+def run(verb: str, command: Any) -> None:
+    """Run a parsed command. Listing the methods takes no torch, so nothing is prepared for it."""
+    if verb != "methods":
+        from acclimate.runtime.determinism import repeat_bits
+        from acclimate.runtime.memory import keep_freed_memory
+
         keep_freed_memory()
         repeat_bits()
+        from acclimate.backbones.code import trusted_code
+
         with shown_messages(), trusted_code(getattr(command, "trust_code", False)):
             command.run(Console())
+        return
+    command.run(Console())
 
 
-def _parse(given: list[str]) -> Any:
-    """Parse a command. --preset, --epochs, --method and the bundle set the defaults of others."""
-    verb = given[0] if given else ""
-    if verb and not verb.startswith("-") and verb not in VERBS:
-        raise unknown_name("command", verb, VERBS)
+def parse(verb: str, given: Sequence[str]) -> Any:
+    """Parse the arguments of a verb.
+
+    --preset, --epochs, --method, the kinds of parts and the bundle set the defaults of others.
+    """
+    defaults, given = {}, list(given)
+    if _WITH_SETTINGS.get(verb) == "source":
+        defaults = {"settings": _stages(given)}
+    elif _WITH_SETTINGS.get(verb) == "adapter":
+        from acclimate.methods import METHODS
+
+        method = _value(given, "--method") or _bundled_method(given)
+        if method not in METHODS:
+            raise unknown_name("method", method, METHODS)
+        settings, given = _with_kinds(METHODS[method].settings, given)
+        defaults = {"method": method, "settings": settings}
+    kind = verb_class(verb)
+    default = {}
+    if defaults:
+        required = [each.name for each in fields(kind) if each.default is MISSING]
+        default = {"default": kind(**dict.fromkeys(required, tyro.MISSING) | defaults)}
+    return tyro.cli(kind, args=given, prog=f"acclimate {verb}", **default)
+
+
+def _show_verbs(console: Console) -> None:
+    """Print all verbs with what each does."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    for verb in VERBS:
+        table.add_row(f"[bold]{verb}[/bold]", summary(verb))
+    console.print("usage: acclimate VERB ...  (acclimate VERB --help says more)\n", markup=False)
+    console.print("Test-time training of image classifiers, without labels.\n")
+    console.print(table)
+
+
+def _stages(given: Sequence[str]) -> Any:
+    """The settings of training that --preset and --epochs stand for."""
+    from acclimate.source.presets import PRESETS, with_epochs
+
     stages = PRESETS.get(_value(given, "--preset") or "small", PRESETS["small"])
     epochs = _value(given, "--epochs")
     if epochs is not None and epochs.removeprefix("-").isdecimal():
         stages = with_epochs(stages, int(epochs))
-    method = _value(given, "--method") or _bundled_method(given)
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    settings, given = _with_kinds(METHODS[method].settings, given)
-    missing = tyro.MISSING
-    defaults = {
-        "train": Train(data=missing, out=missing, settings=stages),
-        "align": Align(model=missing, images=missing, out=missing, settings=stages),
-        "adapt": Adapt(
-            bundle=missing,
-            images=missing,
-            out=missing,
-            method=method,
-            settings=settings,
-        ),
-    }
-    commands = [
-        Annotated[kind, tyro.conf.subcommand(name, prefix_name=False, **_default(defaults, name))]
-        for name, kind in VERBS.items()
-    ]
-    return tyro.cli(
-        Union[tuple(commands)],  # type: ignore[arg-type]  # noqa: UP007
-        args=given,
-        prog="acclimate",
-        description="Test-time training of image classifiers, without labels.",
-    )
+    return stages
 
 
 def _bundled_method(given: Sequence[str]) -> str:
     """The method that the bundle was trained for, which is the default of ``--method``."""
-    for argument in given[1:] if given[:1] == ["adapt"] else ():
+    from acclimate.bundle import read_record
+
+    for argument in given:
         if (Path(argument) / "bundle.json").is_file():
             return read_record(argument)["method"]
     return "cta"
 
 
-def _with_kinds(settings: AdapterSettings, given: list[str]) -> tuple[AdapterSettings, list[str]]:
+def _with_kinds(
+    settings: "AdapterSettings", given: list[str]
+) -> tuple["AdapterSettings", list[str]]:
     """The settings with the kinds of parts that flags such as ``--update sgd`` name.
 
     Returns:
         The settings, and the arguments without these flags.
     """
-    for part in KINDS if given[:1] == ["adapt"] else ():
+    from acclimate.methods.changes import KINDS, changed
+
+    for part in KINDS:
         flag = f"--{part}"
         kind = _value(given, flag)
         if kind is None or kind.startswith("-"):
@@ -91,10 +131,6 @@ def _with_kinds(settings: AdapterSettings, given: list[str]) -> tuple[AdapterSet
         place = next(n for n, word in enumerate(given) if word.partition("=")[0] == flag)
         given = given[:place] + given[place + (1 if "=" in given[place] else 2) :]
     return settings, given
-
-
-def _default(defaults: dict[str, Any], name: str) -> dict[str, Any]:
-    return {"default": defaults[name]} if name in defaults else {}
 
 
 def _value(given: Sequence[str], flag: str) -> str | None:

@@ -24,6 +24,7 @@ from acclimate.report.measured import by_protocol, held_out_of, read_grid, repor
 from acclimate.report.picture import result_picture
 from acclimate.report.samples import samples_of
 from acclimate.report.table import show_table
+from acclimate.report.warnings import warnings_of
 from acclimate.runtime.progress import Progress, live
 from acclimate.runtime.workers import Engine, here
 from acclimate.source.loop import Run
@@ -110,7 +111,7 @@ def run_study(
     table = compare([each for each in cells if not each.cell.variant.control], held_out)
     if not finished:
         _write(out, study, test, cells, table, command)
-    show_table(table, console)
+    show_table(table, console, warnings=warnings_of(table, study.batch))
     for label, gain in parts_of(cells, held_out):
         console.print(
             f"{label}: {100 * gain.difference:+.2f} points "

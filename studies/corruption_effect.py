@@ -15,7 +15,7 @@ import io
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from acclimate.bundle import Bundle, read_record
 from acclimate.commands.script import start
 from acclimate.data import LabelledImages, corrupt, load, subset
+from acclimate.data.classes import match_classes
 from acclimate.data.corruptions import CONSTANTS, CORRUPTIONS
 from acclimate.data.corruptions.pixels import Draws
 from acclimate.runtime import machine
@@ -108,6 +109,8 @@ def main(options: Options) -> None:
     weights = read_record(options.bundle)["weights_sha256"][:12]
     data = load(options.data, "test", root=options.root, size=options.size)
     data = subset(data, options.images)
+    match = match_classes(bundle.classes, data.classes, whose="the bundle", data=data.name)
+    data = replace(data, labels=match.outputs[data.labels])
     clean = []
     for first in range(0, len(data.images), 100):
         part = slice(first, first + 100)

@@ -45,15 +45,6 @@ CANNOT_RUN = re.compile(
 )
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-# Counts the costs of all methods on a network of some size; test_cli.py does on a small one.
-running_pages = pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=[pytest.mark.slow] if page.name == "methods.md" else [])
-        for page in PAGES
-    ],
-    ids=lambda page: str(page.relative_to(ROOT)),
-)
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
@@ -118,8 +109,12 @@ def test_commands_are_understood(page, prepared, monkeypatch):
     """Commands that take long are only parsed."""
     monkeypatch.chdir(prepared)
     given = []
-    monkeypatch.setattr(cli, "keep_freed_memory", lambda: given.append("parsed"))
-    monkeypatch.setattr(cli, "repeat_bits", stop)
+
+    def stop(verb, command):
+        given.append("parsed")
+        raise ParsedError
+
+    monkeypatch.setattr(cli, "run", stop)
     told = [
         command
         for _, language, text in blocks(page)
@@ -137,11 +132,7 @@ class ParsedError(Exception):
     pass
 
 
-def stop():
-    raise ParsedError
-
-
-@running_pages
+@pages
 @pytest.mark.usefixtures("own_tables")
 def test_snippets_run(page, prepared, tmp_path, monkeypatch):
     if page.name != "bench.md":  # one page with processes of its own is enough

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import (
     FlopCounterMode,
+    conv_flop_count,
     sdpa_backward_flop_count,
     sdpa_flop_count,
 )
@@ -76,7 +77,7 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
 
 
 def _flops() -> FlopCounterMode:
-    """Torch's counter, completed by attention on a CPU."""
+    """Torch's counter, completed by attention on a CPU, and right for grouped convolutions."""
 
     def forward(query, key, value, *_, out_shape=None, **__) -> int:
         return sdpa_flop_count(query, key, value)
@@ -86,7 +87,20 @@ def _flops() -> FlopCounterMode:
 
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     derivative = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    return FlopCounterMode(display=False, custom_mapping={attention: forward, derivative: backward})
+    known = {attention: forward, derivative: backward}
+    known[torch.ops.aten.convolution_backward] = _convolution_backward
+    return FlopCounterMode(display=False, custom_mapping=known)
+
+
+def _convolution_backward(gradient, images, weight, *settings, **_) -> int:
+    """Operations of a convolution's backward pass, from shapes, whatever its groups.
+
+    Each gradient, that of the input and that of the weight, takes as many as the forward pass.
+    Torch counts the weight's as if each group saw the channels of all groups, which for a depthwise
+    convolution is as many times too much as it has channels.
+    """
+    *_, transposed, _, _, wanted = settings  # as aten.convolution_backward takes them
+    return conv_flop_count(images, weight, gradient, transposed) * sum(wanted[:2])
 
 
 class _Packed:

@@ -84,7 +84,8 @@ def adapt_folder(
         raise InputError(f"there is no folder or zip {images}; check the path.")
     items = folders.items(images)
     adapter = Adapter(bundle, method, settings, device=device)
-    frozen = Adapter(bundle, "source", device=device)
+    alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
+    frozen = Adapter(bundle, "source", device=device, **alike)
     readable = False
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(items), batch):

@@ -10,7 +10,6 @@ from rich.console import Console
 from acclimate.commands.common import check_absent, make_bundle, report_skipped
 from acclimate.commands.pixels import Pixels
 from acclimate.commands.train import Stages
-from acclimate.errors import InputError
 from acclimate.source.presets import PRESETS
 
 
@@ -62,10 +61,9 @@ class Align:
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        import torch
-
         from acclimate.data import load, load_images
         from acclimate.data.class_names import read_class_names
+        from acclimate.data.classes import match_classes
         from acclimate.source.aligned import align
 
         check_absent(self.out)
@@ -76,12 +74,11 @@ class Align:
                 self.model, lambda size: load(self.images, "train", size=size, **where), console
             )
             names = names or list(data.classes)
-            if unknown := sorted(set(data.classes) - set(names)):
-                raise InputError(
-                    f"{self.class_names} does not name the folder {unknown[0]!r} of {self.images}; "
-                    "name every class, in the order of the classifier's outputs."
-                )
-            labels = torch.tensor([names.index(folder) for folder in data.classes])[data.labels]
+            whose = str(self.class_names or "the classifier")
+            match = match_classes(names, data.classes, whose=whose, data=self.images, some=True)
+            if match.note:
+                console.print(match.note, markup=False, highlight=False)
+            labels = match.outputs[data.labels]
         else:
             data, preprocessing = self.pixels.load(
                 self.model, lambda size: load_images(self.images, size=size, **where), console

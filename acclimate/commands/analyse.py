@@ -9,7 +9,6 @@ from rich.console import Console
 
 from acclimate.commands.common import labelled
 from acclimate.commands.pixels import pixels_of
-from acclimate.data.corruptions import PUBLISHED
 from acclimate.errors import InputError
 
 _SOURCE_IMAGES = 2000
@@ -39,8 +38,8 @@ class Analyse:
     """Folder of a grid; the analysis is written to analyses/KIND.json there."""
     images: int = 500
     """Number of test images per corruption, evenly spaced."""
-    corruptions: tuple[str, ...] = PUBLISHED
-    """Names of corruptions."""
+    corruptions: tuple[str, ...] | None = None
+    """Names of corruptions; without it the benchmark's fifteen."""
     steps: int = 20
     """Gradient steps for each batch, for semantics and tsne."""
     batch: int = 128
@@ -61,6 +60,7 @@ class Analyse:
     def run(self, console: Console) -> None:
         """Run the analysis."""
         from acclimate.data import load, subset
+        from acclimate.data.corruptions import PUBLISHED
         from acclimate.runtime.progress import live
         from acclimate.runtime.workers import processes, usual_workers
 
@@ -73,15 +73,18 @@ class Analyse:
         bundles = labelled(self.bundles)
         size = pixels_of(bundles) if self.size is None else self.size
         where = {"root": self.root, "domain": self.domain, "size": size}
+        given = {"data": self.data, "root": self.root, "size": self.size, "images": self.images}
         analysis = Analysis(
             bundles=bundles,
             source=subset(load(self.data, "train", **where), _SOURCE_IMAGES),
             test=subset(load(self.data, "test", **where), self.images),
-            corruptions=self.corruptions,
+            corruptions=PUBLISHED if self.corruptions is None else self.corruptions,
             steps=self.steps,
             batch=self.batch,
             seed=self.seed,
             engine=processes(usual_workers() if self.workers is None else self.workers),
+            options={name: value for name, value in given.items() if value is not None}
+            | {"bundles": {label: str(path) for label, path in bundles.items()}},
         )
         with live() as progress:
             path = KINDS[self.kind](analysis, self.out, progress)

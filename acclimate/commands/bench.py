@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
@@ -12,7 +12,6 @@ from rich.table import Table
 
 from acclimate.commands.common import labelled
 from acclimate.commands.pixels import pixels_of
-from acclimate.data.corruptions import PUBLISHED
 from acclimate.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +31,9 @@ class Bench:
 
     Example: acclimate bench cta --data cifar10.zip --out runs/main --seeds 0 1 2 --plan
 
+    Example: acclimate bench cta --data cifar10.zip --out runs/main
+    --methods source ptbn ptbn:normalisation.prior=256 cta:update.learning_rate=0,steps=3
+
     Example: acclimate bench cta --data cifar10-c --root data --domains fog/5 snow/5 --out runs/c
     """
 
@@ -44,7 +46,7 @@ class Bench:
     """Folder of cells.sqlite, results.csv and manifest.json."""
     methods: tuple[str, ...] = ()
     """Names that acclimate methods lists, or variants with changed settings, such as
-    cta:update.learning_rate=0,steps=3."""
+    ptbn:normalisation.prior=256 or cta:update.learning_rate=0,steps=3."""
     corruptions: tuple[str, ...] | None = None
     """Names of corruptions; none is clean images. Without it none and the benchmark's fifteen."""
     domains: tuple[str, ...] = ()
@@ -84,18 +86,22 @@ class Bench:
 
         workers = usual_workers(self.threads) if self.workers is None else self.workers
         engine = processes(workers, self.threads)
-        job = grid_run.GridRun(self._grid(), labelled(self.bundles), self._loads())
+        bundles = labelled(self.bundles)
+        job = grid_run.GridRun(self._grid(), bundles, self._loads(), self._options(bundles))
+        notes: list[str] = []
         with live() as progress:
             if self.plan:
                 rows = grid_run.plan(job, self.out, engine=engine, progress=progress)
             else:
                 measured, errors = grid_run.run_grid(
-                    job, self.out, engine=engine, progress=progress
+                    job, self.out, engine=engine, progress=progress, say=notes.append
                 )
         if self.plan:
             show_plan(rows, workers, console)
             return
         show_results(measured, errors, console)
+        for note in notes:
+            console.print(f"note: {note}", markup=False, highlight=False)
         console.print(f"results are in {self.out / grid_run.RESULTS}", highlight=False)
         if measured:
             console.print(f"acclimate report {self.out} shows them as a page", highlight=False)
@@ -103,6 +109,7 @@ class Bench:
             raise SystemExit(1)
 
     def _grid(self):
+        from acclimate.data.corruptions import PUBLISHED
         from acclimate.evaluate.task import Grid
 
         usual = () if self.domains else ("none", *PUBLISHED)
@@ -115,6 +122,13 @@ class Bench:
             batch=self.batch,
             curve=self.curve,
         )
+
+    def _options(self, bundles: dict[str, Path]) -> dict[str, Any]:
+        """What the manifest must hold, besides the grid, to run it again."""
+        given = {"data": self.data, "root": self.root, "size": self.size, "threads": self.threads}
+        shown = {name: value for name, value in given.items() if value is not None}
+        shown |= {"images": self.images} if self.images is not None else {}
+        return shown | {"bundles": {label: str(path) for label, path in bundles.items()}}
 
     def _loads(self):
         size = pixels_of(labelled(self.bundles)) if self.size is None else self.size
@@ -142,10 +156,13 @@ def show_results(
     from acclimate.report.comparison import compare
     from acclimate.report.measured import by_protocol, held_out_of
     from acclimate.report.table import show_table
+    from acclimate.report.warnings import warnings_of
 
     console = console or Console()
     for protocol, cells in by_protocol(measured).items():
-        show_table(compare(cells, held_out_of(cells)), console, title=f"{protocol}: accuracy, %")
+        table = compare(cells, held_out_of(cells))
+        warnings = warnings_of(table, protocol.batch)
+        show_table(table, console, title=f"{protocol}: accuracy, %", warnings=warnings)
     for name, reason in errors:
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False)
 

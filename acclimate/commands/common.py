@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from acclimate.data import Skipped
 from acclimate.errors import InputError
+
+if TYPE_CHECKING:
+    from acclimate.data import Skipped
 
 
 def check_absent(out: Path) -> None:
@@ -25,7 +27,7 @@ def check_parent(out: Path) -> None:
         raise InputError(f"{out} cannot be made: {parent} is no folder; choose another --out.")
 
 
-def report_skipped(skipped: Iterable[Skipped], console: Console) -> None:
+def report_skipped(skipped: "Iterable[Skipped]", console: Console) -> None:
     """Print the images that could not be read, with the reasons."""
     for path, reason in skipped:
         console.print(f"skipped {path}: {reason}", markup=False)

@@ -9,7 +9,6 @@ import tyro
 from rich.console import Console
 
 from acclimate.commands.common import check_parent, report_skipped
-from acclimate.data.corruptions import CORRUPTIONS, PUBLISHED, SEVERITIES
 from acclimate.errors import InputError
 
 
@@ -35,9 +34,10 @@ class Corrupt:
     preview: Path | None = None
     """Picture to write (.png, .jpg, .pdf or .svg): two images under each corruption and
     severity."""
-    corruptions: tuple[str, ...] = PUBLISHED
-    """Names of the corruptions; "all" means the 15 of the benchmark and its extra four."""
-    severities: tuple[int, ...] = tuple(SEVERITIES)
+    corruptions: tuple[str, ...] | None = None
+    """Names of the corruptions; without it the 15 of the benchmark. "all" means these and its
+    extra four."""
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     """Severities, from 1 (mild) to 5 (severe)."""
     split: Literal["train", "test"] = "test"
     """Split to corrupt."""
@@ -61,6 +61,7 @@ class Corrupt:
         from acclimate.data import load, load_images
         from acclimate.data.corrupted.plan import CorruptionPlan
         from acclimate.data.corrupted.write import write_corrupted
+        from acclimate.data.corruptions import CORRUPTIONS, PUBLISHED
         from acclimate.report.preview import write_preview
         from acclimate.runtime.progress import live
 
@@ -73,7 +74,8 @@ class Corrupt:
             check_parent(path)
         if self.out and self.out.resolve().is_relative_to(Path(self.data).resolve()):
             raise InputError(f"{self.out} is inside {self.data}: choose an --out outside the data.")
-        names = tuple(CORRUPTIONS) if "all" in self.corruptions else self.corruptions
+        names = PUBLISHED if self.corruptions is None else self.corruptions
+        names = tuple(CORRUPTIONS) if "all" in names else names
         plan = CorruptionPlan(names, self.severities, self.seed, self.layout, self.image_format)
         where = {"root": self.root, "domain": self.domain, "size": self.size}
         if self.unlabelled:

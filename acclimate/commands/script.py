@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from acclimate.errors import InputError
-from acclimate.runtime import machine
 from acclimate.storage.atomic import write_text
 
 
@@ -58,6 +57,8 @@ def shown_messages() -> Iterator[None]:
 
 def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
     """Print the machine and the versions, and write the result as JSON if ``out`` is given."""
+    from acclimate.runtime import machine
+
     environment = machine.describe() | {"seed": str(seed)}
     print(", ".join(f"{name} {value}" for name, value in environment.items()))
     if out:

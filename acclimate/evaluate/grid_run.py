@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from acclimate.bundle import read_record
 from acclimate.data import LabelledImages
@@ -12,7 +13,7 @@ from acclimate.errors import InputError
 from acclimate.evaluate.grid import Estimate, estimate, measure_speeds, run
 from acclimate.evaluate.results import line_of, write_results
 from acclimate.evaluate.store import Measured, Store
-from acclimate.evaluate.task import Grid, Task, tasks_of
+from acclimate.evaluate.task import Grid, Task, match_of, tasks_of
 from acclimate.evaluate.workplace import Workplace
 from acclimate.methods.changes import settings_record
 from acclimate.runtime import machine
@@ -38,16 +39,21 @@ class GridRun:
     loads: Sequence[Callable[[], LabelledImages]]
     """Functions that load test images: one function, or one for each domain. Processes call them
     anew, so several processes need functions that can be pickled."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of ``acclimate bench`` that say where bundles and images are, for the manifest."""
 
     def tasks(self) -> tuple[list[Task], Workplace]:
         """All tasks, and the bundles and images that they work with."""
         tasks: list[Task] = []
         data: dict[str, Callable[[], LabelledImages]] = {}
+        notes: dict[str, None] = {}
         for load in self.loads:
-            found = tasks_of(self.grid, self.bundles, load())
+            images = load()
+            found = tasks_of(self.grid, self.bundles, images)
+            notes |= dict.fromkeys(match_of(path, images).note for path in self.bundles.values())
             data |= {task.images: load for task in found}
             tasks += found
-        return tasks, Workplace(self.bundles, data)
+        return tasks, Workplace(self.bundles, data, tuple(filter(None, notes)))
 
 
 def plan(
@@ -65,7 +71,12 @@ def plan(
 
 
 def run_grid(
-    grid_run: GridRun, out: Path, *, engine: Engine = here, progress: Progress = silent
+    grid_run: GridRun,
+    out: Path,
+    *,
+    engine: Engine = here,
+    progress: Progress = silent,
+    say: Callable[[str], object] = lambda note: None,
 ) -> tuple[list[Measured], list[tuple[str, str]]]:
     """Measure what is not there yet, and write ``results.csv`` and ``manifest.json``.
 
@@ -74,6 +85,7 @@ def run_grid(
         out: The folder. Other grids may have been run into it; the files hold the results of all.
         engine: Where to work.
         progress: Told of speeds and of seconds done.
+        say: Called with each sentence on how classes were matched, if not by their names.
 
     Returns:
         The cells of this run with their answers, and the name and error of each of its tasks that
@@ -84,11 +96,13 @@ def run_grid(
             writing or that cannot be written.
     """
     tasks, place = grid_run.tasks()
+    for each in place.notes:
+        say(each)
     with only_writer(out):
         known = _read_manifest(out / MANIFEST)
         with Store(out / STORE) as store:
             speeds = measure_speeds(tasks, store, place, engine=engine, progress=progress)
-            note = partial(_note, out / MANIFEST, known, grid_run, tasks, store)
+            note = partial(_note, out / MANIFEST, known, grid_run, tasks, store, place.notes)
             note()  # a killed run's cells have their grid too
             try:
                 run(tasks, store, place, engine=engine, speeds=speeds, progress=progress)
@@ -98,12 +112,20 @@ def run_grid(
             return store.measured(tasks), store.errors(tasks)
 
 
-def _note(path: Path, known: dict, grid_run: GridRun, tasks: Sequence[Task], store: Store) -> None:
+def _note(
+    path: Path,
+    known: dict,
+    grid_run: GridRun,
+    tasks: Sequence[Task],
+    store: Store,
+    notes: Sequence[str],
+) -> None:
     """Write down what is needed to run all grids of the folder again."""
     grid = asdict(grid_run.grid) | {"bundles": list(grid_run.bundles), "dataset": tasks[0].dataset}
     grid["domains"] = list(dict.fromkeys(s.domain for t in tasks for s in t.shifts if s.domain))
     grid["images"] = max(task.n_images for task in tasks)
-    grid = json.loads(json.dumps(grid))
+    grid |= {"options": dict(grid_run.options), "notes": list(notes)}
+    grid = json.loads(json.dumps(grid, default=str))
     bundles = known["bundles"]
     for label, folder in grid_run.bundles.items():
         record = read_record(folder)
@@ -111,13 +133,18 @@ def _note(path: Path, known: dict, grid_run: GridRun, tasks: Sequence[Task], sto
         bundles[label] = {name: record[name] for name in names}
     methods = {str(task.variant): settings_record(task.settings) for task in tasks}
     manifest = {
-        "grids": [*(old for old in known["grids"] if old != grid), grid],
+        "grids": [*(old for old in known["grids"] if _combined(old) != _combined(grid)), grid],
         "bundles": bundles,
         "methods": known["methods"] | methods,
         "commits": list(store.sources()),
         "machine": machine.describe(),
     }
     write_text(path, json.dumps(manifest, indent=2) + "\n")
+
+
+def _combined(grid: Mapping) -> dict:
+    """What a grid combines, wherever its bundles and images lie."""
+    return {name: value for name, value in grid.items() if name not in ("options", "notes")}
 
 
 def _read_manifest(path: Path) -> dict:

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, Shift, Stream
+from acclimate.data.classes import match_classes
 from acclimate.evaluate.arrival import arrange
 from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.metrics import expected_calibration_error
@@ -68,20 +69,20 @@ def measure(
 
     Raises:
         InputError: an unknown method, setting, order or corruption, images of another domain than
-            the shift says, or a bundle that lacks what the method needs.
+            the shift says, or a bundle for other classes or that lacks what the method needs.
     """
     settings = replace(settings or variant.settings, seed=seed)
+    match = match_classes(bundle.classes, data.classes, whose="the bundle", data=data.name)
     stream = arrange(order, data, shifts, batch=batch, seed=seed)
     with PeakMemory() as memory:
         adapter = Adapter(bundle, variant.method, settings, device=device)
         logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
-        refused = adapter.refused
-        rate = _rate(adapter, stream, seconds, curve)
+        refused, rate = adapter.refused, _rate(adapter, stream, seconds, curve)
     common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}
     common |= {"order": order, "seed": seed, "batch": batch, "steps": settings.steps}
-    common |= {"seconds": seconds, "images_per_second": rate}
-    common |= {"peak_memory": memory.most, "refused_steps": refused}
-    labels = data.labels[numbers]
+    common["refused_steps"] = refused
+    common |= {"seconds": seconds, "images_per_second": rate, "peak_memory": memory.most}
+    labels = match.outputs[data.labels[numbers]]
     if order == "growing-noise":  # its severity is another for each image
         places = {shifts[0]: range(stream.length)}
     return tuple(

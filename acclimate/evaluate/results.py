@@ -14,8 +14,6 @@ from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS
 from acclimate.storage.atomic import write_text
 
-BASELINE = Variant("source")
-"""The variant whose error corruption errors are relative to."""
 _MEASURED = (
     "bundle",
     "dataset",
@@ -43,7 +41,8 @@ COLUMNS = ("method", *_MEASURED, "error", "corruption_error", "oracle_accuracy",
 ``method`` is the variant as `Variant` writes it. ``domain`` is the domain of a published set, and
 empty for other images; images of a domain have no corruption and no severity.
 ``error`` is 1 − accuracy. ``corruption_error`` is the error over that of the frozen classifier of
-the same bundle on the same images (Hendrycks and Dietterich 2019, § 4.2, for one severity).
+the same bundle on the same images (Hendrycks and Dietterich 2019, § 4.2, for one severity), in the
+same precision if that was measured.
 ``oracle_accuracy`` is the best accuracy of the curve, chosen by labels, after ``oracle_steps``
 steps: no method reaches it, but it says how much the number of steps matters. Empty is unknown.
 """
@@ -113,7 +112,11 @@ def _rank(name: str, known: Iterable[str]) -> tuple[int, str]:
 
 def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
     """The lines of the file, by `COLUMNS`."""
-    baseline = {_place(cell): 1 - cell.accuracy for cell in cells if cell.variant == BASELINE}
+    frozen = {
+        (_place(cell), cell.variant): 1 - cell.accuracy
+        for cell in cells
+        if cell.variant == cell.variant.frozen
+    }
     for cell in cells:
         row: dict[str, object] = {name: getattr(cell, name) for name in _MEASURED}
         row["method"] = str(cell.variant)
@@ -123,8 +126,10 @@ def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
         row["corruption_error"] = row["oracle_accuracy"] = row["oracle_steps"] = ""
         if cell.forward_equivalents != cell.forward_equivalents:
             row["forward_equivalents"] = ""
-        if baseline.get(_place(cell)):
-            row["corruption_error"] = (1 - cell.accuracy) / baseline[_place(cell)]
+        known = frozen.get((_place(cell), cell.variant.frozen))
+        known = known or frozen.get((_place(cell), Variant("source")))
+        if known:
+            row["corruption_error"] = (1 - cell.accuracy) / known
         if cell.curve:
             row["oracle_accuracy"] = max(cell.curve)
             row["oracle_steps"] = cell.curve.index(max(cell.curve))

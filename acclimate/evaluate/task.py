@@ -10,6 +10,7 @@ from typing import Any
 from acclimate.adapt import Adapter, model_of
 from acclimate.bundle import Bundle, read_record
 from acclimate.data import LabelledImages, Shift
+from acclimate.data.classes import Match, match_classes
 from acclimate.data.corruptions.frost import frost_source
 from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
@@ -44,6 +45,8 @@ class Task:
     curve: bool
     frost: str
     """Source of the frost pictures, if frost is laid over the images."""
+    outputs: tuple[int, ...] = ()
+    """The output of each class of the data, where the bundle has them in another order."""
 
     @property
     def key(self) -> str:
@@ -53,7 +56,10 @@ class Task:
     def record(self) -> dict[str, Any]:
         """The task as plain values, for JSON."""
         plain = {"variant": str(self.variant), "settings": settings_record(self.settings)}
-        return asdict(self) | plain
+        record = asdict(self) | plain
+        if not self.outputs:  # as in stores of before there was this field
+            del record["outputs"]
+        return record
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "Task":
@@ -67,6 +73,7 @@ class Task:
             "variant": Variant.parse(record["variant"]),
             "settings": settings_of_record(record["settings"]),
             "shifts": tuple(Shift(**shift) for shift in record["shifts"]),
+            "outputs": tuple(record.get("outputs", ())),
         }
         return cls(**{**record, **plain})
 
@@ -159,7 +166,7 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
 
     Raises:
         InputError: an unknown name, a variant that fits no bundle, no bundle, a damaged one, or one
-            for another number of classes.
+            for other classes.
     """
     lengths = {
         stream: arrange(stream[1], data, stream[2], batch=grid.batch, seed=stream[0]).length
@@ -171,7 +178,7 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
     images = _fingerprint(data)
     tasks = []
     for label, chosen in variants.items():
-        _check_classes(bundles[label], data)
+        match = match_of(bundles[label], data)
         checksum = checksum_of(bundles[label])
         tasks += [
             Task(
@@ -189,6 +196,7 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
                 seed=seed,
                 curve=grid.curve and variant.settings.steps > 0,
                 frost=_frost(shifts),
+                outputs=match.moved,
             )
             for variant in chosen
             for (seed, order, shifts), length in lengths.items()
@@ -254,13 +262,14 @@ def _check_fit(bundle: Bundle, variant: Variant) -> None:
         Adapter(bundle, variant.method, variant.settings, device="cpu")
 
 
-def _check_classes(path: Path, data: LabelledImages) -> None:
-    mine, theirs = len(read_record(path)["classes"]), len(data.classes)
-    if mine != theirs:
-        raise InputError(
-            f"{path} answers with one of {mine} classes, but {data.name} has {theirs}; "
-            "measure it on images of its own classes."
-        )
+def match_of(bundle: Path, data: LabelledImages) -> Match:
+    """Which of a bundle's outputs stands for which class of the data.
+
+    Raises:
+        InputError: the bundle is missing or damaged, or answers with other classes.
+    """
+    outputs = read_record(bundle)["classes"]
+    return match_classes(outputs, data.classes, whose=str(bundle), data=data.name)
 
 
 def _frost(shifts: Iterable[Shift]) -> str:

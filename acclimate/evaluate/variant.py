@@ -91,6 +91,12 @@ class Variant:
         return dict(self.changes).get(_RATE) == 0
 
     @property
+    def frozen(self) -> "Variant":
+        """The frozen classifier in this variant's precision, which it is compared with."""
+        changes = {name: value for name, value in self.changes if name == "precision"}
+        return Variant.of("source", changes)
+
+    @property
     def without_steps(self) -> "Variant":
         """This variant at learning rate 0: what is left without the gradient steps."""
         return Variant.of(self.method, dict(self.changes) | {_RATE: 0})

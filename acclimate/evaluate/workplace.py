@@ -22,6 +22,8 @@ class Workplace:
     """Folders by their labels."""
     data: Mapping[str, Callable[[], LabelledImages]]
     """Functions that load the images of each `Task.images`; memory maps stay memory maps."""
+    notes: tuple[str, ...] = ()
+    """How classes were matched with outputs, where not by their names."""
 
     def bundle(self, task: Task) -> Bundle:
         """The bundle of a task.

@@ -4,13 +4,23 @@ from acclimate.methods.recipes import RECIPES
 from acclimate.methods.table import Method
 from acclimate.objectives import Objective
 
-_LABELLED = ("supervised", "joint", "probe")
+_BEFORE = {
+    "supervised": ["any classifier"],
+    "cta": ["any classifier", "unlabelled source images"],
+}
+"""What a method of each recipe needs before deployment, if its own training is not the only way.
+
+Its classifier may come from anywhere: ``acclimate align`` makes a bundle of recipe cta from it and
+unlabelled images, and every bundle has a classifier."""
 
 
 def needs(row: Method) -> str:
-    """Requirements of a method before and at deployment, for example "labels, batch norm"."""
+    """Requirements of a method before and at deployment, for example "labels, batches".
+
+    Labels are named only where a method's own training takes them.
+    """
     recipe = RECIPES[row.recipe]
-    requirements = ["labels"] if set(recipe.stages) & set(_LABELLED) else []
+    requirements = list(_BEFORE.get(row.recipe, ["labels"]))
     if row.oracle:
         requirements.append("target images")
     if row.objective is not None and row.objective.observe is not Objective.observe:

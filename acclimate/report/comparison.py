@@ -11,7 +11,7 @@ import numpy as np
 from acclimate.evaluate.cell import CLEAN, Cell
 from acclimate.evaluate.store import Measured
 from acclimate.evaluate.variant import Variant
-from acclimate.methods import METHODS
+from acclimate.methods import METHODS, AdapterSettings
 from acclimate.report.gains import Gain, gain_between, stream_of
 from acclimate.report.measured import RowKey, reported, row_names, usual_images
 
@@ -65,6 +65,10 @@ class Row:
     statistics: Gain | None
     """The share of the gain that batch-norm statistics explain without a step; for a twin,
     statistics and alignment."""
+    clean: Gain | None
+    """The difference to the frozen classifier of the same bundle on clean images."""
+    batch_alone: bool
+    """Whether it normalises by statistics of the batch without a prior."""
     cost: float | None
     """Forward passes for each image; None where they were not counted."""
     lead: float | None = None
@@ -169,7 +173,7 @@ def compare(measured: Sequence[Measured], held_out: Collection[str] = ()) -> Com
     rows = []
     for key, name in names.items():
         mine = _own(cells[key], usual)
-        gain, statistics = _gains(key, mine, cells, held_out)
+        gain, statistics, clean = _gains(key, mine, cells, held_out)
         rows.append(
             Row(
                 key,
@@ -178,10 +182,17 @@ def compare(measured: Sequence[Measured], held_out: Collection[str] = ()) -> Com
                 _best_iteration(mine, counting),
                 gain,
                 statistics,
+                clean,
+                _batch_alone(mine[0].task.settings),
                 None if math.isnan(cost := mine[0].cell.forward_equivalents) else cost,
             )
         )
     return _with_leads(Comparison(columns, tuple(rows)))
+
+
+def _batch_alone(settings: AdapterSettings) -> bool:
+    normalisation = settings.normalisation
+    return normalisation.uses_batch and getattr(normalisation, "prior", 0) == 0
 
 
 def _gains(
@@ -189,25 +200,26 @@ def _gains(
     mine: Sequence[Measured],
     cells: Mapping[RowKey, Sequence[Measured]],
     held_out: Collection[str],
-) -> tuple[Gain | None, Gain | None]:
-    """The difference to the frozen classifier of the same bundle, and the same without steps.
+) -> tuple[Gain | None, Gain | None, Gain | None]:
+    """The difference to the frozen classifier of the same bundle, the same without steps, on clean.
 
-    Both are over the seeds that the frozen classifier was measured with.
+    All are over the seeds that the frozen classifier was measured with, which is the one of the
+    same precision if that was measured.
     """
     bundle, variant = key
-    if variant == BASE:
-        return None, None
+    if variant.method == BASE.method:
+        return None, None, None
     twin = METHODS[variant.method].model == "twin"
-    base = cells.get((bundle, BASE), ())
+    frozen = variant.frozen if (bundle, variant.frozen) in cells else BASE
+    base = cells.get((bundle, frozen), ())
     seeds = {each.cell.seed for each in base}
+    clean = [each for each in mine if each.cell.condition == CLEAN and each.cell.seed in seeds]
     mine = [each for each in reported(mine, held_out) if each.cell.seed in seeds]
     streams = {stream_of(each) for each in mine}
-    alone = [
-        each
-        for each in cells.get((bundle, _TWIN_STATISTICS if twin else BASELINES[1]), ())
-        if stream_of(each) in streams
-    ]
-    return gain_between(mine, base), gain_between(alone, base) if len(alone) == len(mine) else None
+    plain = replace(_TWIN_STATISTICS if twin else BASELINES[1], changes=frozen.changes)
+    alone = [each for each in cells.get((bundle, plain), ()) if stream_of(each) in streams]
+    statistics = gain_between(alone, base) if len(alone) == len(mine) else None
+    return gain_between(mine, base), statistics, gain_between(clean, base)
 
 
 def _columns(measured: Sequence[Measured], held_out: Collection[str]) -> tuple[Column, ...]:

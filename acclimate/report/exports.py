@@ -21,7 +21,7 @@ def as_csv(table: Comparison) -> str:
     for column in table.columns:
         head += [column.name, f"{column.name}_std", f"{column.name}_images"]
     head += ["lead", "best_iteration_oracle"]
-    for name in ("gain", "statistics"):
+    for name in ("gain", "statistics", "clean_gain"):
         head += [name, f"{name}_low", f"{name}_high"]
     writer.writerow(head)
     for row in table.rows:
@@ -29,7 +29,7 @@ def as_csv(table: Comparison) -> str:
         for score in row.scores:
             line += [score.mean, _blank(score.deviation), score.images] if score else [""] * 3
         line += [_blank(row.lead), row.best_iteration.mean if row.best_iteration else ""]
-        for gain in (row.gain, row.statistics):
+        for gain in (row.gain, row.statistics, row.clean):
             values = (gain.difference, gain.low, gain.high) if gain else (math.nan,) * 3
             line += ["" if math.isnan(value) else value for value in values]
         writer.writerow(line)

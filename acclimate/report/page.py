@@ -27,6 +27,7 @@ from acclimate.report.gains import Gain
 from acclimate.report.measured import Protocol, RowKey, by_protocol, row_names
 from acclimate.report.published import Published, published_score
 from acclimate.report.samples import Sample
+from acclimate.report.warnings import warnings_of
 from acclimate.storage.atomic import write_text
 
 _LONGEST_SIDE = 96
@@ -69,6 +70,7 @@ class _Section:
     repeated: Collection[RowKey]
     """Rows that are folded away, and in no figure."""
     seeds: Sequence[int]
+    warnings: Sequence[str]
     figures: Sequence[tuple[Kind, go.Figure]]
 
 
@@ -98,7 +100,7 @@ def write_page(path: Path, report: Report) -> None:
         headline=_headline(sections[0].table),
         small=small,
         across=_drawn(ACROSS, everywhere, report.held_out),
-        cards=cards_of(report.measured, report.settings),
+        cards=cards_of(report.measured, report.settings, sections[0].table),
         looks=looks(row_names(report.measured)),
         plotly=Markup(get_plotlyjs()),
     )
@@ -144,7 +146,10 @@ def _section(protocol: Protocol, cells: Sequence[Measured], report: Report, plac
     kinds = WITHIN if place == 0 else [kind for kind in WITHIN if kind.name == "along"]
     shown = [each for each in cells if each.row not in repeated]
     figures = _drawn(kinds, shown, report.held_out)
-    return _Section(protocol, table, downloads, published, beside, repeated, seeds, figures)
+    warnings = warnings_of(table, protocol.batch)
+    return _Section(
+        protocol, table, downloads, published, beside, repeated, seeds, warnings, figures
+    )
 
 
 def _drawn(

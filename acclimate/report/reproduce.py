@@ -14,22 +14,39 @@ def provenance_of(manifest: Mapping) -> Provenance:
     bundles: Mapping[str, Mapping] = manifest["bundles"]
     shown: Provenance = {
         "commands": [*map(command, manifest["grids"]), "acclimate report DIR"],
+        "notes": list(
+            dict.fromkeys(n for grid in manifest["grids"] for n in grid.get("notes", ()))
+        ),
         "commits": list(manifest["commits"]),
         "machine": dict(manifest["machine"]),
     }
+    shown = {name: value for name, value in shown.items() if value}
     return shown | {f"bundle {label}": _bundle(record) for label, record in bundles.items()}
 
 
 def command(grid: Mapping) -> str:
-    """The command of a grid; BUNDLES and DATA stand for where these lie."""
-    words = ["acclimate", "bench", *(f"BUNDLES/{label}" for label in grid["bundles"])]
-    words += ["--data", str(grid.get("dataset", "DATA")), "--out", "DIR"]
+    """The command of a grid, with every option that determines its results.
+
+    DIR stands for a new folder. In a grid of an older acclimate, or one that was run from Python,
+    BUNDLES stands for where the bundles lie, and the data is named as in the results.
+    """
+    options = grid.get("options", {})
+    places = options.get("bundles", {})
+    words = ["acclimate", "bench"]
+    words += [places.get(label, f"BUNDLES/{label}") for label in grid["bundles"]]
+    words += ["--data", str(options.get("data", grid.get("dataset", "DATA"))), "--out", "DIR"]
+    for name in ("root", "size"):
+        if name in options:
+            words += [f"--{name}", str(options[name])]
     for name in ("methods", "domains", "corruptions", "severities", "orders", "seeds"):
         if grid.get(name):
             words += [f"--{name}", *map(str, grid[name])]
-    if "images" in grid:
-        words += ["--images", str(grid["images"])]
+    images = options.get("images") if options else grid.get("images")
+    if images is not None:
+        words += ["--images", str(images)]
     words += ["--batch", str(grid["batch"])]
+    if options.get("threads", 1) != 1:
+        words += ["--threads", str(options["threads"])]
     return shlex.join([*words, *([] if grid["curve"] else ["--no-curve"])])
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from acclimate.data import LabelledImages, corrupt
+from acclimate.data.classes import match_classes
 from acclimate.evaluate.cell import Cell
 from acclimate.evaluate.variant import Variant
 
@@ -42,11 +43,12 @@ def samples_of(
     """One image for each corruption: where there is one, an image whose answer changed.
 
     Args:
-        classes: The names of the classes.
+        classes: The name of each output of the bundle.
         corruptions: Names of corruptions to show an image of.
         test: The images that were answered for.
         cells: Cells with answers of `BEFORE` and `AFTER` under each corruption.
     """
+    match = match_classes(classes, test.classes, whose="the bundle", data=test.name)
     found = {(cell.variant, cell.corruption): cell for cell in cells}
     samples = []
     for position, name in enumerate(corruptions):
@@ -62,7 +64,7 @@ def samples_of(
                 clean=clean[0],
                 corrupted=seen[0],
                 corruption=name,
-                truth=classes[int(test.labels[chosen])],
+                truth=classes[int(match.outputs[test.labels[chosen]])],
                 before=classes[int(frozen[0][chosen])],
                 before_confidence=float(frozen[1][chosen]),
                 after=classes[int(adapted[0][chosen])],

@@ -13,10 +13,18 @@ from acclimate.report.exports import notes, percent
 _STYLES = {"clean": "", "mean": "cyan", "reported": "", "held out": "dim"}
 
 
-def show_table(table: Comparison, console: Console, *, title: str = "Accuracy, %") -> None:
-    """Print accuracies in percent, the best of each column in bold.
+def show_table(
+    table: Comparison, console: Console, *, title: str = "Accuracy, %", warnings: Sequence[str] = ()
+) -> None:
+    """Print accuracies in percent, the best of each column in bold, and what to know about them.
 
     A row is a variant where that fits the terminal, otherwise a corruption or domain.
+
+    Args:
+        table: The table.
+        console: Where to print it.
+        title: Printed above.
+        warnings: Printed below, see `acclimate.report.warnings.warnings_of`.
     """
     texts = np.array(
         [
@@ -43,6 +51,8 @@ def show_table(table: Comparison, console: Console, *, title: str = "Accuracy, %
     console.print(drawn)
     for note in notes(table, "†"):
         console.print(note, style="dim", markup=False, highlight=False)
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
 
 
 def _table(

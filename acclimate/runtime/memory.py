@@ -15,6 +15,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Make this process reuse the memory of freed CPU tensors instead of returning it.
 
+    ```python
+    acclimate.keep_freed_memory()  # once, when the program starts
+    ```
+
     By default glibc maps every block above 32 MiB when it is allocated and unmaps it when it is
     freed, so the activations of each step cost a page fault per 4 KiB. In return, the process does
     not shrink. Call this from programs only: a library should leave the choice to its caller.

@@ -4,8 +4,9 @@ import pytest
 import torch
 from dotted import dotted
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from acclimate.adapt import Adapter
+from acclimate.adapt import Adapter, cost
 from acclimate.backbones import Classifier
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
@@ -140,6 +141,57 @@ def test_too_few_images_are_learned_from_with_earlier_ones(bundle_of):
     assert one.forward_equivalents == pytest.approx(8 * eight.forward_equivalents)
     with pytest.raises(InputError, match="at least 1 image"):
         fp32(bundle, "cta").cost(0)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(8, 12, 3, padding=1),
+        nn.Conv2d(8, 12, 3, stride=2, groups=4),
+        nn.Conv2d(8, 8, 5, groups=8),
+        nn.Conv2d(8, 16, 3, dilation=2, groups=8),
+        nn.ConvTranspose2d(8, 12, 3),
+        nn.ConvTranspose2d(8, 12, 3, stride=2, groups=4),
+        nn.ConvTranspose2d(8, 8, 3, groups=8),
+    ],
+    ids=str,
+)
+def test_convolutions_by_hand_whatever_their_groups(layer):
+    """Each weight meets each position of the output, or of a transposed convolution's input."""
+    images = torch.rand(2, 8, 9, 9, requires_grad=True)
+    with cost._flops() as forward:
+        made = layer(images)
+    with cost._flops() as backward:
+        made.sum().backward()
+    positions = (images if isinstance(layer, nn.ConvTranspose2d) else made)[0, 0].numel()
+    expected = 2 * len(images) * positions * layer.weight.numel()
+    assert forward.get_total_flops() == expected
+    assert backward.get_total_flops() == 2 * expected
+    with FlopCounterMode(display=False) as torchs:
+        layer(images).sum().backward()
+    assert (torchs.get_total_flops() == 3 * expected) == (layer.groups == 1)
+    with cost._flops() as weights_alone:
+        layer(images.detach()).sum().backward()
+    assert weights_alone.get_total_flops() == 2 * expected
+
+
+class Depthwise(nn.Module):
+    """A convolution for each channel, and one that mixes them, as in a MobileNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.each = nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, padding=1, groups=64)
+        self.mix, self.norm = nn.Conv2d(64, 64, 1), nn.BatchNorm2d(64)
+
+    def forward(self, images):
+        return self.norm(self.mix(self.each(self.stem(images)))).mean((2, 3))
+
+
+def test_a_depthwise_network_costs_about_three_passes_a_step():
+    classifier = Classifier(Depthwise(), nn.Linear(64, 7))
+    bundle = Bundle(classifier, None, Preprocessing(16), tuple("abcdefg"), method="tent")
+    counted = fp32(bundle, "tent", parameters="all").cost(4)
+    assert 3 < counted.forward_equivalents < 4  # by torch's own counter more than 10
 
 
 class Plain(nn.Module):

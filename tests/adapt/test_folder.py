@@ -171,3 +171,17 @@ def test_bad_batches_and_settings_are_refused(bundle, folder):
         list(adapt_folder(bundle, folder, batch=0))
     with pytest.raises(InputError, match="steps"):
         list(adapt_folder(bundle, folder, method="source", settings=AdapterSettings(steps=1)))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_the_frozen_columns_are_of_the_same_precision(bundle, folder, precision):
+    """With the method source both models are one, to the last bit."""
+    settings = changed(METHODS["source"].settings, {"precision": precision})
+    answers = list(
+        adapt_folder(bundle, folder, method="source", settings=settings, batch=4, device="cpu")
+    )
+    given = [answer for answer in answers if not answer.skipped]
+    assert given
+    for answer in given:
+        assert answer.confidence == answer.frozen_confidence
+        assert answer.prediction == answer.frozen_prediction

@@ -2,17 +2,18 @@
 
 import json
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
-from acclimate.cli import _parse
+from acclimate.cli import parse
 from acclimate.errors import InputError
 from acclimate.evaluate.task import Grid
 from acclimate.evaluate.variant import Variant
 from acclimate.methods.changes import settings_record
 from acclimate.report.analyses import read_analyses
 from acclimate.report.cards import cards_of
+from acclimate.report.comparison import compare
 from acclimate.report.published import published_score, read_published
 from acclimate.report.reproduce import command, provenance_of
 
@@ -85,10 +86,26 @@ def test_the_command_of_a_grid_makes_this_grid():
     record = asdict(grid) | {"bundles": ["one", "two words"], "dataset": "cifar10", "images": 50}
     words = shlex.split(command(record))
     assert words[0] == "acclimate"
-    bench = _parse(words[1:])
+    bench = parse(words[1], words[2:])
     assert bench._grid() == grid
     assert [path.name for path in bench.bundles] == ["one", "two words"]
     assert (bench.data, bench.images) == ("cifar10", 50)
+
+
+def test_the_command_of_a_grid_has_every_option_that_matters():
+    words = ["bench", "runs/one", "two words/two", "--data", "cifar10-c", "--root", "my data"]
+    words += ["--size", "48", "--domains", "fog/5", "snow/3", "--threads", "2", "--out", "DIR"]
+    words += ["--methods", "ptbn", "ptbn:normalisation.prior=256", "--batch", "16", "--no-curve"]
+    bench = parse(words[0], words[1:])
+    bundles = {path.name: path for path in bench.bundles}
+    record = asdict(bench._grid()) | {"bundles": list(bundles), "dataset": "cifar10-c"}
+    record |= {"domains": ["fog/5", "snow/3"], "images": 10_000}
+    record["options"] = json.loads(json.dumps(bench._options(bundles), default=str))
+    again = shlex.split(command(record))
+    assert parse(again[1], again[2:]) == bench
+    fewer = record | {"options": record["options"] | {"images": 7}}
+    again = shlex.split(command(fewer))
+    assert parse(again[1], again[2:]) == replace(bench, images=7)
 
 
 def test_a_bundle_is_shown_without_settings_of_stages_it_did_not_have():
@@ -108,7 +125,7 @@ def test_a_bundle_is_shown_without_settings_of_stages_it_did_not_have():
 def test_cards_say_what_a_method_is(measured, share):
     cells = [measured("tent", "fog", share(3), cost=3.0), measured("uda-ss", "fog", share(3))]
     settings = {name: settings_record(Variant.parse(name).settings) for name in ("tent", "uda-ss")}
-    tent, oracle = cards_of(cells, settings)
+    tent, oracle = cards_of(cells, settings, compare(cells))
     assert tent.name == "tent" and "Wang" in tent.citation and not tent.oracle
     own = {name.rpartition(".")[2]: value for name, value in tent.settings.items()}
     assert own["learning_rate"] == 1e-3 and "momentum" not in own

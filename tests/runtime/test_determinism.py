@@ -25,8 +25,9 @@ def test_asked_for_where_there_is_a_gpu(monkeypatch, there):
         torch.utils.deterministic.fill_uninitialized_memory = before
 
 
-def test_commands_ask(monkeypatch, capsys):
+def test_commands_ask(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(cli, "repeat_bits", lambda: asked.append(True))
-    cli.main(["methods", "--no-cost"])
+    monkeypatch.setattr("acclimate.runtime.determinism.repeat_bits", lambda: asked.append(True))
+    with pytest.raises(SystemExit):
+        cli.main(["report", str(tmp_path)])
     assert asked

@@ -23,7 +23,9 @@ finally:
 @pytest.fixture(scope="module")
 def measured(saved, images, tmp_path_factory):
     """A grid's folder and its cells: shuffled streams, and one of growing noise."""
-    data = LabelledImages(images, torch.arange(len(images)) * 7 % 4, tuple("abcd"), "tiny")
+    data = LabelledImages(
+        images, torch.arange(len(images)) * 7 % 4, ("ant", "bee", "cat", "dog"), "tiny"
+    )
     out, cells = tmp_path_factory.mktemp("grid"), []
     fewer = LabelledImages(images[:40], data.labels[:40], data.classes, "tiny")
     kinds = {"shuffled": ("none", "fog", "contrast"), "growing-noise": ("gaussian_noise",)}

@@ -39,7 +39,7 @@ def folder(images, tmp_path_factory):
     path = tmp_path_factory.mktemp("studies") / "data"
     for number, image in enumerate(images[:120]):
         split = "train" if number < 100 else "test"
-        kind = path / split / "abcd"[number % 4]
+        kind = path / split / ("ant", "bee", "cat", "dog")[number % 4]
         kind.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(kind / f"{number}.png")
     return path

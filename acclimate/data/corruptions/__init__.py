@@ -15,6 +15,7 @@ from torch import Tensor
 
 from acclimate.data.corruptions import (
     blur,
+    defocus,
     digital,
     frost,
     geometry,
@@ -46,7 +47,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Any, float, Draws], Tensor]] = {
     "gaussian_noise": noise.gaussian_noise,
     "shot_noise": noise.shot_noise,
     "impulse_noise": noise.impulse_noise,
-    "defocus_blur": blur.defocus_blur,
+    "defocus_blur": defocus.defocus_blur,
     "glass_blur": blur.glass_blur,
     "motion_blur": blur.motion_blur,
     "zoom_blur": blur.zoom_blur,

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages, Shift, streams
+from acclimate.data.classes import match_classes
 from acclimate.errors import InputError
 from acclimate.randomness import key
 
@@ -65,11 +66,13 @@ def gradients(
         raise InputError(
             "gradients need a bundle whose objective learns from single images: ttt or ttt-mae."
         )
+    match = match_classes(bundle.classes, data.classes, whose="the bundle", data=data.name)
+    labels = match.outputs[data.labels]
     model = bundle.classifier.eval().requires_grad_(False)
     parameters = list(model.encoder.requires_grad_(True).parameters())
     try:
         for arrived in streams.shuffled(data.images, shift, batch=1, seed=seed):
-            index, label = arrived.numbers, data.labels[arrived.numbers]
+            index, label = arrived.numbers, labels[arrived.numbers]
             unit = bundle.preprocessing.unit(arrived.images)
             views, *drawn = objective.draw(unit, key(seed, "adapt", 0), index)
             losses = (

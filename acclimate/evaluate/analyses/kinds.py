@@ -1,7 +1,7 @@
 """Every analysis by its name: from bundles and images to a file beside a grid."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Analysis:
     """Seed of order, corruption and views."""
     engine: Engine = here
     """The engine that measures the methods of the study of gradients."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Where bundles and images are, see `acclimate.evaluate.grid_run.GridRun`."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -159,7 +161,8 @@ def _accuracy(analysis: Analysis, out: Path, progress: Progress) -> dict[tuple, 
         batch=analysis.batch,
         curve=False,
     )
-    grid_run = GridRun(grid, analysis.bundles, (partial(_itself, analysis.test),))
+    loads = (partial(_itself, analysis.test),)
+    grid_run = GridRun(grid, analysis.bundles, loads, analysis.options)
     measured, errors = run_grid(grid_run, out, engine=analysis.engine, progress=progress)
     if errors:
         raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")

@@ -1,0 +1,86 @@
+"""Costs of methods on untrained networks, counted on a few images and scaled to a batch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from acclimate.adapt import Adapter, Cost
+from acclimate.errors import InputError
+from acclimate.source.train import untrained
+
+BATCH = 128
+"""Images in a batch: as published."""
+_VIEWS = 32
+"""The most views of images that a method learns from at a time while it is counted."""
+
+
+def count_cost(name: str, model: str, size: int, batch: int = BATCH) -> Cost:
+    """Cost of an image for a method on an untrained network.
+
+    ```python
+    count_cost("cta", "torchvision:resnet50", 224).forward_equivalents
+    ```
+
+    A batch of images of 224 pixels takes much memory, so a few images are counted. Similarities
+    between all images grow with the batch, and so does their cost for each image, in proportion.
+
+    Args:
+        name: A name of `acclimate.methods.METHODS`.
+        model: Name of a classifier, as for `acclimate.build`.
+        size: Height and width of the images, in pixels.
+        batch: Images in a batch.
+
+    Raises:
+        InputError: a name is unknown, or the method cannot use the model.
+    """
+    adapter = Adapter(untrained(name, model, size), name, device="cpu")
+    if batch <= 4 or adapter.settings.one_by_one:
+        return adapter.cost(batch)
+    few = max(2, adapter.settings.memory.images)
+    first, second = adapter.cost(few), adapter.cost(few + 2)
+    further = (batch - few) / 2
+
+    def at_batch(name: str) -> float:
+        before, after = getattr(first, name), getattr(second, name)
+        return before + further * (after - before)
+
+    return replace(
+        first,
+        forward_equivalents=at_batch("forward_equivalents"),
+        activation_bytes=round(at_batch("activation_bytes")),
+    )
+
+
+def memory_to_count(model: str, size: int) -> int:
+    """About how many bytes `count_cost` takes on a model, whatever the method.
+
+    Raises:
+        InputError: the name is unknown, or the model takes no such images.
+    """
+    adapter = Adapter(
+        untrained("tent", model, size), "tent", device="cpu", update={"parameters": "all"}
+    )
+    return _VIEWS * adapter.cost(2).activation_bytes // 2
+
+
+def check_memory(model: str, size: int) -> int:
+    """The bytes of `memory_to_count`, if the machine has them.
+
+    Raises:
+        InputError: it has not; the message says how many are needed and free.
+    """
+    needed, free = memory_to_count(model, size), _free_memory()
+    if free is not None and needed > free:
+        raise InputError(
+            f"counting costs of {model} at {size} pixels needs about {needed / 2**30:.1f} GiB of "
+            f"memory, and {free / 2**30:.1f} are free; give a smaller --size."
+        )
+    return needed
+
+
+def _free_memory() -> int | None:
+    """Bytes that can be taken without swapping; None where the system does not say."""
+    path = Path("/proc/meminfo")
+    for line in path.read_text().splitlines() if path.exists() else ():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
