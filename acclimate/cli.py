@@ -22,7 +22,7 @@ from acclimate.source.presets import PRESETS, with_epochs
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``acclimate``. Bad input ends with a one-sentence message and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with exit_on_error("run the same command again to resume"):
+    with exit_on_error("run the same command again, which goes on if there is a checkpoint"):
         command = _parse(given)
         keep_freed_memory()
         repeat_bits()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from acclimate.commands.common import check_absent, make_bundle, report_skipped
+from acclimate.commands.common import make_bundle, new_bundle, report_skipped
 from acclimate.commands.train import Stages
 from acclimate.errors import InputError
 from acclimate.source.presets import PRESETS
@@ -59,13 +59,16 @@ class Align:
 
     def run(self, console: Console) -> None:
         """Run the command."""
+        with new_bundle(self.out):
+            self._run(console)
+
+    def _run(self, console: Console) -> None:
         import torch
 
         from acclimate.data import load, load_images
         from acclimate.preprocessing import Preprocessing
         from acclimate.source.aligned import align
 
-        check_absent(self.out)
         labels, names = None, _read_names(self.class_names)
         if self.settings.trainable_classifier:
             data = load(self.images, "train", root=self.root, domain=self.domain, size=self.size)
