@@ -47,6 +47,8 @@ class Item:
     """Function that returns a string which changes whenever the content does; never raises."""
     open: Callable[[], Image.Image]
     """Function that returns the image as 8-bit RGB, or raises InputError with the reason."""
+    left_out: bool = False
+    """Whether it is known, before it is opened, that it is not read."""
 
 
 class Decoded(NamedTuple):
@@ -96,7 +98,9 @@ def _key(items: Sequence[Item], size: int | None, pool: Executor) -> str:
     blocks = [items[start : start + 256] for start in range(0, len(items), 256)]
     hashed = pool.map(lambda block: [[item.path, item.fingerprint()] for item in block], blocks)
     content = [pair for block in hashed for pair in block]
-    return hashlib.sha256(json.dumps([decode.VERSION, size, content]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([decode.VERSION, decode.formats(), size, content]).encode()
+    ).hexdigest()
 
 
 def _read(array: Path, items: Sequence[Item]) -> Decoded | None:

@@ -147,8 +147,8 @@ def _is(descriptor: int, path: Path) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically. File names that are no UTF-8 are written as their bytes."""
-    content = text.encode("utf-8", "surrogateescape")
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    options = {"encoding": "utf-8", "errors": "surrogateescape"}
+    write_atomically(path, lambda temporary: temporary.write_text(text, **options))
 
 
 def sha256(path: Path) -> str:
