@@ -20,7 +20,8 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zs
 _SUFFIXES = """.txt .json .jsonl .csv .tsv .md .rst .xml .yaml .yml .toml .ini .cfg .log .html .htm
     .css .js .py .ipynb .sh .bat .mat .npy .npz .pt .pth .safetensors .pkl .h5 .hdf5 .parquet .db
     .sqlite .lock .sha1 .sha256 .md5 .aae .xmp .srt .lnk .url .mp4 .mov .avi .mkv .webm .m4v .3gp
-    .mp3 .wav .doc .docx .xls .xlsx .ppt .pptx .odt .rtf .bib .tex"""
+    .mp3 .wav .doc .docx .xls .xlsx .ppt .pptx .odt .rtf .bib .tex
+    .partial .state"""
 _COMPANIONS = frozenset(_SUFFIXES.split())
 """Suffixes of files that stand beside images and are none: they are counted, not listed."""
 _TEXTS = frozenset({"readme", "license", "licence", "copying", "makefile", "md5sums", "sha256sums"})
