@@ -28,7 +28,7 @@ _WITH_SETTINGS = {"train": "source", "align": "source", "adapt": "adapter"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``acclimate``. Bad input ends with a one-sentence message and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with exit_on_error("run the same command again to resume"):
+    with exit_on_error("run the same command again, which goes on if there is a checkpoint"):
         if not given or given[0] in _HELP:
             _show_verbs(Console())
             raise SystemExit(0 if given else 2)

@@ -19,6 +19,19 @@ class InputError(ValueError):
     """
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal has stopped a run that kept what it had done. The message says how to go on.
+
+    Args:
+        message: What was kept, and how to go on.
+        signal: Number of the signal, such as 2 for Ctrl-C.
+    """
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Build the error for an unknown name; its message suggests the most similar valid names.
 

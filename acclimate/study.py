@@ -98,11 +98,9 @@ def run_study(
     finished = (out / PAGE).exists()
     with live() as progress:
         if not (out / "bundle").exists():
-            training = Run(seed=study.seed, folder=stages or out / "stages", progress=progress)
-            bundle = train_bundle("cta", study.model, train, study.settings, training)
-            bundle.save(out / "bundle")
-            if not stages:
-                shutil.rmtree(out / "stages", ignore_errors=True)
+            with atomic.only_writer(out / "bundle.making"):
+                _train(study, train, out, stages, progress)
+            shutil.rmtree(out / "bundle.making", ignore_errors=True)
         if not finished:
             _measure(study, test, out, engine, progress)
     measured, _ = read_grid(out)
@@ -120,6 +118,18 @@ def run_study(
     state = "was done already" if finished else "is done"
     console.print(f"{study.title} {state}: open {out / PAGE}")
     return measured
+
+
+def _train(
+    study: Study, train: LabelledImages, out: Path, stages: Path | None, progress: Progress
+) -> None:
+    """Train the bundle and save it, unless another run has just done so."""
+    if (out / "bundle").exists():
+        return
+    training = Run(seed=study.seed, folder=stages or out / "stages", progress=progress)
+    train_bundle("cta", study.model, train, study.settings, training).save(out / "bundle")
+    if not stages:
+        shutil.rmtree(out / "stages", ignore_errors=True)
 
 
 def _measure(

@@ -1,23 +1,29 @@
 """Predictions for a folder of images of any size and mode, adapting batch by batch."""
 
 import csv
+import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from acclimate.adapt.adapter import Adapter
 from acclimate.bundle import Bundle
 from acclimate.data import decode, folders
+from acclimate.data.cache import Item
+from acclimate.data.survey import Survey
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.preprocessing import Preprocessing
+from acclimate.randomness import key, permutation
 from acclimate.runtime.progress import Progress, silent
 from acclimate.storage import atomic
 
@@ -46,6 +52,53 @@ class Answer:
     """Reason why there is no prediction."""
 
 
+@dataclass(frozen=True)
+class FolderRun:
+    """A run over a folder: what `Checkpoints` need to know to keep it, and to go on with it."""
+
+    bundle: Bundle
+    adapter: Adapter
+    frozen: Adapter
+    found: Survey
+    """The images, and the other files."""
+    order: Int64[Tensor, " n"] | None
+    """Position of each image to answer, in natural path order; None is that order itself."""
+    batch: int
+
+    def identity(self) -> dict[str, Any]:
+        """All that the answers depend on, as JSON values; a run is only resumed with the same."""
+        belongs = self.adapter.snapshot().belongs
+        weights = [belongs["weights"], self.frozen.snapshot().belongs["weights"]]
+        images = hashlib.sha256()
+        for path in self.found.items.paths:
+            images.update(f"{path}\0{self.found.stamp(path)}\n".encode("utf-8", "surrogatepass"))
+        return {
+            "bundle": [
+                *weights,
+                list(self.bundle.classes),
+                repr(asdict(self.bundle.preprocessing)),
+            ],
+            "method": belongs["method"],
+            "settings": belongs["settings"],
+            "batch": self.batch,
+            "order": "natural" if self.order is None else "shuffled",
+            "images": images.hexdigest(),
+            "device": self.adapter.device.type,
+        }
+
+
+class Checkpoints(Protocol):
+    """Keeps how far a run has come; see `acclimate.adapt.answers_file`."""
+
+    def begin(self, run: FolderRun) -> int:
+        """Return the number of items that are done already, with the adapter in its state then."""
+        ...
+
+    def batch_done(self, done: int) -> None:
+        """Called when all answers of a batch have been taken, with the number of items done."""
+        ...
+
+
 def adapt_folder(
     bundle: Bundle,
     images: Path,
@@ -55,8 +108,13 @@ def adapt_folder(
     batch: int = 128,
     device: str | None = None,
     progress: Progress = silent,
+    shuffle: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[Answer]:
     """Adapt to the images of a folder or zip and predict each one's class, in natural path order.
+
+    Statistics of a batch of one image say little: with a batch of 1, methods such as tent and ptbn
+    need a prior.
 
     ```python
     for answer in adapt_folder(bundle, Path("photos")):
@@ -71,6 +129,9 @@ def adapt_folder(
         batch: Number of images in a batch.
         device: Where to run; None takes a GPU if there is one.
         progress: Called with the number of images that are done.
+        shuffle: Take the images in a random order, by the settings' seed. Folders that hold one
+            class each give batches of one class otherwise.
+        checkpoints: Keeps how far the run has come, so that another one can go on.
 
     Yields:
         One answer per image; for an image that cannot be read, the reason.
@@ -82,44 +143,82 @@ def adapt_folder(
         raise InputError(f"batch must be 1 or more, not {batch}.")
     if not images.exists():
         raise InputError(f"there is no folder or zip {images}; check the path.")
-    items = folders.items(images)
+    found = folders.look_through(images)
     adapter = Adapter(bundle, method, settings, device=device)
     alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
     frozen = Adapter(bundle, "source", device=device, **alike)
-    readable = False
+    total = len(found.items)
+    order = permutation(key(adapter.settings.seed, "shuffle"), total) if shuffle else None
+    run = FolderRun(bundle, adapter, frozen, found, order, batch)
+    done = checkpoints.begin(run) if checkpoints else 0
+    readable, reason = done > 0, ""
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(items), batch):
-            part = items[start : start + batch]
+        for part in _batches(run, done):
             opened = list(pool.map(partial(_open, preprocessing=bundle.preprocessing), part))
             good = [pixels for pixels in opened if isinstance(pixels, Tensor)]
             answered = iter(_answers(torch.stack(good), adapter, frozen) if good else ())
             for item, pixels in zip(part, opened):
                 if isinstance(pixels, str):
+                    reason = reason or f"{item.path}: {pixels}"
                     yield Answer(item.path, skipped=pixels)
                 else:
                     readable = True
                     yield Answer(item.path, *_named(next(answered), bundle.classes))
-            progress("adapt and answer", start + len(part), len(items), "")
+            done += len(part)
+            progress("adapt and answer", done, total, "")
+            if checkpoints:
+                checkpoints.batch_done(done)
     if not readable:
-        raise InputError(f"none of the {len(items)} images in {images} could be read.")
+        raise InputError(f"none of the {total} images in {images} could be read; {reason}")
 
 
-def write_predictions(answers: list[Answer], path: Path) -> None:
+def _batches(run: FolderRun, start: int) -> Iterator[list[Item]]:
+    """The items of each batch, from an item on. Those that are not read do not fill a batch."""
+    items, part = run.found.items, []
+    readable = 0
+    for place in range(start, len(items)):
+        item = items[place if run.order is None else int(run.order[place])]
+        part.append(item)
+        readable += not item.left_out
+        if readable == run.batch:
+            yield part
+            part, readable = [], 0
+    if part:
+        yield part
+
+
+def write_predictions(answers: Iterable[Answer], path: Path) -> None:
     """Write answers as a CSV file, atomically.
+
+    The file is UTF-8. A path that is no UTF-8 is written as its bytes: read it with
+    ``errors="surrogateescape"``.
 
     Raises:
         InputError: the file cannot be written.
     """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(as_row(COLUMNS))
+            file.writelines(row_of(answer) for answer in answers)
+
+    atomic.write_atomically(path, write)
+
+
+def row_of(answer: Answer) -> bytes:
+    """An answer as a line of the CSV file."""
+    row = [getattr(answer, column) for column in COLUMNS]
+    return as_row(f"{value:.4f}" if isinstance(value, float) else value for value in row)
+
+
+def as_row(values: Iterable[Any]) -> bytes:
+    """Values as a line of a CSV file; file names keep their bytes."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for answer in answers:
-        row = [getattr(answer, column) for column in COLUMNS]
-        writer.writerow([f"{value:.4f}" if isinstance(value, float) else value for value in row])
-    atomic.write_text(path, text.getvalue())
+    csv.writer(text, lineterminator="\r\n").writerow(values)  # so that both are quoted in names
+    return f"{text.getvalue()[:-2]}\n".encode("utf-8", "surrogateescape")
 
 
-def _open(item: folders.Item, preprocessing: Preprocessing) -> Tensor | str:
+def _open(item: Item, preprocessing: Preprocessing) -> Tensor | str:
     """The image as uint8 ``[channels, height, width]``, or why it cannot be read."""
     try:
         image = decode.resize_and_crop(item.open(), preprocessing)

@@ -1,15 +1,22 @@
 """``acclimate adapt``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_parent
-from acclimate.errors import InputError
+from acclimate.commands.common import check_file, report_skipped
+from acclimate.data import Skipped
 from acclimate.methods import METHODS, AdapterSettings
+from acclimate.storage.targets import open_descriptor
+
+if TYPE_CHECKING:
+    from acclimate.adapt.folder import FolderRun
+    from acclimate.bundle import Bundle
 
 # A part's options are those of its kind in the default: no subcommands.
 Settings = Annotated[AdapterSettings, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
@@ -21,7 +28,8 @@ class Adapt:
 
     Images may have any size and mode. Writes a CSV with one row per image, in natural order: path,
     prediction, confidence, and the frozen classifier's prediction and confidence beside them.
-    Images that cannot be read are listed with the reason.
+    Images that cannot be read are listed with the reason. Answers are written as they come, to
+    OUT.partial until all are there. After an interruption, run the same command again to go on.
 
     The settings below start from the method's own. Another kind of a part is chosen by its name:
     --update adam, sgd, sam; --normalisation source, batch, running; --reset batch, never;
@@ -42,7 +50,7 @@ class Adapt:
     images: tyro.conf.Positional[Path]
     """A folder, searched recursively, or a zip."""
     out: Path
-    """The CSV file to write."""
+    """The CSV file to write, or a pipe such as /dev/stdout."""
     method: str = "cta"
     """A name that acclimate methods lists; default: the bundle's."""
     device: str | None = None
@@ -51,38 +59,81 @@ class Adapt:
     """Number of images that are adapted to together; larger batches estimate the shift better."""
     trust_code: bool = False
     """Allow running the function that a bundle names as its architecture."""
+    shuffle: bool = False
+    """Adapt to the images in a random order, by --seed. Class folders would otherwise give batches
+    of one class. The CSV stays in natural order; a pipe gets the answers as they come."""
     settings: Settings = METHODS["cta"].settings
     """How to adapt; starts from the method's own settings."""
 
     def run(self, console: Console) -> None:
         """Do it."""
-        from acclimate.adapt.folder import adapt_folder, write_predictions
+        from acclimate.adapt.answers_file import AnswersFile
+        from acclimate.adapt.folder import adapt_folder
         from acclimate.bundle import Bundle
         from acclimate.runtime.progress import live
 
-        if self.out.is_dir():
-            raise InputError(f"{self.out} is a folder; give the CSV file to write as --out.")
-        check_parent(self.out)
+        check_file(self.out)
+        if open_descriptor(self.out) == 1:  # the answers go to standard output, so not the rest
+            console = Console(stderr=True)
+
+        def tell(sentence: str) -> None:
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
         bundle = Bundle.load(self.bundle)
-        with live() as progress:
-            answers = list(
-                adapt_folder(
-                    bundle,
-                    self.images,
-                    method=self.method,
-                    settings=self.settings,
-                    batch=self.batch,
-                    device=self.device,
-                    progress=progress,
-                )
-            )
-        write_predictions(answers, self.out)
-        skipped = [answer for answer in answers if answer.skipped]
-        for answer in skipped:
-            console.print(f"skipped {answer.path}: {answer.skipped}", markup=False)
-        changed = sum(answer.prediction != answer.frozen_prediction for answer in answers)
+        with (
+            AnswersFile(self.out, tell=tell, started=lambda run: self._warn(run, tell)) as file,
+            live() as progress,
+        ):
+            for answer in adapt_folder(
+                bundle,
+                self.images,
+                method=self.method,
+                settings=self.settings,
+                batch=self.batch,
+                device=self.device,
+                progress=progress,
+                shuffle=self.shuffle,
+                checkpoints=file,
+            ):
+                file.write(answer)
+            file.finish()
+        tally = file.tally
+        report_skipped(starmap(Skipped, tally.examples), console)
+        if tally.skipped > len(tally.examples):
+            tell(f"and {tally.skipped - len(tally.examples):,} more, which {self.out} lists")
         console.print(
-            f"{self.out}: {len(answers) - len(skipped)} answers, {changed} of them changed by "
-            f"adapting, {len(skipped)} images skipped",
+            f"{self.out}: {tally.answered} answers, {tally.changed} of them changed by "
+            f"adapting, {tally.skipped} images skipped",
             markup=False,
         )
+
+    def _warn(self, run: "FolderRun", tell: Callable[[str], object]) -> None:
+        """Tell what the user may not expect of this run."""
+        if others := ", ".join(f"{n:,} {kind}" for kind, n in sorted(run.found.others.items())):
+            tell(f"not looked at, since they are no images: {others}")
+        settings, left_out = run.adapter.settings, run.found.left_out
+        paths = [path for path in run.found.items.paths if path not in left_out]
+        folders = {path.rpartition("/")[0] for path in paths}
+        learns = bool(settings.steps) or settings.normalisation.uses_batch
+        in_order = not self.shuffle and not settings.one_by_one
+        if learns and in_order and len(folders) > 1 and len(paths) > self.batch > 1:
+            tell(
+                f"the images lie in {len(folders):,} folders and are taken in path order, so that "
+                "a batch holds images of few of them; if each folder is a class, --shuffle adapts "
+                "better"
+            )
+        alone = settings.one_by_one or min(self.batch, len(paths)) == 1
+        prior = getattr(settings.normalisation, "prior", None)
+        if alone and prior == 0 and not settings.memory.keeps and has_batch_norm(run.bundle):
+            tell(
+                f"warning: batch norm statistics of one image say little, and {run.adapter.name} "
+                "uses no others, so that most answers will be wrong; choose a larger --batch, or "
+                "--normalisation.prior 16"
+            )
+
+
+def has_batch_norm(bundle: "Bundle") -> bool:
+    """Whether the classifier has batch norm."""
+    from acclimate.backbones.batch_norm import batch_norms
+
+    return any(True for _ in batch_norms(bundle.classifier))

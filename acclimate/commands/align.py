@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_absent, make_bundle, report_skipped
+from acclimate.commands.common import make_bundle, new_bundle, report_skipped
 from acclimate.commands.pixels import Pixels
 from acclimate.commands.train import Stages
 from acclimate.source.presets import PRESETS
@@ -61,12 +61,15 @@ class Align:
 
     def run(self, console: Console) -> None:
         """Run the command."""
+        with new_bundle(self.out):
+            self._run(console)
+
+    def _run(self, console: Console) -> None:
         from acclimate.data import load, load_images
         from acclimate.data.class_names import read_class_names
         from acclimate.data.classes import match_classes
         from acclimate.source.aligned import align
 
-        check_absent(self.out)
         labels, names = None, self.class_names and read_class_names(self.class_names)
         where = {"root": self.root, "domain": self.domain}
         if self.settings.trainable_classifier:

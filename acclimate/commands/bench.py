@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from acclimate.commands.common import labelled
+from acclimate.commands.common import check_folder, labelled
 from acclimate.commands.pixels import pixels_of
 from acclimate.errors import InputError
 
@@ -84,6 +84,7 @@ class Bench:
         from acclimate.runtime.progress import live
         from acclimate.runtime.workers import processes, usual_workers
 
+        check_folder(self.out)
         workers = usual_workers(self.threads) if self.workers is None else self.workers
         engine = processes(workers, self.threads)
         bundles = labelled(self.bundles)

@@ -1,21 +1,25 @@
 """Functions that several commands share: checks of output paths, and messages."""
 
+import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
 from acclimate.errors import InputError
+from acclimate.storage.atomic import only_writer
+from acclimate.storage.targets import check_writable
 
 if TYPE_CHECKING:
     from acclimate.data import Skipped
 
 
 def check_absent(out: Path) -> None:
-    """Raise an InputError if a file or folder would be overwritten."""
-    if out.exists():
+    """Raise an InputError if a file or folder would be overwritten, or cannot be made."""
+    if out.exists() or out.is_symlink():
         raise InputError(f"{out} exists already; choose another --out or remove it first.")
     check_parent(out)
 
@@ -25,12 +29,59 @@ def check_parent(out: Path) -> None:
     parent = next(parent for parent in out.absolute().parents if parent.exists())
     if not parent.is_dir():
         raise InputError(f"{out} cannot be made: {parent} is no folder; choose another --out.")
+    check_writable(out)
+
+
+def check_file(out: Path) -> None:
+    """Raise an InputError, before any work, if no file can be written at a path."""
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; give the file to write as --out.")
+    check_parent(out)
+
+
+def check_folder(out: Path) -> None:
+    """Raise an InputError, before any work, if a folder cannot be written, or another run does."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is no folder but something else; choose another --out.")
+    check_parent(out)
+    if out.is_dir():
+        with only_writer(out):
+            pass
+
+
+@contextmanager
+def new_bundle(out: Path) -> Iterator[None]:
+    """While a bundle is made: checks that it can be, and keeps other runs from making it too.
+
+    Raises:
+        InputError: it exists already, cannot be written, or another run is making it.
+    """
+    check_absent(out)
+    stages = stages_of(out)
+    # Of several ranks the first writes; torchrun ends the others when it is refused.
+    with only_writer(stages) if os.environ.get("RANK", "0") == "0" else nullcontext():
+        try:
+            check_absent(out)  # the run that held the lock may just have made it
+            yield
+        finally:
+            with suppress(OSError):
+                stages.rmdir()  # unless there are checkpoints to resume from
+
+
+def stages_of(out: Path) -> Path:
+    """Folder of the training checkpoints, beside the bundle."""
+    return out.with_name(f"{out.name}.stages")
+
+
+def shown(name: str) -> str:
+    """A file name as it is printed: what cannot be, or would move the cursor, is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def report_skipped(skipped: "Iterable[Skipped]", console: Console) -> None:
     """Print the images that could not be read, with the reasons."""
     for path, reason in skipped:
-        console.print(f"skipped {path}: {reason}", markup=False)
+        console.print(f"skipped {shown(path)}: {reason}", markup=False)
 
 
 def make_bundle(
@@ -46,7 +97,7 @@ def make_bundle(
     from acclimate.runtime.progress import live
     from acclimate.source.loop import Run
 
-    stages = out.with_name(f"{out.name}.stages")
+    stages = stages_of(out)
     with live() as progress:
         bundle = make(Run(seed=seed, folder=stages, progress=progress, device=device))
     if not ranks.first():

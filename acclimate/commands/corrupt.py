@@ -8,7 +8,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_parent, report_skipped
+from acclimate.commands.common import check_file, check_folder, report_skipped
 from acclimate.errors import InputError
 
 
@@ -59,6 +59,7 @@ class Corrupt:
     def run(self, console: Console) -> None:
         """Run the command."""
         from acclimate.data import load, load_images
+        from acclimate.data.corrupted.begin import check_place
         from acclimate.data.corrupted.plan import CorruptionPlan
         from acclimate.data.corrupted.write import write_corrupted
         from acclimate.data.corruptions import CORRUPTIONS, PUBLISHED
@@ -70,8 +71,11 @@ class Corrupt:
                 "there is nothing to write: give --out for the corrupted data set, --preview for "
                 "a picture, or both."
             )
-        for path in filter(None, (self.out, self.preview)):
-            check_parent(path)
+        if self.out:
+            check_place(self.out)
+            check_folder(self.out)
+        if self.preview:
+            check_file(self.preview)
         if self.out and self.out.resolve().is_relative_to(Path(self.data).resolve()):
             raise InputError(f"{self.out} is inside {self.data}: choose an --out outside the data.")
         names = PUBLISHED if self.corruptions is None else self.corruptions

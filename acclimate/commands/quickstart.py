@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from acclimate.commands.common import check_folder
 from acclimate.errors import InputError
 
 
@@ -29,4 +30,5 @@ class Quickstart:
 
         if not 1 <= self.images <= 2000:
             raise InputError(f"--images must lie in 1..2000, not {self.images}.")
+        check_folder(self.out)
         quickstart(self.out, console, seed=self.seed, images=self.images)

@@ -6,6 +6,8 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from acclimate.commands.common import check_file
+
 
 @dataclass(frozen=True)
 class Report:
@@ -27,7 +29,9 @@ class Report:
 
     def run(self, console: Console) -> None:
         """Write the report."""
-        from acclimate.report.grid import report_grid
+        from acclimate.report.grid import PAGE, report_grid
 
+        if self.out or self.folder.is_dir():
+            check_file(self.out or self.folder / PAGE)
         path = report_grid(self.folder, published=self.published, title=self.title, out=self.out)
         console.print(f"open {path}", markup=False, highlight=False, soft_wrap=True)

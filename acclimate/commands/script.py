@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, fields
@@ -14,29 +15,43 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from acclimate.errors import InputError
+from acclimate.errors import InputError, Interrupted
 from acclimate.storage.atomic import write_text
+from acclimate.storage.targets import check_writable
 
 
 def start(main: Callable[[Any], None], options: type) -> None:
-    """Parse the options and call ``main``. Invalid input ends the program with one sentence."""
+    """Parse the options and call ``main``. Invalid input ends the program with one sentence.
+
+    It is checked at once whether the paths of the options ``out`` and ``results`` can be written.
+    """
     with exit_on_error("run the same command again"):
-        main(tyro.cli(options))
+        given = tyro.cli(options)
+        for name in ("out", "results"):
+            if path := getattr(given, name, None):
+                check_writable(path)
+        main(given)
 
 
 @contextmanager
 def exit_on_error(after_interrupt: str) -> Iterator[None]:
     """Context in which invalid input ends the program with one sentence and exit code 2.
 
+    What an output's encoding lacks, such as a file name that is no UTF-8, is printed escaped.
+
     Args:
         after_interrupt: Advice to print after Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
     except InputError as error:
         _exit(str(error), 2)
     except OSError as error:  # a library could not open a path
         _exit(f"{error.strerror or error}: {error.filename}.", 2)
+    except Interrupted as error:
+        _exit(f"interrupted; {error}.", 128 + error.signal)
     except KeyboardInterrupt:
         _exit(f"interrupted; {after_interrupt}.", 130)
 

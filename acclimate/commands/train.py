@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_absent, make_bundle, report_skipped
+from acclimate.commands.common import make_bundle, new_bundle, report_skipped
 from acclimate.source.presets import PRESETS, SourceSettings
 
 Stages = Annotated[SourceSettings, tyro.conf.arg(name="")]
@@ -63,10 +63,13 @@ class Train:
 
     def run(self, console: Console) -> None:
         """Run the command."""
+        with new_bundle(self.out):
+            self._run(console)
+
+    def _run(self, console: Console) -> None:
         from acclimate.data import load, load_images
         from acclimate.source.train import train
 
-        check_absent(self.out)
         data = load(self.data, "train", root=self.root, domain=self.domain, size=self.size)
         report_skipped(data.skipped, console)
         target = None

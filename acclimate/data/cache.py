@@ -48,6 +48,8 @@ class Item:
     """Function that returns a string which changes whenever the content does; never raises."""
     open: Callable[[], Image.Image]
     """Function that returns the image as 8-bit RGB, or raises InputError with the reason."""
+    left_out: bool = False
+    """Whether it is known, before it is opened, that it is not read."""
 
 
 class Decoded(NamedTuple):
@@ -100,7 +102,9 @@ def _key(items: Sequence[Item], preprocessing: Preprocessing | None, pool: Execu
     hashed = pool.map(lambda block: [[item.path, item.fingerprint()] for item in block], blocks)
     content = [pair for block in hashed for pair in block]
     pixels = preprocessing and preprocessing.pixels
-    return hashlib.sha256(json.dumps([decode.VERSION, pixels, content]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([decode.VERSION, decode.formats(), pixels, content]).encode()
+    ).hexdigest()
 
 
 def _read(array: Path, items: Sequence[Item]) -> Decoded | None:

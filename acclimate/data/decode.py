@@ -3,23 +3,24 @@
 import io
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
 
-VERSION = 1
+VERSION = 2
 """Part of the cache's key. Increase it whenever the same file would give other pixels."""
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
-"""File suffixes of images. Files with other suffixes are ignored."""
+_NAMES = """.jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm
+    .avif .heic .heif .hif .jp2 .j2k .jpx .jpf .jpc"""
+SUFFIXES = frozenset(_NAMES.split())
+"""File suffixes of images. Files with other suffixes are not opened."""
 
 MAX_FILE_BYTES = 256 * 2**20
 """Largest size of an image file in bytes."""
@@ -28,7 +29,16 @@ MAX_PIXELS = 89_478_485
 error."""
 
 # Without this list Pillow would also try formats that start other programs, such as EPS.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
+
+_OPTIONAL = {
+    "AVIF": "upgrade Pillow to 11.3 or newer, with AVIF, to read it",
+    "HEIF": "pip install 'acclimate[heif]' to read it",
+    "JPEG2000": "install a Pillow with JPEG 2000 to read it",
+}
+"""Formats that an installation may lack, and what to do then."""
+
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 BROKEN = (
     ArithmeticError,
@@ -69,7 +79,9 @@ def decode(file: Path | bytes) -> Image.Image:
     """
     try:
         data = file if isinstance(file, bytes) else _read(file)
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        if (special := _optional_format(data)) and special not in formats():
+            raise InputError(f"it is in the format {special}; {_OPTIONAL[special]}.")
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
             _check_pixels(*image.size)
             return _to_rgb(ImageOps.exif_transpose(image))
     except InputError:
@@ -80,6 +92,35 @@ def decode(file: Path | bytes) -> Image.Image:
         raise InputError(f"it has more than {MAX_PIXELS:,} pixels.") from error
     except BROKEN as error:
         raise damaged(error) from error
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that this installation reads, by Pillow's names."""
+    found = [*_FORMATS]
+    if "avif" in features.modules and features.check("avif"):  # not in older versions of Pillow
+        found.append("AVIF")
+    if features.check("jpg_2000"):
+        found.append("JPEG2000")
+    try:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        found.append("HEIF")
+    except ImportError:
+        pass
+    return tuple(found)
+
+
+def _optional_format(data: bytes) -> str | None:
+    """The format of `_OPTIONAL` that a file is in by its first bytes, whatever its name."""
+    if data[4:8] == b"ftyp":
+        if data[8:12] in (b"avif", b"avis") or b"avif" in data[16:48]:
+            return "AVIF"
+        return "HEIF" if data[8:12] in _HEIF_BRANDS else None
+    if data[:4] == b"\xff\x4f\xff\x51" or data[4:12] == b"jP  \r\n\x87\n":
+        return "JPEG2000"
+    return None
 
 
 def damaged(error: Exception) -> InputError:

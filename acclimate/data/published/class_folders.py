@@ -55,7 +55,7 @@ def read(
     names = _check_names(folder, label_of, remedy, complete)
     items = folders.items(folder)
     labels = [label_of.get(item.path.split("/")[0], -1) for item in items]
-    empty = names - {item.path.split("/")[0] for item in items}
+    empty = names - {item.path.split("/")[0] for item in items if not item.left_out}
     if empty:
         raise InputError(f"{folder / min(empty)} has no image in it: {remedy}.")
     prefix = f"{below}/" if below else ""

@@ -24,8 +24,17 @@ def synsets(which: str = "imagenet") -> tuple[str, ...]:
 
 
 def train_or_val(place: Place, split: Split, domain: str) -> Listing:
-    """ImageNet with its validation images sorted into class folders."""
-    return _read(place, {"train": "train", "test": "val"}[split])
+    """ImageNet, or a part of it, with its validation images sorted into class folders.
+
+    These may lie in ``val``, ``validation`` or ``test``, or directly in the root.
+    """
+    if split == "train":
+        return _read(place, "train")
+    names = class_folders.subfolders(place.root)
+    for name in ("val", "validation", "test"):
+        if name in names:
+            return _read(place, name)
+    return _read(place, "" if set(names) & set(synsets()) else "val")
 
 
 def imagenet_c(place: Place, split: Split, domain: str) -> Listing:
