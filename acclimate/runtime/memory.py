@@ -55,7 +55,7 @@ class PeakMemory:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         if sys.platform.startswith("linux"):
-            _release_free_memory()
+            release_free_memory()
             with suppress(OSError):  # proc(5): 5 resets the peak resident size to the current one
                 Path("/proc/self/clear_refs").write_text("5")
         return self
@@ -65,7 +65,7 @@ class PeakMemory:
         self.most = self.most or _peak_resident()
 
 
-def _release_free_memory() -> None:
+def release_free_memory() -> None:
     """Make the C library return free memory, which would otherwise count in the new peak."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
