@@ -53,6 +53,7 @@ def adapt_folder(
     settings: AdapterSettings | None = None,
     batch: int = 128,
     device: str | None = None,
+    memory_limit: str | int | None = None,
     progress: Progress = silent,
 ) -> Iterator[Answer]:
     """Adapt to the images of a folder or zip and predict each one's class, in natural path order.
@@ -69,6 +70,7 @@ def adapt_folder(
         settings: Settings in place of the method's own.
         batch: Number of images in a batch.
         device: Where to run; None takes a GPU if there is one.
+        memory_limit: The most memory that the process may hold; see `Adapter`.
         progress: Called with the number of images that are done.
 
     Yields:
@@ -82,8 +84,8 @@ def adapt_folder(
     if not images.exists():
         raise InputError(f"there is no folder or zip {images}; check the path.")
     items = folders.items(images)
-    adapter = Adapter(bundle, method, settings, device=device)
-    frozen = Adapter(bundle, "source", device=device)
+    adapter = Adapter(bundle, method, settings, device=device, memory_limit=memory_limit)
+    frozen = Adapter(bundle, "source", device=device, memory_limit=memory_limit)
     readable = False
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(items), batch):

@@ -13,12 +13,15 @@ from acclimate.errors import InputError
 from acclimate.parts.normalisation import BatchStatistics
 from acclimate.runtime.budget import for_passes, show_bytes
 from acclimate.runtime.live import most_bytes
+from acclimate.runtime.memory import return_freed_memory
 
 if TYPE_CHECKING:
     from acclimate.adapt.learner import Learner
 
 _SURELY = 400
 """A forward pass without gradients takes less than so many times the memory of its images."""
+_ENOUGH = 4
+"""So many times the fewest images show what each image takes, beside what does not depend on it."""
 _TOLERANCE = 0.1
 """Share by which a gradient may differ that was computed in another way, in bf16 by rounding."""
 _SPARE = 1.4
@@ -69,19 +72,27 @@ class Room:
         return self._answers[images].applied()
 
     def _step(self, images: int) -> Thrift:
-        learner = self._learner
-        budget = self._budget()
-        if self._most / self._few * images <= budget:
+        budget, few = self._budget(), self._few
+        if self._most / few * images <= budget or measured(self._trial, few).of(images) <= budget:
             return Thrift()
-        encoder = learner.model.encoder
-        for mixes in (True,) if learner.norms.layers else (False, True):
-            thrift, need = fitted(
-                self._trial, encoder, few=self._few, images=images, budget=budget, mixes=mixes
-            )
-            if self._same(thrift):
-                break
+        if self._learner.device.type == "cpu":
+            return_freed_memory()
+            budget = self._budget()
+        thrift, need = self._thriftiest(images, budget)
         self._check(need, images, budget, "a step")
         return thrift
+
+    def _thriftiest(self, images: int, budget: float) -> tuple[Thrift, Need]:
+        """The cheapest way of a step that fits, or the thriftiest one."""
+        encoder = self._learner.model.encoder
+        few = max(self._few, min(_ENOUGH * self._few, images // 2))
+        if not self._learner.norms.layers:
+            found = fitted(
+                self._trial, encoder, few=few, images=images, budget=budget, mixes=False
+            )
+            if self._same(found[0]):
+                return found
+        return fitted(self._trial, encoder, few=few, images=images, budget=budget, mixes=True)
 
     def _answer(self, images: int, run: Callable[[int], object]) -> Thrift:
         learner = self._learner

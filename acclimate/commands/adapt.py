@@ -49,6 +49,9 @@ class Adapt:
     """cpu or cuda; default: a GPU if there is one."""
     batch: int = 128
     """Number of images that are adapted to together; larger batches estimate the shift better."""
+    memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
+    """The most memory that the process may hold, such as 2GB; default: what the machine has free.
+    The answers are the same."""
     settings: Settings = METHODS["cta"].settings
     """How to adapt; starts from the method's own settings."""
 
@@ -71,6 +74,7 @@ class Adapt:
                     settings=self.settings,
                     batch=self.batch,
                     device=self.device,
+                    memory_limit=self.memory_limit,
                     progress=progress,
                 )
             )

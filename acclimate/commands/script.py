@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, fields
@@ -15,7 +16,12 @@ from rich.table import Table
 
 from acclimate.errors import InputError
 from acclimate.runtime import machine
+from acclimate.runtime.budget import out_of_memory, show_bytes
 from acclimate.storage.atomic import write_text
+
+
+LESS_MEMORY = "smaller batches or images, or a --memory-limit that the machine can hold"
+"""What to do where memory ran out."""
 
 
 def start(main: Callable[[Any], None], options: type) -> None:
@@ -26,7 +32,9 @@ def start(main: Callable[[Any], None], options: type) -> None:
 
 @contextmanager
 def exit_on_error(after_interrupt: str) -> Iterator[None]:
-    """Context in which invalid input ends the program with one sentence and exit code 2.
+    """Context in which invalid input, or too little memory, ends the program with one sentence.
+
+    The exit code is 2.
 
     Args:
         after_interrupt: Advice to print after Ctrl-C.
@@ -35,6 +43,10 @@ def exit_on_error(after_interrupt: str) -> Iterator[None]:
         yield
     except InputError as error:
         _exit(str(error), 2)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        _exit(f"{_ran_out(error)}; {after_interrupt}, with {LESS_MEMORY}.", 2)
     except OSError as error:  # a library could not open a path
         _exit(f"{error.strerror or error}: {error.filename}.", 2)
     except KeyboardInterrupt:
@@ -73,6 +85,14 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def _ran_out(error: BaseException) -> str:
+    """What there was too little memory for, where the error says it."""
+    wanted = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGT]i?B)", str(error))
+    if wanted is None:
+        return "memory ran out"
+    return f"memory ran out at {wanted[2] or show_bytes(int(wanted[1]))} more"
 
 
 def _exit(reason: str, code: int) -> NoReturn:

@@ -8,18 +8,37 @@ from pathlib import Path
 import torch
 
 from acclimate.errors import InputError
-from acclimate.runtime.memory import release_free_memory
+from acclimate.runtime.memory import keeps_freed_memory, release_free_memory
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(?:([kmgt])(i?))?b?", re.IGNORECASE)
+_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation")
 _SHARE = 0.8
 """Share of the free memory that passes may take: other programs need some too."""
-_KERNELS = 1.15
-"""What passes take over what their tensors take: kernels have memory of their own."""
+_KERNELS, _GAPS = 1.1, 1.25
+"""What passes take over what their tensors take: kernels have memory of their own, and there are
+gaps between tensors where freed memory is kept."""
 _GROUPS = (
     ("", "memory.max", "memory.current", "inactive_file"),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 """Below the folder of control groups, in version 2 and 1: limit, usage, and what can be freed."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, torch's on a CPU, or that on a GPU.
+
+    ```python
+    try:
+        adapter(images)
+    except Exception as error:
+        if out_of_memory(error):
+            ...
+    ```
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(words in text for words in _RAN_OUT)
 
 
 def parse_bytes(size: str | int) -> int:
@@ -60,9 +79,10 @@ def for_passes(limit: int | None, device: torch.device) -> float:
     Returns:
         Infinity where the system does not say what is free.
     """
+    over = _GAPS if keeps_freed_memory() else _KERNELS
     if limit is not None:
-        return max(0.0, (limit - _held(device)) / _KERNELS)
-    return _SHARE * free_bytes(device) / _KERNELS
+        return max(0.0, (limit - _held(device)) / over)
+    return _SHARE * free_bytes(device) / over
 
 
 def free_bytes(device: torch.device) -> float:

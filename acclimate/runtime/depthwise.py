@@ -13,7 +13,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 
 
-_VALUES = 2**22
+_VALUES = 2**20
 """Values of an input whose gradients are computed at a time: few, for float32 takes memory."""
 
 
