@@ -86,13 +86,8 @@ class Room:
         """The cheapest way of a step that fits, or the thriftiest one."""
         encoder = self._learner.model.encoder
         few = max(self._few, min(_ENOUGH * self._few, images // 2))
-        if not self._learner.norms.layers:
-            found = fitted(
-                self._trial, encoder, few=few, images=images, budget=budget, mixes=False
-            )
-            if self._same(found[0]):
-                return found
-        return fitted(self._trial, encoder, few=few, images=images, budget=budget, mixes=True)
+        mixes = bool(self._learner.norms.layers) or not self._same(Thrift((encoder,), images=1))
+        return fitted(self._trial, encoder, few=few, images=images, budget=budget, mixes=mixes)
 
     def _answer(self, images: int, run: Callable[[int], object]) -> Thrift:
         learner = self._learner
@@ -126,7 +121,10 @@ class Room:
         return torch.cat(found)
 
     def _same(self, thrift: Thrift) -> bool:
-        """Whether passes give the same gradients that way: not where images depend on others."""
+        """Whether passes give the same gradients that way.
+
+        They do not where images depend on each other, or where an objective taps the network.
+        """
         plain = self._gradients()
         try:
             with thrift.applied():

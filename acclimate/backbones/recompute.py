@@ -77,9 +77,8 @@ def _again(module: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
-            with torch.no_grad():
-                for buffer, value in before:
-                    buffer.copy_(value)
+            for buffer, value in before:
+                buffer.data.copy_(value)  # unseen by autograd, which counts changes
 
 
 def partitions(network: nn.Module, run: Callable[[], Any]) -> list[tuple[nn.Module, ...]]:

@@ -31,7 +31,7 @@ def network(kind):
     if kind == "layer norm":
         patches = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.Flatten(2), nn.Linear(16, 16))
         return nn.Sequential(patches, Mixer(16), Mixer(16), Mixer(16), nn.Flatten()).double()
-    name = "acclimate:resnet14-w4" + {"batch norm": "", "group norm": "-gn"}[kind]
+    name = "acclimate:resnet14-w8" + {"batch norm": "", "group norm": "-gn"}[kind]
     return split(build(name, classes=4)).encoder.double()
 
 
@@ -51,8 +51,6 @@ def test_gradients_and_statistics_are_those_of_a_plain_pass(kind, loss):
     def step(net):
         loss_of(loss, net(images)).backward()
 
-    ways = partitions(network(kind), lambda: step(plain))
-    plain.load_state_dict(state)
     ways = partitions(plain, lambda: step(plain))
     assert ways
     plain.load_state_dict(state)
@@ -126,7 +124,7 @@ def test_a_memory_is_kept_and_only_what_is_needed_is_done(mixes):
     plain = measured(run, 4)
     enough = fitted(run, net, few=4, images=64, budget=1.1 * plain.of(64), mixes=mixes)
     assert not enough[0].modules
-    budget = (0.6 if mixes else 0.3) * plain.of(64)
+    budget = (0.65 if mixes else 0.3) * plain.of(64)
     thrift, need = fitted(run, net, few=4, images=64, budget=budget, mixes=mixes)
     assert thrift.modules and need.of(64) <= budget
     with thrift.applied():
