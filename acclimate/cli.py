@@ -127,6 +127,8 @@ def _with_kinds(
         kind = _value(given, flag)
         if kind is None or kind.startswith("-"):
             continue
+        if part == "memory" and kind[:1].isdigit():  # a limit: --memory 2GB
+            continue
         settings = changed(settings, {part: kind})
         place = next(n for n, word in enumerate(given) if word.partition("=")[0] == flag)
         given = given[:place] + given[place + (1 if "=" in given[place] else 2) :]

@@ -30,6 +30,7 @@ from acclimate.methods import (
 from acclimate.objectives import Objective
 from acclimate.parts.step import Step
 from acclimate.preprocessing import check_images
+from acclimate.runtime.budget import parse_bytes
 from acclimate.runtime.device import find_device
 from acclimate.runtime.precision import undisturbed
 from acclimate.storage import sealed
@@ -51,6 +52,11 @@ class Adapter(TakesTurns):
         name: A name of `acclimate.methods.METHODS`; None takes the bundle's method.
         settings: Used instead of the method's own.
         device: Where to run; None takes a GPU if there is one.
+        memory_limit: The most memory that the process may hold while it adapts, ``"2GB"`` or a
+            number of bytes; on a GPU the most that its tensors may take there. None goes by what
+            the machine has free. Where a batch would take more, activations are computed anew
+            instead of kept, and images that do not depend on each other come a few at a time.
+            Answers are the same up to rounding.
         changes: Settings to change by name, ``steps=1, reset="never"``, and those of a part as a
             mapping, ``update={"learning_rate": 1e-4}``; see `acclimate.methods.changed`.
 
@@ -59,7 +65,8 @@ class Adapter(TakesTurns):
         steps: Reports of the last batch's gradient steps.
 
     Raises:
-        InputError: an unknown method, one whose model the bundle lacks, or impossible settings.
+        InputError: an unknown method, one whose model the bundle lacks, impossible settings, or a
+            memory limit that is no size.
     """
 
     def __init__(
@@ -69,9 +76,11 @@ class Adapter(TakesTurns):
         settings: AdapterSettings | None = None,
         *,
         device: str | torch.device | None = None,
+        memory_limit: str | int | None = None,
         **changes: Any,
     ):
         super().__init__()
+        limit = None if memory_limit is None else parse_bytes(memory_limit)
         self.name = name or bundle.method
         row = method(self.name)
         self.settings = changed(settings or row.settings, changes)
@@ -88,6 +97,7 @@ class Adapter(TakesTurns):
                     self.settings,
                     self.preprocessing,
                     self.device,
+                    limit,
                 )
                 for _ in range(threads(self.device) if self.settings.alone else 1)
             ]
@@ -113,7 +123,8 @@ class Adapter(TakesTurns):
             Logits, float32, always finite.
 
         Raises:
-            InputError: the argument is no batch of images, or holds NaN.
+            InputError: the argument is no batch of images, or holds NaN; or the batch does not fit
+                into the memory.
         """
         return self._answers(images, every=False)[-1]
 

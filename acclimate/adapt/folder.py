@@ -107,6 +107,7 @@ def adapt_folder(
     settings: AdapterSettings | None = None,
     batch: int = 128,
     device: str | None = None,
+    memory_limit: str | int | None = None,
     progress: Progress = silent,
     shuffle: bool = False,
     checkpoints: Checkpoints | None = None,
@@ -128,6 +129,7 @@ def adapt_folder(
         settings: Settings in place of the method's own.
         batch: Number of images in a batch.
         device: Where to run; None takes a GPU if there is one.
+        memory_limit: The most memory that the process may hold; see `Adapter`.
         progress: Called with the number of images that are done.
         shuffle: Take the images in a random order, by the settings' seed. Folders that hold one
             class each give batches of one class otherwise.
@@ -144,9 +146,9 @@ def adapt_folder(
     if not images.exists():
         raise InputError(f"there is no folder or zip {images}; check the path.")
     found = folders.look_through(images)
-    adapter = Adapter(bundle, method, settings, device=device)
+    adapter = Adapter(bundle, method, settings, device=device, memory_limit=memory_limit)
     alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
-    frozen = Adapter(bundle, "source", device=device, **alike)
+    frozen = Adapter(bundle, "source", device=device, memory_limit=memory_limit, **alike)
     total = len(found.items)
     order = permutation(key(adapter.settings.seed, "shuffle"), total) if shuffle else None
     run = FolderRun(bundle, adapter, frozen, found, order, batch)

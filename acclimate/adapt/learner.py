@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from acclimate.adapt.room import Room
 from acclimate.adapt.state import State, Undo
 from acclimate.backbones import Classifier, check_finite, duplicate, in_float32
 from acclimate.errors import InputError
@@ -33,10 +35,12 @@ class Learner:
         settings: The parts.
         preprocessing: From images in 0..1 to what the model takes.
         device: Where to run.
+        limit: The most bytes that the process may hold; None goes by what is free.
 
     Attributes:
         moving: The parameters that steps change, by name.
         min_images: From fewer there is no loss, or batch norm would see a single value.
+        room: How passes keep within the memory.
         counts: Steps taken, skipped and refused; an answer that was undone counts as refused.
         state: Everything that learning changes.
 
@@ -52,6 +56,7 @@ class Learner:
         settings: AdapterSettings,
         preprocessing: Preprocessing,
         device: torch.device,
+        limit: int | None = None,
     ):
         self.settings, self.preprocessing, self.device = settings, preprocessing, device
         self.model = _own(in_float32(duplicate(model)), device)
@@ -67,6 +72,7 @@ class Learner:
         self.answer = settings.answer
         memory = settings.memory if self.objective else AdapterSettings().memory
         self.memory = memory.build(preprocessing.shape, device)
+        self.room = Room(self, limit)
         self.moving: dict[str, Tensor] = {}
         self._written: dict[str, Tensor] = {}
         self._build_steps()
@@ -148,7 +154,11 @@ class Learner:
         if update.auxiliary:
             own = objective.requires_grad_(True).named_parameters()
             chosen |= {f"objective.{name}": parameter for name, parameter in own}
-        self._trial(objective, max(2, self.min_images))
+        with _values_a_channel(self.norms.layers.values()) as values:
+            count = max(2, self.min_images)
+            self.room.measure(partial(self.trial, count))
+        if count in values:  # of a single image there would be a single value: no statistics
+            self.min_images = count
         reached = {name: p for name, p in chosen.items() if p.grad is not None}
         for parameter in chosen.values():
             parameter.requires_grad_(parameter.grad is not None)
@@ -160,30 +170,32 @@ class Learner:
             )
         return reached
 
-    def _trial(self, objective: Objective, count: int) -> None:
-        """Run one backward pass: it shows which gradients there are, and what a pass writes to."""
+    def trial(self, count: int) -> None:
+        """Run the passes of a step on any images; gradients are left, and nothing else.
+
+        Buffers of the objective that they write to are noted as part of the state.
+        """
+        objective = self.objective
+        assert objective is not None
         height, width, channels = self.preprocessing.shape
         pixels = torch.arange(count * channels * height * width, device=self.device)
         # Their values have no effect: any will do.
         images = (pixels % 251 / 250).view(count, channels, height, width)
         before = {name: buffer.clone() for name, buffer in objective.named_buffers()}
         norms = Undo(self.norms.written())
-        with _values_a_channel(self.norms.layers.values()) as values:
-            index = torch.arange(count, device=self.device)
-            views, *rest = objective.draw(images, key(self.settings.seed, "adapt", 0), index)
-            views = self.preprocessing.normalize(views)
-            with self.norms.learning(), torch.enable_grad():
-                with autocast(self.device, self.settings.precision):
-                    loss = as_outcome(objective(self.model, views, *rest)).losses.mean()
-                loss.backward()
+        index = torch.arange(count, device=self.device)
+        views, *rest = objective.draw(images, key(self.settings.seed, "adapt", 0), index)
+        views = self.preprocessing.normalize(views)
+        with self.norms.learning(), torch.enable_grad():
+            with autocast(self.device, self.settings.precision):
+                loss = as_outcome(objective(self.model, views, *rest)).losses.mean()
+            loss.backward()
         norms.unless(torch.zeros((), dtype=torch.bool, device=self.device))
         statistics = {id(tensor) for tensor in self.norms.state().values()}
         for name, buffer in objective.named_buffers():
             if id(buffer) not in statistics and not torch.equal(buffer, before[name]):
                 self._written[f"objective.{name}"] = buffer
                 buffer.copy_(before[name])
-        if count in values:  # of a single image there would be a single value: no statistics
-            self.min_images = count
 
     def _answering(self) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
         """The model that answers: logits, and features where they are known."""

@@ -78,19 +78,21 @@ def take_step(
     """
     if len(context) < learner.min_images:
         return learner.counted(too_few(context.device)), None
+    learner.room.step(len(context))  # refuses what does not fit before anything moves
     objective, optimizer = learner.objective, learner.optimizer
     assert objective is not None
-    drawn = objective.draw(context, key(learner.settings.seed, "adapt", number), index)
-    views = learner.preprocessing.normalize(drawn[0])
+    views, *drawn = objective.draw(context, key(learner.settings.seed, "adapt", number), index)
+    views = learner.preprocessing.normalize(views)
     learner.keep()
     outcomes, selected, reports = [], [], []
 
     def backward() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         again = bool(reports)  # a second pass leaves running statistics alone
-        with learner.norms.learning(apart=again), torch.enable_grad():
+        thrift = learner.room.step(len(context))
+        with learner.norms.learning(apart=again), thrift, torch.enable_grad():
             with autocast(learner.device, learner.settings.precision):
-                outcome = as_outcome(objective(learner.model, views, *drawn[1:]))
+                outcome = as_outcome(objective(learner.model, views, *drawn))
             with torch.no_grad():
                 weights = learner.selection(outcome)
                 if selected and weights is not None:  # a second pass adds no images
@@ -161,6 +163,11 @@ def predict(
         mirrored: Whether the images are mirrored left to right.
     """
     images = learner.preprocessing.normalize(context.flip(-1) if mirrored else context)
-    with autocast(learner.device, learner.settings.precision):
-        logits, features = learner.answering(images)
+
+    def run(few: int) -> tuple[Tensor, Tensor | None]:
+        with autocast(learner.device, learner.settings.precision):
+            return learner.answering(images[:few])
+
+    with learner.room.answer(len(images), run):
+        logits, features = run(len(images))
     return Prediction(logits.float()[-count:], features)

@@ -62,6 +62,9 @@ class Adapt:
     shuffle: bool = False
     """Adapt to the images in a random order, by --seed. Class folders would otherwise give batches
     of one class. The CSV stays in natural order; a pipe gets the answers as they come."""
+    memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
+    """The most memory that the process may hold, such as 2GB; default: what the machine has free.
+    The answers are the same."""
     settings: Settings = METHODS["cta"].settings
     """How to adapt; starts from the method's own settings."""
 
@@ -91,6 +94,7 @@ class Adapt:
                 settings=self.settings,
                 batch=self.batch,
                 device=self.device,
+                memory_limit=self.memory_limit,
                 progress=progress,
                 shuffle=self.shuffle,
                 checkpoints=file,

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from rich.table import Table
 from acclimate.errors import InputError, Interrupted
 from acclimate.storage.atomic import write_text
 from acclimate.storage.targets import check_writable
+
+LESS_MEMORY = "smaller batches or images, or a --memory-limit that the machine can hold"
+"""What to do where memory ran out."""
 
 
 def start(main: Callable[[Any], None], options: type) -> None:
@@ -35,7 +39,9 @@ def start(main: Callable[[Any], None], options: type) -> None:
 
 @contextmanager
 def exit_on_error(after_interrupt: str) -> Iterator[None]:
-    """Context in which invalid input ends the program with one sentence and exit code 2.
+    """Context in which invalid input, or too little memory, ends the program with one sentence.
+
+    The exit code is 2.
 
     What an output's encoding lacks, such as a file name that is no UTF-8, is printed escaped.
 
@@ -48,6 +54,12 @@ def exit_on_error(after_interrupt: str) -> Iterator[None]:
         yield
     except InputError as error:
         _exit(str(error), 2)
+    except (MemoryError, RuntimeError) as error:
+        from acclimate.runtime.budget import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        _exit(f"{_ran_out(error)}; {after_interrupt}, with {LESS_MEMORY}.", 2)
     except OSError as error:  # a library could not open a path
         _exit(f"{error.strerror or error}: {error.filename}.", 2)
     except Interrupted as error:
@@ -110,6 +122,16 @@ class _Messages(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         console = Console(stderr=True)
         console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+
+
+def _ran_out(error: BaseException) -> str:
+    """What there was too little memory for, where the error says it."""
+    from acclimate.runtime.budget import show_bytes
+
+    wanted = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGT]i?B)", str(error))
+    if wanted is None:
+        return "memory ran out"
+    return f"memory ran out at {wanted[2] or show_bytes(int(wanted[1]))} more"
 
 
 def _exit(reason: str, code: int) -> NoReturn:

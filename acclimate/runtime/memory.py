@@ -3,13 +3,22 @@
 import ctypes
 import resource
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 # glibc's <malloc.h>
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
+_KEEP = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28))
+_RETURN = (
+    (_M_MMAP_MAX, 65_536),
+    (_M_MMAP_THRESHOLD, 2**20),
+    (_M_TRIM_THRESHOLD, 2**17),
+    (_M_TOP_PAD, 2**17),
+)
+_chosen = {"keeps": False}
 
 
 def keep_freed_memory() -> bool:
@@ -26,14 +35,35 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library accepted the settings. Only glibc has them.
     """
+    _chosen["keeps"] = _set(_KEEP)
+    return _chosen["keeps"]
+
+
+def return_freed_memory() -> None:
+    """Make this process return the memory of every freed tensor above 1 MiB at once.
+
+    Passes are then slower, but there are no gaps: where activations are computed anew, gaps would
+    take more than the tensors themselves.
+    """
+    _chosen["keeps"] = False
+    if _set(_RETURN):
+        release_free_memory()
+
+
+def keeps_freed_memory() -> bool:
+    """Whether `keep_freed_memory` is in force."""
+    return _chosen["keeps"]
+
+
+def _set(settings: Iterable[tuple[int, int]]) -> bool:
+    """Whether the C library accepted all settings."""
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return False
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28))
-    accepted = [mallopt(name, value) == 1 for name, value in settings]
+    accepted = [mallopt(name, value) == 1 for name, value in settings]  # every one is called
     return all(accepted)
 
 
@@ -59,7 +89,7 @@ class PeakMemory:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         if sys.platform.startswith("linux"):
-            _release_free_memory()
+            release_free_memory()
             with suppress(OSError):  # proc(5): 5 resets the peak resident size to the current one
                 Path("/proc/self/clear_refs").write_text("5")
         return self
@@ -69,7 +99,7 @@ class PeakMemory:
         self.most = self.most or _peak_resident()
 
 
-def _release_free_memory() -> None:
+def release_free_memory() -> None:
     """Make the C library return free memory, which would otherwise count in the new peak."""
     try:
         ctypes.CDLL(None).malloc_trim(0)

@@ -14,6 +14,7 @@ import torch
 from torch import multiprocessing
 
 from acclimate.errors import InputError
+from acclimate.runtime.budget import out_of_memory
 from acclimate.runtime.determinism import repeat_bits
 from acclimate.runtime.memory import keep_freed_memory
 
@@ -125,7 +126,9 @@ class _Worker:
             return self.task, self.connection.recv()
         except (EOFError, ConnectionResetError):
             code = self.end()
-            reason = f"its process died with exit code {code}; is memory enough?"
+            reason = f"its process died with exit code {code}"
+            if code == -signal.SIGKILL:  # as the system does where memory runs out
+                reason += ", probably because memory ran out; take fewer workers or smaller batches"
             return self.task, Failure(reason)
 
     def end(self) -> int | None:
@@ -183,4 +186,6 @@ def _attempt(job: Callable[[Task], Result], task: Task) -> Result | Failure:
     except InputError as error:
         return Failure(str(error))
     except Exception as error:  # whatever it is, other tasks go on
+        if out_of_memory(error):
+            return Failure("memory ran out; take fewer workers, or smaller batches or images")
         return Failure(f"{type(error).__name__}: {error}")

@@ -24,8 +24,8 @@ Accuracies are in percent. The kinds:
 - along: method, bundle, order; accuracy in each tenth of the streams, in batches of 128.
 - architectures: library; how many were tried, fit in memory and time, were split; heads by kind;
   logits equal bit by bit; and how many run each method.
-- refusals: column of the file, part of the reason; how many, and the first three. Each reason in the
-  file needs a row.
+- refusals: column of the file, part of the reason; how many, and the first three. Each reason in
+  the file needs a row.
 - temperature: method, temperature (of the classifier "-"); accuracy on clean images, and its mean
   over corruptions.
 """
@@ -40,9 +40,9 @@ from statistics import mean, stdev
 
 import networks
 import records
-from acclimate.commands.script import start
 from records import Cells, Filler, Row, bare, percent, read
 
+from acclimate.commands.script import start
 from acclimate.evaluate.variant import Variant
 from acclimate.quickstart import HELD_OUT
 from acclimate.storage.atomic import write_text

@@ -43,7 +43,10 @@ def wait_until(happened, seconds=120):
 def test_what_fails_takes_nothing_with_it(jobs):
     outcomes = dict(processes(2)(jobs.kinds, range(5)))
     assert outcomes.pop(1) == Failure("RuntimeError: no luck")
-    assert outcomes.pop(2) == Failure("its process died with exit code -9; is memory enough?")
+    assert outcomes.pop(2) == Failure(
+        "its process died with exit code -9, probably because memory ran out; take fewer workers "
+        "or smaller batches"
+    )
     assert outcomes == {seed: f"{seed} was done" for seed in (0, 3, 4)}
     assert not multiprocessing.active_children()
 
