@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from acclimate.backbones import FORMS, Classifier, build, in_float32, projected, split
+from acclimate.backbones.batch_norm import Trust
 from acclimate.backbones.rebuilt import (
     check_logits,
     load_weights,
@@ -66,6 +67,9 @@ class Bundle:
     """Registered name of the classifier's architecture."""
     twin_architecture: str = CUSTOM
     """Registered name of the architecture of the twin's encoder g."""
+    trust: dict[str, Trust] = field(default_factory=dict)
+    """How far ``"classifier"`` and ``"twin"`` do well to trust a batch's statistics, as measured on
+    source images; empty where it was not measured."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """How the bundle was made: seed, settings, data, versions."""
 
@@ -119,6 +123,7 @@ class Bundle:
             "recipe": self.recipe,
             "form": self.form,
             "objective": _objective_record(self.objective, self.options),
+            "trust": {model: asdict(trust) for model, trust in self.trust.items()},
             "provenance": self.provenance,
             "switches": switches_of(self.modules),
             "logits": some_logits(self._models, self._shape),
@@ -192,6 +197,7 @@ class Bundle:
             form=record["form"],
             architecture=record["architecture"],
             twin_architecture=record["twin_architecture"] or CUSTOM,
+            trust={model: Trust(**trust) for model, trust in record.get("trust", {}).items()},
             provenance=record["provenance"],
         )
 

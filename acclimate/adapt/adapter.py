@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from acclimate.adapt.alone import adapt_alone, threads
+from acclimate.adapt.chosen import model_of, objective_of, settings_for
 from acclimate.adapt.cost import Cost, measure_cost
 from acclimate.adapt.learner import REFUSED, Learner
 from acclimate.adapt.loop import adapt
@@ -22,7 +23,6 @@ from acclimate.errors import InputError
 from acclimate.methods import (
     AdapterSettings,
     changed,
-    check_model,
     check_settings,
     method,
     settings_record,
@@ -61,7 +61,7 @@ class Adapter(TakesTurns):
             mapping, ``update={"learning_rate": 1e-4}``; see `acclimate.methods.changed`.
 
     Attributes:
-        settings: The settings in use.
+        settings: The settings in use; a prior of None is the bundle's here.
         steps: Reports of the last batch's gradient steps.
 
     Raises:
@@ -83,8 +83,9 @@ class Adapter(TakesTurns):
         limit = None if memory_limit is None else parse_bytes(memory_limit)
         self.name = name or bundle.method
         row = method(self.name)
-        self.settings = changed(settings or row.settings, changes)
-        check_settings(self.settings)
+        wanted = changed(settings or row.settings, changes)
+        check_settings(wanted)
+        self.settings = settings_for(bundle, self.name, wanted)
         self.preprocessing = bundle.preprocessing
         self.device = find_device(device)
         self.steps: list[Step] = []
@@ -93,7 +94,7 @@ class Adapter(TakesTurns):
             self._learners = [
                 Learner(
                     model,
-                    _objective(self.settings, bundle, model),
+                    objective_of(bundle, model, self.settings),
                     self.settings,
                     self.preprocessing,
                     self.device,
@@ -279,33 +280,3 @@ class Adapter(TakesTurns):
                 tensors[name] = torch.zeros_like(tensor) if source is None else source
         settings = settings_record(self.settings)
         return {"method": self.name, "settings": settings, "weights": sealed.digest(tensors, "")}
-
-
-def _objective(settings: AdapterSettings, bundle: Bundle, model: Classifier) -> Objective | None:
-    """The objective of the steps: trained with the bundle, or made on the spot."""
-    if settings.objective is None or not settings.steps:
-        return None
-    return settings.objective.build(model, bundle.preprocessing, bundle.objective)
-
-
-def model_of(bundle: Bundle, name: str) -> Classifier:
-    """Which of the bundle's models a method adapts.
-
-    Raises:
-        InputError: the bundle lacks what the method needs.
-    """
-    row = method(name)
-    if row.model == "twin" and bundle.twin is None:
-        raise InputError(
-            f"this bundle has no aligned twin, which {name} needs; make one with acclimate align."
-        )
-    if row.recipe not in ("supervised", bundle.recipe):
-        raise InputError(
-            f"this bundle was made for {bundle.recipe}, not for {name}; make one with "
-            f"acclimate train {name}."
-        )
-    model = bundle.classifier
-    if row.model == "twin" and bundle.twin is not None:
-        model = bundle.twin
-    check_model(name, model)
-    return model

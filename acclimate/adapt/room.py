@@ -1,5 +1,6 @@
 """Room for a learner's passes: how they keep within the memory that there is."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -92,8 +93,8 @@ class Room:
     def _answer(self, images: int, run: Callable[[int], object]) -> Thrift:
         learner = self._learner
         budget = self._budget()
-        size = learner.preprocessing.size
-        if _SURELY * images * 3 * size * size * 4 <= budget:
+        pixels = math.prod(learner.preprocessing.shape)
+        if _SURELY * images * pixels * 4 <= budget:
             return Thrift()
         need = measured(run, 2)
         whole = isinstance(learner.settings.normalisation, BatchStatistics)

@@ -19,6 +19,19 @@ class Control:
     """Whether the inputs now leave running statistics as they are."""
 
 
+@dataclass(frozen=True)
+class Trust:
+    """How far the statistics of a batch are trusted in an answer.
+
+    Those of n images have the weight ``limit * n / (n + prior)``, the source's have the rest.
+    """
+
+    prior: float
+    """Weight of the source's statistics against that of an image: small batches vary more."""
+    limit: float = 1.0
+    """Largest weight of the batch, 0..1, however many images it has."""
+
+
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """All batch-norm layers that keep running statistics."""
     return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]

@@ -5,6 +5,10 @@ from acclimate.methods.settings import AdapterSettings
 from acclimate.parts.normalisation import BatchStatistics
 
 PTBN = "Nado et al. 2020, Evaluating prediction-time batch normalization under covariate shift"
+SCHNEIDER = (
+    "Schneider et al. 2020, Improving robustness against common corruptions by covariate shift "
+    "adaptation"
+)
 
 STATISTICS: dict[str, Method] = {
     "source": Method("the frozen classifier", "-", "supervised", AdapterSettings()),
@@ -13,6 +17,13 @@ STATISTICS: dict[str, Method] = {
         PTBN,
         "supervised",
         AdapterSettings(normalisation=BatchStatistics()),
+        batch_norm=True,
+    ),
+    "bn-adapt": Method(
+        "the classifier with batch statistics, trusted as far as was measured on source images",
+        SCHNEIDER,
+        "supervised",
+        AdapterSettings(normalisation=BatchStatistics(prior=None)),
         batch_norm=True,
     ),
 }

@@ -33,18 +33,25 @@ class SourceStatistics:
 class BatchStatistics:
     """The statistics of the batch itself: of the views while learning, of the images in the answer.
 
-    In the answer they are blended with the source's as n : prior, n the number of images (Schneider
-    et al. 2020, *Improving robustness against common corruptions by covariate shift adaptation*).
+    In the answer they are blended with the source's. The batch has the weight
+    ``limit * n / (n + prior)``, n the number of images; with a limit of 1 this is Schneider et al.
+    2020, *Improving robustness against common corruptions by covariate shift adaptation*.
     """
 
-    prior: float = 0.0
-    """Weight of the source's statistics in the answer, in images. Small batches need it."""
+    prior: float | None = 0.0
+    """Weight of the source's statistics in the answer, in images. Small batches need it. None takes
+    prior and limit as they were measured when the bundle was made."""
+    limit: float = 1.0
+    """Largest weight of the batch's statistics in the answer, 0..1."""
     uses_batch: ClassVar[bool] = True
     runs: ClassVar[bool] = False
 
     def check(self) -> None:
         """Refuse settings that cannot be meant."""
-        not_negative("prior", self.prior)
+        if self.prior is not None:
+            not_negative("prior", self.prior)
+        if not 0 <= self.limit <= 1:
+            raise InputError(f"limit must lie in 0..1, not {self.limit}.")
 
     def learn(self, norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
         """By the input's own statistics."""
@@ -52,7 +59,8 @@ class BatchStatistics:
 
     def answer(self, norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
         """By the input's statistics, blended with the source's."""
-        share = self.prior / (self.prior + len(x))
+        assert self.prior is not None  # the adapter has put in what was measured
+        share = 1 - self.limit * len(x) / (len(x) + self.prior)
         source = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
         # Batch norm's own kernel: 28 times faster than var_mean on channels_last bf16. It also
         # updates running averages, for which it gets throw-away memory: without any it would give

@@ -3,6 +3,7 @@
 Barbeau et al., *CTA: Cross-Task Alignment for Better Test Time Training*.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +11,25 @@ from pathlib import Path
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import build, duplicate, in_float32, recorded_name, split
+from acclimate.backbones import Classifier, build, duplicate, in_float32, recorded_name, split
+from acclimate.backbones.batch_norm import batch_norms
 from acclimate.backbones.stated import default_preprocessing
 from acclimate.backbones.trace import input_channels
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
-from acclimate.methods import RECIPES
+from acclimate.methods import RECIPES, Recipe
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.runtime.precision import usual_defaults
 from acclimate.source.class_names import class_names
 from acclimate.source.images import SourceImages
-from acclimate.source.loop import Run
+from acclimate.source.loop import Run, Training
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
+from acclimate.source.stages import Work
 from acclimate.source.train import begin, initial, make
+
+FACTORS = (1.0, 0.1, 0.01)
+"""Factors of the learning rates that are tried, until the alignment is of use."""
+_log = logging.getLogger(__name__)
 
 
 @usual_defaults()
@@ -82,11 +89,72 @@ def align(
     source = SourceImages(images, preprocessing or stated, labels)
     _check_labels(labels, len(names))
     recipe = replace(RECIPES["cta"], stages=("contrastive", "align"))
-    work = begin(recipe, classifier, source, settings, run, start=start)
-    work.classifier.requires_grad_(False).eval()
-    bundle = make(work, recipe, names, origin=f"{len(images)} unlabelled images")
+    bundle = _tried(recipe, classifier, source, settings, run, start, names)
     return replace(
         bundle, architecture=_name(model), twin_architecture=_name(model if twin is None else twin)
+    )
+
+
+def _tried(
+    recipe: Recipe,
+    classifier: Classifier,
+    source: SourceImages,
+    settings: SourceSettings,
+    run: Run,
+    start: nn.Module | None,
+    names: tuple[str, ...],
+) -> Bundle:
+    """The bundle, with the largest learning rates at which the alignment is of use.
+
+    The twin of a network that was trained elsewhere may need smaller rates than the preset's. Where
+    no share of the alignment agrees better with the classifier on held-out images than the
+    classifier itself, the twin is trained anew with a tenth of the rates, and a hundredth.
+    """
+    first: Work | None = None
+    for factor in FACTORS:
+        stages = {n: _slower(getattr(settings, n), factor) for n in recipe.stages}
+        folder = run.folder if factor == 1 or run.folder is None else run.folder / f"{factor:g}"
+        own = replace(run, folder=folder)
+        work = begin(recipe, classifier, source, replace(settings, **stages), own, start=start)
+        work.classifier.requires_grad_(False).eval()
+        if first is not None:  # what was measured on the classifier
+            work.held_out, work.trust = first.held_out, first.trust
+        bundle = make(work, recipe, names, origin=f"{len(source.images)} unlabelled images")
+        first = first or work
+        if work.kept != 0:
+            break
+    _log.info(_found(bundle))
+    if work.kept == 0:
+        method = "bn-adapt" if batch_norms(classifier.encoder) else "source"
+        _log.warning(
+            f"warning: the aligned twin answers no better than the classifier for held-out images, "
+            f"so it is left a copy of it, and {method} becomes the bundle's method; give more "
+            f"images, or other settings"
+        )
+        return replace(bundle, method=method)
+    return bundle
+
+
+def _slower(training: Training, factor: float) -> Training:
+    final = min(training.final_learning_rate, training.learning_rate * factor)
+    rate = training.learning_rate * factor
+    return replace(training, learning_rate=rate, final_learning_rate=final)
+
+
+def _found(bundle: Bundle) -> str:
+    """What was measured on held-out images, in one sentence."""
+    figures = bundle.provenance.get("agreement")
+    if figures is None:
+        return "nothing was measured, for there are fewer than 16 images, or they are not RGB"
+    clean, shifted = (
+        ", ".join(
+            f"{who} {figures[f'{who}, {kind}']:.3f}" for who in ("frozen", "classifier", "twin")
+        )
+        for kind in ("clean", "shifted")
+    )
+    return (
+        f"agreement with the frozen classifier on held-out images, with batch statistics: clean "
+        f"{clean}; corrupted {shifted}; {figures['kept']:.0%} of the alignment kept"
     )
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from acclimate.backbones import Classifier
 from acclimate.objectives import alignment_loss
 from acclimate.runtime.ranks import gather
-from acclimate.source.calibration import features, recalibrate
+from acclimate.source.calibration import features
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training, train
 from acclimate.source.two_views import draw_two_views
@@ -28,7 +28,8 @@ def train_alignment(
     f is frozen and sees the unaugmented image, so its features are computed once.
 
     Args:
-        twin: π∘g, maps images to features. Trained in place; in evaluation mode on return.
+        twin: π∘g, maps images to features. Trained in place; its batch-norm statistics are
+            those of views.
         classifier: h∘f, which is not changed.
         source: Source images; labels are not used.
         settings: Number of epochs, and optimiser.
@@ -59,4 +60,3 @@ def train_alignment(
         count=len(source.images),
         identity=[source.identity(), frozen, temperature, vars(views)],
     )
-    recalibrate(twin, source, run.precision)

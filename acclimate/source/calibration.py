@@ -6,11 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from acclimate.backbones import Classifier, is_plain
+from acclimate.backbones import Classifier, duplicate, is_plain
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.parts.normalisation import cumulative_statistics
 from acclimate.runtime.precision import Precision, autocast
 from acclimate.source.images import SourceImages
+
+_ENOUGH = 1_000
+"""Images for a difference between the statistics of two networks, which varies little."""
+_SMALLEST = 1e-12
 
 
 @torch.no_grad()
@@ -59,6 +63,34 @@ def recalibrate(
         for part in images.tensor_split(math.ceil(len(images) / batch)) if norms else ():
             with autocast(device, precision):
                 module(source.preprocessing(part.to(device)))
+
+
+@torch.no_grad()
+def carry_statistics(
+    copy: nn.Module, original: nn.Module, source: SourceImages, precision: Precision = "auto"
+) -> None:
+    """Give a trained copy the original's batch-norm statistics, changed as training changed them.
+
+    Statistics of the images at hand do not replace those of the original's training, with other
+    images and augmentation, without loss. So only the difference is taken from these images: each
+    mean moves by the difference, and each variance changes by the ratio, between copy and original
+    on the same images.
+
+    Args:
+        copy: Changed in place; in evaluation mode on return.
+        original: A network with the same layers, not changed.
+        source: Source images; labels are not used.
+        precision: Precision of the forward passes.
+    """
+    before = duplicate(original).to(next(copy.parameters()).device)
+    for module in (before, copy):
+        recalibrate(module, source, precision, limit=_ENOUGH)
+    norms = (batch_norms(module) for module in (copy, before, original))
+    for own, old, kept in zip(*norms, strict=True):
+        mean, variance = own.get_buffer("running_mean"), own.get_buffer("running_var")
+        mean += kept.get_buffer("running_mean").to(mean) - old.get_buffer("running_mean")
+        ratio = variance / old.get_buffer("running_var").clamp_min(_SMALLEST)
+        variance.copy_(kept.get_buffer("running_var").to(ratio) * ratio)
 
 
 @torch.no_grad()

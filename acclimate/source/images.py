@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from acclimate.data.fingerprint import fingerprint
@@ -46,6 +46,11 @@ class SourceImages:
         """A subset of at most ``limit`` images, evenly spaced."""
         labels = None if self.labels is None else evenly_spaced(self.labels, limit)
         return replace(self, images=evenly_spaced(self.images, limit), labels=labels)
+
+    def part(self, chosen: Bool[Tensor, " n"]) -> "SourceImages":
+        """The chosen images, copied."""
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, images=self.images[chosen], labels=labels)
 
     def identity(self, *, labelled: bool = False) -> list[str]:
         """Hashes of images, preprocessing and (optionally) labels, for a checkpoint's stamp."""

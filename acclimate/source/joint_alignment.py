@@ -6,7 +6,6 @@ from torch.nn.functional import cross_entropy
 from acclimate.backbones import Classifier
 from acclimate.objectives import alignment_loss
 from acclimate.runtime.ranks import gather
-from acclimate.source.calibration import recalibrate
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training, train
 from acclimate.source.two_views import draw_two_views
@@ -41,8 +40,9 @@ def train_joint_alignment(
     The paper found a frozen f more stable (CTA, § 3.4).
 
     Args:
-        twin: π∘g, maps images to features. Trained in place; in evaluation mode on return.
-        classifier: h∘f. f is trained in place; in evaluation mode on return.
+        twin: π∘g, maps images to features. Trained in place; its batch-norm statistics are those of
+            views.
+        classifier: h∘f. f is trained in place.
         source: Labelled source images.
         settings: Number of epochs, and optimiser.
         run: Seed, checkpoints, device, progress.
@@ -76,5 +76,3 @@ def train_joint_alignment(
         identity=[source.identity(labelled=True), temperature, vars(views)],
     )
     classifier.requires_grad_(False)
-    for encoder in (twin, classifier.encoder):
-        recalibrate(encoder, source, run.precision)

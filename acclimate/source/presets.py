@@ -56,10 +56,11 @@ class SourceSettings:
     start: Literal["copy", "separate"] = "separate"
     """Initial weights of the twin: a copy of the trained f, or, as in the paper's experiments, the
     initial weights of f (from a file, or random)."""
-    interpolation: float = 1.0
+    interpolation: float | None = 1.0
     """Share of the aligned weights in the deployed twin, if it was initialised as a copy of a
     frozen f; the rest is the weights of that copy (Wortsman et al. 2022, *Robust fine-tuning of
-    zero-shot models*). 1 is CTA."""
+    zero-shot models*). 1 is CTA; None takes the share that is best on held-out source images,
+    without labels."""
     crop_padding: int = 4
     """Largest shift of the random crop in supervised training, in pixels."""
     cutout: int = 0
@@ -97,7 +98,7 @@ PRESETS = {
         align=Training(epochs=10, learning_rate=1e-3, warm_up=0.5),
         contrastive_temperature=0.5,
         start="copy",
-        interpolation=0.7,
+        interpolation=None,
         views=SimCLRViews(smallest_crop=0.5),
         cutout=8,
     ),
@@ -132,6 +133,8 @@ def check_settings(settings: SourceSettings) -> None:
         *((f"views.{name}", views[name], 0, 1) for name in views if name.endswith("probability")),
         *((f"views.{name}", views[name], 0, math.inf) for name in _COLOURS),
     ):
+        if value is None and name == "interpolation":
+            continue
         if not (math.isfinite(value) and low <= value <= high):
             limits = f"from {low:g} to {high:g}" if high < math.inf else f"from {low:g}"
             raise InputError(f"{name} must be a finite number {limits}, not {value}.")

@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from acclimate.backbones import Classifier, projected
+from acclimate.backbones.batch_norm import Trust
 from acclimate.objectives import Objective
 from acclimate.source.calibration import recalibrate
 from acclimate.source.fit import fit
+from acclimate.source.held_out import HeldOut, agreement, hold_out, part_of
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
+from acclimate.source.trust import measure_trust
 from acclimate.source.twin import align_twin, check_twin
 
 OBSERVED = 10_000
@@ -43,11 +46,30 @@ class Work:
     """Unlabelled images of the target domain, which only an oracle is trained with."""
     twin: Classifier | None = None
     """The twin classifier h'∘(π∘g), once the contrastive stage has built it."""
+    kept: float | None = None
+    """Share of the alignment that is left in the twin, once there is one."""
 
     @property
     def model(self) -> Classifier:
         """The model that is deployed: the twin if there is one, otherwise the classifier."""
         return self.twin or self.classifier
+
+    @cached_property
+    def parts_of_source(self) -> tuple[SourceImages, SourceImages]:
+        """The images that a twin is trained on, and those held out."""
+        return part_of(self.source)
+
+    @cached_property
+    def held_out(self) -> HeldOut | None:
+        """Held-out images with the trained classifier's answers; None if they are too few."""
+        return hold_out(self.classifier, self.parts_of_source[1], self.run.precision)
+
+    @cached_property
+    def trust(self) -> Trust | None:
+        """How far the trained classifier's batch statistics are trusted, where it is known."""
+        if self.held_out is None:
+            return None
+        return measure_trust(self.classifier, self.held_out, self.run.progress, "classifier")
 
     @cached_property
     def objective(self) -> Objective | None:
@@ -135,11 +157,12 @@ def parts(work: Work) -> None:
 def contrastive(work: Work) -> None:
     """Build the twin and train π∘g by the objective (CTA, Eq. 1)."""
     work.twin = work.new_twin()
-    check_twin(work.twin, work.classifier, work.source, work.settings)
+    images = work.parts_of_source[0]
+    check_twin(work.twin, work.classifier, images, work.settings)
     fit(
         "contrastive",
         work.twin,
-        work.source,
+        images,
         work.settings.contrastive,
         work.run,
         moves=("encoder", "objective"),
@@ -150,8 +173,17 @@ def contrastive(work: Work) -> None:
 def alignment(work: Work) -> None:
     """Align the twin with the frozen classifier (CTA, Eq. 4)."""
     assert work.twin is not None
-    copied = work.start is None
-    align_twin(work.twin, work.classifier, work.source, work.settings, work.run, copied=copied)
+    measured = work.settings.interpolation is None and not work.settings.trainable_classifier
+    work.kept = align_twin(
+        work.twin,
+        work.classifier,
+        work.parts_of_source[0],
+        work.settings,
+        work.run,
+        copied=work.start is None,
+        held=work.held_out if measured else None,
+        trust=work.trust if measured else None,
+    )
 
 
 @torch.no_grad()
@@ -165,6 +197,34 @@ def observe(work: Work) -> None:
     work.objective.observe(
         work.model, (work.source.preprocessing(part.to(device)) for part in images.split(256))
     )
+
+
+def measure(work: Work) -> tuple[dict[str, Trust], dict[str, float]]:
+    """Measure what the trained models do on held-out source images, without labels.
+
+    Returns:
+        How far each model's batch statistics are trusted; and the agreement with the frozen
+        classifier on clean images, see `acclimate.source.held_out.Agreement`, of the frozen
+        classifier itself and of each model with that trust.
+    """
+    held = work.held_out
+    if held is None:
+        return {}, {}
+    trust = {} if work.trust is None else {"classifier": work.trust}
+    figures = {"frozen": agreement(work.classifier, held, None)}
+    figures["classifier"] = agreement(work.classifier, held, work.trust)
+    if work.twin is not None:
+        twin = work.trust
+        if work.kept:
+            twin = measure_trust(work.twin, held, work.run.progress, "twin")
+        trust |= {} if twin is None else {"twin": twin}
+        figures["twin"] = agreement(work.twin, held, twin)
+    found = {
+        f"{name}, {kind}": value
+        for name, each in figures.items()
+        for kind, value in vars(each).items()
+    }
+    return trust, found if work.kept is None else found | {"kept": work.kept}
 
 
 STAGES: dict[str, Callable[[Work], None]] = {

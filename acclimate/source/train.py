@@ -25,7 +25,7 @@ from acclimate.runtime.precision import usual_defaults
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
-from acclimate.source.stages import OBSERVED, STAGES, Work, observe
+from acclimate.source.stages import OBSERVED, STAGES, Work, measure, observe
 from acclimate.version import __version__
 
 
@@ -164,6 +164,7 @@ def make(work: Work, recipe: Recipe, classes: Sequence[str], *, origin: str) -> 
     for stage in recipe.stages:
         STAGES[stage](work)
     observe(work)
+    trust, agreement = measure(work)
     return Bundle(
         classifier=work.classifier.requires_grad_(False).eval().cpu(),
         twin=None if work.twin is None else work.twin.cpu(),
@@ -172,7 +173,8 @@ def make(work: Work, recipe: Recipe, classes: Sequence[str], *, origin: str) -> 
         objective=None if work.objective is None else work.objective.requires_grad_(False).cpu(),
         options=work.options,
         form=recipe.form,
-        provenance=_provenance(work, origin),
+        trust=trust,
+        provenance=_provenance(work, origin) | ({"agreement": agreement} if agreement else {}),
     )
 
 

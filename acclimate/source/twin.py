@@ -1,17 +1,25 @@
 """Alignment of a twin with a classifier, including the scale of its logits."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
 from acclimate.backbones import Classifier, projected
+from acclimate.backbones.batch_norm import Trust
 from acclimate.errors import InputError
 from acclimate.resizing import words
 from acclimate.source.alignment import train_alignment
-from acclimate.source.calibration import features, match_scale, recalibrate
+from acclimate.source.calibration import carry_statistics, features, match_scale, recalibrate
+from acclimate.source.held_out import Agreement, HeldOut, agreement
 from acclimate.source.images import SourceImages
 from acclimate.source.joint_alignment import train_joint_alignment
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
+from acclimate.source.trust import TOLERANCE, best
+
+SHARES = (1.0, 0.7, 0.5, 0.3, 0.15)
+"""Shares of the alignment that are tried."""
 
 
 def align_twin(
@@ -22,8 +30,15 @@ def align_twin(
     run: Run,
     *,
     copied: bool,
-) -> None:
+    held: HeldOut | None = None,
+    trust: Trust | None = None,
+) -> float:
     """Align a twin with a classifier, and match the scale of its logits to the classifier's.
+
+    The twin of a frozen f that began as a copy of it is interpolated with that copy, if
+    ``settings.interpolation`` says so; None takes the share with which the twin answers best for
+    held-out images. Its batch-norm statistics are f's, changed as the alignment changed them; those
+    of a twin that began otherwise are those of the source images.
 
     Args:
         twin: h'∘(π∘g), trained in place, and scaled so that its logits have the classifier's scale
@@ -33,17 +48,20 @@ def align_twin(
         source: Source images; only ``settings.trainable_classifier`` needs their labels.
         settings: Settings of the alignment.
         run: Seed, checkpoints, device, progress.
-        copied: Whether the twin was initialised as a copy of f, so that the two can be
-            interpolated.
+        copied: Whether the twin was initialised as a copy of f.
+        held: Images that the twin is not trained on; None leaves the alignment whole where no share
+            is given.
+        trust: How far the classifier's batch statistics are trusted.
+
+    Returns:
+        The share of the alignment that is left in the twin.
 
     Raises:
         InputError: as `acclimate.source.loop.train`.
     """
     classifier.requires_grad_(False).eval()
     branch = twin.encoder.requires_grad_(True)  # π∘g
-    initial = None
-    if copied and settings.interpolation < 1 and not settings.trainable_classifier:
-        initial = projected(classifier).encoder
+    initial = projected(classifier).encoder
     stage = train_joint_alignment if settings.trainable_classifier else train_alignment
     classifier.to(next(branch.parameters()).device)
     stage(
@@ -55,14 +73,80 @@ def align_twin(
         temperature=settings.align_temperature,
         views=settings.views,
     )
-    if initial is not None:
-        _interpolate(branch, initial, settings.interpolation)
+    classifier.requires_grad_(False).eval()
+    twin.requires_grad_(False).eval()
+    initial.requires_grad_(False).eval().to(next(branch.parameters()).device)
+    if settings.trainable_classifier:
+        carry_statistics(
+            classifier.encoder, initial.get_submodule("encoder"), source, run.precision
+        )
+    if not copied or settings.trainable_classifier:
         recalibrate(branch, source, run.precision)
+        _match(twin, classifier, source, run)
+        return 1.0
+    between = _Between(twin, initial, classifier, source, run)
+    share = settings.interpolation
+    if share is None:
+        share = 1.0 if held is None else between.best(held, trust)
+    between.move(share)
+    return share
+
+
+class _Between:
+    """A twin at any point between its beginning, a copy of f, and its end.
+
+    Args:
+        twin: As trained; moved in place.
+        initial: The copy of f, with π = 1.
+        classifier: h∘f.
+        source: Source images for statistics and scale.
+        run: Precision and progress.
+    """
+
+    def __init__(
+        self,
+        twin: Classifier,
+        initial: nn.Module,
+        classifier: Classifier,
+        source: SourceImages,
+        run: Run,
+    ):
+        self.twin, self.initial, self.classifier = twin, initial, classifier
+        self.source, self.run = source, run
+        self.trained = [parameter.detach().clone() for parameter in twin.encoder.parameters()]
+        self.head = {name: value.clone() for name, value in twin.head.state_dict().items()}
+
+    @torch.no_grad()
+    def move(self, share: float) -> None:
+        """Take each parameter to ``share`` of the trained one plus 1 - ``share`` of the initial."""
+        branch = self.twin.encoder
+        begin, own = self.initial.parameters(), branch.parameters()
+        for parameter, before, after in zip(own, begin, self.trained, strict=True):
+            parameter.copy_(after if share == 1 else before.lerp(after, share))
+        self.twin.head.load_state_dict(self.head)
+        carry_statistics(branch, self.initial, self.source, self.run.precision)
+        if share:
+            _match(self.twin, self.classifier, self.source, self.run)
+
+    def best(self, held: HeldOut, trust: Trust | None) -> float:
+        """The share with the highest agreement on corrupted images, and no loss on clean ones."""
+        before = agreement(self.classifier, held, trust)
+        kept = best(self._tried(held, trust), before.clean - TOLERANCE, at_least=before.shifted)
+        return kept or 0.0
+
+    def _tried(self, held: HeldOut, trust: Trust | None) -> Iterator[tuple[float, list[Agreement]]]:
+        for number, share in enumerate(SHARES, start=1):
+            self.move(share)
+            yield share, [agreement(self.twin, held, trust)]
+            self.run.progress("choose the share", number, len(SHARES), f"{share:g}")
+
+
+def _match(twin: Classifier, classifier: Classifier, source: SourceImages, run: Run) -> None:
+    """Give the twin's logits the scale of the classifier's."""
     sample = source.sample(2048)
-    own = features(branch, sample, run.precision)
+    own = features(twin.encoder, sample, run.precision)
     target = features(classifier.encoder, sample, run.precision)
     match_scale(twin, own, target)
-    twin.requires_grad_(False).eval()
 
 
 def check_twin(
@@ -79,13 +163,6 @@ def check_twin(
     if settings.trainable_classifier:
         source.labels_for("trainable_classifier")
     _check_dimension(twin.encoder, source, classifier.feature_dim)
-
-
-@torch.no_grad()
-def _interpolate(branch: nn.Module, initial: nn.Module, share: float) -> None:
-    """Replace each parameter by ``share`` of it plus 1 - ``share`` of the initial one."""
-    for parameter, before in zip(branch.parameters(), initial.parameters(), strict=True):
-        parameter.lerp_(before.to(parameter.device), 1 - share)
 
 
 @torch.no_grad()

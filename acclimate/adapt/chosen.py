@@ -1,0 +1,57 @@
+"""What a method takes from a bundle: the model that adapts, the objective, the settings."""
+
+from dataclasses import replace
+
+from acclimate.backbones import Classifier
+from acclimate.backbones.batch_norm import Trust
+from acclimate.bundle import Bundle
+from acclimate.errors import InputError
+from acclimate.methods import AdapterSettings, check_model, method
+from acclimate.objectives import Objective
+from acclimate.parts.normalisation import BatchStatistics
+
+
+def settings_for(bundle: Bundle, name: str, settings: AdapterSettings) -> AdapterSettings:
+    """The settings with the bundle's own prior and limit where the prior is None.
+
+    Where the bundle's images were not measured, the limit is 1 and the prior a quarter of the
+    number of classes, but at least 16: a rule of thumb, by which 64 images say little of 1,000
+    classes.
+    """
+    normalisation = settings.normalisation
+    if not isinstance(normalisation, BatchStatistics) or normalisation.prior is not None:
+        return settings
+    usual = Trust(prior=max(16.0, len(bundle.classes) / 4))
+    trust = bundle.trust.get(method(name).model, usual)
+    measured = replace(normalisation, prior=trust.prior, limit=trust.limit)
+    return replace(settings, normalisation=measured)
+
+
+def objective_of(bundle: Bundle, model: Classifier, settings: AdapterSettings) -> Objective | None:
+    """The objective of the steps: trained with the bundle, or made on the spot."""
+    if settings.objective is None or not settings.steps:
+        return None
+    return settings.objective.build(model, bundle.preprocessing, bundle.objective)
+
+
+def model_of(bundle: Bundle, name: str) -> Classifier:
+    """Which of the bundle's models a method adapts.
+
+    Raises:
+        InputError: the bundle lacks what the method needs.
+    """
+    row = method(name)
+    if row.model == "twin" and bundle.twin is None:
+        raise InputError(
+            f"this bundle has no aligned twin, which {name} needs; make one with acclimate align."
+        )
+    if row.recipe not in ("supervised", bundle.recipe):
+        raise InputError(
+            f"this bundle was made for {bundle.recipe}, not for {name}; make one with "
+            f"acclimate train {name}."
+        )
+    model = bundle.classifier
+    if row.model == "twin" and bundle.twin is not None:
+        model = bundle.twin
+    check_model(name, model)
+    return model

@@ -1,0 +1,136 @@
+"""Source images that a twin is not trained on: what a model does well is measured on them.
+
+No label is needed. The frozen classifier's probabilities on the clean image stand for the truth,
+also where the image is corrupted. The corruptions are the benchmark's four extra ones, which are in
+no reported mean.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from acclimate.backbones import Classifier
+from acclimate.backbones.batch_norm import Control, Trust, batch_norms, exchange
+from acclimate.data.corruptions import corrupt
+from acclimate.parts.normalisation import BatchStatistics, replace_batch_norms
+from acclimate.runtime.precision import Precision, autocast
+from acclimate.source.images import SourceImages
+
+SHIFTS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+"""Corruptions that stand for the shifts to come."""
+SEVERITY = 4
+CLEAN = "none"
+FEWEST, MOST = 16, 128
+"""From fewer images nothing is measured; more are not needed."""
+BATCH = 64
+_MANY = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Source images, clean and corrupted, and what the classifier answers for the clean ones."""
+
+    images: Mapping[str, UInt8[Tensor, "n 3 h w"]]
+    """The images by corruption; ``"none"`` is clean."""
+    target: Float[Tensor, "n classes"]
+    """The frozen classifier's probabilities on the clean images."""
+    source: SourceImages
+    """The clean images and their preprocessing."""
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Mean probability, 0..1, that the frozen classifier gives to a model's answers.
+
+    The classifier sees the clean image, whatever the model sees. On clean images the frozen
+    classifier itself has its mean confidence, the largest value there is.
+    """
+
+    clean: float
+    """On clean images."""
+    shifted: float
+    """On corrupted images: the mean over `SHIFTS`."""
+
+
+def part_of(source: SourceImages) -> tuple[SourceImages, SourceImages]:
+    """Split into images to train on and images held out, evenly spaced: a fifth, at most 128.
+
+    Where a fifth is fewer than 16 images, all images are in both. So they are from 10,000 on: they
+    may be too many to copy, and 128 of them are not learned by heart.
+    """
+    count = min(MOST, len(source.images) // 5)
+    if count < FEWEST or len(source.images) >= _MANY:
+        return source, source.sample(MOST)
+    held = torch.zeros(len(source.images), dtype=torch.bool)
+    held[torch.arange(count) * len(source.images) // count] = True
+    return source.part(~held), source.part(held)
+
+
+def hold_out(classifier: Classifier, source: SourceImages, precision: Precision) -> HeldOut | None:
+    """Corrupt images, and let the classifier answer for the clean ones.
+
+    Args:
+        classifier: h∘f, frozen, in evaluation mode.
+        source: The images; labels are not used.
+        precision: Precision of the forward passes.
+
+    Returns:
+        None if there are fewer than 16 images, or if they are not RGB and cannot be corrupted.
+    """
+    if len(source.images) < FEWEST or source.images.shape[1] != 3:
+        return None
+    clean = source.images
+    images = {CLEAN: clean} | {name: corrupt(clean, name, SEVERITY) for name in SHIFTS}
+    held = HeldOut(images, torch.empty(0), source, precision)
+    logits = _logits(classifier, held, CLEAN, BATCH)
+    return HeldOut(images, logits.softmax(1), source, precision)
+
+
+def agreement(
+    model: Classifier, held: HeldOut, trust: Trust | None, *, batch: int = BATCH
+) -> Agreement:
+    """How well a model answers for held-out images.
+
+    Args:
+        model: In evaluation mode; as before on return.
+        held: The images.
+        trust: How far the batch's statistics are trusted; None takes the source's alone.
+        batch: Number of images that come together.
+
+    Raises:
+        InputError: a layer that computes batch norm in a way of its own.
+    """
+    replaced = {}
+    if trust is not None:
+        policy = BatchStatistics(trust.prior, trust.limit)
+        replaced = replace_batch_norms(model.encoder, Control(), policy)
+    try:
+        scores = {name: _score(_logits(model, held, name, batch), held) for name in held.images}
+    finally:
+        exchange(model.encoder, replaced)
+    shifted = [scores[name] for name in SHIFTS]
+    return Agreement(scores[CLEAN], sum(shifted) / len(shifted))
+
+
+def has_batch_norm(model: Classifier) -> bool:
+    """Whether there are statistics to trust."""
+    return bool(batch_norms(model.encoder))
+
+
+def _score(logits: Float[Tensor, "n classes"], held: HeldOut) -> float:
+    answers = logits.argmax(1, keepdim=True)
+    return held.target.gather(1, answers).double().mean().item()
+
+
+@torch.no_grad()
+def _logits(model: Classifier, held: HeldOut, name: str, batch: int) -> Float[Tensor, "n classes"]:
+    device = next(model.parameters()).device
+    logits = []
+    for part in held.images[name].split(batch):
+        with autocast(device, held.precision):
+            logits.append(model(held.source.preprocessing(part.to(device))).float().cpu())
+    return torch.cat(logits)
