@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from acclimate.backbones import FORMS, Classifier, build, split
+from acclimate.backbones.trace import input_channels
 from acclimate.bundle import Bundle
 from acclimate.data.datasets import LabelledImages
 from acclimate.errors import InputError, unknown_name
@@ -19,6 +20,7 @@ from acclimate.methods import RECIPES, Recipe, check_model, method
 from acclimate.objectives import Objective
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.randomness import key
+from acclimate.resizing import Side, both
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
@@ -68,6 +70,7 @@ def train(
     _check_target(name, row.oracle, target)
     source = SourceImages(data.images, Preprocessing.fit(data.images), data.labels)
     classifier = split(initial(model, len(data.classes), run, "classifier", weights))
+    check_images(data.images, input_channels(classifier))
     check_model(name, classifier)
     start = None
     if settings.start == "separate" and "contrastive" in recipe.stages:
@@ -84,7 +87,7 @@ def train(
     return bundle
 
 
-def untrained(name: str, model: str, size: int, *, classes: int = 10) -> Bundle:
+def untrained(name: str, model: str, size: Side, *, classes: int = 10) -> Bundle:
     """A bundle with random weights, for counting costs and for tests.
 
     ```python
@@ -102,7 +105,7 @@ def untrained(name: str, model: str, size: int, *, classes: int = 10) -> Bundle:
     """
     row, run, settings = method(name), Run(), PRESETS["small"]
     recipe = RECIPES[row.recipe]
-    black = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(OBSERVED, -1, -1, -1)
+    black = torch.zeros(1, 3, *both(size), dtype=torch.uint8).expand(OBSERVED, -1, -1, -1)
     classifier = split(initial(model, classes, run, "classifier"))
     work = begin(recipe, classifier, SourceImages(black, Preprocessing(size)), settings, run)
     twin = work.twin = work.new_twin() if row.model == "twin" else None
