@@ -72,10 +72,16 @@ class Preprocessing:
     torchvision and timm do, or down, as transformers does."""
 
     def __post_init__(self):
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
-        for name in ("size", "resize"):
-            object.__setattr__(self, name, canonical(getattr(self, name)))
+        try:
+            for name in ("mean", "std"):
+                object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            for name in ("size", "resize"):
+                object.__setattr__(self, name, canonical(getattr(self, name)))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"preprocessing has a {name} of {getattr(self, name)!r}; give one or two whole "
+                f"numbers for a size, and one number per channel for mean and std."
+            ) from error
         sides = (*both(self.size), *both(1 if self.resize is None else self.resize))
         statistics = (*self.mean, *self.std)
         finite = all(map(math.isfinite, statistics))
@@ -89,7 +95,8 @@ class Preprocessing:
                 f"{len(self.mean)} means and {len(self.std)} standard deviations were given; give "
                 f"one of each per channel."
             )
-        for value, kinds in ((self.mode, Mode), (self.interpolation, Interpolation)):
+        choices = {self.mode: Mode, self.interpolation: Interpolation, self.rounding: Rounding}
+        for value, kinds in choices.items():
             if value not in get_args(kinds):
                 known = ", ".join(get_args(kinds))
                 raise InputError(f"preprocessing does not know {value!r}; it knows {known}.")
@@ -226,7 +233,9 @@ class Preprocessing:
     @property
     def _fill(self) -> tuple[int, ...] | None:
         """Colour of the border; None is black."""
-        return tuple(round(255 * mean) for mean in self.mean) if self.mode == "border" else None
+        if self.mode != "border":
+            return None
+        return tuple(min(max(round(255 * mean), 0), 255) for mean in self.mean)
 
     def _corner(self, height: int, width: int) -> tuple[int, int]:
         """Top and left of the crop."""

@@ -1,6 +1,7 @@
 """Resize and crop images and tensors, with the sizes and positions of the common libraries."""
 
-from typing import Literal
+from operator import index
+from typing import Literal, SupportsIndex
 
 import torch
 from jaxtyping import Shaped
@@ -21,11 +22,16 @@ def both(side: Side) -> tuple[int, int]:
     return (side, side) if isinstance(side, int) else side
 
 
-def canonical(side: Side | list[int] | None) -> Side | None:
-    """A square as one number, and a list (from JSON) as a tuple."""
-    if side is None or isinstance(side, int):
-        return side
-    height, width = side
+def canonical(side: Side | SupportsIndex | list[int] | None) -> Side | None:
+    """A square as one number, and a list (from JSON) as a tuple.
+
+    Raises:
+        TypeError: neither a whole number nor several.
+        ValueError: not two numbers.
+    """
+    if side is None or isinstance(side, SupportsIndex):
+        return None if side is None else index(side)
+    height, width = map(index, side)
     return height if height == width else (height, width)
 
 

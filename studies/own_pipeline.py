@@ -172,10 +172,15 @@ def compare(
         int((own_answers == our_answers).sum()),
         inputs,
         logits,
-        100 * float((own_answers == labels).float().mean()),
-        100 * float((our_answers == labels).float().mean()),
+        percent(own_answers == labels),
+        percent(our_answers == labels),
         str(ours),
     )
+
+
+def percent(correct: Tensor) -> float:
+    """Share of correct answers."""
+    return round(100 * correct.double().mean().item(), 2)
 
 
 def main(options: Options) -> None:

@@ -4,13 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
+from photographs import photograph, photographs
 from PIL import Image
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.folder import Answer, adapt_folder, write_predictions
+from acclimate.backbones import preprocessing_of, split
+from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.methods import METHODS, AdapterSettings, changed
+from acclimate.preprocessing import Preprocessing
 
 MODES = ["RGB", "L", "RGBA", "P", "16-bit", "1", "CMYK", "LA"]
 
@@ -185,3 +190,37 @@ def test_the_frozen_columns_are_of_the_same_precision(bundle, folder, precision)
     for answer in given:
         assert answer.confidence == answer.frozen_confidence
         assert answer.prediction == answer.frozen_prediction
+
+
+def test_source_equals_timms_own_pipeline(tmp_path):
+    """The pixels of a folder reach the network as through timm's own transform."""
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=5).eval()
+    for number, image in enumerate(photographs()):
+        image.save(tmp_path / f"{number}.png")
+    preprocessing = preprocessing_of(network).preprocessing
+    bundle = Bundle(split(network), None, preprocessing, tuple("abcde"), method="source")
+    settings = changed(METHODS["source"].settings, {"precision": "fp32"})
+    answers = list(adapt_folder(bundle, tmp_path, settings=settings, device="cpu"))
+    config = timm.data.resolve_data_config(model=network)
+    transform = timm.data.create_transform(**config, is_training=False)
+    with torch.inference_mode():
+        own = network(torch.stack([transform(image) for image in photographs()])).softmax(1)
+    assert [answer.prediction for answer in answers] == ["abcde"[i] for i in own.argmax(1)]
+    for answer, probabilities in zip(answers, own):
+        assert answer.confidence == pytest.approx(float(probabilities.max()), abs=1e-5)
+
+
+def test_a_grey_network_gets_grey_pixels(tmp_path):
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", in_chans=1, num_classes=3).eval()
+    photograph(40, 50).save(tmp_path / "a.png")
+    preprocessing = Preprocessing((32, 24), (0.5,), (0.2,))
+    bundle = Bundle(split(network), None, preprocessing, tuple("abc"), method="source")
+    settings = changed(METHODS["source"].settings, {"precision": "fp32"})
+    (answer,) = adapt_folder(bundle, tmp_path, settings=settings, device="cpu")
+    image = preprocessing.crop(photograph(40, 50).convert("L"))
+    pixels = torch.from_numpy(np.array(image))[None, None]
+    with torch.inference_mode():
+        own = network((pixels / 255 - 0.5) / 0.2).softmax(1)
+    assert answer.confidence == pytest.approx(float(own.max()), abs=1e-5)
