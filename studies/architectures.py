@@ -10,6 +10,7 @@ once, and the same command goes on after an interruption.
 """
 
 import csv
+import resource
 import signal
 import time
 import warnings
@@ -48,8 +49,10 @@ class Arguments:
     """Number of timm's architectures."""
     seconds: int = 60
     """Limit of processor time for each architecture."""
+    gigabytes: int = 4
+    """Limit of memory."""
     largest: int = 60_000_000
-    """Parameters of the largest network that is adapted; larger ones need too much memory here."""
+    """Parameters of the largest network that is tried; larger ones need too much memory here."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ def main(arguments: Arguments) -> None:
     """Measure what is still missing, and append it."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    limit = arguments.gigabytes * 2**30
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     path = arguments.results / "architectures.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     done = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
@@ -96,7 +101,8 @@ def chosen(arguments: Arguments) -> Iterator[tuple[str, str, int]]:
     from torchvision import models
 
     for name in models.list_models(module=models):
-        yield f"torchvision:{name}", "torchvision", parameters_of(f"torchvision:{name}")
+        parameters = models.get_model_weights(name)["DEFAULT"].meta["num_params"]
+        yield f"torchvision:{name}", "torchvision", parameters
     families = timm_families(arguments.results / "parameters.csv")
     rounds = (row for rank in zip_longest(*families.values()) for row in rank if row is not None)
     for _, row in zip(range(arguments.timm), rounds):
@@ -123,7 +129,7 @@ def timm_families(cache: Path) -> dict[str, list[tuple[str, str, int]]]:
 
 
 def parameters_of(name: str) -> int:
-    """Number of parameters, without memory for them; 0 for a network that cannot be built so."""
+    """Number of parameters, counted without memory for them; 0 where that does not work."""
     try:
         with torch.device("meta"):
             network = build(name, classes=CLASSES)
@@ -146,7 +152,7 @@ def measured(name: str, family: str, parameters: int, arguments: Arguments) -> R
     except TimeUp:
         row = replace(row, head=f"not finished in {arguments.seconds} seconds")
     except Exception as error:
-        row = replace(row, head=f"failed: {type(error).__name__}: {error}".partition("\n")[0])
+        row = replace(row, head=failed(error))
     return replace(row, seconds=round(time.process_time() - start, 1))
 
 
@@ -193,7 +199,7 @@ def outcome(answer: Callable[[], Tensor], expected: Tensor | None = None) -> str
     except InputError as error:
         return f"refused: {error}"
     except Exception as error:
-        return f"failed: {type(error).__name__}: {error}".partition("\n")[0]
+        return failed(error)
     if not logits.isfinite().all():
         return "failed: not finite"
     if expected is not None:
@@ -201,6 +207,13 @@ def outcome(answer: Callable[[], Tensor], expected: Tensor | None = None) -> str
         if not torch.allclose(logits, expected, rtol=1e-4, atol=1e-4 * scale):
             return f"differs by {float((logits - expected).abs().max()) / scale:.1e} of the largest"
     return WORKS
+
+
+def failed(error: Exception) -> str:
+    """An error that is no refusal, in one line."""
+    if "allocate memory" in str(error) or isinstance(error, MemoryError):
+        return "not tried: too large for the memory here"
+    return f"failed: {type(error).__name__}: {error}".partition("\n")[0]
 
 
 def kind_of(classifier: Classifier) -> str:
