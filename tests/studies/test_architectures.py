@@ -19,7 +19,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     arguments = architectures.Arguments(tmp_path)
 
     def run(names):
-        monkeypatch.setattr(architectures, "chosen", lambda _: [(n, "own", 1000) for n in names])
+        monkeypatch.setattr(architectures, "chosen", lambda _: [(n, "own") for n in names])
         architectures.main(arguments)
         with (tmp_path / "architectures.csv").open(newline="") as file:
             return list(csv.DictReader(file))
@@ -52,3 +52,9 @@ def test_outcomes():
         raise RuntimeError("one\ntwo")
 
     assert architectures.outcome(fails) == "failed: RuntimeError: one"
+
+
+def test_small_names_come_first():
+    names = ["resnet50", "vit_large_14", "resnet18", "vit_tiny_16", "vit_base_16", "test_vit"]
+    ordered = sorted(names, key=architectures.size_in_name)
+    assert ordered == [names[i] for i in (5, 3, 2, 0, 4, 1)]
