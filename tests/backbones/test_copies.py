@@ -68,7 +68,8 @@ def test_what_a_layer_keeps_in_evaluation_mode_is_computed_anew():
     from timm.models.levit import Attention
 
     torch.manual_seed(0)
-    layer = Attention(8, 4, 2, resolution=(2, 2), act_layer=nn.SiLU).eval()
+    layer = Attention(8, 4, 2, resolution=(2, 2), act_layer=nn.SiLU)
+    layer.eval()
     x = torch.randn(1, 4, 8)
     layer(x)  # keeps biases, with their graph
     copy = duplicate(layer)
@@ -78,7 +79,8 @@ def test_what_a_layer_keeps_in_evaluation_mode_is_computed_anew():
         before = copy(x)
         copy.attention_biases.copy_(torch.randn_like(copy.attention_biases) * 9)
         assert not torch.equal(copy(x), before)
-        copy.train().eval()
+        copy.train()
+        copy.eval()
         fresh = copy(x)
         copy.attention_biases.zero_()
         assert not torch.equal(copy(x), fresh)
