@@ -45,6 +45,22 @@ def duplicate(module: _Module) -> _Module:
     return copy.deepcopy(module, memo)
 
 
+def forgetful(module: _Module) -> _Module:
+    """The module, in which layers compute attention biases anew in each pass (see `duplicate`).
+
+    ```python
+    forgetful(network.to(device))  # moving a network makes new caches
+    ```
+
+    Args:
+        module: Changed in place.
+    """
+    for part in module.modules():
+        if isinstance(getattr(part, _CACHE, None), dict):
+            setattr(part, _CACHE, _Forgetful())
+    return module
+
+
 def in_float32(module: _Module) -> _Module:
     """The module itself if its tensors are float32, else a copy in float32.
 
