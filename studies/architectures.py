@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.adapt import Adapter
-from acclimate.backbones import Classifier, build, is_plain, projected, split
+from acclimate.backbones import Classifier, build, projected, split
 from acclimate.bundle import Bundle
 from acclimate.commands.script import start, write_table
 from acclimate.errors import InputError
@@ -233,7 +233,7 @@ def failed(error: Exception) -> str:
 
 def kind_of(classifier: Classifier) -> str:
     """What the head is, in words."""
-    if is_plain(classifier.head):
+    if isinstance(classifier.head, nn.Linear):
         return "linear"
     return {"PointwiseHead": "1x1 convolution", "RecordedHead": "recorded"}.get(
         type(classifier.head).__name__, type(classifier.head).__name__
