@@ -30,6 +30,7 @@ from acclimate.storage.sealed import plain
 
 CUSTOM = "custom"
 """Architecture name of a network that is not registered; loading needs the network itself."""
+_BUILT = ("acclimate:", "torchvision:", "timm:", "hf:")
 
 
 @dataclass
@@ -239,7 +240,8 @@ def _check_loads(record: Mapping[str, Any], folder: Path, outputs: int) -> None:
         if len(record["classes"]) != outputs:
             raise InputError(f"{outputs} outputs have {len(record['classes'])} class names.")
         read_record(folder)
-        if CUSTOM not in (record["architecture"], record["twin_architecture"]):
+        names = filter(None, (record["architecture"], record["twin_architecture"]))
+        if all(name.startswith(_BUILT) for name in names):
             with torch.random.fork_rng(devices=[]):
                 Bundle.load(folder)
     except InputError as error:

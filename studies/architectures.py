@@ -2,14 +2,16 @@
 
     python studies/architectures.py --results results/architectures
 
-All of torchvision's classifiers, and of timm's the smallest of each family, then the second
-smallest of each, and so on. Weights are random: the study asks what runs, not what is gained. Each
-network is split at the smallest image size that it accepts; then ``head(encoder(x))`` is compared
-with the network's own logits, and batches of four images are adapted to. Each row is written at
-once, and the same command goes on after an interruption.
+All of torchvision's classifiers, and of timm's the one of each family whose name says that it is
+the smallest, then the second of each, and so on. Weights are random: the study asks what runs, not
+what is gained. Each network is split at the smallest image size that it accepts; then
+``head(encoder(x))`` is compared with the network's own logits, and batches of four images are
+adapted to. Each row is written at once, and the same command goes on after an interruption.
 """
 
 import csv
+import re
+import resource
 import signal
 import time
 import warnings
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.adapt import Adapter
-from acclimate.backbones import Classifier, build, is_plain, projected, split
+from acclimate.backbones import Classifier, build, projected, split
 from acclimate.bundle import Bundle
 from acclimate.commands.script import start, write_table
 from acclimate.errors import InputError
@@ -34,6 +36,15 @@ from acclimate.preprocessing import Preprocessing
 CLASSES = 10
 IMAGES = 4
 SIZES = (32, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
+SIZE_WORDS = (
+    ("test",),
+    ("zepto", "atto", "nano", "pico", "femto", "tiny", "t", "xxs", "xxt", "xt", "ti"),
+    ("xs", "mini", "micro", "lite", "small", "s"),
+    (),
+    ("medium", "m", "base", "b"),
+    ("large", "l", "xlarge", "xl", "huge", "giant", "gigantic", "enormous", "so400m", "so150m"),
+)
+"""Words in names, by size; names without any are in the middle."""
 WORKS = "works"
 NOT_RUN = "-"
 
@@ -48,8 +59,10 @@ class Arguments:
     """Number of timm's architectures."""
     seconds: int = 60
     """Limit of processor time for each architecture."""
+    gigabytes: int = 4
+    """Limit of memory."""
     largest: int = 60_000_000
-    """Parameters of the largest network that is adapted; larger ones need too much memory here."""
+    """Parameters of the largest network that is tried; larger ones need too much memory here."""
 
 
 @dataclass(frozen=True)
@@ -78,52 +91,60 @@ def main(arguments: Arguments) -> None:
     """Measure what is still missing, and append it."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    limit = arguments.gigabytes * 2**30
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     path = arguments.results / "architectures.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     done = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
     known = {row["name"] for row in done}
-    for name, family, parameters in chosen(arguments):
+    for name, family in chosen(arguments):
         if name in known:
             continue
-        row = measured(name, family, parameters, arguments)
+        row = measured(name, family, parameters_of(name), arguments)
         done.append({key: str(value) for key, value in asdict(row).items()})
         write_table(path, done)
         print(name, row.head, row.source, row.tent, row.cta, row.seconds, flush=True)
 
 
-def chosen(arguments: Arguments) -> Iterator[tuple[str, str, int]]:
-    """Name, family and number of parameters of every architecture that is tried."""
+def chosen(arguments: Arguments) -> Iterator[tuple[str, str]]:
+    """Name and family of every architecture that is tried."""
     from torchvision import models
 
     for name in models.list_models(module=models):
-        yield f"torchvision:{name}", "torchvision", parameters_of(f"torchvision:{name}")
-    families = timm_families(arguments.results / "parameters.csv")
-    rounds = (row for rank in zip_longest(*families.values()) for row in rank if row is not None)
+        yield f"torchvision:{name}", "torchvision"
+    families = timm_families().items()
+    by_size = ([(f"timm:{name}", family) for name in names] for family, names in families)
+    rounds = (row for rank in zip_longest(*by_size) for row in rank if row is not None)
     for _, row in zip(range(arguments.timm), rounds):
         yield row
 
 
-def timm_families(cache: Path) -> dict[str, list[tuple[str, str, int]]]:
-    """All of timm's architectures by family, the smallest first; counting takes minutes."""
+def timm_families() -> dict[str, list[str]]:
+    """All of timm's architectures by family, first those whose names say that they are small."""
     import timm
     from timm.models._registry import _model_to_module
 
-    if not cache.exists():
-        counts = [
-            {"name": name, "parameters": parameters_of(f"timm:{name}")}
-            for name in timm.list_models()
-        ]
-        write_table(cache, counts)
     families = defaultdict(list)
-    with cache.open(newline="") as file:
-        for row in csv.DictReader(file):
-            family = _model_to_module[row["name"]]
-            families[family].append((f"timm:{row['name']}", family, int(row["parameters"])))
-    return {name: sorted(families[name], key=lambda row: row[::-1]) for name in sorted(families)}
+    for name in sorted(timm.list_models(), key=size_in_name):
+        families[_model_to_module[name]].append(name)
+    return dict(sorted(families.items()))
+
+
+def size_in_name(name: str) -> tuple[int, tuple[int, ...], str]:
+    """A key that sorts by the sizes that names speak of: words, then numbers."""
+    words = name.split("_")
+    ranks = [rank for rank, sizes in enumerate(SIZE_WORDS) for word in words if word in sizes]
+    numbers = tuple(int(number) for number in re.findall(r"\d+", name))
+    return max(ranks, default=SIZE_WORDS.index(())), numbers, name
 
 
 def parameters_of(name: str) -> int:
-    """Number of parameters, without memory for them; 0 for a network that cannot be built so."""
+    """Number of parameters, counted without memory for them; 0 where that does not work."""
+    library, _, model = name.partition(":")
+    if library == "torchvision":
+        from torchvision import models
+
+        return models.get_model_weights(model)["DEFAULT"].meta["num_params"]
     try:
         with torch.device("meta"):
             network = build(name, classes=CLASSES)
@@ -146,7 +167,7 @@ def measured(name: str, family: str, parameters: int, arguments: Arguments) -> R
     except TimeUp:
         row = replace(row, head=f"not finished in {arguments.seconds} seconds")
     except Exception as error:
-        row = replace(row, head=f"failed: {type(error).__name__}: {error}".partition("\n")[0])
+        row = replace(row, head=failed(error))
     return replace(row, seconds=round(time.process_time() - start, 1))
 
 
@@ -193,7 +214,7 @@ def outcome(answer: Callable[[], Tensor], expected: Tensor | None = None) -> str
     except InputError as error:
         return f"refused: {error}"
     except Exception as error:
-        return f"failed: {type(error).__name__}: {error}".partition("\n")[0]
+        return failed(error)
     if not logits.isfinite().all():
         return "failed: not finite"
     if expected is not None:
@@ -203,9 +224,16 @@ def outcome(answer: Callable[[], Tensor], expected: Tensor | None = None) -> str
     return WORKS
 
 
+def failed(error: Exception) -> str:
+    """An error that is no refusal, in one line."""
+    if "allocate memory" in str(error) or isinstance(error, MemoryError):
+        return "not tried: too large for the memory here"
+    return f"failed: {type(error).__name__}: {error}".partition("\n")[0]
+
+
 def kind_of(classifier: Classifier) -> str:
     """What the head is, in words."""
-    if is_plain(classifier.head):
+    if isinstance(classifier.head, nn.Linear):
         return "linear"
     return {"PointwiseHead": "1x1 convolution", "RecordedHead": "recorded"}.get(
         type(classifier.head).__name__, type(classifier.head).__name__

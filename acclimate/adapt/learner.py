@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from acclimate.adapt.room import Room
 from acclimate.adapt.state import State, Undo
-from acclimate.backbones import Classifier, check_finite, duplicate, in_float32
+from acclimate.backbones import Classifier, check_finite, duplicate, forgetful, in_float32
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, as_outcome
@@ -240,7 +240,7 @@ def _named(parts: dict[str, Any]) -> dict[str, Tensor]:
 
 def _own(module: Any, device: torch.device) -> Any:
     """In evaluation mode, without gradients, in the layout of images, whatever it was before."""
-    module = module.to(device).to(memory_format=torch.channels_last)
+    module = forgetful(module.to(device).to(memory_format=torch.channels_last))
     return module.requires_grad_(False).eval()
 
 

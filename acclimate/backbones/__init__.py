@@ -1,7 +1,7 @@
 """Build a classifier by name, split a network into encoder and head, tap any layer."""
 
 from acclimate.backbones.classifier import Classifier
-from acclimate.backbones.copies import check_finite, duplicate, in_float32
+from acclimate.backbones.copies import check_finite, duplicate, forgetful, in_float32
 from acclimate.backbones.forms import FORMS, projected
 from acclimate.backbones.heads import is_plain
 from acclimate.backbones.registry import build, recorded_name
@@ -21,6 +21,7 @@ __all__ = [
     "build",
     "check_finite",
     "duplicate",
+    "forgetful",
     "in_float32",
     "is_plain",
     "preact_resnet",

@@ -10,13 +10,23 @@ from acclimate.backbones.batch_norm import batch_norms
 from acclimate.errors import InputError
 
 _Module = TypeVar("_Module", bound=nn.Module)
+_CACHE = "attention_bias_cache"
+
+
+class _Forgetful(dict):
+    """A dictionary whose entries can be read once."""
+
+    def __getitem__(self, name: object) -> object:
+        return self.pop(name)
 
 
 def duplicate(module: _Module) -> _Module:
-    """A deep copy, also of layers that hold a tensor they have computed.
+    """A deep copy, also of layers that hold what they have computed.
 
     Layers under the older ``torch.nn.utils.weight_norm`` keep the last computed weight as a plain
-    attribute, which ``copy.deepcopy`` refuses where it has a gradient function.
+    attribute, which ``copy.deepcopy`` refuses where it has a gradient function. timm's LeViT,
+    EfficientFormer and others keep attention biases in evaluation mode, which would go on to be
+    used after a step has moved the parameters: the copy computes them anew in each pass.
 
     ```python
     own = duplicate(network)
@@ -27,10 +37,28 @@ def duplicate(module: _Module) -> _Module:
     """
     memo: dict[int, object] = {}
     for part in module.modules():
+        if isinstance(kept := getattr(part, _CACHE, None), dict):
+            memo[id(kept)] = _Forgetful()
         for value in vars(part).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     return copy.deepcopy(module, memo)
+
+
+def forgetful(module: _Module) -> _Module:
+    """The module, in which layers compute attention biases anew in each pass (see `duplicate`).
+
+    ```python
+    forgetful(network.to(device))  # moving a network makes new caches
+    ```
+
+    Args:
+        module: Changed in place.
+    """
+    for part in module.modules():
+        if isinstance(getattr(part, _CACHE, None), dict):
+            setattr(part, _CACHE, _Forgetful())
+    return module
 
 
 def in_float32(module: _Module) -> _Module:

@@ -90,7 +90,8 @@ class Contrastive(Objective):
         super().__init__()
         self.temperature = temperature
         self.views = SimCLRViews(**views or {})
-        self.projector = _projector(model.feature_dim, projection) if projection else nn.Identity()
+        dim = model.feature_dim  # refuses maps, which have no cosine
+        self.projector = _projector(dim, projection) if projection else nn.Identity()
 
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]

@@ -1,6 +1,5 @@
 """The interface of all objectives: used by the adapter and by training before deployment."""
 
-import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from acclimate.backbones import Classifier
+from acclimate.backbones import Classifier, duplicate
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
 from acclimate.views import shifted_crop
@@ -171,7 +170,7 @@ class ObjectiveOptions:
                     f"another objective or none; make a bundle for it with acclimate train."
                 )
             return made
-        objective = copy.deepcopy(trained)
+        objective = duplicate(trained)
         for name, value in changes.items():
             setattr(objective, name, value)
         return objective

@@ -10,6 +10,9 @@ from acclimate.adapt import Adapter
 from acclimate.backbones import split
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
+from acclimate.parts.aftermath import PullToSource, Teacher
+from acclimate.parts.answer import After, FromTeacher
+from acclimate.parts.update import SAM, Adam
 from acclimate.preprocessing import Preprocessing
 from acclimate.source.aligned import align
 from acclimate.source.loop import Run, Training
@@ -180,3 +183,38 @@ def test_default_type_and_device_do_not_matter(tmp_path):
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
     assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
+WEIGHTS = {
+    "plain": lambda layer: layer,
+    "weight norm": parametrizations.weight_norm,
+    "spectral norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+    "old weight norm": nn.utils.weight_norm,
+    "old spectral norm": nn.utils.spectral_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_steps_averages_and_resets_of_computed_weights(weights):
+    torch.manual_seed(0)
+    network = Network(WEIGHTS[weights](nn.Linear(8, 4)))
+    network.conv = WEIGHTS[weights](network.conv)
+    bundle = Bundle(split(network.eval()), None, Preprocessing(16), tuple("abcd"))
+    common = {"precision": "fp32", "device": "cpu", "steps": 2, "update": Adam(0.01)}
+    after = Adapter(bundle, "tent", answer=After(), **common)
+    # An average that takes the whole model in each step is the model.
+    teacher = Adapter(bundle, "tent", answer=FromTeacher(), aftermath=(Teacher(0.0),), **common)
+    first, second = after(IMAGES), after(IMAGES)
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(teacher(IMAGES), first)
+    torch.testing.assert_close(teacher(IMAGES), second)
+    # Pulled back the whole way, it is the source.
+    pulled = Adapter(bundle, "tent", answer=After(), aftermath=(PullToSource(1.0),), **common)
+    source = Adapter(bundle, "ptbn", precision="fp32", device="cpu")
+    torch.testing.assert_close(pulled(IMAGES), source(IMAGES))
+    after.reset()
+    assert torch.equal(after(IMAGES), first)
+    sharp = Adapter(bundle, "tent", **common | {"update": SAM(0.01)})
+    assert sharp(IMAGES).isfinite().all() and sharp.steps[-1].taken

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from acclimate.backbones import check_finite, duplicate, in_float32, is_plain
+from acclimate.backbones import check_finite, duplicate, forgetful, in_float32, is_plain
 from acclimate.errors import InputError
 
 
@@ -62,3 +62,28 @@ def test_which_heads_are_plain():
         nn.Sequential(nn.Linear(2, 2)),
     ]
     assert not any(map(is_plain, computed))
+
+
+def test_what_a_layer_keeps_in_evaluation_mode_is_computed_anew():
+    from timm.models.levit import Attention
+
+    torch.manual_seed(0)
+    layer = Attention(8, 4, 2, resolution=(2, 2), act_layer=nn.SiLU)
+    layer.eval()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_()
+    x = torch.randn(1, 4, 8)
+    layer(x)  # keeps biases, with their graph
+    copy = forgetful(duplicate(layer).double().float())
+    for _ in range(2):
+        copy(x).sum().backward()  # a second pass would meet the first one's freed graph
+    with torch.no_grad():
+        before = copy(x)
+        copy.attention_biases.copy_(torch.randn_like(copy.attention_biases) * 9)
+        assert not torch.equal(copy(x), before)
+        copy.train()
+        copy.eval()
+        fresh = copy(x)
+        copy.attention_biases.zero_()
+        assert not torch.equal(copy(x), fresh)
