@@ -18,7 +18,7 @@ from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import OBJECTIVES, Objective
 from acclimate.preprocessing import Preprocessing
 from acclimate.storage import atomic
-from acclimate.storage.sealed import plain, read_safetensors
+from acclimate.storage.sealed import plain, read_safetensors, with_versions
 
 SCHEMA = 2
 CUSTOM = "custom"
@@ -264,7 +264,7 @@ def _twin(record: Mapping[str, Any], classifier: Classifier, given: nn.Module | 
 
 def _load_weights(modules: nn.ModuleDict, tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
-        modules.load_state_dict(tensors, strict=True)
+        modules.load_state_dict(with_versions(tensors, modules), strict=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise InputError(
