@@ -74,7 +74,7 @@ class _LeftOut:
 
 
 # torch.load knows an allowed class by its module and name.
-_STANDING_IN = [
+_STANDING_IN: list[Any] = [
     type(name, (_LeftOut,), {"__module__": module, "__qualname__": name})
     for module, _, name in (each.rpartition(".") for each in _BESIDE)
 ]

@@ -17,7 +17,7 @@ _POSITIONS = re.compile(r"pos_embed|position_embedding|pos_embedding|relative_po
 def misfit(
     checkpoint: Checkpoint,
     own: Mapping[str, Tensor],
-    classes: int,
+    classes: int | None,
     place: str = "",
     unexpected: Sequence[str] = (),
 ) -> InputError:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from acclimate.backbones.classifier import Classifier
 from acclimate.backbones.trace import eval_mode
 from acclimate.errors import InputError
+from acclimate.storage.sealed import with_versions
 
 _SWITCHES = ("transform_input",)
 """Attributes that change what torchvision's Inception and GoogLeNet compute."""
@@ -60,7 +61,7 @@ def load_weights(modules: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
         InputError: names or shapes are others.
     """
     try:
-        modules.load_state_dict(tensors, strict=True)
+        modules.load_state_dict(with_versions(tensors, modules), strict=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise InputError(

@@ -67,6 +67,27 @@ def read_weights(path: Path) -> Checkpoint:
     return Checkpoint(Path(name), entries)
 
 
+def load_weights(model: nn.Module, path: Path) -> str:
+    """Load a checkpoint into a network of one's own, whatever a trainer wrote around its weights.
+
+    ```python
+    print(load_weights(network, Path("last.ckpt")))  # weights: last.ckpt, prefix ... removed
+    ```
+
+    Args:
+        model: Its parameters and buffers are overwritten, unless an error is raised.
+        path: As for `read_weights`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: as `read_weights`, `find_weights` and `load_into`.
+    """
+    checkpoint = read_weights(path)
+    return load_into(model, find_weights(checkpoint, model), checkpoint)
+
+
 def number_of_classes(tensors: Mapping[str, Tensor], model: nn.Module, classes: int) -> int | None:
     """The number of classes that weights were trained for, if it differs from the model's.
 
@@ -88,7 +109,7 @@ def number_of_classes(tensors: Mapping[str, Tensor], model: nn.Module, classes: 
     return lengths.pop() if len(lengths) == 1 else None
 
 
-def find_weights(checkpoint: Checkpoint, model: nn.Module, classes: int) -> Found:
+def find_weights(checkpoint: Checkpoint, model: nn.Module, classes: int | None = None) -> Found:
     """Find the one place in a checkpoint that holds a model's weights.
 
     Prefixes and the names of wrappers are taken off (DistributedDataParallel, torch.compile, FSDP,
@@ -97,7 +118,8 @@ def find_weights(checkpoint: Checkpoint, model: nn.Module, classes: int) -> Foun
     Args:
         checkpoint: From `read_weights`.
         model: The architecture, built for ``classes`` classes.
-        classes: The model's number of classes. Tensors with so many rows may have others.
+        classes: The model's number of classes. Tensors with so many rows may have others. None
+            allows none.
 
     Raises:
         InputError: no place holds all weights, or several do; the message has the true reason.
@@ -151,13 +173,16 @@ def load_into(
     for name, _ in model.named_parameters(remove_duplicate=False):
         if name in found.tensors and bool(found.tensors[name].float().isnan().any()):
             raise InputError(f"{path} holds NaN in {name}; give an earlier checkpoint.")
-    model.load_state_dict({**own, **found.tensors})
+    # Into the model's own mapping, which knows the versions of its layers: MNASNet needs them.
+    own.update(found.tensors)
+    without = sorted(set(own) - set(found.tensors))
+    model.load_state_dict(own)
     taken = f"weights: {path}"
     if found.place:
         taken += f", prefix '{found.place}' removed"
     if EMA.search(found.place):
         taken += " (the average over training)"
-    if without := sorted(set(own) - set(found.tensors)):
+    if without:
         taken += f", without {shown(without)}"
     return taken
 

@@ -248,9 +248,8 @@ def _resume(path, module, optimizer, stamp) -> list[dict[str, float]]:
             "or delete it."
         )
     prefix = "module."
-    module.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    )
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    module.load_state_dict(sealed.with_versions(own, module))
     parameters = optimizer.param_groups[0]["params"]
     for name, value in tensors.items():
         if name.startswith("optimizer."):

@@ -52,14 +52,7 @@ def wrap(
         InputError: the model has no linear head, or its weights are missing; or as
             `acclimate.build`.
     """
-    name = model if isinstance(model, str) else CUSTOM
-    if isinstance(model, str):
-        if weights is None and not holds_weights(model):
-            raise InputError(f"{model} has random weights; give the file with the trained ones.")
-        network = build(model, classes=None, weights=weights)
-    else:
-        network = copy.deepcopy(model)
-    classifier = split(network.eval(), head=head).requires_grad_(False).eval()
+    classifier = split(_trained(model, weights).eval(), head=head).requires_grad_(False).eval()
     return Bundle(
         classifier=classifier,
         twin=None,
@@ -67,10 +60,24 @@ def wrap(
         classes=class_names(classes, model, classifier.num_classes),
         method="ptbn" if batch_norms(classifier.encoder) else "tent",
         recipe="supervised",
-        architecture=recorded_name(name),
+        architecture=recorded_name(model) if isinstance(model, str) else CUSTOM,
         provenance={
             "source": "a trained classifier as it is",
             "acclimate": __version__,
             "torch": torch.__version__,
         },
     )
+
+
+def _trained(model: nn.Module | str, weights: Path | None) -> nn.Module:
+    """The network with its trained weights; a copy of one that is given."""
+    if isinstance(model, str):
+        if weights is None and not holds_weights(model):
+            raise InputError(f"{model} has random weights; give the file with the trained ones.")
+        return build(model, classes=None, weights=weights)
+    if weights is not None:
+        raise InputError(
+            "weights are for a model given by name; load them into a network with "
+            "acclimate.backbones.weights.load_weights(network, path)."
+        )
+    return copy.deepcopy(model)

@@ -11,6 +11,7 @@ tensors, record = load(Path("checkpoint.safetensors"))
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from acclimate.errors import InputError
 from acclimate.storage.atomic import write_atomically
@@ -75,6 +76,21 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+
+
+def with_versions(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Tensors from a file for ``module.load_state_dict``, with the versions of its layers.
+
+    A file keeps names and tensors alone. Some layers (torchvision's MNASNet) load only with a
+    version, and batch norm takes tensors without one for those of PyTorch 0.4.
+
+    ```python
+    module.load_state_dict(with_versions(tensors, module))
+    ```
+    """
+    state = OrderedDict(tensors)
+    state._metadata = module.state_dict()._metadata  # type: ignore
+    return state
 
 
 def digest(tensors: Mapping[str, Tensor], text: str) -> str:

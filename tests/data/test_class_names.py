@@ -2,6 +2,8 @@ import json
 import re
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from acclimate.data.class_names import (
     check_distinct,
@@ -97,3 +99,23 @@ def test_imagenet_names_are_distinct_and_in_the_order_of_the_outputs():
     theirs = ResNet18_Weights.DEFAULT.meta["categories"]
     same = sum(ours.lower() == their.lower() for ours, their in zip(names, theirs))
     assert same > 800  # torchvision shortens some
+
+
+JSON_LIKE = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("012a"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=60) | JSON_LIKE.map(lambda record: json.dumps(record).encode()))
+def test_any_bytes_are_names_or_refused(content, tmp_path):
+    (tmp_path / "names.txt").write_bytes(content)
+    try:
+        names = read_class_names(tmp_path / "names.txt")
+    except InputError as error:
+        assert str(error).endswith(".")
+    else:
+        assert names and all(name == name.strip() != "" for name in names)
+        assert len(set(names)) == len(names)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from checkpoints import SMALL, network, saved
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 import acclimate
@@ -72,6 +73,25 @@ def test_imagenet_classifiers_have_its_class_names(kind, outputs, known, tmp_pat
     names = imagenet_names() if known else tuple(map(str, range(outputs)))
     assert bundle.classes == names
     assert ("class names: ImageNet's" in caplog.text) == known
+
+
+def test_layers_with_a_version_load_again(tmp_path):
+    """torchvision's MNASNet refuses a state dict without its version, which no file keeps."""
+    name = "torchvision:mnasnet0_5"
+    net = acclimate.build(name, classes=3).eval()
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    weights = tmp_path / "w.safetensors"
+    bundle = acclimate.wrap(name, weights=weights, preprocessing=Preprocessing(32))
+    bundle.save(tmp_path / "bundle")
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(Bundle.load(tmp_path / "bundle").classifier(images), net(images))
+
+
+def test_weights_of_a_network_are_loaded_before(tmp_path):
+    path = saved(network().state_dict(), tmp_path)
+    with pytest.raises(InputError, match=r"load them into a network with .*load_weights"):
+        acclimate.wrap(network(2), weights=path, preprocessing=Preprocessing(16))
 
 
 def test_given_names():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import nn
 
 from acclimate.errors import InputError
 from acclimate.storage import sealed
@@ -136,3 +137,11 @@ def test_digest_sees_each_difference(other):
     assert sealed.digest(tensors, "") == sealed.digest({"a": tensors["a"].clone()}, "")
     assert sealed.digest(tensors, "") != sealed.digest(other, "")
     assert sealed.digest(tensors, "") != sealed.digest(tensors, "text")
+
+
+def test_versions_are_those_of_the_module():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    state = sealed.with_versions({"1.weight": torch.ones(4)}, module)
+    assert list(state) == ["1.weight"]
+    assert state._metadata == module.state_dict()._metadata
+    assert state._metadata["1"]["version"] == 2
