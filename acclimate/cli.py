@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     with exit_on_error("run the same command again, which goes on if there is a checkpoint"):
         if not given or given[0] in _HELP:
-            _show_verbs(Console())
+            _show_verbs(Console(stderr=not given))
             raise SystemExit(0 if given else 2)
         verb, *rest = given
         if verb not in VERBS:

@@ -19,8 +19,8 @@ from acclimate.source.train import untrained
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "build"))
 try:
-    import help as kept
-    import methods as listed
+    import help_texts as kept
+    import method_list as listed
 finally:
     sys.path.pop(0)
 
@@ -75,7 +75,7 @@ def test_kept_help_is_what_the_parser_says(verb):
         return re.sub(r"[\s─│╭╮╰╯-]+", " ", text).split()
 
     assert words(kept_help(verb) or "") == words(kept.told(verb)), (
-        "the help changed: run python docs/build/help.py to write it anew"
+        "the help changed: run python docs/build/help_texts.py to write it anew"
     )
 
 
@@ -87,7 +87,7 @@ def record():
     return json.loads(listed.RECORD.read_text(encoding="utf-8"))
 
 
-ANEW = "the methods changed: run python docs/build/methods.py to write them anew"
+ANEW = "the methods changed: run python docs/build/method_list.py to write them anew"
 
 
 def test_the_list_of_methods_is_that_of_the_code():

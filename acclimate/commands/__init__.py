@@ -37,7 +37,7 @@ def kept_help(verb: str) -> str | None:
     """The help of a verb whose parser takes seconds to build, kept as text; None for the others.
 
     Verbs with the settings of methods or of training import torch for their defaults.
-    ``python docs/build/help.py`` writes the texts, and a test compares them with the parser.
+    ``python docs/build/help_texts.py`` writes the texts, and a test compares them with the parser.
     """
     path = Path(__file__).parent / "help" / f"{verb}.txt"
     return path.read_text(encoding="utf-8") if path.is_file() else None

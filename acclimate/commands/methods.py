@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 RECORD = Path(__file__).with_name("methods.json")
-"""The table as data, because counting takes a while; ``python docs/build/methods.py`` writes it."""
+"""The table as data, because counting takes a while. ``python docs/build/method_list.py`` writes
+it."""
 
 
 @dataclass(frozen=True)
