@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(survey.os, "scandir", refuse)
     _, left_out, _ = look(tmp_path)
     assert left_out == {"locked": "this folder cannot be read (Permission denied)."}
-    with pytest.raises(InputError, match="cannot be read .Permission denied"):
+    with pytest.raises(InputError, match=r"cannot be read .Permission denied"):
         folders.look_through(tmp_path / "locked")
 
 
@@ -115,20 +115,6 @@ def test_names_of_any_bytes(tmp_path):
     images = load_images(tmp_path)
     assert sorted(os.fsencode(path) for path in images.paths) == sorted(names)
     assert len(images.images) == 4 and not images.skipped
-
-
-def test_thousands_of_folders_deep(tmp_path):
-    where = os.getcwd()  # noqa: PTH109
-    os.chdir(tmp_path)
-    try:
-        for _ in range(1200):
-            os.mkdir("d")  # noqa: PTH102
-            os.chdir("d")
-        Image.new("RGB", (8, 8)).save("a.png")
-    finally:
-        os.chdir(where)
-    paths, left_out, _ = look(tmp_path)
-    assert len(paths) == 1 and not left_out
 
 
 def written(path, members, **options):
@@ -201,7 +187,7 @@ def test_a_member_that_unpacks_to_more_than_it_says(tmp_path, method):
         at = content.find(sign) + place
         content[at : at + 4] = (1000).to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(InputError, match="none of the 1 images can be used; a.png: it "):
+    with pytest.raises(InputError, match=r"none of the 1 images can be used; a.png: it "):
         load_images(path)
 
 
