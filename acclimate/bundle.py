@@ -276,7 +276,9 @@ def _load_weights(modules: nn.ModuleDict, tensors: dict[str, torch.Tensor], path
 
 def _canonical(record: Mapping[str, Any]) -> str:
     """The canonical JSON text of a record. Any other text is treated as damage."""
-    return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    # Names of folders that are no UTF-8 hold surrogates, which only JSON's escapes can carry.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _digest(record: Mapping[str, Any]) -> str:
