@@ -308,7 +308,7 @@ def test_projected_answers_as_the_classifier_and_shares_nothing():
 
 
 def test_class_names_that_are_no_utf_8_survive(bundle, tmp_path):
-    names = (os.fsdecode(b"caf\xe9"), "\ud83d", "ü", "a\nb")
+    names = (os.fsdecode(b"caf\xe9"), "\ud83d", "ü")
     replace(bundle, classes=names).save(tmp_path / "b")
     assert Bundle.load(tmp_path / "b").classes == names
     json.loads((tmp_path / "b" / "bundle.json").read_text(encoding="utf-8"))
