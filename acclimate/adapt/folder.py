@@ -112,7 +112,7 @@ def adapt_folder(
 ) -> Iterator[Answer]:
     """Adapt to the images of a folder or zip and predict each one's class, in natural path order.
 
-    With a batch of 1, methods such as tent and ptbn need a prior: statistics of one image say little.
+    Statistics of one image say little: at a batch of 1, tent, ptbn and the like need a prior.
 
     ```python
     for answer in adapt_folder(bundle, Path("photos")):
@@ -136,9 +136,7 @@ def adapt_folder(
     Raises:
         InputError: there is no image, or none that can be read; and as `Adapter`.
     """
-    if batch < 1:
-        raise InputError(f"batch must be 1 or more, not {batch}.")
-    found = _look_through(images)
+    found = _look_through(images, batch)
     adapter = Adapter(bundle, method, settings, device=device)
     frozen = Adapter(bundle, "source", device=device)
     total = len(found.items)
@@ -157,11 +155,17 @@ def adapt_folder(
             progress("adapt and answer", done, total, "")
             if checkpoints:
                 checkpoints.batch_done(done)
+    _check_readable(readable, total, images, reason)
+
+
+def _check_readable(readable: bool, total: int, images: Path, reason: str) -> None:
     if not readable:
         raise InputError(f"none of the {total} images in {images} could be read; {reason}")
 
 
-def _look_through(images: Path) -> Survey:
+def _look_through(images: Path, batch: int) -> Survey:
+    if batch < 1:
+        raise InputError(f"batch must be 1 or more, not {batch}.")
     if not images.exists():
         raise InputError(f"there is no folder or zip {images}; check the path.")
     return folders.look_through(images)
