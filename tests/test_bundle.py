@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -342,3 +343,10 @@ def test_projected_answers_as_the_classifier_and_shares_nothing():
         for parameter in twin.parameters():
             parameter.add_(1)
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+
+
+def test_class_names_that_are_no_utf_8_survive(bundle, tmp_path):
+    names = (os.fsdecode(b"caf\xe9"), "\ud83d", "ü")
+    replace(bundle, classes=names).save(tmp_path / "b")
+    assert Bundle.load(tmp_path / "b").classes == names
+    json.loads((tmp_path / "b" / "bundle.json").read_text(encoding="utf-8"))

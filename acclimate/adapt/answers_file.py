@@ -91,6 +91,7 @@ class AnswersFile:
         self._file: BinaryIO | None = None
         self._run: FolderRun | None = None
         self._kept = self._done = 0
+        self._asked: Callable[[], int] = lambda: 0
         self._saved_at = self._saving_took = 0.0
 
     def __enter__(self) -> "AnswersFile":
@@ -131,7 +132,8 @@ class AnswersFile:
             if not resumed:
                 self._written(self._begin_anew)
                 self._save()
-        self._asked = self._contexts.enter_context(stop_requests(self._interrupted))
+        if not self._straight:  # to a pipe nothing is kept, and writing may wait for its reader
+            self._asked = self._contexts.enter_context(stop_requests(self._interrupted))
         self._started(run)
         return self._done
 
@@ -241,8 +243,6 @@ class AnswersFile:
     def _interrupted(self, number: int) -> Interrupted:
         assert self._run is not None
         total = len(self._run.found.items)
-        if self._straight:
-            return Interrupted(f"{self._done:,} of {total:,} images went to {self.out}", number)
         return Interrupted(
             f"{self._kept:,} of {total:,} images are done, in {self._partial}; run the same "
             "command again to go on",

@@ -114,8 +114,7 @@ def adapt_folder(
 ) -> Iterator[Answer]:
     """Adapt to the images of a folder or zip and predict each one's class, in natural path order.
 
-    Statistics of a batch of one image say little: with a batch of 1, methods such as tent and ptbn
-    need a prior.
+    Statistics of one image say little: at a batch of 1, tent, ptbn and the like need a prior.
 
     ```python
     for answer in adapt_folder(bundle, Path("photos")):
@@ -131,9 +130,8 @@ def adapt_folder(
         device: Where to run; None takes a GPU if there is one.
         memory_limit: The most memory that the process may hold; see `Adapter`.
         progress: Called with the number of images that are done.
-        shuffle: Take the images in a random order, by the settings' seed. Folders that hold one
-            class each give batches of one class otherwise.
-        checkpoints: Keeps how far the run has come, so that another one can go on.
+        shuffle: Take the images in a random order, by the settings' seed.
+        checkpoints: Keeps how far the run has come.
 
     Yields:
         One answer per image; for an image that cannot be read, the reason.
@@ -141,11 +139,7 @@ def adapt_folder(
     Raises:
         InputError: there is no image, or none that can be read; and as `Adapter`.
     """
-    if batch < 1:
-        raise InputError(f"batch must be 1 or more, not {batch}.")
-    if not images.exists():
-        raise InputError(f"there is no folder or zip {images}; check the path.")
-    found = folders.look_through(images)
+    found = _look_through(images, batch)
     adapter = Adapter(bundle, method, settings, device=device, memory_limit=memory_limit)
     alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
     frozen = Adapter(bundle, "source", device=device, memory_limit=memory_limit, **alike)
@@ -157,21 +151,41 @@ def adapt_folder(
     with ThreadPoolExecutor() as pool:
         for part in _batches(run, done):
             opened = list(pool.map(partial(_open, preprocessing=bundle.preprocessing), part))
-            good = [pixels for pixels in opened if isinstance(pixels, Tensor)]
-            answered = iter(_answers(torch.stack(good), adapter, frozen) if good else ())
-            for item, pixels in zip(part, opened):
-                if isinstance(pixels, str):
-                    reason = reason or f"{item.path}: {pixels}"
-                    yield Answer(item.path, skipped=pixels)
-                else:
-                    readable = True
-                    yield Answer(item.path, *_named(next(answered), bundle.classes))
+            for answer in _batch_answers(run, part, opened):
+                readable = readable or not answer.skipped
+                reason = reason or f"{answer.path}: {answer.skipped}"
+                yield answer
             done += len(part)
             progress("adapt and answer", done, total, "")
             if checkpoints:
                 checkpoints.batch_done(done)
+    _check_readable(readable, total, images, reason)
+
+
+def _check_readable(readable: bool, total: int, images: Path, reason: str) -> None:
     if not readable:
         raise InputError(f"none of the {total} images in {images} could be read; {reason}")
+
+
+def _look_through(images: Path, batch: int) -> Survey:
+    if batch < 1:
+        raise InputError(f"batch must be 1 or more, not {batch}.")
+    if not images.exists():
+        raise InputError(f"there is no folder or zip {images}; check the path.")
+    return folders.look_through(images)
+
+
+def _batch_answers(
+    run: FolderRun, part: list[Item], opened: list[Tensor | str]
+) -> Iterator[Answer]:
+    """The answers of one batch, from each item's pixels or the reason why it has none."""
+    good = [pixels for pixels in opened if isinstance(pixels, Tensor)]
+    answered = iter(_answers(torch.stack(good), run.adapter, run.frozen) if good else ())
+    for item, pixels in zip(part, opened):
+        if isinstance(pixels, str):
+            yield Answer(item.path, skipped=pixels)
+        else:
+            yield Answer(item.path, *_named(next(answered), run.bundle.classes))
 
 
 def _batches(run: FolderRun, start: int) -> Iterator[list[Item]]:

@@ -28,7 +28,7 @@ def check_parent(out: Path) -> None:
     """Raise an InputError, before any work, if nothing can be written at a path."""
     parent = next(parent for parent in out.absolute().parents if parent.exists())
     if not parent.is_dir():
-        raise InputError(f"{out} cannot be made: {parent} is no folder; choose another --out.")
+        raise InputError(f"cannot write {out}: {parent} is no folder; choose another --out.")
     check_writable(out)
 
 
@@ -42,7 +42,7 @@ def check_file(out: Path) -> None:
 def check_folder(out: Path) -> None:
     """Raise an InputError, before any work, if a folder cannot be written, or another run does."""
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is no folder but something else; choose another --out.")
+        raise InputError(f"cannot write {out}: it is something else; choose another --out.")
     check_parent(out)
     if out.is_dir():
         with only_writer(out):

@@ -1,6 +1,7 @@
 """Decode image files of any mode to 8-bit RGB."""
 
 import io
+import lzma
 import struct
 import zlib
 from functools import cache
@@ -54,6 +55,7 @@ BROKEN = (
     ValueError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
+    lzma.LZMAError,
     struct.error,
     zlib.error,
 )

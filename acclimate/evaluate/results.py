@@ -74,7 +74,7 @@ def read_results(path: Path) -> list[Cell]:
         InputError: the file is missing, or is something else.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
         return [_cell(row) for row in rows]
     except FileNotFoundError as error:

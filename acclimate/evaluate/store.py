@@ -139,6 +139,7 @@ class Store:
 
     def fail(self, task: Task, error: str, source: str) -> None:
         """Keep why a task failed; it is tried again by the next run."""
+        error = error.encode("utf-8", "backslashreplace").decode("utf-8")  # SQLite takes no other
         with self._transaction() as base:
             values = (task.key, json.dumps(task.record()), error, None, source)
             base.execute("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", values)

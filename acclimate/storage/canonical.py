@@ -16,14 +16,14 @@ def canonical(record: Mapping[str, Any]) -> str:
     ```
 
     Raises:
-        InputError: a value that JSON does not have, or text that UTF-8 does not have.
+        InputError: a value that JSON does not have.
     """
     try:
         text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        text.encode()
     except (TypeError, ValueError) as error:
         raise InputError(f"a bundle's record must be JSON values and text ({error}).") from error
-    return text
+    # Names of folders that are no UTF-8 hold surrogates, which only JSON's escapes can carry.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def digest(record: Mapping[str, Any]) -> str:

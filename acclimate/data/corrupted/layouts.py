@@ -136,12 +136,20 @@ def file_names(data: LabelledImages | Images, image_format: Format) -> list[str]
     # A zip may hold any name, even one outside the folder.
     inside = not any(name.is_absolute() or ".." in name.parts for name in names)
     files = [f"{name}{suffix}" for name in names]
-    short = all(len(os.fsencode(PurePosixPath(name).name)) <= _LONGEST_NAME for name in files)
+    short = all(_fits(PurePosixPath(name).name) for name in files)
     parents = {parent for name in files for parent in PurePosixPath(name).parents}
     unique = len({*files, *map(str, parents)}) == len(files) + len(parents)
     if not (are_files and inside and short and unique):
         files = [f"{folder / str(i).zfill(6)}{suffix}" for i, folder in enumerate(folders)]
     return files
+
+
+def _fits(name: str) -> bool:
+    """Whether a file can have the name, with the locale's encoding of names."""
+    try:
+        return len(os.fsencode(name)) <= _LONGEST_NAME
+    except UnicodeEncodeError:
+        return False
 
 
 def as_folder(name: str) -> str:
