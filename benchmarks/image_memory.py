@@ -23,7 +23,8 @@ keep_freed_memory()
 bundle = untrained(options["method"], options["model"], options["size"], classes=1000)
 shape = (options["batch"], 3, options["size"], options["size"])
 images = torch.randint(0, 256, shape, dtype=torch.uint8)
-adapter = Adapter(bundle, device="cpu", memory_limit=options["limit"], precision=options["precision"])
+limited = {"memory_limit": options["limit"], "precision": options["precision"]}
+adapter = Adapter(bundle, device="cpu", **limited)
 with PeakMemory() as before:
     pass
 started = time.perf_counter()

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from rich.console import Console
 
 from acclimate.commands.common import check_absent, make_bundle, report_skipped
@@ -54,6 +55,8 @@ class Align:
     """Random seed of order and augmentation."""
     device: Literal["cpu"] | None = None
     """Device to train on: cpu; default: a GPU if there is one."""
+    memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
+    """The most memory that the process may hold, such as 4GB; default: what is free."""
     settings: Stages = PRESETS["small"]
     """Settings of each stage; the supervised stage is not run."""
 
@@ -97,6 +100,7 @@ class Align:
             console,
             seed=self.seed,
             device=self.device,
+            memory_limit=self.memory_limit,
         )
 
 

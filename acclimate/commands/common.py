@@ -38,6 +38,7 @@ def make_bundle(
     *,
     seed: int,
     device: Literal["cpu"] | None,
+    memory_limit: str | None,
 ) -> None:
     """Run the stages with checkpoints beside the bundle, save it, then delete the checkpoints."""
     from acclimate.runtime import ranks
@@ -46,7 +47,15 @@ def make_bundle(
 
     stages = out.with_name(f"{out.name}.stages")
     with live() as progress:
-        bundle = make(Run(seed=seed, folder=stages, progress=progress, device=device))
+        bundle = make(
+            Run(
+                seed=seed,
+                folder=stages,
+                progress=progress,
+                device=device,
+                memory_limit=memory_limit,
+            )
+        )
     if not ranks.first():
         return
     bundle.save(out)

@@ -19,7 +19,6 @@ from acclimate.runtime import machine
 from acclimate.runtime.budget import out_of_memory, show_bytes
 from acclimate.storage.atomic import write_text
 
-
 LESS_MEMORY = "smaller batches or images, or a --memory-limit that the machine can hold"
 """What to do where memory ran out."""
 

@@ -55,6 +55,8 @@ class Train:
     """Random seed of initial weights, order and augmentation."""
     device: Literal["cpu"] | None = None
     """Device to train on: cpu; default: a GPU if there is one."""
+    memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
+    """The most memory that the process may hold, such as 4GB; default: what is free."""
     settings: Stages = PRESETS["small"]
     """Settings of each stage."""
 
@@ -86,4 +88,5 @@ class Train:
             console,
             seed=self.seed,
             device=self.device,
+            memory_limit=self.memory_limit,
         )

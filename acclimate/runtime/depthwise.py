@@ -12,7 +12,6 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 
-
 _VALUES = 2**20
 """Values of an input whose gradients are computed at a time: few, for float32 takes memory."""
 
@@ -40,7 +39,7 @@ def depthwise_gradients() -> AbstractContextManager:
 
 
 def _convolved(
-    input: Tensor,  # noqa: A002  torch's name, which callers may use
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,

@@ -59,7 +59,8 @@ def _set(settings: Iterable[tuple[int, int]]) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return False
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    accepted = [mallopt(name, value) == 1 for name, value in settings]  # all, whatever fails
+    return all(accepted)
 
 
 class PeakMemory:
