@@ -49,7 +49,7 @@ class Options:
     """Adapt batches in a process of their own, for each method and memory limit."""
 
     methods: tuple[str, ...] = ("ptbn", "tent", "cta")
-    limits: tuple[str, ...] = (PLAIN, "default", "3GB", "2GB")
+    limits: tuple[str, ...] = (PLAIN, "default", "3.2GB", "2.2GB")
     """Memory limits of the process; default goes by the memory that is free."""
     model: str = "timm:tf_efficientnet_lite0"
     size: int = 224

@@ -410,6 +410,7 @@ def test_a_memory_limit_is_taken_or_refused_with_a_sentence(at, capsys, flag):
     main([*given, flag, "50GB"])
     assert out.exists()
     out.unlink()
+    capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
         main([*given, flag, "1MB"])
     text = capsys.readouterr().err

@@ -65,7 +65,7 @@ def show_bytes(size: float) -> str:
     show_bytes(2_000_000_000)  # "2.0 GB"
     ```
     """
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{-(-size // 1e6):.0f} MB"
 
 
 _processes = [1]

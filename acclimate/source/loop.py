@@ -149,14 +149,10 @@ def train(
         history[:] = _resume(path, module, optimizer, stamp)
     prepared = accelerator.prepare_model(module) if accelerator.num_processes > 1 else module
     prepared.train()
-    thrift = Thrift()
-    if len(history) < settings.epochs:
-        limit = None if run.memory_limit is None else parse_bytes(run.memory_limit)
-        batch = min(settings.batch, count) // accelerator.num_processes
-        thrift = room_for(
-            name, module, loss, batch=batch, count=count, precision=run.precision, limit=limit
-        )
-    for epoch in range(len(history), settings.epochs):
+    left = range(len(history), settings.epochs)
+    batch = min(settings.batch, count) // accelerator.num_processes
+    thrift = _thrift(name, module, loss, run, batch, count) if left else Thrift()
+    for epoch in left:
         started = time.perf_counter()
         with thrift.applied():
             mean = _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, count)
@@ -168,6 +164,14 @@ def train(
     # Each process has batch-norm statistics of its own images; the checkpoint has the first's.
     agree(module.buffers())
     optimizer.zero_grad(set_to_none=True)  # frees as much memory as the module takes
+
+
+def _thrift(name: str, module: nn.Module, loss: Loss, run: Run, batch: int, count: int) -> Thrift:
+    """How steps keep within the memory."""
+    limit = None if run.memory_limit is None else parse_bytes(run.memory_limit)
+    return room_for(
+        name, module, loss, batch=batch, count=count, precision=run.precision, limit=limit
+    )
 
 
 def _check_shares(batch: int, processes: int) -> None:
