@@ -137,12 +137,11 @@ def train(
     # In a frozen or tapped network, some parameters have no gradient.
     ranks = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[ranks])
-    _check_shares(min(settings.batch, count), accelerator.num_processes)
+    batch = _share(min(settings.batch, count), accelerator.num_processes)
     module.to(accelerator.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)
     path = run.folder / f"{name}.safetensors" if run.folder else None
-    precision = resolve(run.precision, accelerator.device)
-    where = [run.seed, accelerator.device.type, precision]
+    where = [run.seed, accelerator.device.type, resolve(run.precision, accelerator.device)]
     stamp = _stamp(name, module, settings, [*where, count, identity]) if path else ""
     history = run.history[name] = []
     if path and path.exists():
@@ -150,7 +149,6 @@ def train(
     prepared = accelerator.prepare_model(module) if accelerator.num_processes > 1 else module
     prepared.train()
     left = range(len(history), settings.epochs)
-    batch = min(settings.batch, count) // accelerator.num_processes
     thrift = _thrift(name, module, loss, run, batch, count) if left else Thrift()
     for epoch in left:
         started = time.perf_counter()
@@ -174,12 +172,14 @@ def _thrift(name: str, module: nn.Module, loss: Loss, run: Run, batch: int, coun
     )
 
 
-def _check_shares(batch: int, processes: int) -> None:
+def _share(batch: int, processes: int) -> int:
+    """How many images of a batch each process takes."""
     if batch % processes:
         raise InputError(
             f"a batch of {batch} images cannot be divided evenly among {processes} processes; "
             f"choose a batch that is a multiple of {processes}."
         )
+    return batch // processes
 
 
 def _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, count) -> float:
