@@ -389,3 +389,51 @@ def test_the_same_in_a_process_of_its_own(case, at):
     assert done.returncode == 2
     assert done.stdout == ""
     check_message(done.stderr, expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "memory ran out;"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB."), "2.50 GiB"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate "
+                "memory: you tried to allocate 26000000000 bytes."
+            ),
+            "26.0 GB",
+        ),
+    ],
+)
+@pytest.mark.parametrize("verb", ["adapt", "align"])
+def test_too_little_memory_is_one_sentence(at, capsys, monkeypatch, verb, error, said):
+    def fail(*given, **named):
+        raise error
+
+    monkeypatch.setattr("acclimate.adapt.adapter.Adapter._answers", fail)
+    monkeypatch.setattr("acclimate.source.aligned.align", fail)
+    commands = {
+        "adapt": ["adapt", str(at.bundle), str(at.good), "--out", str(at.root / "new.csv")],
+        "align": ["align", *MODEL, "--images", str(at.good), "--out", str(at.root / "new")],
+    }
+    with pytest.raises(SystemExit) as stopped:
+        main(commands[verb])
+    text = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert text.startswith("acclimate: memory ran out") and said in text and "smaller" in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--memory-limit", "--memory"])
+def test_a_memory_limit_is_taken_or_refused_with_a_sentence(at, capsys, flag):
+    out = at.root / f"limited{flag}.csv"
+    given = ["adapt", str(at.bundle), str(at.good), "--out", str(out)]
+    main([*given, flag, "50GB"])
+    assert out.exists()
+    out.unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main([*given, flag, "1MB"])
+    text = capsys.readouterr().err
+    assert stopped.value.code == 2 and "choose" in text and len(text.splitlines()) == 1
+    assert not out.exists()

@@ -50,6 +50,8 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
         context, channels, height, width, generator=torch.Generator().manual_seed(0)
     )
     images, index = images.to(learner.device), torch.arange(context, device=learner.device)
+    if learner.objective:
+        learner.room.step(context)  # its trials are no part of the cost
     before, saved = learner.state.copy(), _Saved(learner)
     normalized = learner.preprocessing.normalize(images)
     run = partial(predict, learner, images, batch)

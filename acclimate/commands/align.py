@@ -56,6 +56,8 @@ class Align:
     """Device to train on: cpu; default: a GPU if there is one."""
     trust_code: bool = False
     """Allow running the function that --model or --twin names."""
+    memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
+    """The most memory that the process may hold, such as 4GB; default: what is free."""
     settings: Stages = PRESETS["small"]
     """Settings of each stage; the supervised stage is not run."""
 
@@ -103,4 +105,5 @@ class Align:
             console,
             seed=self.seed,
             device=self.device,
+            memory_limit=self.memory_limit,
         )

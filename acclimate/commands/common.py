@@ -91,6 +91,7 @@ def make_bundle(
     *,
     seed: int,
     device: Literal["cpu"] | None,
+    memory_limit: str | None,
 ) -> None:
     """Run the stages with checkpoints beside the bundle, save it, then delete the checkpoints."""
     from acclimate.runtime import ranks
@@ -99,7 +100,15 @@ def make_bundle(
 
     stages = stages_of(out)
     with live() as progress:
-        bundle = make(Run(seed=seed, folder=stages, progress=progress, device=device))
+        bundle = make(
+            Run(
+                seed=seed,
+                folder=stages,
+                progress=progress,
+                device=device,
+                memory_limit=memory_limit,
+            )
+        )
     if not ranks.first():
         return
     bundle.save(out)

@@ -58,6 +58,8 @@ class Train:
     """Device to train on: cpu; default: a GPU if there is one."""
     trust_code: bool = False
     """Allow running the function that --model names."""
+    memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
+    """The most memory that the process may hold, such as 4GB; default: what is free."""
     settings: Stages = PRESETS["small"]
     """Settings of each stage."""
 
@@ -96,4 +98,5 @@ class Train:
             console,
             seed=self.seed,
             device=self.device,
+            memory_limit=self.memory_limit,
         )

@@ -65,7 +65,16 @@ def show_bytes(size: float) -> str:
     show_bytes(2_000_000_000)  # "2.0 GB"
     ```
     """
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{-(-size // 1e6):.0f} MB"
+
+
+_processes = [1]
+"""Processes that share what is free, this one among them."""
+
+
+def share_with(processes: int) -> None:
+    """Leave what is free to so many processes of this kind, each its part."""
+    _processes[0] = processes
 
 
 def for_passes(limit: int | None, device: torch.device) -> float:
@@ -82,7 +91,7 @@ def for_passes(limit: int | None, device: torch.device) -> float:
     over = _GAPS if keeps_freed_memory() else _KERNELS
     if limit is not None:
         return max(0.0, (limit - _held(device)) / over)
-    return _SHARE * free_bytes(device) / over
+    return _SHARE * free_bytes(device) / over / _processes[0]
 
 
 def free_bytes(device: torch.device) -> float:

@@ -63,7 +63,7 @@ def _set(settings: Iterable[tuple[int, int]]) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return False
-    accepted = [mallopt(name, value) == 1 for name, value in settings]  # every one is called
+    accepted = [mallopt(name, value) == 1 for name, value in settings]  # all, whatever fails
     return all(accepted)
 
 

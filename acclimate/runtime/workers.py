@@ -14,7 +14,7 @@ import torch
 from torch import multiprocessing
 
 from acclimate.errors import InputError
-from acclimate.runtime.budget import out_of_memory
+from acclimate.runtime.budget import out_of_memory, share_with
 from acclimate.runtime.determinism import repeat_bits
 from acclimate.runtime.memory import keep_freed_memory
 
@@ -78,7 +78,7 @@ def processes(workers: int, threads: int = 1) -> Engine:
         team: list[_Worker] = []
         try:
             for slot in range(min(workers, len(tasks))):
-                team.append(_Worker(slot, threads, job))
+                team.append(_Worker(slot, threads, job, min(workers, len(tasks))))
                 team[slot].give(waiting.popleft())
             while busy := {worker.connection: worker for worker in team if worker.busy}:
                 for ready in wait(list(busy)):
@@ -104,8 +104,8 @@ def usual_workers(threads: int = 1) -> int:
 class _Worker:
     """A process and the task that it works on."""
 
-    def __init__(self, slot: int, threads: int, job: Callable):
-        self.arguments = (slot, threads, job)
+    def __init__(self, slot: int, threads: int, job: Callable, workers: int):
+        self.arguments = (slot, threads, job, workers)
         self.busy = False
         self._start()
 
@@ -153,11 +153,12 @@ class _Worker:
         other.close()
 
 
-def _work(connection: Connection, slot: int, threads: int, job: Callable) -> None:
+def _work(connection: Connection, slot: int, threads: int, job: Callable, workers: int) -> None:
     """Work on task after task until none is given."""
     _end_with_parent()
     torch.set_num_threads(threads)
     keep_freed_memory()
+    share_with(workers)
     repeat_bits()
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())

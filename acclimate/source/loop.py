@@ -14,11 +14,14 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from acclimate.backbones.recompute import Thrift
 from acclimate.errors import InputError, unknown_name
 from acclimate.randomness import key, permutation
+from acclimate.runtime.budget import parse_bytes
 from acclimate.runtime.precision import Precision, autocast, resolve
 from acclimate.runtime.progress import Progress, silent
 from acclimate.runtime.ranks import agree
+from acclimate.source.room import room_for
 from acclimate.storage import sealed
 
 
@@ -68,6 +71,10 @@ class Run:
     """Function called with the stage's name, steps done, total steps, and a remark."""
     device: Literal["cpu"] | None = None
     """Device to train on: ``"cpu"``, or None for a GPU if there is one."""
+    memory_limit: str | int | None = None
+    """The most memory that the process may hold, such as ``"4GB"``; None goes by what the machine
+    has free. Where a step would take more, activations are computed anew instead of kept: the
+    same weights up to rounding."""
     history: dict[str, list[dict[str, float]]] = field(default_factory=dict, compare=False)
     """Mean loss and seconds of each epoch, by stage; filled during training."""
 
@@ -124,27 +131,29 @@ def train(
     Raises:
         InputError: the settings are invalid, the batch cannot be divided evenly among the
             processes, the checkpoint is damaged or belongs to another run, or the loss becomes
-            infinite or nan.
+            infinite or nan, or a step does not fit into the memory.
     """
     check_training(name, settings)
     # In a frozen or tapped network, some parameters have no gradient.
     ranks = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[ranks])
-    _check_shares(min(settings.batch, count), accelerator.num_processes)
+    batch = _share(min(settings.batch, count), accelerator.num_processes)
     module.to(accelerator.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)
     path = run.folder / f"{name}.safetensors" if run.folder else None
-    precision = resolve(run.precision, accelerator.device)
-    where = [run.seed, accelerator.device.type, precision]
+    where = [run.seed, accelerator.device.type, resolve(run.precision, accelerator.device)]
     stamp = _stamp(name, module, settings, [*where, count, identity]) if path else ""
     history = run.history[name] = []
     if path and path.exists():
         history[:] = _resume(path, module, optimizer, stamp)
     prepared = accelerator.prepare_model(module) if accelerator.num_processes > 1 else module
     prepared.train()
-    for epoch in range(len(history), settings.epochs):
+    left = range(len(history), settings.epochs)
+    thrift = _thrift(name, module, loss, run, batch, count) if left else Thrift()
+    for epoch in left:
         started = time.perf_counter()
-        mean = _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, count)
+        with thrift.applied():
+            mean = _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, count)
         seconds = time.perf_counter() - started
         history.append({"epoch": epoch + 1, "loss": mean, "seconds": round(seconds, 3)})
         if path and accelerator.is_main_process:
@@ -155,12 +164,22 @@ def train(
     optimizer.zero_grad(set_to_none=True)  # frees as much memory as the module takes
 
 
-def _check_shares(batch: int, processes: int) -> None:
+def _thrift(name: str, module: nn.Module, loss: Loss, run: Run, batch: int, count: int) -> Thrift:
+    """How steps keep within the memory."""
+    limit = None if run.memory_limit is None else parse_bytes(run.memory_limit)
+    return room_for(
+        name, module, loss, batch=batch, count=count, precision=run.precision, limit=limit
+    )
+
+
+def _share(batch: int, processes: int) -> int:
+    """How many images of a batch each process takes."""
     if batch % processes:
         raise InputError(
             f"a batch of {batch} images cannot be divided evenly among {processes} processes; "
             f"choose a batch that is a multiple of {processes}."
         )
+    return batch // processes
 
 
 def _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, count) -> float:

@@ -245,7 +245,7 @@ def test_an_oracles_objective_sees_as_many_target_images_and_the_classifier_none
     known = {picture.numpy().tobytes() for picture in target}
     own = {picture.numpy().tobytes() for picture in source.images}
     found = set()
-    for images, index in objective.shown:
+    for images, index in objective.shown[1:]:  # after the trial of the memory
         pixels = (images * 255).round().to(torch.uint8)
         assert len(pixels) == 16 and len(index.unique()) == 16
         assert {picture.numpy().tobytes() for picture in pixels[:8]} <= own

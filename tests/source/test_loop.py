@@ -7,8 +7,9 @@ from torch.nn.functional import cross_entropy
 
 from acclimate.errors import InputError
 from acclimate.randomness import key, permutation
+from acclimate.runtime.live import most_bytes
 from acclimate.runtime.ranks import gather
-from acclimate.source import loop
+from acclimate.source import loop, room
 from acclimate.source.loop import Run, Training, learning_rate, train
 
 COUNT = 40
@@ -231,6 +232,7 @@ def test_batches_are_whole_and_an_epoch_takes_each_image_once(count, batch, step
     settings = replace(SETTINGS, epochs=2, batch=batch)
     run = run_in(progress=lambda *report: told.append(report))
     train("stage", network(), watching, settings, run, count=count)
+    seen.pop(0)  # the trial that shows how much memory a step takes
     assert [len(numbers) for numbers in seen] == [min(batch, count)] * (2 * steps)
     epochs = [torch.cat(seen[:steps]), torch.cat(seen[steps:])]
     for numbers in epochs:
@@ -253,6 +255,7 @@ def test_every_step_has_its_learning_rate(monkeypatch):
         return loss(module, numbers, epoch_key)
 
     train("stage", network(), watching, SETTINGS, run_in(), count=COUNT)
+    rates.pop(0)  # the trial that shows how much memory a step takes
     assert rates == [learning_rate(SETTINGS, step / 5, 1 / 5) for step in range(15)]
 
 
@@ -279,3 +282,48 @@ def test_seeds_and_stages_differ_and_training_learns():
 def test_gather_without_ranks_is_the_identity():
     features = torch.rand(2, 3)
     assert gather(features) is features
+
+
+class Deep(nn.Module):
+    """Blocks with batch norm and dropout, whose activations count."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        block = lambda: nn.Sequential(  # noqa: E731
+            nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Conv2d(8, 8, 1)
+        )
+        self.stem, self.blocks = nn.Conv2d(3, 8, 3), nn.ModuleList(block() for _ in range(6))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_in_little_memory_the_weights_are_the_same_and_statistics_move_once(monkeypatch):
+    trial = Deep()
+    whole = most_bytes(lambda: loss(trial, torch.arange(8), 0).backward())
+    thrifts, chosen = [], room.room_for
+    monkeypatch.setattr(room, "return_freed_memory", lambda: None)
+    monkeypatch.setattr(
+        loop, "room_for", lambda *a, **k: thrifts.append(chosen(*a, **k)) or thrifts[-1]
+    )
+    found = []
+    for budget in (float("inf"), 0.7 * whole):
+        monkeypatch.setattr(room, "for_passes", lambda limit, device, budget=budget: budget)
+        module = Deep()
+        train("t", module, loss, SETTINGS, run_in(), count=COUNT)
+        found.append(module.state_dict())
+    assert [bool(thrift.modules) for thrift in thrifts] == [False, True]
+    for name, value in found[1].items():
+        torch.testing.assert_close(value, found[0][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_step_that_does_not_fit_is_refused_with_a_batch_that_does(monkeypatch):
+    monkeypatch.setattr(room, "return_freed_memory", lambda: None)
+    monkeypatch.setattr(room, "for_passes", lambda limit, device: 1e5)
+    with pytest.raises(InputError, match=r"the stage t on 8 images needs .* a batch of \d images"):
+        train("t", Deep(), loss, SETTINGS, run_in(memory_limit="1GB"), count=COUNT)
