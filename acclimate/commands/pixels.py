@@ -60,6 +60,26 @@ class Pixels:
         chosen = self._changed(stated, console)
         return load(chosen), chosen
 
+    def stated(self, model: str, console: Console) -> "Preprocessing":
+        """The preprocessing of a classifier without images, and say how it is.
+
+        Raises:
+            InputError: nothing states it, and no size is given.
+        """
+        from acclimate.backbones.stated import Stated, preprocessing_of
+        from acclimate.preprocessing import Preprocessing
+
+        stated = preprocessing_of(model)
+        if stated is None and self.size is None:
+            raise InputError(
+                f"nothing states how {model} wants its images; give --size, or --images of the "
+                "right size."
+            )
+        if stated is None:
+            assert self.size is not None
+            stated = Stated(Preprocessing(_side(self.size)), "ImageNet's mean and std")
+        return self._changed(stated, console)
+
     def _changed(self, stated: Any, console: Console) -> "Preprocessing":
         from acclimate.backbones.stated import changed_preprocessing
 

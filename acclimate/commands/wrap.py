@@ -2,20 +2,25 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_absent
+from acclimate.commands.common import new_bundle, report_skipped
+from acclimate.commands.pixels import Pixels
 
 
 @dataclass(frozen=True)
 class Wrap:
-    """Make a bundle of a trained classifier as it is, without images and without training.
+    """Make a bundle of a trained classifier as it is, without training.
 
-    The bundle is for methods that learn with any classifier: source, ptbn, tent, tipi. No weight
-    and no statistic changes. "acclimate align" adds what the other methods need.
+    The bundle is for methods that learn with any classifier: source, bn-adapt, ptbn, tent, tipi. No
+    weight and no statistic changes. "acclimate align" adds what the other methods need. With some
+    hundred unlabelled images it is measured how far bn-adapt should trust a batch.
 
-    Example: acclimate wrap --model torchvision:resnet18 --weights last.ckpt --size 224 --out bundle
+    Example: acclimate wrap --model torchvision:resnet18 --weights last.ckpt --images photos --out
+    bundle
     """
 
     model: str
@@ -23,15 +28,17 @@ class Wrap:
     model of transformers, or module:function for a function that builds it (--trust-code)."""
     out: Path
     """Folder of the new bundle."""
-    size: int
-    """Height and width of the classifier's input, in pixels."""
+    images: str | None = None
+    """Unlabelled source images: a folder, a zip, an .npy array, or a data set's name."""
     weights: Path | None = None
     """Checkpoint of the classifier: .safetensors, or a file of torch.save; FILE:ENTRY takes a part
     of it, such as last.ckpt:state_dict_ema."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean that the classifier's preprocessing subtracts, per channel, for images in 0..1."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Standard deviation that the preprocessing divides by, per channel, for images in 0..1."""
+    root: Path | None = None
+    """Folder of a named data set."""
+    domain: str | None = None
+    """Domain of a data set that has several: sketch (pacs), fog/3 (cifar10-c)."""
+    pixels: Annotated[Pixels, tyro.conf.arg(name="")] = Pixels()
+    """Preprocessing, where it differs from what the classifier's library states."""
     class_names: Path | None = None
     """A text file with one class name per line, or JSON; default: ImageNet's or the model's own
     where they are known, otherwise numbers."""
@@ -40,17 +47,35 @@ class Wrap:
 
     def run(self, console: Console) -> None:
         """Run the command."""
+        with new_bundle(self.out):
+            self._run(console)
+
+    def _run(self, console: Console) -> None:
+        from acclimate.data import load_images
         from acclimate.data.class_names import read_class_names
-        from acclimate.preprocessing import Preprocessing
+        from acclimate.runtime.progress import live
+        from acclimate.source.loop import Run
         from acclimate.source.wrapped import wrap
 
-        check_absent(self.out)
-        bundle = wrap(
-            self.model,
-            weights=self.weights,
-            classes=self.class_names and read_class_names(self.class_names),
-            preprocessing=Preprocessing(self.size, self.mean, self.std),
-        )
+        images, given = None, self.images
+        if given is None:
+            preprocessing = self.pixels.stated(self.model, console)
+        else:
+            where = {"root": self.root, "domain": self.domain}
+            data, preprocessing = self.pixels.load(
+                self.model, lambda size: load_images(given, size=size, **where), console
+            )
+            report_skipped(data.skipped, console)
+            images = data.images
+        with live() as progress:
+            bundle = wrap(
+                self.model,
+                images,
+                weights=self.weights,
+                classes=self.class_names and read_class_names(self.class_names),
+                preprocessing=preprocessing,
+                run=Run(progress=progress),
+            )
         bundle.save(self.out)
         console.print(
             f"{self.out} is ready for {bundle.method}: acclimate adapt {self.out} FOLDER --out "

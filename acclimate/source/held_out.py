@@ -21,7 +21,7 @@ from acclimate.source.images import SourceImages
 
 SHIFTS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """Corruptions that stand for the shifts to come."""
-SEVERITY = 4
+SEVERITY = 5
 CLEAN = "none"
 FEWEST, MOST = 16, 128
 """From fewer images nothing is measured; more are not needed."""
@@ -52,8 +52,13 @@ class Agreement:
 
     clean: float
     """On clean images."""
-    shifted: float
-    """On corrupted images: the mean over `SHIFTS`."""
+    each: Float[Tensor, " images"]
+    """On corrupted images, for each image: the mean over `SHIFTS`."""
+
+    @property
+    def shifted(self) -> float:
+        """On corrupted images: the mean over all."""
+        return float(self.each.mean())
 
 
 def part_of(source: SourceImages) -> tuple[SourceImages, SourceImages]:
@@ -112,8 +117,8 @@ def agreement(
         scores = {name: _score(_logits(model, held, name, batch), held) for name in held.images}
     finally:
         exchange(model.encoder, replaced)
-    shifted = [scores[name] for name in SHIFTS]
-    return Agreement(scores[CLEAN], sum(shifted) / len(shifted))
+    shifted = torch.stack([scores[name] for name in SHIFTS])  # [shifts, images]
+    return Agreement(float(scores[CLEAN].mean()), shifted.mean(0))
 
 
 def has_batch_norm(model: Classifier) -> bool:
@@ -121,9 +126,9 @@ def has_batch_norm(model: Classifier) -> bool:
     return bool(batch_norms(model.encoder))
 
 
-def _score(logits: Float[Tensor, "n classes"], held: HeldOut) -> float:
+def _score(logits: Float[Tensor, "n classes"], held: HeldOut) -> Float[Tensor, " n"]:
     answers = logits.argmax(1, keepdim=True)
-    return held.target.gather(1, answers).double().mean().item()
+    return held.target.gather(1, answers).squeeze(1).double()
 
 
 @torch.no_grad()

@@ -127,14 +127,17 @@ def check_settings(settings: SourceSettings) -> None:
         ("cutout", settings.cutout, 0, math.inf),
         ("crop_padding", settings.crop_padding, 0, math.inf),
         ("weight", settings.weight, 0, math.inf),
-        ("interpolation", settings.interpolation, 0, 1),
+        ("interpolation", _measured(settings.interpolation), 0, 1),
         ("label_smoothing", settings.label_smoothing, 0, 1),
         ("views.smallest_crop", views["smallest_crop"], 1e-6, 1),
         *((f"views.{name}", views[name], 0, 1) for name in views if name.endswith("probability")),
         *((f"views.{name}", views[name], 0, math.inf) for name in _COLOURS),
     ):
-        if value is None and name == "interpolation":
-            continue
         if not (math.isfinite(value) and low <= value <= high):
             limits = f"from {low:g} to {high:g}" if high < math.inf else f"from {low:g}"
             raise InputError(f"{name} must be a finite number {limits}, not {value}.")
+
+
+def _measured(share: float | None) -> float:
+    """The share; any that is allowed where it will be measured."""
+    return 1.0 if share is None else share

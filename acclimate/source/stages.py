@@ -220,9 +220,9 @@ def measure(work: Work) -> tuple[dict[str, Trust], dict[str, float]]:
         trust |= {} if twin is None else {"twin": twin}
         figures["twin"] = agreement(work.twin, held, twin)
     found = {
-        f"{name}, {kind}": value
+        f"{name}, {kind}": round(getattr(each, kind), 4)
         for name, each in figures.items()
-        for kind, value in vars(each).items()
+        for kind in ("clean", "shifted")
     }
     return trust, found if work.kept is None else found | {"kept": work.kept}
 

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from acclimate.backbones import Classifier
 from acclimate.backbones.batch_norm import Trust
 from acclimate.runtime.progress import Progress, silent
@@ -24,8 +28,8 @@ def measure_trust(
 
     The limit is chosen with large batches: full trust in a batch's statistics can be wrong even if
     they are exact, because a corruption does more than to shift and scale features. The prior is
-    chosen with small batches, whose statistics vary. Both are the ones with the highest agreement
-    on corrupted images among those that lose at most 0.01 on clean images.
+    chosen with small batches, whose statistics vary. Both are the most trustful values that agree
+    as well as the best ones on corrupted images, and lose at most 0.01 on clean images.
 
     Args:
         model: In evaluation mode; as before on return.
@@ -63,26 +67,38 @@ def measure_trust(
 def best(
     trials: Iterable[tuple[float, list[Agreement]]], least: float, *, at_least: float = 0.0
 ) -> float | None:
-    """The value that agrees most on corrupted images, of those that are good on clean ones.
+    """The first value that agrees with the classifier as well as the best one on corrupted images.
 
-    The trials come in an order in which the agreement rises and then falls: the search ends after
-    two values in a row that are worse than the best one.
+    As well means: within one standard error of the mean difference over the images. Values are left
+    out that lose on clean images. They come in an order in which the agreement rises and then
+    falls: the search ends after two in a row that are worse than the best one.
 
     Args:
-        trials: Values, each with what it reaches.
+        trials: Values, the most adaptive first, each with what it reaches.
         least: Agreement on clean images below which a value is left out.
-        at_least: Mean agreement on corrupted images that a value must exceed.
+        at_least: Mean agreement on corrupted images that the best value must exceed.
 
     Returns:
         None if no value is good enough.
     """
-    chosen, most, worse = None, at_least, 0
+    good: list[tuple[float, Tensor]] = []
+    most, worse = at_least, 0
     for value, found in trials:
-        shifted = sum(each.shifted for each in found) / len(found)
-        if shifted <= most or min(each.clean for each in found) < least:
-            worse += chosen is not None
+        each = torch.stack([agreement.each for agreement in found]).mean(0)  # [images]
+        if each.mean() > most and min(agreement.clean for agreement in found) >= least:
+            most, worse = float(each.mean()), 0
         else:
-            chosen, most, worse = value, shifted, 0
+            worse += bool(good)
+        if min(agreement.clean for agreement in found) >= least:
+            good.append((value, each))
         if worse == 2:
             break
-    return chosen
+    if most == at_least:
+        return None
+    top = max((each for _, each in good), key=torch.mean)
+    return next(value for value, each in good if _as_well(each, top))
+
+
+def _as_well(each: Float[Tensor, " images"], top: Float[Tensor, " images"]) -> bool:
+    lost = top - each
+    return bool(lost.mean() <= lost.std() / len(lost) ** 0.5)

@@ -1,34 +1,42 @@
 """A bundle of a classifier as it is: without a twin and without training."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from jaxtyping import UInt8
+from torch import Tensor, nn
 
-from acclimate.backbones import build, recorded_name, split
+from acclimate.backbones import build, duplicate, in_float32, recorded_name, split
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.backbones.registry import holds_weights
+from acclimate.backbones.stated import default_preprocessing, for_channels, preprocessing_of
+from acclimate.backbones.trace import input_channels
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
-from acclimate.preprocessing import Preprocessing
+from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.source.class_names import class_names
+from acclimate.source.images import SourceImages
+from acclimate.source.loop import Run
+from acclimate.source.presets import PRESETS
+from acclimate.source.stages import Work, measure
 from acclimate.version import __version__
 
 
 def wrap(
     model: nn.Module | str,
+    images: UInt8[Tensor, "n channels h w"] | None = None,
     *,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None = None,
     weights: Path | None = None,
     classes: Sequence[str] | None = None,
     head: str | None = None,
+    run: Run | None = None,
 ) -> Bundle:
     """Make a bundle of a trained classifier for methods that need no training of their own.
 
-    These are ``source``, ``ptbn``, ``tent`` and ``tipi``. No weight and no statistic changes: the
-    bundle's classifier returns the same logits as the model, bit for bit.
+    These are ``source``, ``bn-adapt``, ``ptbn``, ``tent`` and ``tipi``. No weight and no statistic
+    changes: the bundle's classifier returns the same logits as the model, bit for bit.
 
     ```python
     bundle = acclimate.wrap(network, preprocessing=Preprocessing(224))
@@ -36,37 +44,62 @@ def wrap(
     ```
 
     Args:
-        model: Any network that ends in a linear layer, or a name as for `acclimate.build`. It is
-            copied.
-        preprocessing: The model's preprocessing.
+        model: Any network that `acclimate.split` accepts, or a name as for `acclimate.build`. It is
+            copied; the bundle has it in float32.
+        images: Unlabelled source images, uint8. They show how far ``bn-adapt`` should trust the
+            statistics of a batch; without them a rule of thumb is taken. Some hundred are enough.
+        preprocessing: The model's preprocessing; None takes what its library states, see
+            `acclimate.backbones.preprocessing_of`, or the images' size and ImageNet's mean and std.
         weights: The checkpoint of a model given by name, as for `acclimate.build`.
         classes: The class name of each output; None takes ImageNet's or those of a transformers
             model where they are known, and otherwise numbers.
-        head: The dotted name of the linear head, if it is not the last linear layer.
+        head: The dotted name of the head, if it is not found.
+        run: Precision, device and progress of the measurement.
 
     Returns:
-        The bundle. Its default method is ``ptbn``, or ``tent`` for a model without batch norm. For
-        an unregistered network, load it with ``Bundle.load(path, model=net)``.
+        The bundle. Its default method is ``bn-adapt``, or ``tent`` for a model without batch norm.
+        For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: the model has no linear head, or its weights are missing; or as
-            `acclimate.build`.
+        InputError: the model cannot be split, its weights are missing, or nothing says what its
+            preprocessing is; or as `acclimate.build`.
     """
-    classifier = split(_trained(model, weights).eval(), head=head).requires_grad_(False).eval()
+    network = _trained(model, weights)
+    classifier = in_float32(split(network.eval(), head=head)).requires_grad_(False).eval()
+    preprocessing = preprocessing or _stated(model, network, images)
+    trust, agreement = {}, {}
+    if images is not None:
+        check_images(images, preprocessing.channels)
+        source = SourceImages(images, preprocessing)
+        trust, agreement = measure(Work(classifier, source, PRESETS["small"], run or Run()))
     return Bundle(
-        classifier=classifier,
+        classifier=classifier.cpu(),
         twin=None,
         preprocessing=preprocessing,
         classes=class_names(classes, model, classifier.num_classes),
-        method="ptbn" if batch_norms(classifier.encoder) else "tent",
+        method="bn-adapt" if batch_norms(classifier.encoder) else "tent",
         recipe="supervised",
         architecture=recorded_name(model) if isinstance(model, str) else CUSTOM,
+        trust=trust,
         provenance={
             "source": "a trained classifier as it is",
             "acclimate": __version__,
             "torch": torch.__version__,
-        },
+        }
+        | ({"agreement": agreement} if agreement else {}),
     )
+
+
+def _stated(model: nn.Module | str, network: nn.Module, images: Tensor | None) -> Preprocessing:
+    """What the model's library states, or follows from the images."""
+    if images is not None:
+        return default_preprocessing(model, *images.shape[1:])
+    stated = preprocessing_of(model)
+    if stated is None:
+        raise InputError(
+            "nothing states the model's preprocessing; give it, Preprocessing(224), or images."
+        )
+    return for_channels(stated.preprocessing, input_channels(network))
 
 
 def _trained(model: nn.Module | str, weights: Path | None) -> nn.Module:
@@ -80,4 +113,4 @@ def _trained(model: nn.Module | str, weights: Path | None) -> nn.Module:
             "weights are for a model given by name; load them into a network with "
             "acclimate.backbones.weights.load_weights(network, path)."
         )
-    return copy.deepcopy(model)
+    return duplicate(model)
