@@ -70,7 +70,8 @@ def test_adapt_takes_settings_from_the_method_and_the_command(trained, data, tmp
     expected = changed(METHODS["cta-paper"].settings, {"steps": 3, "reset": "never"})
     assert (given["method"], given["settings"]) == ("cta-paper", expected)
     main([*command, "--method=aligned-bn", "--normalisation.prior", "16"])
-    assert given["settings"] == METHODS["aligned-bn"].settings
+    expected = changed(METHODS["aligned-bn"].settings, {"normalisation.prior": 16.0})
+    assert given["settings"] == expected
     main([*command, "--update=sgd", "--update.momentum", "0.9", "--normalisation", "running"])
     expected = {"update": "sgd", "update.momentum": 0.9, "normalisation": "running"}
     assert given["settings"] == changed(METHODS["cta"].settings, expected)
@@ -186,6 +187,7 @@ def test_align_takes_weights_and_no_labels(trained, data, tmp_path):
         str(tmp_path / "mine.safetensors"),
     ]
     command += ["--epochs", "1", "--class-names", str(tmp_path / "names.txt")]
+    command += ["--interpolation", "1"]
     command += ["--mean", "0.5", "0.4", "0.3", "--std", "0.2", "0.2", "0.1"]
     main([*command, "--out", str(tmp_path / "bundle")])
     bundle = Bundle.load(tmp_path / "bundle")

@@ -140,12 +140,9 @@ def adapt_folder(
         InputError: there is no image, or none that can be read; and as `Adapter`.
     """
     found = _look_through(images, batch)
-    adapter = Adapter(bundle, method, settings, device=device, memory_limit=memory_limit)
-    alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
-    frozen = Adapter(bundle, "source", device=device, memory_limit=memory_limit, **alike)
+    where = {"device": device, "memory_limit": memory_limit}
+    run = _run(bundle, Adapter(bundle, method, settings, **where), found, batch, shuffle, where)
     total = len(found.items)
-    order = permutation(key(adapter.settings.seed, "shuffle"), total) if shuffle else None
-    run = FolderRun(bundle, adapter, frozen, found, order, batch)
     done = checkpoints.begin(run) if checkpoints else 0
     readable, reason = done > 0, ""
     with ThreadPoolExecutor() as pool:
@@ -160,6 +157,21 @@ def adapt_folder(
             if checkpoints:
                 checkpoints.batch_done(done)
     _check_readable(readable, total, images, reason)
+
+
+def _run(
+    bundle: Bundle,
+    adapter: Adapter,
+    found: Survey,
+    batch: int,
+    shuffle: bool,
+    where: dict[str, Any],
+) -> FolderRun:
+    seed = adapter.settings.seed
+    alike = {"precision": adapter.settings.precision, "seed": seed}
+    frozen = Adapter(bundle, "source", **where, **alike)
+    order = permutation(key(seed, "shuffle"), len(found.items)) if shuffle else None
+    return FolderRun(bundle, adapter, frozen, found, order, batch)
 
 
 def _check_readable(readable: bool, total: int, images: Path, reason: str) -> None:

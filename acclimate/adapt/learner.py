@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from acclimate.adapt.room import Room
 from acclimate.adapt.state import State, Undo
-from acclimate.backbones import Classifier, check_finite, duplicate, forgetful, in_float32
+from acclimate.backbones import Classifier, check_finite, duplicate, forgetful
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, as_outcome
@@ -59,7 +59,7 @@ class Learner:
         limit: int | None = None,
     ):
         self.settings, self.preprocessing, self.device = settings, preprocessing, device
-        self.model = _own(in_float32(duplicate(model)), device)
+        self.model = _own(duplicate(model), device)
         check_finite(self.model)
         self.objective = None if objective is None else _own(objective, device)
         self.min_images = objective.min_images if objective else 1

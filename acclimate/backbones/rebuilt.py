@@ -138,7 +138,7 @@ def _logits(model: Classifier, shape: tuple[int, int, int]) -> Tensor | None:
     if not logits.isfinite().all():
         return None
     count = min(_MOST, logits.shape[1])
-    return logits[:, torch.arange(count) * logits.shape[1] // count]
+    return logits[:, torch.arange(count, device="cpu") * logits.shape[1] // count]
 
 
 def _agree(saved: Tensor, logits: Tensor) -> bool:

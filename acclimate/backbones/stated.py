@@ -9,6 +9,7 @@ from torch import nn
 
 from acclimate.backbones import processor
 from acclimate.backbones.processor import read_processor
+from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
 from acclimate.resizing import Interpolation, Side
 
@@ -36,7 +37,8 @@ def preprocessing_of(model: nn.Module | str) -> Stated | None:
             its weights and states nothing.
 
     Returns:
-        None if nothing is stated, as for ``acclimate:`` networks and those of one's own.
+        None if nothing is stated, as for ``acclimate:`` networks, those of one's own, and folders
+        without ``preprocessor_config.json``.
 
     Raises:
         InputError: the statement cannot be read, or says what `Preprocessing` cannot do.
@@ -49,6 +51,10 @@ def preprocessing_of(model: nn.Module | str) -> Stated | None:
     if library == "torchvision":
         return _of_torchvision_name(name)
     if library == "hf":
+        if not Path(name).is_dir():
+            raise InputError(f"there is no folder {name}; models are not downloaded.")
+        if not (Path(name) / processor.FILE).is_file():
+            return None
         return Stated(read_processor(Path(name)), f"{name}/{processor.FILE}")
     return None
 

@@ -91,7 +91,7 @@ def make_bundle(
     *,
     seed: int,
     device: Literal["cpu"] | None,
-    memory_limit: str | None,
+    memory_limit: str | None = None,
 ) -> None:
     """Run the stages with checkpoints beside the bundle, save it, then delete the checkpoints."""
     from acclimate.runtime import ranks

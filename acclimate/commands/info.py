@@ -35,7 +35,7 @@ class Info:
         record = read_record(self.bundle)
         tensors = read_tensors(self.bundle, record)
         checks = ["the record's checksum", "the weights' checksum"]
-        if _is_registered(record):
+        if _can_be_built(record, self.trust_code):
             from acclimate.bundle import Bundle
 
             Bundle.load(self.bundle)
@@ -52,10 +52,14 @@ class Info:
             console.print(f"{name:<14} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _is_registered(record: Mapping[str, Any]) -> bool:
+def _can_be_built(record: Mapping[str, Any], trust_code: bool) -> bool:
     """Whether the bundle's networks can be built from their names alone."""
-    names = (record["architecture"], record["twin_architecture"])
-    return all(name is None or name.partition(":")[0] in _LIBRARIES for name in names)
+    from acclimate.backbones.code import is_code
+
+    names = filter(None, (record["architecture"], record["twin_architecture"]))
+    return all(
+        name.partition(":")[0] in _LIBRARIES or (trust_code and is_code(name)) for name in names
+    )
 
 
 def _parameters(tensors: "Mapping[str, Tensor]") -> dict[str, int]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from acclimate.errors import InputError
 
 if TYPE_CHECKING:
+    from acclimate.backbones.stated import Stated
     from acclimate.data import Images, LabelledImages
     from acclimate.preprocessing import Preprocessing
 
@@ -46,10 +47,10 @@ class Pixels:
             load: Loads the images for a preprocessing; for None at their own size.
             console: Where the preprocessing and its origin are printed.
         """
-        from acclimate.backbones.stated import Stated, preprocessing_of
+        from acclimate.backbones.stated import Stated
         from acclimate.preprocessing import Preprocessing
 
-        stated = preprocessing_of(model)
+        stated = self._what_is_stated(model)
         if stated is None and self.size is not None:
             stated = Stated(Preprocessing(_side(self.size)), "ImageNet's mean and std")
         if stated is None:
@@ -66,10 +67,10 @@ class Pixels:
         Raises:
             InputError: nothing states it, and no size is given.
         """
-        from acclimate.backbones.stated import Stated, preprocessing_of
+        from acclimate.backbones.stated import Stated
         from acclimate.preprocessing import Preprocessing
 
-        stated = preprocessing_of(model)
+        stated = self._what_is_stated(model)
         if stated is None and self.size is None:
             raise InputError(
                 f"nothing states how {model} wants its images; give --size, or --images of the "
@@ -79,6 +80,17 @@ class Pixels:
             assert self.size is not None
             stated = Stated(Preprocessing(_side(self.size)), "ImageNet's mean and std")
         return self._changed(stated, console)
+
+    def _what_is_stated(self, model: str) -> "Stated | None":
+        """What the library states; not asked for where every part is given."""
+        from acclimate.backbones.stated import preprocessing_of
+
+        if self.size is not None and self.mean is not None and self.std is not None:
+            try:
+                return preprocessing_of(model)
+            except InputError:
+                return None
+        return preprocessing_of(model)
 
     def _changed(self, stated: Any, console: Console) -> "Preprocessing":
         from acclimate.backbones.stated import changed_preprocessing

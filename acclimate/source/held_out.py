@@ -21,7 +21,7 @@ from acclimate.source.images import SourceImages
 
 SHIFTS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """Corruptions that stand for the shifts to come."""
-SEVERITY = 5
+SEVERITY = 4
 CLEAN = "none"
 FEWEST, MOST = 16, 128
 """From fewer images nothing is measured; more are not needed."""
@@ -50,15 +50,20 @@ class Agreement:
     classifier itself has its mean confidence, the largest value there is.
     """
 
-    clean: float
-    """On clean images."""
-    each: Float[Tensor, " images"]
-    """On corrupted images, for each image: the mean over `SHIFTS`."""
+    of_clean: Float[Tensor, " images"]
+    """For each image, clean."""
+    of_shifted: Float[Tensor, " images"]
+    """For each image, corrupted: the mean over `SHIFTS`."""
+
+    @property
+    def clean(self) -> float:
+        """On clean images: the mean over all."""
+        return float(self.of_clean.mean())
 
     @property
     def shifted(self) -> float:
         """On corrupted images: the mean over all."""
-        return float(self.each.mean())
+        return float(self.of_shifted.mean())
 
 
 def part_of(source: SourceImages) -> tuple[SourceImages, SourceImages]:
@@ -118,7 +123,7 @@ def agreement(
     finally:
         exchange(model.encoder, replaced)
     shifted = torch.stack([scores[name] for name in SHIFTS])  # [shifts, images]
-    return Agreement(float(scores[CLEAN].mean()), shifted.mean(0))
+    return Agreement(scores[CLEAN], shifted.mean(0))
 
 
 def has_batch_norm(model: Classifier) -> bool:

@@ -13,7 +13,7 @@ from acclimate.backbones.batch_norm import Trust
 from acclimate.objectives import Objective
 from acclimate.source.calibration import recalibrate
 from acclimate.source.fit import fit
-from acclimate.source.held_out import HeldOut, agreement, hold_out, part_of
+from acclimate.source.held_out import MOST, HeldOut, agreement, hold_out, part_of
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
@@ -61,8 +61,12 @@ class Work:
 
     @cached_property
     def held_out(self) -> HeldOut | None:
-        """Held-out images with the trained classifier's answers; None if they are too few."""
-        return hold_out(self.classifier, self.parts_of_source[1], self.run.precision)
+        """Images with the trained classifier's answers, held out from a twin's training.
+
+        None if they are too few.
+        """
+        images = self.source.sample(MOST) if self.twin is None else self.parts_of_source[1]
+        return hold_out(self.classifier, images, self.run.precision)
 
     @cached_property
     def trust(self) -> Trust | None:

@@ -11,13 +11,15 @@ from acclimate.backbones.batch_norm import Trust
 from acclimate.runtime.progress import Progress, silent
 from acclimate.source.held_out import BATCH, Agreement, HeldOut, agreement, has_batch_norm
 
+Images = Float[Tensor, " images"]
+
 LIMITS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05)
 """Weights of a large batch that are tried, in this order."""
 PRIORS = (0.0, 1.0, 4.0, 16.0, 64.0)
 """Priors that are tried, with small batches."""
 SMALL = (1, 8)
 """Numbers of images in a small batch."""
-TOLERANCE = 0.01
+TOLERANCE = 0.02
 """Largest loss on clean images, as a difference of mean probabilities."""
 
 
@@ -29,7 +31,7 @@ def measure_trust(
     The limit is chosen with large batches: full trust in a batch's statistics can be wrong even if
     they are exact, because a corruption does more than to shift and scale features. The prior is
     chosen with small batches, whose statistics vary. Both are the most trustful values that agree
-    as well as the best ones on corrupted images, and lose at most 0.01 on clean images.
+    as well as the best ones on corrupted images, and lose at most 0.02 on clean images.
 
     Args:
         model: In evaluation mode; as before on return.
@@ -55,50 +57,49 @@ def measure_trust(
         progress(f"trust in the {name}'s batches", done, total, f"limit {trust.limit:g}")
         return [agreement(model, held, trust, batch=batch) for batch in batches]
 
-    least = frozen.clean - TOLERANCE
     limits = ((limit, tried(Trust(0, limit), BATCH)) for limit in LIMITS)
-    limit = best(limits, least, at_least=frozen.shifted)
+    limit = best(limits, frozen)
     if limit is None:
         return Trust(prior=0.0, limit=0.0)
-    prior = best(((prior, tried(Trust(prior, limit), *SMALL)) for prior in PRIORS), least)
+    prior = best(((prior, tried(Trust(prior, limit), *SMALL)) for prior in PRIORS), frozen)
     return Trust(PRIORS[-1] if prior is None else prior, limit)
 
 
-def best(
-    trials: Iterable[tuple[float, list[Agreement]]], least: float, *, at_least: float = 0.0
-) -> float | None:
+def best(trials: Iterable[tuple[float, list[Agreement]]], before: Agreement) -> float | None:
     """The first value that agrees with the classifier as well as the best one on corrupted images.
 
     As well means: within one standard error of the mean difference over the images. Values are left
-    out that lose on clean images. They come in an order in which the agreement rises and then
-    falls: the search ends after two in a row that are worse than the best one.
+    out that lose more than 0.02 on clean images, by more than one standard error. They come in an
+    order in which the agreement rises and then falls: the search ends after two in a row that are
+    worse than the best one.
 
     Args:
         trials: Values, the most adaptive first, each with what it reaches.
-        least: Agreement on clean images below which a value is left out.
-        at_least: Mean agreement on corrupted images that the best value must exceed.
+        before: What is reached without any: a value must be better than that on corrupted images.
 
     Returns:
         None if no value is good enough.
     """
-    good: list[tuple[float, Tensor]] = []
-    most, worse = at_least, 0
+    good: list[tuple[float, Images]] = []
+    top, worse = before.of_shifted, 0
     for value, found in trials:
-        each = torch.stack([agreement.each for agreement in found]).mean(0)  # [images]
-        if each.mean() > most and min(agreement.clean for agreement in found) >= least:
-            most, worse = float(each.mean()), 0
-        else:
+        shifted = torch.stack([each.of_shifted for each in found]).mean(0)  # [images]
+        if any(_behind(each.of_clean, before.of_clean) > TOLERANCE for each in found):
             worse += bool(good)
-        if min(agreement.clean for agreement in found) >= least:
-            good.append((value, each))
+        elif shifted.mean() > top.mean():
+            good.append((value, shifted))
+            top, worse = shifted, 0
+        else:
+            good.append((value, shifted))
+            worse += top is not before.of_shifted
         if worse == 2:
             break
-    if most == at_least:
+    if top is before.of_shifted:
         return None
-    top = max((each for _, each in good), key=torch.mean)
-    return next(value for value, each in good if _as_well(each, top))
+    return next(value for value, shifted in good if _behind(shifted, top) <= 0)
 
 
-def _as_well(each: Float[Tensor, " images"], top: Float[Tensor, " images"]) -> bool:
-    lost = top - each
-    return bool(lost.mean() <= lost.std() / len(lost) ** 0.5)
+def _behind(each: Images, others: Images) -> float:
+    """How far the mean lies below the others', less one standard error of the difference."""
+    lost = others - each
+    return float(lost.mean() - lost.std() / len(lost) ** 0.5)

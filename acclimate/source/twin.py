@@ -16,7 +16,7 @@ from acclimate.source.images import SourceImages
 from acclimate.source.joint_alignment import train_joint_alignment
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
-from acclimate.source.trust import TOLERANCE, best
+from acclimate.source.trust import best
 
 SHARES = (1.0, 0.7, 0.5, 0.3, 0.15)
 """Shares of the alignment that are tried."""
@@ -59,9 +59,31 @@ def align_twin(
     Raises:
         InputError: as `acclimate.source.loop.train`.
     """
-    classifier.requires_grad_(False).eval()
-    branch = twin.encoder.requires_grad_(True)  # π∘g
-    initial = projected(classifier).encoder
+    initial = projected(classifier.requires_grad_(False).eval()).encoder
+    _train(twin.encoder, classifier, source, settings, run)
+    twin.requires_grad_(False).eval()
+    initial.requires_grad_(False).eval().to(next(twin.parameters()).device)
+    if not copied or settings.trainable_classifier:
+        recalibrate(twin.encoder, source, run.precision)
+        _match(twin, classifier, source, run)
+        return 1.0
+    between = _Between(twin, initial, classifier, source, run)
+    share = settings.interpolation
+    if share is None:
+        share = 1.0 if held is None else between.best(held, trust)
+    between.move(share)
+    return share
+
+
+def _train(
+    branch: nn.Module,
+    classifier: Classifier,
+    source: SourceImages,
+    settings: SourceSettings,
+    run: Run,
+) -> None:
+    """Train π∘g, and f too if the settings say so."""
+    branch.requires_grad_(True)
     stage = train_joint_alignment if settings.trainable_classifier else train_alignment
     classifier.to(next(branch.parameters()).device)
     stage(
@@ -74,22 +96,8 @@ def align_twin(
         views=settings.views,
     )
     classifier.requires_grad_(False).eval()
-    twin.requires_grad_(False).eval()
-    initial.requires_grad_(False).eval().to(next(branch.parameters()).device)
-    if settings.trainable_classifier:
-        carry_statistics(
-            classifier.encoder, initial.get_submodule("encoder"), source, run.precision
-        )
-    if not copied or settings.trainable_classifier:
-        recalibrate(branch, source, run.precision)
-        _match(twin, classifier, source, run)
-        return 1.0
-    between = _Between(twin, initial, classifier, source, run)
-    share = settings.interpolation
-    if share is None:
-        share = 1.0 if held is None else between.best(held, trust)
-    between.move(share)
-    return share
+    if settings.trainable_classifier:  # it was trained on these images
+        recalibrate(classifier.encoder, source, run.precision)
 
 
 class _Between:
@@ -131,8 +139,7 @@ class _Between:
     def best(self, held: HeldOut, trust: Trust | None) -> float:
         """The share with the highest agreement on corrupted images, and no loss on clean ones."""
         before = agreement(self.classifier, held, trust)
-        kept = best(self._tried(held, trust), before.clean - TOLERANCE, at_least=before.shifted)
-        return kept or 0.0
+        return best(self._tried(held, trust), before) or 0.0
 
     def _tried(self, held: HeldOut, trust: Trust | None) -> Iterator[tuple[float, list[Agreement]]]:
         for number, share in enumerate(SHARES, start=1):

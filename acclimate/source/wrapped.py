@@ -7,14 +7,15 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import build, duplicate, in_float32, recorded_name, split
-from acclimate.backbones.batch_norm import batch_norms
+from acclimate.backbones import Classifier, build, duplicate, in_float32, recorded_name, split
+from acclimate.backbones.batch_norm import Trust, batch_norms
 from acclimate.backbones.registry import holds_weights
 from acclimate.backbones.stated import default_preprocessing, for_channels, preprocessing_of
 from acclimate.backbones.trace import input_channels
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing, check_images
+from acclimate.runtime.device import find_device
 from acclimate.source.class_names import class_names
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
@@ -36,7 +37,7 @@ def wrap(
     """Make a bundle of a trained classifier for methods that need no training of their own.
 
     These are ``source``, ``bn-adapt``, ``ptbn``, ``tent`` and ``tipi``. No weight and no statistic
-    changes: the bundle's classifier returns the same logits as the model, bit for bit.
+    changes: the logits stay the same, bit for bit.
 
     ```python
     bundle = acclimate.wrap(network, preprocessing=Preprocessing(224))
@@ -47,7 +48,7 @@ def wrap(
         model: Any network that `acclimate.split` accepts, or a name as for `acclimate.build`. It is
             copied; the bundle has it in float32.
         images: Unlabelled source images, uint8. They show how far ``bn-adapt`` should trust the
-            statistics of a batch; without them a rule of thumb is taken. Some hundred are enough.
+            statistics of a batch (some hundred are enough); None takes a rule of thumb.
         preprocessing: The model's preprocessing; None takes what its library states, see
             `acclimate.backbones.preprocessing_of`, or the images' size and ImageNet's mean and std.
         weights: The checkpoint of a model given by name, as for `acclimate.build`.
@@ -67,11 +68,7 @@ def wrap(
     network = _trained(model, weights)
     classifier = in_float32(split(network.eval(), head=head)).requires_grad_(False).eval()
     preprocessing = preprocessing or _stated(model, network, images)
-    trust, agreement = {}, {}
-    if images is not None:
-        check_images(images, preprocessing.channels)
-        source = SourceImages(images, preprocessing)
-        trust, agreement = measure(Work(classifier, source, PRESETS["small"], run or Run()))
+    trust, agreement = _measured(classifier, images, preprocessing, run or Run())
     return Bundle(
         classifier=classifier.cpu(),
         twin=None,
@@ -88,6 +85,16 @@ def wrap(
         }
         | ({"agreement": agreement} if agreement else {}),
     )
+
+
+def _measured(
+    classifier: Classifier, images: Tensor | None, preprocessing: Preprocessing, run: Run
+) -> tuple[dict[str, Trust], dict[str, float]]:
+    if images is None:
+        return {}, {}
+    check_images(images, preprocessing.channels)
+    source = SourceImages(images, preprocessing)
+    return measure(Work(classifier.to(find_device(run.device)), source, PRESETS["small"], run))
 
 
 def _stated(model: nn.Module | str, network: nn.Module, images: Tensor | None) -> Preprocessing:

@@ -205,8 +205,9 @@ def test_unreadable_processors(content, tmp_path):
 
 
 def test_a_folder_without_a_processor(tmp_path):
-    with pytest.raises(InputError, match=r"has no preprocessor_config.json; .*--mean"):
-        preprocessing_of(f"hf:{tmp_path}")
+    assert preprocessing_of(f"hf:{tmp_path}") is None
+    with pytest.raises(InputError, match=r"no folder .*models are not downloaded"):
+        preprocessing_of(f"hf:{tmp_path / 'elsewhere'}")
 
 
 def test_a_module_of_transformers_finds_its_folder(tmp_path):

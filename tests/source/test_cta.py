@@ -95,7 +95,7 @@ def test_twin_logits_spread_as_the_classifiers(trained, data):
 
     with torch.no_grad():
         assert spread(trained.twin).item() == pytest.approx(
-            spread(trained.classifier).item(), rel=1e-3
+            spread(trained.classifier).item(), rel=1e-2
         )
     ours, theirs = trained.twin.head, trained.classifier.head
     torch.testing.assert_close(

@@ -52,7 +52,7 @@ def test_a_checkpoint_is_wrapped_saved_and_adapted(tmp_path, images):
 
 
 def test_the_method_follows_from_batch_norm():
-    assert acclimate.wrap(network(), preprocessing=Preprocessing(16)).method == "ptbn"
+    assert acclimate.wrap(network(), preprocessing=Preprocessing(16)).method == "bn-adapt"
     norm_free = acclimate.build("acclimate:resnet8-w8-gn", classes=3)
     assert acclimate.wrap(norm_free, preprocessing=Preprocessing(16)).method == "tent"
 
@@ -128,10 +128,10 @@ def test_the_command(tmp_path, capsys):
     main([*command, "--weights", str(path), "--out", str(out)])
     said = capsys.readouterr()
     assert f"weights: {path}, prefix 'ema.' removed (the average over training)" in said.err
-    assert "is ready for ptbn" in said.out
+    assert "is ready for bn-adapt" in said.out
     record = read_record(out)
     assert record["classes"] == ["äpfel", "b", "c", "d", "e"]
-    assert (record["method"], record["twin_architecture"]) == ("ptbn", None)
+    assert (record["method"], record["twin_architecture"]) == ("bn-adapt", None)
     main([*command, "--weights", f"{path}:model", "--out", str(tmp_path / "other")])
     for folder, seed in ((out, 1), (tmp_path / "other", 2)):
         with torch.no_grad():

@@ -12,7 +12,12 @@ def test_one_form():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
 
 
-@pytest.mark.parametrize("value", [object(), "\ud800", {1: 2, "a": 3}])
+@pytest.mark.parametrize("value", [object(), {1: 2, "a": 3}])
 def test_what_json_does_not_have(value):
     with pytest.raises(InputError, match="must be JSON values and text"):
         canonical({"a": value})
+
+
+def test_text_that_utf_8_does_not_have_survives():
+    """Names of folders may be any bytes."""
+    assert json.loads(canonical({"a": "\udce9"}).encode()) == {"a": "\udce9"}
