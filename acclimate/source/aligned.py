@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import Classifier, build, duplicate, in_float32, recorded_name, split
+from acclimate.backbones import Classifier, duplicate, in_float32, recorded_name, split
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.backbones.stated import default_preprocessing
 from acclimate.backbones.trace import input_channels
@@ -23,6 +23,7 @@ from acclimate.runtime.precision import usual_defaults
 from acclimate.source.class_names import class_names
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training
+from acclimate.source.network import network_of
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
 from acclimate.source.stages import Work
 from acclimate.source.train import begin, initial, make
@@ -78,7 +79,7 @@ def align(
             shape or dtype, the twin's features have another size; or as `acclimate.build`.
     """
     check_settings(settings)
-    network = build(model, classes=None, weights=weights) if isinstance(model, str) else model
+    network = network_of(model, weights)
     channels = preprocessing.channels if preprocessing else input_channels(network)
     check_images(images, channels)
     stated = default_preprocessing(model, *images.shape[1:])

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import Classifier, build, duplicate, in_float32, recorded_name, split
+from acclimate.backbones import Classifier, duplicate, in_float32, recorded_name, split
 from acclimate.backbones.batch_norm import Trust, batch_norms
 from acclimate.backbones.registry import holds_weights
 from acclimate.backbones.stated import default_preprocessing, for_channels, preprocessing_of
@@ -19,9 +19,17 @@ from acclimate.runtime.device import find_device
 from acclimate.source.class_names import class_names
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
+from acclimate.source.network import network_of
 from acclimate.source.presets import PRESETS
 from acclimate.source.stages import Work, measure
 from acclimate.version import __version__
+
+
+_MADE = {
+    "source": "a trained classifier as it is",
+    "acclimate": __version__,
+    "torch": torch.__version__,
+}
 
 
 def wrap(
@@ -62,10 +70,11 @@ def wrap(
         For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: the model cannot be split, its weights are missing, or nothing says what its
-            preprocessing is; or as `acclimate.build`.
+        InputError: the model cannot be split, or has no weights or no preprocessing.
     """
-    network = _trained(model, weights)
+    if isinstance(model, str) and weights is None and not holds_weights(model):
+        raise InputError(f"{model} has random weights; give the file with the trained ones.")
+    network = duplicate(network_of(model, weights))
     classifier = in_float32(split(network.eval(), head=head)).requires_grad_(False).eval()
     preprocessing = preprocessing or _stated(model, network, images)
     trust, agreement = _measured(classifier, images, preprocessing, run or Run())
@@ -78,12 +87,7 @@ def wrap(
         recipe="supervised",
         architecture=recorded_name(model) if isinstance(model, str) else CUSTOM,
         trust=trust,
-        provenance={
-            "source": "a trained classifier as it is",
-            "acclimate": __version__,
-            "torch": torch.__version__,
-        }
-        | ({"agreement": agreement} if agreement else {}),
+        provenance=_MADE | ({"agreement": agreement} if agreement else {}),
     )
 
 
@@ -107,17 +111,3 @@ def _stated(model: nn.Module | str, network: nn.Module, images: Tensor | None) -
             "nothing states the model's preprocessing; give it, Preprocessing(224), or images."
         )
     return for_channels(stated.preprocessing, input_channels(network))
-
-
-def _trained(model: nn.Module | str, weights: Path | None) -> nn.Module:
-    """The network with its trained weights; a copy of one that is given."""
-    if isinstance(model, str):
-        if weights is None and not holds_weights(model):
-            raise InputError(f"{model} has random weights; give the file with the trained ones.")
-        return build(model, classes=None, weights=weights)
-    if weights is not None:
-        raise InputError(
-            "weights are for a model given by name; load them into a network with "
-            "acclimate.backbones.weights.load_weights(network, path)."
-        )
-    return duplicate(model)
