@@ -19,13 +19,13 @@ _SMALLEST = 1e-12
 
 @torch.no_grad()
 def features(
-    encoder: nn.Module, source: SourceImages, precision: Precision, *, batch: int = 256
+    encoder: nn.Module, source: SourceImages, precision: Precision
 ) -> Float[Tensor, "n dim"]:
     """A frozen encoder's features of the unaugmented images, in evaluation mode, on the CPU."""
     encoder.eval()
     device = next(encoder.parameters()).device
     batches = []
-    for part in source.images.split(batch):
+    for part in source.images.split(source.at_once):
         with autocast(device, precision):
             batches.append(encoder(source.preprocessing(part.to(device))).float().cpu())
     return torch.cat(batches)
@@ -37,7 +37,7 @@ def recalibrate(
     source: SourceImages,
     precision: Precision = "auto",
     *,
-    batch: int = 256,
+    batch: int | None = None,
     limit: int = 10_000,
 ) -> None:
     """Re-estimate batch norm's running statistics on unaugmented images.
@@ -49,7 +49,7 @@ def recalibrate(
         module: Changed in place.
         source: Source images; labels are not used.
         precision: Precision of the forward passes.
-        batch: Number of images per forward pass.
+        batch: Number of images per forward pass; None takes as many as `SourceImages.at_once`.
         limit: Maximal number of images used, evenly spaced.
     """
     module.eval()
@@ -60,7 +60,7 @@ def recalibrate(
     images = source.sample(limit).images
     with cumulative_statistics(module):
         # Batches that differ in size by at most one image: the average weighs them equally.
-        for part in images.tensor_split(math.ceil(len(images) / batch)) if norms else ():
+        for part in images.tensor_split(math.ceil(len(images) / (batch or source.at_once))) if norms else ():
             with autocast(device, precision):
                 module(source.preprocessing(part.to(device)))
 

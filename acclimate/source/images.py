@@ -11,6 +11,9 @@ from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing, evenly_spaced
 
+_MOST, _FEWEST = 256, 16
+_PIXELS = _MOST * 96 * 96
+
 
 @dataclass(frozen=True, eq=False)
 class SourceImages:
@@ -41,6 +44,12 @@ class SourceImages:
                 f"{purpose} needs labels, and these images have none; give labelled images."
             )
         return self.labels
+
+    @property
+    def at_once(self) -> int:
+        """Number of images in a pass without gradients: 256, or fewer of more than 96 pixels."""
+        pixels = self.preprocessing.height * self.preprocessing.width
+        return max(_FEWEST, min(_MOST, _PIXELS // pixels))
 
     def sample(self, limit: int) -> "SourceImages":
         """A subset of at most ``limit`` images, evenly spaced."""

@@ -199,7 +199,8 @@ def observe(work: Work) -> None:
     images = work.source.sample(OBSERVED).images
     work.objective.to(device)
     work.objective.observe(
-        work.model, (work.source.preprocessing(part.to(device)) for part in images.split(256))
+        work.model,
+        (work.source.preprocessing(part.to(device)) for part in images.split(work.source.at_once)),
     )
 
 

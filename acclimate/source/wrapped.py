@@ -24,7 +24,6 @@ from acclimate.source.presets import PRESETS
 from acclimate.source.stages import Work, measure
 from acclimate.version import __version__
 
-
 _MADE = {
     "source": "a trained classifier as it is",
     "acclimate": __version__,
