@@ -58,9 +58,10 @@ def recalibrate(
         norm.reset_running_stats()
     device = next(module.parameters()).device
     images = source.sample(limit).images
+    parts = math.ceil(len(images) / (batch or source.at_once))
     with cumulative_statistics(module):
         # Batches that differ in size by at most one image: the average weighs them equally.
-        for part in images.tensor_split(math.ceil(len(images) / (batch or source.at_once))) if norms else ():
+        for part in images.tensor_split(parts) if norms else ():
             with autocast(device, precision):
                 module(source.preprocessing(part.to(device)))
 
