@@ -11,7 +11,7 @@ import shlex
 import shutil
 import textwrap
 from contextlib import ExitStack
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -132,8 +132,24 @@ class ParsedError(Exception):
     pass
 
 
+@pytest.fixture
+def narrow(monkeypatch):
+    """For timm's EfficientNet-Lite0 stands one with fewer and narrower layers, for 64 pixels."""
+    from timm.models import _registry, efficientnet
+
+    name = "tf_efficientnet_lite0"
+    stated = replace(_registry.get_pretrained_cfg(name), input_size=(3, 64, 64))
+
+    def build(**options):
+        width = {"channel_multiplier": 0.1, "depth_multiplier": 0.1}
+        return efficientnet._gen_efficientnet_lite(name, pad_type="same", **width, **options)
+
+    monkeypatch.setitem(_registry._model_entrypoints, name, build)
+    monkeypatch.setitem(_registry._model_pretrained_cfgs, name, stated)
+
+
 @pages
-@pytest.mark.usefixtures("own_tables")
+@pytest.mark.usefixtures("own_tables", "narrow")
 def test_snippets_run(page, prepared, tmp_path, monkeypatch):
     if page.name != "bench.md":  # one page with processes of its own is enough
         monkeypatch.setattr(workers, "processes", lambda *_: workers.here)

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from unittest.mock import patch
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from acclimate.data import load, subset
 from acclimate.methods import METHODS, RECIPES
@@ -21,6 +24,8 @@ from acclimate.source.presets import PRESETS
 from acclimate.source.train import train
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+LAYERS = (("conv", 1), ("bn", 1), ("conv", 2), ("bn", 2))
+"""In each block of the public ResNets."""
 
 
 @pytest.fixture
@@ -57,9 +62,17 @@ def percents(text: str) -> list[float]:
     return found
 
 
+def module(name: str) -> ModuleType:
+    """What an example defines."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, EXAMPLES / name)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    return example
+
+
 def test_every_example_is_tested():
-    tested = {"adapt_your_model.py", "new_method.py", "plain_loop.py", "stream.py"}
-    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+    own = {"adapt_your_model.py", "new_method.py", "plain_loop.py", "stream.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == own | {"public_resnet.py"}
 
 
 def test_adapt_your_model_compares_with_the_frozen_network():
@@ -84,10 +97,8 @@ def test_new_method_adapts_by_its_own_task(run):
 
 @pytest.mark.slow
 def test_new_method_has_learned_its_task():
-    spec = importlib.util.spec_from_file_location("new_method", EXAMPLES / "new_method.py")
-    example = importlib.util.module_from_spec(spec)
     with patch.dict(OBJECTIVES), patch.dict(RECIPES), patch.dict(METHODS):
-        spec.loader.exec_module(example)
+        module("new_method.py")
         images = subset(load("fashion-mnist-mini", "train"), 1000)
         joint = Training(4, batch=64, learning_rate=1e-2, warm_up=0.5)
         settings = replace(PRESETS["small"], joint=joint, crop_padding=2, cutout=0)
@@ -123,3 +134,42 @@ def test_stream_falls_back_when_steps_blow_up(run):
     lines = run("stream.py", "--learning-rate", "1e38").splitlines()
     assert lines[-1].endswith("8 fallbacks")
     assert all(line.endswith("  0.0 % changed by adapting") for line in lines[:-1])
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Pictures of 32 pixels in folders, as cifar10.zip has them, of two kinds."""
+    draw = torch.Generator().manual_seed(0)
+    for part, count in (("train", 20), ("test", 8)):
+        for kind, level in (("ant", 60), ("zebra", 180)):
+            folder = tmp_path / "data" / part / kind
+            folder.mkdir(parents=True)
+            for number in range(count):
+                noise = torch.randint(-40, 40, (32, 32, 3), generator=draw)
+                pixels = (level + noise).to(torch.uint8).numpy()
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+def test_public_resnet_has_the_layers_of_the_public_files(depth):
+    weights = module("public_resnet.py").ResNet((depth - 2) // 6, 10).state_dict()
+    blocks = (depth - 2) // 6
+    inner = [f"layer{s}.{b}.{x}{n}" for s in (1, 2, 3) for b in range(blocks) for x, n in LAYERS]
+    assert {name.rpartition(".")[0] for name in weights} == {"conv1", "bn1", "linear", *inner}
+    assert weights["layer3.0.conv1.weight"].shape == (64, 32, 3, 3)
+
+
+def test_public_resnet_goes_from_weights_to_a_table(run, pictures, tmp_path):
+    torch.manual_seed(0)
+    network = module("public_resnet.py").ResNet(1, 2)
+    save_file(network.state_dict(), tmp_path / "resnet8.safetensors")
+    files = ("--data", pictures, "--weights", tmp_path / "resnet8.safetensors")
+    arguments = map(str, (*files, "--depth", 8, "--out", tmp_path / "bundle"))
+    weights, bundle, header, *rows = run("public_resnet.py", *arguments).splitlines()
+    assert weights.startswith("weights: ")
+    assert "'frozen, clean'" in bundle
+    assert header.split()[-4:] == ["source", "bn-adapt", "aligned-bn", "cta"]
+    assert [row.split()[0] for row in rows] == ["none", "gaussian_noise"]
+    assert len(percents("\n".join(rows))) == 8
+    assert (tmp_path / "bundle").is_dir()
