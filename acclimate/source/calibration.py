@@ -95,6 +95,7 @@ def carry_statistics(
         eps = max(own.eps, _SMALLEST)
         ratio = (variance + eps) / (old.get_buffer("running_var") + eps)
         variance.copy_(kept.get_buffer("running_var").to(ratio) * ratio)
+        own.get_buffer("num_batches_tracked").copy_(kept.get_buffer("num_batches_tracked"))
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS
 from acclimate.source.stages import Work, measure
+from acclimate.source.twin import check_size
 from acclimate.version import __version__
 
 
@@ -63,11 +64,12 @@ def wrap(
 
     Raises:
         InputError: the model cannot be split, its weights are missing, or nothing says what its
-            preprocessing is; or as `acclimate.build`.
+            preprocessing is, or it takes no such images; or as `acclimate.build`.
     """
     network = _trained(model, weights)
     classifier = in_float32(split(network.eval(), head=head)).requires_grad_(False).eval()
     preprocessing = preprocessing or _stated(model, network, images)
+    check_size(classifier, preprocessing)
     trust, agreement = _measured(classifier, images, preprocessing, run or Run())
     return Bundle(
         classifier=classifier.cpu(),
