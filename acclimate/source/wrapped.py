@@ -69,7 +69,6 @@ def wrap(
     network = _trained(model, weights)
     classifier = in_float32(split(network.eval(), head=head)).requires_grad_(False).eval()
     preprocessing = preprocessing or _stated(model, network, images)
-    check_size(classifier, preprocessing)
     trust, agreement = _measured(classifier, images, preprocessing, run or Run())
     return Bundle(
         classifier=classifier.cpu(),
@@ -92,6 +91,7 @@ def wrap(
 def _measured(
     classifier: Classifier, images: Tensor | None, preprocessing: Preprocessing, run: Run
 ) -> tuple[dict[str, Trust], dict[str, float]]:
+    check_size(classifier, preprocessing)
     if images is None:
         return {}, {}
     check_images(images, preprocessing.channels)
