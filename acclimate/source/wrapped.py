@@ -24,6 +24,12 @@ from acclimate.source.stages import Work, measure
 from acclimate.source.twin import check_size
 from acclimate.version import __version__
 
+_PROVENANCE = {
+    "source": "a trained classifier as it is",
+    "acclimate": __version__,
+    "torch": torch.__version__,
+}
+
 
 def wrap(
     model: nn.Module | str,
@@ -79,12 +85,7 @@ def wrap(
         recipe="supervised",
         architecture=recorded_name(model) if isinstance(model, str) else CUSTOM,
         trust=trust,
-        provenance={
-            "source": "a trained classifier as it is",
-            "acclimate": __version__,
-            "torch": torch.__version__,
-        }
-        | ({"agreement": agreement} if agreement else {}),
+        provenance=_PROVENANCE | ({"agreement": agreement} if agreement else {}),
     )
 
 
