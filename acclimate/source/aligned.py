@@ -134,6 +134,12 @@ def _tried(
             f"images, or other settings"
         )
         return replace(bundle, method=method)
+    figures = bundle.provenance.get("agreement", {})
+    if figures and figures["twin, shifted"] < figures["classifier, shifted"]:
+        _log.warning(
+            "warning: the aligned twin answers worse than the classifier for corrupted held-out "
+            "images; leave out --interpolation, --twin or --preset paper, or use bn-adapt"
+        )
     return bundle
 
 

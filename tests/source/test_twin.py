@@ -156,3 +156,14 @@ def test_the_twin_lies_between_its_copy_and_what_was_trained():
     between.move(0.0)
     images = torch.randn(3, 3, 16, 16)
     assert torch.equal(end(images), begin(images))
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_a_twin_that_is_worse_is_told_also_where_its_share_is_given(monkeypatch, caplog, worse):
+    figures = {"classifier, shifted": 0.5, "twin, shifted": 0.4 if worse else 0.6, "kept": 1.0}
+    for who in ("frozen", "classifier", "twin"):
+        figures |= {f"{who}, clean": 0.9}
+    figures["frozen, shifted"] = 0.5
+    monkeypatch.setattr("acclimate.source.train.measure", lambda work: ({}, figures))
+    aligned_with(monkeypatch, None, replace(SETTINGS, interpolation=1.0))
+    assert ("worse than the classifier" in caplog.text) is worse
