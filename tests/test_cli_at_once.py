@@ -147,7 +147,7 @@ def test_a_network_of_one_s_own_is_counted(capsys, monkeypatch):
 
 
 def test_counting_that_does_not_fit_is_refused_before_it_begins(capsys, monkeypatch):
-    monkeypatch.setattr(costs, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(costs, "free_bytes", lambda device: 1000)
     with pytest.raises(SystemExit) as stop:
         main(["methods", "--model", "acclimate:resnet8-w4", "--size", "16"])
     assert stop.value.code == 2

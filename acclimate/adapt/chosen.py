@@ -14,16 +14,17 @@ from acclimate.parts.normalisation import BatchStatistics
 def settings_for(bundle: Bundle, name: str, settings: AdapterSettings) -> AdapterSettings:
     """The settings with the bundle's own prior and limit where the prior is None.
 
-    Where the bundle's images were not measured, the limit is 1 and the prior a quarter of the
-    number of classes, but at least 16: a rule of thumb, by which 64 images say little of 1,000
-    classes.
+    A lower limit that the settings give stays. Where the bundle's images were not measured, the
+    limit is 1 and the prior a quarter of the number of classes, but at least 16: a rule of thumb,
+    by which 64 images say little of 1,000 classes.
     """
     normalisation = settings.normalisation
     if not isinstance(normalisation, BatchStatistics) or normalisation.prior is not None:
         return settings
     usual = Trust(prior=max(16.0, len(bundle.classes) / 4))
     trust = bundle.trust.get(method(name).model, usual)
-    measured = replace(normalisation, prior=trust.prior, limit=trust.limit)
+    limit = min(normalisation.limit, trust.limit)
+    measured = replace(normalisation, prior=trust.prior, limit=limit)
     return replace(settings, normalisation=measured)
 
 

@@ -10,36 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor, nn
-
 from acclimate.backbones.checkpoint import read_checkpoint
+from acclimate.backbones.unwrap import LogitsOf
 from acclimate.errors import InputError
 
 _LARGEST_CONFIG = 16 * 2**20
 _OF_CLASSES = ("id2label", "label2id", "num_labels")
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")
 _OPTIONAL = "num_batches_tracked"
-
-
-class Logits(nn.Module):
-    """A transformers classifier that returns only its logits.
-
-    Attributes:
-        model: The classifier.
-        image_size: Side of its input images in pixels, if its configuration says so.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-        self.image_size = getattr(model.config, "image_size", None)
-
-    def forward(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch classes"]:
-        """Logits of images that are already normalised."""
-        return self.model(images).logits
 
 
 def read_config(name: str) -> dict[str, Any]:
@@ -100,7 +78,7 @@ def labels(name: str) -> tuple[str, ...] | None:
     return names
 
 
-def construct(name: str, classes: int | None) -> Logits:
+def construct(name: str, classes: int | None) -> LogitsOf:
     """Build a model with random weights.
 
     Raises:
@@ -110,10 +88,10 @@ def construct(name: str, classes: int | None) -> Logits:
     config = _config(name, classes)
     with _quiet(transformers):
         model = transformers.AutoModelForImageClassification.from_config(config)
-    return Logits(model.float())
+    return LogitsOf(model.float())
 
 
-def load_pretrained(name: str, classes: int | None) -> Logits:
+def load_pretrained(name: str, classes: int | None) -> LogitsOf:
     """Build a model with the weights of its folder.
 
     Raises:
@@ -144,7 +122,7 @@ def load_pretrained(name: str, classes: int | None) -> Logits:
             f"{folder} lacks weights of the classifier ({', '.join(missing[:3])}); fine-tune it "
             "as an image classifier first."
         )
-    return Logits(model)
+    return LogitsOf(model)
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import nn
 from acclimate.backbones import code, huggingface
 from acclimate.backbones.rebuilt import set_switches, switches_of
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
+from acclimate.backbones.unwrap import LogitsOf
 from acclimate.backbones.vit import vit
 from acclimate.backbones.weights import find_weights, load_into, number_of_classes, read_weights
 from acclimate.errors import InputError, unknown_name
@@ -115,7 +116,7 @@ def holds_weights(name: str) -> bool:
 
 def _inner(model: nn.Module) -> nn.Module:
     """The network whose parameters have the names that checkpoints use."""
-    return model.model if isinstance(model, huggingface.Logits) else model
+    return model.model if isinstance(model, LogitsOf) else model
 
 
 def _constructor(name: str, *, pretrained: bool) -> Constructor:

@@ -20,11 +20,16 @@ class LogitsOf(nn.Module):
 
     Args:
         model: Returns an object with an attribute ``logits``, or a dictionary with that key.
+
+    Attributes:
+        model: That network.
+        config: Its configuration, which says the size of its images, or None.
     """
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        self.config = getattr(model, "config", None)
         self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Adapt:
     """
 
     bundle: tyro.conf.Positional[Path]
-    """A bundle from acclimate align, train or quickstart."""
+    """A bundle from acclimate align, wrap, train or quickstart."""
     images: tyro.conf.Positional[Path]
     """A folder, searched recursively, or a zip."""
     out: Path

@@ -129,6 +129,7 @@ class Bench:
         given = {"data": self.data, "root": self.root, "size": self.size, "threads": self.threads}
         shown = {name: value for name, value in given.items() if value is not None}
         shown |= {"images": self.images} if self.images is not None else {}
+        shown |= {"trust_code": True} if self.trust_code else {}
         return shown | {"bundles": {label: str(path) for label, path in bundles.items()}}
 
     def _loads(self):

@@ -88,13 +88,13 @@ def _lines(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[st
     if record["objective"]:
         lines.append(("objective", record["objective"]["name"]))
     if isinstance(agreement := made.get("agreement"), Mapping):
-        figures = ", ".join(f"{name} {_figure(value)}" for name, value in agreement.items())
+        figures = "; ".join(f"{name} {_figure(value)}" for name, value in agreement.items())
         lines.append(("agreement", figures))
     if "source" in made:
         versions = ", ".join(
-            f"{each} {made[each]}" for each in ("acclimate", "torch") if each in made
+            f"{each} {made[each]}" for each in ("seed", "acclimate", "torch") if each in made
         )
-        lines.append(("made from", f"{made['source']}, seed {made.get('seed')}, {versions}"))
+        lines.append(("made from", f"{made['source']}, {versions}"))
     counts = ", ".join(f"{part} {count:,}" for part, count in parameters.items())
     return [
         *lines,

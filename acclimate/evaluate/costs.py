@@ -1,10 +1,12 @@
 """Costs of methods on untrained networks, counted on a few images and scaled to a batch."""
 
 from dataclasses import replace
-from pathlib import Path
+
+import torch
 
 from acclimate.adapt import Adapter, Cost
 from acclimate.errors import InputError
+from acclimate.runtime.budget import free_bytes
 from acclimate.source.train import untrained
 
 BATCH = 128
@@ -68,19 +70,10 @@ def check_memory(model: str, size: int) -> int:
     Raises:
         InputError: it has not; the message says how many are needed and free.
     """
-    needed, free = memory_to_count(model, size), _free_memory()
-    if free is not None and needed > free:
+    needed, free = memory_to_count(model, size), free_bytes(torch.device("cpu"))
+    if needed > free:
         raise InputError(
             f"counting costs of {model} at {size} pixels needs about {needed / 2**30:.1f} GiB of "
             f"memory, and {free / 2**30:.1f} are free; give a smaller --size."
         )
     return needed
-
-
-def _free_memory() -> int | None:
-    """Bytes that can be taken without swapping; None where the system does not say."""
-    path = Path("/proc/meminfo")
-    for line in path.read_text().splitlines() if path.exists() else ():
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    return None

@@ -40,7 +40,7 @@ class BatchStatistics:
 
     prior: float | None = 0.0
     """Weight of the source's statistics in the answer, in images. Small batches need it. None takes
-    prior and limit as they were measured when the bundle was made."""
+    what was measured when the bundle was made, and at most the limit that was measured."""
     limit: float = 1.0
     """Largest weight of the batch's statistics in the answer, 0..1."""
     uses_batch: ClassVar[bool] = True

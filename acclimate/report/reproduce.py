@@ -47,6 +47,7 @@ def command(grid: Mapping) -> str:
     words += ["--batch", str(grid["batch"])]
     if options.get("threads", 1) != 1:
         words += ["--threads", str(options["threads"])]
+    words += ["--trust-code"] if options.get("trust_code") else []
     return shlex.join([*words, *([] if grid["curve"] else ["--no-curve"])])
 
 

@@ -109,8 +109,10 @@ def _tried(
 
     The twin of a network that was trained elsewhere may need smaller rates than the preset's. Where
     no share of the alignment agrees better with the classifier on held-out images than the
-    classifier itself, the twin is trained anew with a tenth of the rates, and a hundredth.
+    classifier itself, the twin is trained anew with a tenth of the rates, and a hundredth. A share
+    that the settings give is taken as it is.
     """
+    given = settings.interpolation is not None
     first: Work | None = None
     for factor in FACTORS:
         stages = {n: _slower(getattr(settings, n), factor) for n in recipe.stages}
@@ -122,10 +124,10 @@ def _tried(
             work.held_out, work.trust = first.held_out, first.trust
         bundle = make(work, recipe, names, origin=f"{len(source.images)} unlabelled images")
         first = first or work
-        if work.kept != 0:
+        if given or work.kept != 0:
             break
     _log.info(_found(bundle))
-    if work.kept == 0:
+    if work.kept == 0 and not given:
         method = "bn-adapt" if batch_norms(classifier.encoder) else "source"
         _log.warning(
             f"warning: the aligned twin answers no better than the classifier for held-out images, "
@@ -133,6 +135,12 @@ def _tried(
             f"images, or other settings"
         )
         return replace(bundle, method=method)
+    figures = bundle.provenance.get("agreement", {})
+    if figures and figures["twin, shifted"] < figures["classifier, shifted"]:
+        _log.warning(
+            "warning: the aligned twin answers worse than the classifier for corrupted held-out "
+            "images; leave out --interpolation, --twin or --preset paper, or use bn-adapt"
+        )
     return bundle
 
 

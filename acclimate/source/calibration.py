@@ -89,9 +89,14 @@ def carry_statistics(
     norms = (batch_norms(module) for module in (copy, before, original))
     for own, old, kept in zip(*norms, strict=True):
         mean, variance = own.get_buffer("running_mean"), own.get_buffer("running_var")
-        mean += kept.get_buffer("running_mean").to(mean) - old.get_buffer("running_mean")
-        ratio = variance / old.get_buffer("running_var").clamp_min(_SMALLEST)
+        # In this order, what did not change is exactly 0 and 1. With eps, channels that are dead on
+        # these images keep the original's variance.
+        change = mean - old.get_buffer("running_mean")
+        mean.copy_(kept.get_buffer("running_mean").to(mean) + change)
+        eps = max(own.eps, _SMALLEST)
+        ratio = (variance + eps) / (old.get_buffer("running_var") + eps)
         variance.copy_(kept.get_buffer("running_var").to(ratio) * ratio)
+        own.get_buffer("num_batches_tracked").copy_(kept.get_buffer("num_batches_tracked"))
 
 
 @torch.no_grad()

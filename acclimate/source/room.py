@@ -72,10 +72,12 @@ def room_for(
     few = max(few, min(_ENOUGH, batch // 2))
     thrift, need = fitted(trial, module, few=few, images=batch, budget=budget, mixes=True)
     if need.of(batch) > budget * (1 if limit else _SPARE):
+        fits = need.images_in(budget)
+        smaller = f"a batch of {fits} images, " if fits >= 2 else ""
         raise InputError(
             f"a step of the stage {name} on {batch} images needs about "
-            f"{show_bytes(need.of(batch))}, and {show_bytes(budget)} are left; choose a batch of "
-            f"{max(2, need.images_in(budget))} images, smaller images, or more memory."
+            f"{show_bytes(need.of(batch))}, and {show_bytes(budget)} are left; choose {smaller}"
+            "smaller images, or more memory."
         )
     return thrift
 

@@ -84,19 +84,17 @@ def best(trials: Iterable[tuple[float, list[Agreement]]], before: Agreement) -> 
     top, worse = before.of_shifted, 0
     for value, found in trials:
         shifted = torch.stack([each.of_shifted for each in found]).mean(0)  # [images]
-        if any(_behind(each.of_clean, before.of_clean) > TOLERANCE for each in found):
-            worse += bool(good)
-        elif shifted.mean() > top.mean():
+        lossless = all(_behind(each.of_clean, before.of_clean) <= TOLERANCE for each in found)
+        useful = lossless and bool(shifted.mean() > before.of_shifted.mean())
+        if useful:
             good.append((value, shifted))
+        if useful and shifted.mean() > top.mean():
             top, worse = shifted, 0
-        else:
-            good.append((value, shifted))
-            worse += top is not before.of_shifted
+        elif good:
+            worse += 1
         if worse == 2:
             break
-    if top is before.of_shifted:
-        return None
-    return next(value for value, shifted in good if _behind(shifted, top) <= 0)
+    return next((value for value, shifted in good if _behind(shifted, top) <= 0), None)
 
 
 def _behind(each: Images, others: Images) -> float:

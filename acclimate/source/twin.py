@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from acclimate.backbones import Classifier, projected
 from acclimate.backbones.batch_norm import Trust
 from acclimate.errors import InputError
+from acclimate.preprocessing import Preprocessing
 from acclimate.resizing import words
 from acclimate.source.alignment import train_alignment
 from acclimate.source.calibration import carry_statistics, features, match_scale, recalibrate
@@ -172,19 +173,34 @@ def check_twin(
     _check_dimension(twin.encoder, source, classifier.feature_dim)
 
 
-@torch.no_grad()
 def _check_dimension(branch: nn.Module, source: SourceImages, dim: int) -> None:
-    device = next(branch.parameters()).device
-    image = source.preprocessing(source.images[:1].to(device))
-    try:
-        features = branch.eval().get_submodule("encoder")(image)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(
-            f"the model does not accept images of {words(source.preprocessing.size)} pixels "
-            f"({error}); choose another size or model."
-        ) from error
+    features = check_size(branch.eval().get_submodule("encoder"), source.preprocessing)
     if features.ndim != 2 or features.shape[1] != dim:
         raise InputError(
             f"the twin's encoder returns features {list(features.shape[1:])}, the classifier's "
             f"[{dim}]; choose a twin with the same feature size."
         )
+
+
+@torch.no_grad()
+def check_size(network: nn.Module, preprocessing: Preprocessing) -> Tensor:
+    """The output for a black image; checks that a network takes images of this size and channels.
+
+    Args:
+        network: In evaluation mode.
+        preprocessing: Says the size and the number of channels.
+
+    Raises:
+        InputError: it does not.
+    """
+    device = next(network.parameters()).device
+    shape = (1, preprocessing.channels, preprocessing.height, preprocessing.width)
+    black = torch.zeros(shape, dtype=torch.uint8, device=device)
+    try:
+        return network(preprocessing(black))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(
+            f"the model does not accept images of {words(preprocessing.size)} pixels and "
+            f"{preprocessing.channels} channels ({error}); choose another size, mean and std, or "
+            "model."
+        ) from error

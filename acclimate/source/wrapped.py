@@ -22,9 +22,10 @@ from acclimate.source.loop import Run
 from acclimate.source.network import network_of
 from acclimate.source.presets import PRESETS
 from acclimate.source.stages import Work, measure
+from acclimate.source.twin import check_size
 from acclimate.version import __version__
 
-_MADE = {
+_PROVENANCE = {
     "source": "a trained classifier as it is",
     "acclimate": __version__,
     "torch": torch.__version__,
@@ -69,7 +70,8 @@ def wrap(
         For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: the model cannot be split, or has no weights or no preprocessing.
+        InputError: the model cannot be split, has no weights or no preprocessing, or takes no such
+            images.
     """
     if isinstance(model, str) and weights is None and not holds_weights(model):
         raise InputError(f"{model} has random weights; give the file with the trained ones.")
@@ -86,13 +88,14 @@ def wrap(
         recipe="supervised",
         architecture=recorded_name(model) if isinstance(model, str) else CUSTOM,
         trust=trust,
-        provenance=_MADE | ({"agreement": agreement} if agreement else {}),
+        provenance=_PROVENANCE | ({"agreement": agreement} if agreement else {}),
     )
 
 
 def _measured(
     classifier: Classifier, images: Tensor | None, preprocessing: Preprocessing, run: Run
 ) -> tuple[dict[str, Trust], dict[str, float]]:
+    check_size(classifier, preprocessing)
     if images is None:
         return {}, {}
     check_images(images, preprocessing.channels)

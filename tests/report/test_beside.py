@@ -95,6 +95,7 @@ def test_the_command_of_a_grid_makes_this_grid():
 def test_the_command_of_a_grid_has_every_option_that_matters():
     words = ["bench", "runs/one", "two words/two", "--data", "cifar10-c", "--root", "my data"]
     words += ["--size", "48", "--domains", "fog/5", "snow/3", "--threads", "2", "--out", "DIR"]
+    words += ["--trust-code"]
     words += ["--methods", "ptbn", "ptbn:normalisation.prior=256", "--batch", "16", "--no-curve"]
     bench = parse(words[0], words[1:])
     bundles = {path.name: path for path in bench.bundles}

@@ -143,3 +143,12 @@ def test_the_command(tmp_path, capsys):
     main(["adapt", str(out), str(tmp_path / "images"), "--out", str(tmp_path / "x.csv")])
     rows = (tmp_path / "x.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert {row.split(",")[1] for row in rows} <= {*record["classes"]}
+
+
+@pytest.mark.parametrize(
+    "preprocessing", [Preprocessing(16, (0.5,), (0.2,)), Preprocessing(16, (0.5,) * 4, (0.2,) * 4)]
+)
+def test_a_preprocessing_whose_images_the_network_does_not_take_is_refused(preprocessing):
+    count = preprocessing.channels
+    with pytest.raises(InputError, match=f"of 16 pixels and {count} channels"):
+        acclimate.wrap(network(), preprocessing=preprocessing)

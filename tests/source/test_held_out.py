@@ -1,0 +1,137 @@
+"""Images held out: which they are, and what is measured on them without labels."""
+
+import pytest
+import torch
+from torch import nn
+
+from acclimate.backbones import build, split
+from acclimate.backbones.batch_norm import Trust
+from acclimate.preprocessing import Preprocessing
+from acclimate.source import held_out as module
+from acclimate.source import stages
+from acclimate.source.held_out import CLEAN, SHIFTS, agreement, hold_out, part_of
+from acclimate.source.images import SourceImages
+from acclimate.source.stages import Work
+
+PREPROCESSING = Preprocessing(16)
+
+
+def numbered(count, channels=3):
+    """Images that carry their number in two pixels, and labels that no stage could take."""
+    images = torch.zeros(count, channels, 16, 16, dtype=torch.uint8)
+    numbers = torch.arange(count)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = numbers // 256, numbers % 256
+    return SourceImages(images, Preprocessing(16), torch.full((count,), 9999))
+
+
+def numbers_of(source):
+    first = source.images[:, 0, 0].int()
+    return (first[:, 0] * 256 + first[:, 1]).tolist()
+
+
+def model():
+    torch.manual_seed(0)
+    found = split(build("acclimate:resnet8-w4", classes=3)).eval().requires_grad_(False)
+    for layer in found.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(std=0.2)
+            layer.running_var.uniform_(0.5, 1.5)
+    return found
+
+
+def pictures(count=16):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    return SourceImages(images, PREPROCESSING)
+
+
+@pytest.mark.parametrize("count", [80, 81, 640, 700, 9_999])
+def test_no_image_is_in_both_parts_and_none_is_lost(count):
+    rest, held = map(numbers_of, part_of(numbered(count)))
+    assert not set(rest) & set(held)
+    assert sorted(rest + held) == list(range(count))
+    assert len(held) == min(128, count // 5)
+    gaps = torch.tensor(held).diff()
+    assert gaps.max() - gaps.min() <= 1  # evenly spaced
+
+
+@pytest.mark.parametrize("count", [2, 79, 10_000])
+def test_few_and_very_many_images_are_in_both_parts(count):
+    source = numbered(count)
+    rest, held = part_of(source)
+    assert rest is source
+    assert len(held.images) == min(count, 128)
+
+
+def test_too_few_images_and_images_that_are_not_rgb_measure_nothing():
+    assert hold_out(model(), pictures(15), "fp32") is None
+    assert hold_out(model(), numbered(40, channels=1), "fp32") is None
+
+
+def test_the_agreement_is_the_frozen_probability_of_each_answer():
+    frozen, other = model(), model()
+    other.head.weight.neg_()
+    held = hold_out(frozen, pictures(), "fp32")
+    assert held is not None and set(held.images) == {CLEAN, *SHIFTS}
+    found = agreement(other, held, None, batch=5)
+    with torch.no_grad():
+        target = frozen(PREPROCESSING(held.images[CLEAN])).softmax(1)
+        for place in range(16):
+            scores = {}
+            for name, images in held.images.items():
+                answer = other(PREPROCESSING(images[place : place + 1])).argmax()
+                scores[name] = float(target[place, answer])
+            assert float(found.of_clean[place]) == pytest.approx(scores[CLEAN], abs=1e-5)
+            shifted = sum(scores[name] for name in SHIFTS) / len(SHIFTS)
+            assert float(found.of_shifted[place]) == pytest.approx(shifted, abs=1e-5)
+    assert found.clean == pytest.approx(float(found.of_clean.mean()))
+    best = agreement(frozen, held, None)
+    assert best.clean == pytest.approx(float(target.max(1).values.mean()), abs=1e-6)
+    assert best.clean >= found.clean
+
+
+def test_a_model_is_as_before_when_its_agreement_is_known():
+    frozen = model()
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    kinds = [type(layer) for layer in frozen.modules()]
+    held = hold_out(frozen, pictures(), "fp32")
+    with_trust = agreement(frozen, held, Trust(1, 0.5), batch=4)
+    assert kinds == [type(layer) for layer in frozen.modules()]
+    assert all(torch.equal(before[name], value) for name, value in frozen.state_dict().items())
+    none = agreement(frozen, held, Trust(1, 0.0), batch=4)
+    assert torch.equal(none.of_shifted, agreement(frozen, held, None).of_shifted)
+    assert with_trust.of_shifted.shape == (16,)
+
+
+def test_labels_do_not_reach_what_is_measured():
+    source = pictures(20)
+    work = [
+        Work(model(), SourceImages(source.images, PREPROCESSING, labels), None, stages.Run())
+        for labels in (None, torch.zeros(20, dtype=torch.long), torch.arange(20))
+    ]
+    first, *others = map(stages.measure, work)
+    assert first[1].keys() == {
+        f"{who}, {kind}" for who in ("frozen", "classifier") for kind in ("clean", "shifted")
+    }
+    assert all(other == first for other in others)
+
+
+def test_a_twin_is_not_trained_on_images_held_out(make, data, monkeypatch):
+    seen = {}
+
+    def watched(name, function):
+        def run(*arguments, **named):
+            (images,) = [each for each in arguments if isinstance(each, SourceImages)]
+            seen[name] = images.images
+            return function(*arguments, **named)
+
+        return run
+
+    for name in ("align_twin", "hold_out", "fit"):
+        monkeypatch.setattr(stages, name, watched(name, getattr(stages, name)))
+    make("cta", interpolation=None)
+    held = {image.numpy().tobytes() for image in seen["hold_out"]}
+    assert len(seen["hold_out"]) == len(data.images) // 5 >= module.FEWEST
+    for name in ("align_twin", "fit"):
+        trained = {image.numpy().tobytes() for image in seen[name]}
+        assert not trained & held

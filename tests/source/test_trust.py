@@ -1,0 +1,161 @@
+"""The trust in a batch's statistics: what it computes, and how it is chosen without labels."""
+
+import pytest
+import torch
+from torch import nn
+
+from acclimate.backbones import Classifier
+from acclimate.backbones.batch_norm import Control, Trust
+from acclimate.errors import InputError
+from acclimate.parts.normalisation import BatchStatistics, replace_batch_norms
+from acclimate.preprocessing import Preprocessing
+from acclimate.source.held_out import CLEAN, SHIFTS, Agreement, HeldOut
+from acclimate.source.images import SourceImages
+from acclimate.source.trust import LIMITS, PRIORS, best, measure_trust
+
+MANY = 100
+
+
+def reached(shifted, clean=0.9, spread=0.0):
+    """An agreement with these means; its images differ by the spread."""
+    waves = torch.linspace(-1, 1, MANY, dtype=torch.double) * spread
+    return Agreement(torch.full((MANY,), clean, dtype=torch.double), shifted + waves)
+
+
+def chosen(*shifted, before=0.5, clean=None, spreads=None):
+    clean, spreads = clean or [0.9] * len(shifted), spreads or [0.0] * len(shifted)
+    trials = [
+        (float(place), [reached(*each)]) for place, each in enumerate(zip(shifted, clean, spreads))
+    ]
+    return best(iter(trials), reached(before))
+
+
+def test_the_first_of_equal_values_is_the_best():
+    assert chosen(0.6, 0.6, 0.6) == 0
+
+
+def test_the_highest_agreement_on_corrupted_images_is_the_best():
+    assert chosen(0.55, 0.6, 0.7, 0.65) == 2
+
+
+def test_a_more_trustful_value_within_one_standard_error_is_as_good():
+    # A spread of 0.5 has a standard deviation of 0.29, and so a standard error of 0.029.
+    assert chosen(0.59, 0.6, spreads=[0.5, 0.0]) == 0
+    assert chosen(0.56, 0.6, spreads=[0.5, 0.0]) == 1
+    assert chosen(0.59, 0.6) == 1
+
+
+def test_no_value_is_good_that_does_not_improve():
+    assert chosen(0.5, 0.5) is None
+    assert chosen(0.4, 0.3, 0.45) is None
+    assert best(iter([]), reached(0.5)) is None
+
+
+def test_a_value_below_the_frozen_one_is_not_chosen_for_being_near_the_best():
+    assert chosen(0.499, 0.51, spreads=[0.9, 0.0]) == 1
+
+
+def test_a_loss_on_clean_images_excludes_a_value():
+    assert chosen(0.8, 0.7, 0.6, clean=[0.87, 0.879, 0.9]) == 2
+    assert chosen(0.8, 0.7, clean=[0.881, 0.9]) == 0
+    assert chosen(0.8, 0.7, clean=[0.5, 0.6]) is None
+
+
+def test_every_batch_size_must_keep_clean_images():
+    trial = [reached(0.8), reached(0.8, clean=0.5)]
+    assert best(iter([(0.0, trial), (1.0, [reached(0.6)])]), reached(0.5)) == 1
+
+
+def test_the_search_ends_after_two_worse_values():
+    asked = []
+
+    def trials():
+        for value, shifted in ((1.0, 0.6), (0.7, 0.58), (0.5, 0.55), (0.3, 0.9)):
+            asked.append(value)
+            yield value, [reached(shifted)]
+
+    assert best(trials(), reached(0.5)) == 1
+    assert asked == [1.0, 0.7, 0.5]
+
+
+@pytest.mark.parametrize("trust", [Trust(0), Trust(5), Trust(3, 0.7), Trust(2, 0), Trust(0, 0.2)])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_answer_is_that_of_a_plain_loop(trust, batch):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(3).eval()
+    nn.init.uniform_(norm.weight)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    images = torch.randn(batch, 3, 4, 5)
+    expected = torch.empty_like(images)
+    weight = trust.limit * batch / (batch + trust.prior)
+    for channel in range(3):
+        values = images[:, channel].flatten().tolist()
+        mean = sum(values) / len(values)
+        variance = sum((value - mean) ** 2 for value in values) / len(values)
+        mean = weight * mean + (1 - weight) * norm.running_mean[channel]
+        variance = weight * variance + (1 - weight) * norm.running_var[channel]
+        scaled = (images[:, channel] - mean) / (variance + norm.eps) ** 0.5
+        expected[:, channel] = scaled * norm.weight[channel] + norm.bias[channel]
+    network = nn.Sequential(norm)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    replace_batch_norms(network, Control(), BatchStatistics(trust.prior, trust.limit))
+    torch.testing.assert_close(network(images), expected)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("limit", [-0.1, 1.1, float("nan")])
+def test_a_limit_outside_of_0_to_1_is_refused(limit):
+    with pytest.raises(InputError, match="limit must lie in"):
+        BatchStatistics(limit=limit).check()
+
+
+def held_out():
+    """Images of one colour each; nothing is corrupted."""
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.randint(0, 120, (64, 3, 1, 1), generator=generator).expand(-1, -1, 4, 4)
+    clean = colours.to(torch.uint8)
+    images = dict.fromkeys((CLEAN, *SHIFTS), clean)
+    source = SourceImages(clean, Preprocessing(4, (0, 0, 0), (1, 1, 1)))
+    return HeldOut(images, torch.empty(0), source, "fp32")
+
+
+def classifier(held, norm=True):
+    """Its answer is the strongest colour after normalisation by the clean images' statistics."""
+    layer = nn.BatchNorm2d(3) if norm else nn.Identity()
+    encoder = nn.Sequential(layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    head = nn.Linear(3, 3, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(4 * torch.eye(3))
+        pixels = held.images[CLEAN] / 255
+        if norm:
+            layer.running_mean.copy_(pixels.mean((0, 2, 3)))
+            layer.running_var.copy_(pixels.var((0, 2, 3), unbiased=False))
+        model = Classifier(encoder, head).eval().requires_grad_(False)
+        return model, HeldOut(held.images, model(pixels).softmax(1), held.source, "fp32")
+
+
+def test_a_shift_that_batch_statistics_undo_gives_full_trust_and_small_batches_a_prior():
+    # Everything darker than the mean is the same to this network: a dark shift loses everything.
+    model, held = classifier(held_out())
+    darker = {name: images // 4 for name, images in held.images.items() if name != CLEAN}
+    held = HeldOut({CLEAN: held.images[CLEAN]} | darker, held.target, held.source, "fp32")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trials = []
+    trust = measure_trust(model, held, lambda *told: trials.append(told))
+    assert trust is not None and trust.limit == 1
+    assert trust.prior > 0  # one image alone has no statistics worth the name
+    assert 0 < len(trials) <= len(LIMITS) + len(PRIORS)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(layer.training for layer in model.modules())
+    assert type(model.encoder[0]) is nn.BatchNorm2d
+
+
+def test_without_a_shift_nothing_is_better_than_the_sources_statistics():
+    model, held = classifier(held_out())
+    assert measure_trust(model, held) == Trust(prior=0, limit=0)
+
+
+def test_a_model_without_batch_norm_has_no_trust():
+    model, held = classifier(held_out(), norm=False)
+    assert measure_trust(model, held) is None
