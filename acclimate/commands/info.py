@@ -87,6 +87,12 @@ def _lines(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[st
     ]
     if record["objective"]:
         lines.append(("objective", record["objective"]["name"]))
+    if trust := record.get("trust"):
+        shown = [
+            f"{model} at most {each['limit']:.0%}, prior of {each['prior']:g} images"
+            for model, each in trust.items()
+        ]
+        lines.append(("batch weight", "; ".join(shown)))
     if isinstance(agreement := made.get("agreement"), Mapping):
         figures = "; ".join(f"{name} {_figure(value)}" for name, value in agreement.items())
         lines.append(("agreement", figures))

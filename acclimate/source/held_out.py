@@ -16,6 +16,7 @@ from acclimate.backbones import Classifier
 from acclimate.backbones.batch_norm import Control, Trust, batch_norms, exchange
 from acclimate.data.corruptions import corrupt
 from acclimate.parts.normalisation import BatchStatistics, replace_batch_norms
+from acclimate.randomness import key, permutation
 from acclimate.runtime.precision import Precision, autocast
 from acclimate.source.images import SourceImages
 
@@ -83,6 +84,9 @@ def part_of(source: SourceImages) -> tuple[SourceImages, SourceImages]:
 def hold_out(classifier: Classifier, source: SourceImages, precision: Precision) -> HeldOut | None:
     """Corrupt images, and let the classifier answer for the clean ones.
 
+    The images come in a fixed random order: in class folders neighbours are of one class, and
+    batches of one class have other statistics.
+
     Args:
         classifier: h∘f, frozen, in evaluation mode.
         source: The images; labels are not used.
@@ -93,6 +97,7 @@ def hold_out(classifier: Classifier, source: SourceImages, precision: Precision)
     """
     if len(source.images) < FEWEST or source.images.shape[1] != 3:
         return None
+    source = source.part(permutation(key(0, "held out"), len(source.images)))
     clean = source.images
     images = {CLEAN: clean} | {name: corrupt(clean, name, SEVERITY) for name in SHIFTS}
     held = HeldOut(images, torch.empty(0), source, precision)

@@ -56,8 +56,8 @@ class SourceImages:
         labels = None if self.labels is None else evenly_spaced(self.labels, limit)
         return replace(self, images=evenly_spaced(self.images, limit), labels=labels)
 
-    def part(self, chosen: Bool[Tensor, " n"]) -> "SourceImages":
-        """The chosen images, copied."""
+    def part(self, chosen: Bool[Tensor, " n"] | Int64[Tensor, " part"]) -> "SourceImages":
+        """The images of a mask or of indices, copied."""
         labels = None if self.labels is None else self.labels[chosen]
         return replace(self, images=self.images[chosen], labels=labels)
 
