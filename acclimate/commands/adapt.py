@@ -16,7 +16,6 @@ from acclimate.storage.targets import open_descriptor
 
 if TYPE_CHECKING:
     from acclimate.adapt.folder import FolderRun
-    from acclimate.bundle import Bundle
 
 # A part's options are those of its kind in the default: no subcommands.
 Settings = Annotated[AdapterSettings, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
@@ -113,6 +112,8 @@ class Adapt:
 
     def _warn(self, run: "FolderRun", tell: Callable[[str], object]) -> None:
         """Tell what the user may not expect of this run."""
+        from acclimate.backbones.batch_norm import batch_norms
+
         if others := ", ".join(f"{n:,} {kind}" for kind, n in sorted(run.found.others.items())):
             tell(f"not looked at, since they are no images: {others}")
         settings, left_out = run.adapter.settings, run.found.left_out
@@ -127,17 +128,16 @@ class Adapt:
                 "better"
             )
         alone = settings.one_by_one or min(self.batch, len(paths)) == 1
+        norms = batch_norms(run.bundle.classifier)
         prior = getattr(settings.normalisation, "prior", None)
-        if alone and prior == 0 and not settings.memory.keeps and has_batch_norm(run.bundle):
+        if (
+            alone
+            and prior == 0
+            and not settings.memory.keeps
+            and batch_norms(run.bundle.classifier)
+        ):
             tell(
                 f"warning: batch norm statistics of one image say little, and {run.adapter.name} "
                 "uses no others, so that most answers will be wrong; choose a larger --batch, or "
                 "--normalisation.prior 16"
             )
-
-
-def has_batch_norm(bundle: "Bundle") -> bool:
-    """Whether the classifier has batch norm."""
-    from acclimate.backbones.batch_norm import batch_norms
-
-    return any(True for _ in batch_norms(bundle.classifier))

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from acclimate.backbones import Classifier
-from acclimate.backbones.batch_norm import Control, Trust, batch_norms, exchange
+from acclimate.backbones.batch_norm import Control, Trust, exchange
 from acclimate.data.corruptions import corrupt
 from acclimate.parts.normalisation import BatchStatistics, replace_batch_norms
 from acclimate.randomness import key, permutation
@@ -129,11 +129,6 @@ def agreement(
         exchange(model.encoder, replaced)
     shifted = torch.stack([scores[name] for name in SHIFTS])  # [shifts, images]
     return Agreement(scores[CLEAN], shifted.mean(0))
-
-
-def has_batch_norm(model: Classifier) -> bool:
-    """Whether there are statistics to trust."""
-    return bool(batch_norms(model.encoder))
 
 
 def _score(logits: Float[Tensor, "n classes"], held: HeldOut) -> Float[Tensor, " n"]:

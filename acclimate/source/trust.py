@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from acclimate.backbones import Classifier
-from acclimate.backbones.batch_norm import Trust
+from acclimate.backbones.batch_norm import Trust, batch_norms
 from acclimate.runtime.progress import Progress, silent
-from acclimate.source.held_out import BATCH, Agreement, HeldOut, agreement, has_batch_norm
+from acclimate.source.held_out import BATCH, Agreement, HeldOut, agreement
 
 Images = Float[Tensor, " images"]
 
@@ -45,7 +45,7 @@ def measure_trust(
     Raises:
         InputError: a layer that computes batch norm in a way of its own.
     """
-    if not has_batch_norm(model):
+    if not batch_norms(model.encoder):
         return None
     frozen = agreement(model, held, None)
     total = len(LIMITS) + len(PRIORS)
