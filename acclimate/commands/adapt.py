@@ -128,7 +128,6 @@ class Adapt:
                 "better"
             )
         alone = settings.one_by_one or min(self.batch, len(paths)) == 1
-        norms = batch_norms(run.bundle.classifier)
         prior = getattr(settings.normalisation, "prior", None)
         if (
             alone
