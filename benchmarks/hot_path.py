@@ -63,6 +63,7 @@ class Bare:
         settings: Settings of the adapter; ``prior`` is assumed to be 0.
         precision: bf16 or fp32.
         layout: Memory format of weights and images.
+        device: Where to run.
     """
 
     def __init__(
@@ -72,16 +73,19 @@ class Bare:
         settings: AdapterSettings,
         precision: Precision,
         layout: torch.memory_format = torch.channels_last,
+        device: str = "cpu",
     ):
-        self.settings, self.layout = settings, layout
+        self.settings, self.layout, self.device = settings, layout, device
         self.bf16 = precision == "bf16"
         row, preprocessing = METHODS[name], bundle.preprocessing
         model = bundle.twin if row.model == "twin" else bundle.classifier
-        self.model = copy.deepcopy(model).to(memory_format=layout).requires_grad_(False).eval()
+        own = copy.deepcopy(model).to(device)
+        self.model = own.to(memory_format=layout).requires_grad_(False).eval()
         objective = settings.objective.build(model, preprocessing, bundle.objective)
-        self.objective = objective.requires_grad_(False).eval()
+        self.objective = objective.requires_grad_(False).eval().to(device)
         self.mean, self.std = (
-            torch.tensor(x)[:, None, None] for x in (preprocessing.mean, preprocessing.std)
+            torch.tensor(x, device=device)[:, None, None]
+            for x in (preprocessing.mean, preprocessing.std)
         )
         self.norms_learn = settings.normalisation.uses_batch
         self.seen = 0
@@ -95,7 +99,8 @@ class Bare:
             chosen += self.objective.requires_grad_().parameters()
         state = [*self.model.encoder.buffers(), *self.objective.buffers()]
         before = [tensor.clone() for tensor in state]
-        self._loss(torch.rand(count, 3, size, size), torch.arange(count), 0).backward()
+        images = torch.rand(count, 3, size, size, device=self.device)
+        self._loss(images, torch.arange(count, device=self.device), 0).backward()
         for tensor, value in zip(state, before):
             tensor.copy_(value)
         moving = [parameter for parameter in chosen if parameter.grad is not None]
@@ -106,14 +111,16 @@ class Bare:
                 moving, update.learning_rate, momentum=update.momentum, fused=True
             )
         else:
-            self.optimizer = torch.optim.Adam(moving, update.learning_rate, fused=True)
+            self.optimizer = torch.optim.Adam(
+                moving, update.learning_rate, fused=True, capturable=self.device == "cuda"
+            )
         self.state = [p.detach() for p in moving] + state
         self.source = [tensor.clone() for tensor in self.state]
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits, of one image after another where the method learns so."""
         images = images.float() / 255
-        index = torch.arange(self.seen, self.seen + len(images))
+        index = torch.arange(self.seen, self.seen + len(images), device=self.device)
         self.seen += len(images)
         if not self.settings.one_by_one:
             return self._episode(images, index)
@@ -131,7 +138,7 @@ class Bare:
             self.optimizer.zero_grad()
         # In training mode batch norm normalises by the batch's own statistics.
         self.model.train(isinstance(self.settings.normalisation, BatchStatistics))
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.no_grad(), torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             return self.model(self._normalize(images)).float()
 
     def _loss(self, images: Tensor, index: Tensor, step: int) -> Tensor:
@@ -142,7 +149,7 @@ class Bare:
         views, *rest = self.objective.draw(images, key(self.settings.seed, "adapt", step), index)
         running = isinstance(self.settings.normalisation, RunningStatistics)
         whole = to_the_end() if running else nullcontext()
-        with whole, torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with whole, torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             outcome = as_outcome(self.objective(self.model, self._normalize(views), *rest))
             return outcome.losses.mean()
 
@@ -160,7 +167,7 @@ def settings_of(name: str, options: Options) -> AdapterSettings:
     settings = replace(settings, steps=steps, seed=options.seed)
     if isinstance(settings.normalisation, BatchStatistics):
         settings = replace(settings, normalisation=BatchStatistics(prior=0.0))
-    return changed(settings, {"update.learning_rate": 1e-6})
+    return changed(settings, {"update.learning_rate": 1e-6}) if settings.update else settings
 
 
 def adapter(bundle: Bundle, name: str, settings: AdapterSettings) -> Adapter:

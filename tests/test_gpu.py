@@ -1,5 +1,7 @@
 """What a GPU gives is what a CPU gives, up to rounding, and the same bits each time: -m gpu."""
 
+import itertools
+import random
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +20,7 @@ from acclimate.evaluate.task import Grid
 from acclimate.methods import METHODS, RECIPES
 from acclimate.parts.update import SGD
 from acclimate.runtime.determinism import repeat_bits
+from acclimate.runtime.graphs import Recorder
 from acclimate.runtime.workers import processes
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, with_epochs
@@ -147,3 +150,88 @@ def test_a_grid_repeats_itself(saved, source, tmp_path):
         cells = (each.cell for each in measured)
         found.append(sorted((str(c.variant), c.corruption, c.accuracy, c.nll) for c in cells))
     assert found[0] == found[1]
+
+
+def without_graphs(monkeypatch):
+    """Recorders run their functions as they are."""
+
+    def plain(self, function, *inputs, constants=None):
+        return function(*inputs)
+
+    monkeypatch.setattr(Recorder, "__call__", plain)
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in UNREPEATABLE])
+def test_recorded_training_is_the_same_to_the_bit(source, small_options, recipe, monkeypatch):
+    options = small_options(recipe)
+    recorded = trained(recipe, source, options).modules.state_dict()
+    without_graphs(monkeypatch)
+    plain = trained(recipe, source, options).modules.state_dict()
+    for name, tensor in plain.items():
+        assert torch.equal(tensor, recorded[name]), name
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_training_is_recorded(source, small_options, recipe, caplog):
+    """Nothing that is trained here waits for the GPU, or draws from other generators."""
+    with caplog.at_level("INFO", "acclimate"):
+        trained(recipe, source, small_options(recipe))
+    assert "without a CUDA graph" not in caplog.text
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_recorded_batches_are_the_same_to_the_bit(bundle_of, images, name, monkeypatch):
+    changes = {"steps": 2} if METHODS[name].settings.steps else {}
+    batches = [images[(number * 8) % 40 :][:24].cuda() for number in range(6)]
+
+    def stream():
+        adapter = Adapter(bundle_of(name), name, **changes, device="cuda")
+        logits = []
+        for number, batch in enumerate(batches):
+            logits.append(adapter(batch if number != 4 else batch[:5]))
+            if number == 3:
+                kept = adapter.steps
+                values = [step.loss.clone() for step in kept]
+        assert all(torch.equal(a.loss, b) for a, b in zip(kept, values)), "reports stay"
+        return torch.cat(logits), adapter
+
+    found, adapter = stream()
+    if not adapter.settings.one_by_one:
+        assert not adapter._learner.recorder.obstacle
+    without_graphs(monkeypatch)
+    assert torch.equal(found, stream()[0])
+
+
+def test_what_waits_is_not_recorded(caplog):
+    recorder = Recorder("the function", torch.device("cuda"))
+    with caplog.at_level("INFO", "acclimate"):
+        for number in range(6):
+            x = torch.full((3,), float(number), device="cuda")
+            assert recorder(lambda x: (x * x.sum().item(),), x)[0].sum() == 9 * number**2
+    assert "the function runs without a CUDA graph, for it waits for the GPU" in caplog.text
+
+
+def test_what_draws_elsewhere_is_not_recorded():
+    recorder = Recorder("the function", torch.device("cuda"))
+    drawn = {
+        float(recorder(lambda x: (x * random.random(),), torch.ones((), device="cuda"))[0])
+        for _ in range(8)
+    }
+    assert len(drawn) == 8
+    assert "random" in recorder.obstacle
+
+
+def test_a_recorded_function_draws_anew():
+    recorder = Recorder("the function", torch.device("cuda"))
+    ones = torch.ones(1000, device="cuda")
+    drawn = [recorder(lambda x: (torch.dropout(x, 0.5, True),), ones)[0] for _ in range(8)]
+    assert not recorder.obstacle
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(drawn))
+
+
+def test_other_constants_are_recorded_anew():
+    recorder = Recorder("the function", torch.device("cuda"), most=1)
+    x = torch.ones((), device="cuda")
+    for number in (1, 1, 1, 1, 2, 3, 3, 1):
+        found = recorder(lambda x, number=number: (x * number,), x, constants=number)
+        assert float(found[0]) == number

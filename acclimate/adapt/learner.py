@@ -21,6 +21,7 @@ from acclimate.parts.step import Step
 from acclimate.parts.update import select_parameters
 from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import key
+from acclimate.runtime.graphs import Recorder
 from acclimate.runtime.precision import autocast
 
 TAKEN, SKIPPED, REFUSED = range(3)
@@ -41,6 +42,7 @@ class Learner:
         moving: The parameters that steps change, by name.
         min_images: From fewer there is no loss, or batch norm would see a single value.
         room: How passes keep within the memory.
+        recorder: Runs batches, on a GPU as a recorded graph.
         counts: Steps taken, skipped and refused; an answer that was undone counts as refused.
         state: Everything that learning changes.
 
@@ -73,6 +75,7 @@ class Learner:
         memory = settings.memory if self.objective else AdapterSettings().memory
         self.memory = memory.build(preprocessing.shape, device)
         self.room = Room(self, limit)
+        self.recorder = Recorder("the adapted batch", device)
         self.moving: dict[str, Tensor] = {}
         self._written: dict[str, Tensor] = {}
         self._build_steps()

@@ -1,7 +1,7 @@
 """One adapted batch: what is learned from, the steps, the answer."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import torch
@@ -35,22 +35,46 @@ def adapt(
     Returns:
         The logits of each answer, and a report of each step.
     """
-    learner.reset.before(learner.state.forget)
+    count = len(images)
     context, index = learner.memory.remember(images, index)
-    forward = partial(predict, learner, context, len(images))
+    if every:
+        return _learn(learner, context, index, count, every=True, wait=True)
+    run = partial(_without_waiting, learner, count)
+    logits, *reports = learner.recorder(run, context, index, constants=count)
+    if not torch.isfinite(logits).all():  # the only time that a batch waits for its device
+        logits = _recovered(learner, partial(predict, learner, context, count))
+    width = len(fields(Step))
+    starts = range(0, len(reports), width)
+    return [logits], [Step(*reports[start : start + width]) for start in starts]
+
+
+def _without_waiting(
+    learner: Learner, count: int, context: Tensor, index: Tensor
+) -> tuple[Tensor, ...]:
+    """The last answer, not checked, and the values of each step's report."""
+    (logits,), steps = _learn(learner, context, index, count, every=False, wait=False)
+    return logits, *(getattr(step, field.name) for step in steps for field in fields(Step))
+
+
+def _learn(
+    learner: Learner, context: Tensor, index: Tensor, count: int, *, every: bool, wait: bool
+) -> tuple[list[Tensor], list[Step]]:
+    """As `adapt`, for the last images of a context; waits for the device only if asked to."""
+    learner.reset.before(learner.state.forget)
+    forward = partial(predict, learner, context, count)
     early = learner.answer.early(forward, learner.gives_logits)
     logits, steps = [], []
     for number in range(learner.settings.steps):
         if every:
-            logits.append(_answer(learner, forward, early))
+            logits.append(_answer(learner, forward, early, wait))
         step, outcome = take_step(learner, context, index, number)
         if early is None and outcome is not None and outcome.logits is not None:
-            early = Prediction(outcome.logits.detach().float()[-len(images) :])
+            early = Prediction(outcome.logits.detach().float()[-count:])
         for aftermath in learner.aftermath:
             aftermath(step.taken)
         learner.reset.after(step, learner.state.forget)
         steps.append(step)
-    last = _answer(learner, forward, early)
+    last = _answer(learner, forward, early, wait)
     if learner.answer.fixed:
         logits = [last] * len(logits)
     return [*logits, last], steps
@@ -141,14 +165,17 @@ def _merged(reports: Sequence[Step]) -> Step:
 
 
 def _answer(
-    learner: Learner, forward: Predict, early: Prediction | None
+    learner: Learner, forward: Predict, early: Prediction | None, wait: bool
 ) -> Float[Tensor, "batch classes"]:
-    """The corrected answer; from the source weights if it is not finite otherwise."""
+    """The corrected answer; if checked and not finite, from the source weights."""
     logits = learner.correction(learner.answer.late(forward, early))
-    if not torch.isfinite(logits).all():  # the only time that a batch waits for its device
-        learner.recover()
-        logits = learner.correction(learner.answer.late(forward, None))
-    return logits
+    return _recovered(learner, forward) if wait and not torch.isfinite(logits).all() else logits
+
+
+def _recovered(learner: Learner, forward: Predict) -> Float[Tensor, "batch classes"]:
+    """The answer from the source weights, in place of one that was not finite."""
+    learner.recover()
+    return learner.correction(learner.answer.late(forward, None))
 
 
 def predict(

@@ -33,7 +33,9 @@ class Adam:
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimiser of some parameters."""
-        return torch.optim.Adam(parameters, self.learning_rate, fused=True)
+        parameters = list(parameters)
+        recorded = parameters[0].is_cuda  # as a CUDA graph
+        return torch.optim.Adam(parameters, self.learning_rate, fused=True, capturable=recorded)
 
 
 @dataclass(frozen=True)

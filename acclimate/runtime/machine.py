@@ -31,10 +31,13 @@ def describe() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the running source tree, marked if the package has uncommitted changes."""
+    """The commit of the running source tree, marked if the package has uncommitted changes.
+
+    The variable ACCLIMATE_COMMIT names the commit of a copy that has no history.
+    """
     tree = Path(__file__).resolve().parents[2]
     if not (tree / ".git").exists():
-        return "installed, not from a source tree"
+        return os.environ.get("ACCLIMATE_COMMIT", "installed, not from a source tree")
 
     def git(*arguments: str) -> str:
         done = subprocess.run(

@@ -6,7 +6,7 @@ from acclimate.backbones import Classifier
 from acclimate.objectives import alignment_loss
 from acclimate.runtime.ranks import gather
 from acclimate.source.calibration import features
-from acclimate.source.images import SourceImages
+from acclimate.source.images import Rows, SourceImages
 from acclimate.source.loop import Run, Training, train
 from acclimate.source.two_views import draw_two_views
 from acclimate.storage import sealed
@@ -41,15 +41,13 @@ def train_alignment(
         InputError: as `acclimate.source.loop.train`.
     """
     frozen = sealed.digest(classifier.encoder.state_dict(), "")
-    targets = features(classifier.encoder, source, run.precision)
+    targets = Rows(features(classifier.encoder, source, run.precision))
 
     def loss(module, index: Tensor, epoch_key: int) -> Tensor:
-        drawn = draw_two_views(module, source, index, views, epoch_key)
+        drawn = draw_two_views(source, index, views, epoch_key)
         first, second = module(drawn).chunk(2)
-        target = targets[index].to(first.device)
-        return alignment_loss(
-            gather(first), gather(second), gather(target), temperature=temperature
-        )
+        target = gather(targets(index))
+        return alignment_loss(gather(first), gather(second), target, temperature=temperature)
 
     train(
         "align",

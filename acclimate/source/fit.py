@@ -56,16 +56,15 @@ def fit(
     both = _ClassifierAndObjective(model, objective, moves)
 
     def loss(module: nn.Module, index: Tensor, epoch_key: int) -> Tensor:
-        device = next(module.parameters()).device
         labelled, drawn = None, ()
         if supervision:
-            labelled = _augmented(source, index, supervision, epoch_key, device)
+            labelled = _augmented(source, index, supervision, epoch_key)
         if objective is not None:
-            drawn = _drawn(objective, source, target, index, epoch_key, device)
+            drawn = _drawn(objective, source, target, index, epoch_key)
         votes, unsupervised = module(labelled, drawn)
         if supervision is None:
             return unsupervised
-        labels = source.labels_for(name)[index].to(device)
+        labels = source.label_rows(index)
         smoothing = supervision.label_smoothing
         supervised = [cross_entropy(v.float(), labels, label_smoothing=smoothing) for v in votes]
         return sum(supervised) + weight * unsupervised
@@ -127,16 +126,11 @@ def _options(objective: Objective | None) -> dict[str, str]:
 
 
 def _augmented(
-    source: SourceImages, index: Tensor, supervision: Supervision, epoch_key: int, device
+    source: SourceImages, index: Tensor, supervision: Supervision, epoch_key: int
 ) -> Tensor:
     """A batch of augmented, normalised images for the cross entropy."""
-    images, index = source.images[index].to(device), index.to(device)
-    batch = shifted_crop(
-        images,
-        supervision.crop_padding,
-        key=key(epoch_key, "shifted crop"),
-        index=index,
-    )
+    crop_key = key(epoch_key, "shifted crop")
+    batch = shifted_crop(source.rows(index), supervision.crop_padding, key=crop_key, index=index)
     if supervision.cutout:
         batch = cutout(batch, supervision.cutout, key=key(epoch_key, "cutout"), index=index)
     return source.preprocessing(batch)
@@ -148,23 +142,22 @@ def _drawn(
     target: SourceImages | None,
     index: Tensor,
     epoch_key: int,
-    device,
 ) -> tuple[Tensor, ...]:
     """Normalised views, and the further arguments of the objective's `source_loss`."""
-    images, index = _unlabelled(source, target, index, epoch_key, device)
+    images, index = _unlabelled(source, target, index, epoch_key)
     views, *rest = objective.source_draw(images, key(epoch_key, "views"), index)
     return source.preprocessing.normalize(views), *rest
 
 
 def _unlabelled(
-    source: SourceImages, target: SourceImages | None, index: Tensor, epoch_key: int, device
+    source: SourceImages, target: SourceImages | None, index: Tensor, epoch_key: int
 ) -> tuple[Tensor, Tensor]:
     """Source images in 0..1, followed by as many target images, and the indices of all."""
-    images = source.preprocessing.unit(source.images[index].to(device))
+    images = source.preprocessing.unit(source.rows(index))
     if target is None:
-        return images, index.to(device)
+        return images, index
     # The offset changes with the epoch, so that a target set larger than the source is used up.
     chosen = (index + epoch_key % len(target.images)) % len(target.images)
-    others = source.preprocessing.unit(target.images[chosen].to(device))
+    others = source.preprocessing.unit(target.rows(chosen))
     every = torch.cat([index, len(source.images) + chosen])
-    return torch.cat([images, others]), every.to(device)
+    return torch.cat([images, others]), every

@@ -4,15 +4,39 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from jaxtyping import Bool, Int64, UInt8
+import torch
+from jaxtyping import Bool, Int64, Shaped, UInt8
 from torch import Tensor
 
 from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing, evenly_spaced
 
+_SHARE = 0.25
+"""Share of a GPU's free memory that a data set may take there."""
 _MOST, _FEWEST = 256, 16
 _PIXELS = _MOST * 96 * 96
+
+
+class Rows:
+    """Rows of a tensor, on the device of their indices; on a GPU all of them, if they fit.
+
+    ```python
+    labels = Rows(labels)
+    labels(index)  # those of a batch, where index is
+    ```
+    """
+
+    def __init__(self, values: Shaped[Tensor, "n ..."]):
+        self._values = values
+
+    def __call__(self, index: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch ..."]:
+        """The rows of some indices."""
+        if index.device != self._values.device and index.is_cuda:
+            free, _ = torch.cuda.mem_get_info(index.device)
+            if self._values.nbytes <= _SHARE * free:
+                self._values = self._values.to(index.device)
+        return self._values[index.to(self._values.device)].to(index.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +68,20 @@ class SourceImages:
                 f"{purpose} needs labels, and these images have none; give labelled images."
             )
         return self.labels
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The images of indices, on their device."""
+        return Rows(self.images)
+
+    @cached_property
+    def label_rows(self) -> Rows:
+        """The labels of indices, on their device.
+
+        Raises:
+            InputError: there are no labels.
+        """
+        return Rows(self.labels_for("training"))
 
     @property
     def at_once(self) -> int:

@@ -52,19 +52,19 @@ def train_joint_alignment(
     Raises:
         InputError: there are no labels; or as `acclimate.source.loop.train`.
     """
-    images, labels = source.images, source.labels_for("trainable_classifier")
+    source.labels_for("trainable_classifier")
     both = _TwinAndClassifier(twin, classifier)
     classifier.encoder.requires_grad_(True)
 
     def loss(module: nn.Module, index: Tensor, epoch_key: int) -> Tensor:
-        drawn = draw_two_views(module, source, index, views, epoch_key)
-        plain = source.preprocessing(images[index].to(drawn.device))
+        drawn = draw_two_views(source, index, views, epoch_key)
+        plain = source.preprocessing(source.rows(index))
         features, target, logits = module(drawn, plain)
         first, second = features.chunk(2)
         aligned = alignment_loss(
             gather(first), gather(second), gather(target), temperature=temperature
         )
-        return aligned + cross_entropy(logits.float(), labels[index].to(logits.device))
+        return aligned + cross_entropy(logits.float(), source.label_rows(index))
 
     train(
         "align-trainable",
@@ -72,7 +72,7 @@ def train_joint_alignment(
         loss,
         settings,
         run,
-        count=len(images),
+        count=len(source.images),
         identity=[source.identity(labelled=True), temperature, vars(views)],
     )
     classifier.requires_grad_(False)

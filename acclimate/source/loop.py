@@ -1,28 +1,28 @@
 """The training loop: any module, any loss; a resumed run ends bit-identical."""
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from acclimate.backbones.recompute import Thrift
 from acclimate.errors import InputError, unknown_name
 from acclimate.randomness import key, permutation
 from acclimate.runtime.budget import parse_bytes
+from acclimate.runtime.graphs import Recorder
 from acclimate.runtime.precision import Precision, autocast, resolve
 from acclimate.runtime.progress import Progress, silent
 from acclimate.runtime.ranks import agree
+from acclimate.source import checkpoints
 from acclimate.source.room import room_for
-from acclimate.storage import sealed
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,10 @@ def check_training(stage: str, settings: Training) -> None:
 
 
 Loss = Callable[[nn.Module, Int64[Tensor, " batch"], int], Tensor]
-"""Function of (module on its device, image indices, key of the epoch) to the mean loss."""
+"""Function of (module, image indices on its device, key of the epoch) to the mean loss.
+
+On a GPU it is recorded once an epoch, see `acclimate.runtime.graphs.Recorder`.
+"""
 
 
 def train(
@@ -142,22 +145,22 @@ def train(
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)
     path = run.folder / f"{name}.safetensors" if run.folder else None
     where = [run.seed, accelerator.device.type, resolve(run.precision, accelerator.device)]
-    stamp = _stamp(name, module, settings, [*where, count, identity]) if path else ""
+    stamp = checkpoints.stamp_of(name, module, settings, [*where, count, identity]) if path else ""
     history = run.history[name] = []
     if path and path.exists():
-        history[:] = _resume(path, module, optimizer, stamp)
+        history[:] = checkpoints.resume(path, module, optimizer, stamp)
     prepared = accelerator.prepare_model(module) if accelerator.num_processes > 1 else module
     prepared.train()
     left = range(len(history), settings.epochs)
     thrift = _thrift(name, module, loss, run, batch, count) if left else Thrift()
+    epochs = _Epochs(name, prepared, optimizer, loss, settings, run, accelerator, count, thrift)
     for epoch in left:
         started = time.perf_counter()
-        with thrift.applied():
-            mean = _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, count)
+        mean = epochs.run(epoch)
         seconds = time.perf_counter() - started
         history.append({"epoch": epoch + 1, "loss": mean, "seconds": round(seconds, 3)})
         if path and accelerator.is_main_process:
-            _checkpoint(path, module, optimizer, stamp, history)
+            checkpoints.save(path, module, optimizer, stamp, history)
         accelerator.wait_for_everyone()
     # Each process has batch-norm statistics of its own images; the checkpoint has the first's.
     agree(module.buffers())
@@ -182,34 +185,74 @@ def _share(batch: int, processes: int) -> int:
     return batch // processes
 
 
-def _epoch(name, prepared, optimizer, loss, settings, run, accelerator, epoch, count) -> float:
-    """One pass over the images; returns the mean loss."""
-    epoch_key = key(run.seed, name, epoch)
-    # For dropout and stochastic depth, which draw from the global generator.
-    torch.manual_seed((epoch_key + accelerator.process_index) & (2**63 - 1))
-    batch = min(settings.batch, count)
-    steps = count // batch
-    order = permutation(epoch_key, count)
-    total = torch.zeros((), device=accelerator.device)
-    for step in range(steps):
-        rate = learning_rate(settings, epoch + step / steps, 1 / steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        index = order[step * batch : (step + 1) * batch]
-        index = index[accelerator.process_index :: accelerator.num_processes]
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(accelerator.device, run.precision):
-            value = loss(prepared, index, epoch_key)
-        accelerator.backward(value)
-        optimizer.step()
-        total += value.detach()
-        run.progress(name, epoch * steps + step + 1, settings.epochs * steps, f"epoch {epoch + 1}")
-    mean = accelerator.reduce(total, "mean").item() / steps
-    if not math.isfinite(mean):
-        raise InputError(
-            f"the {name} loss became {mean} in epoch {epoch + 1}; lower the learning rate."
-        )
-    return mean
+@dataclass
+class _Epochs:
+    """Passes over the images."""
+
+    name: str
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    settings: Training
+    given: Run
+    accelerator: Accelerator
+    count: int
+    thrift: Thrift
+
+    def __post_init__(self):
+        self.device = self.accelerator.device
+        self.batch = min(self.settings.batch, self.count)
+        self.total = torch.zeros((), device=self.device)
+        self.recorder = Recorder(f"training of the stage {self.name}", self.device, most=1)
+        if self.thrift.modules or self.accelerator.num_processes > 1:
+            self.recorder.obstacle = "activations are computed anew, or several processes train"
+
+    def run(self, epoch: int) -> float:
+        """One pass over the images; returns the mean loss."""
+        epoch_key = key(self.given.seed, self.name, epoch)
+        # For dropout and stochastic depth, which draw from the global generator.
+        torch.manual_seed((epoch_key + self.accelerator.process_index) & (2**63 - 1))
+        steps = self.count // self.batch
+        order = permutation(epoch_key, self.count)[: steps * self.batch].view(steps, self.batch)
+        order = order[:, self.accelerator.process_index :: self.accelerator.num_processes]
+        order = order.to(self.device)
+        rates = self._rates(epoch, steps)
+        self.total.zero_()
+        step = partial(self._step, epoch_key)
+        with self.thrift.applied():
+            for number in range(steps):
+                self.recorder(step, order[number], rates[number], constants=epoch)
+                self._progress(epoch, number + 1, steps)
+        mean = float(self.accelerator.reduce(self.total.clone(), "mean")) / steps  # type: ignore
+        if not math.isfinite(mean):
+            raise InputError(
+                f"the {self.name} loss became {mean} in epoch {epoch + 1}; lower the learning rate."
+            )
+        return mean
+
+    def _step(self, epoch_key: int, index: Tensor, rate: Tensor) -> tuple[()]:
+        """Learn from the images of some indices."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate if rate.is_cuda else float(rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device, self.given.precision):
+            value = self.loss(self.module, index, epoch_key)
+        self.accelerator.backward(value)
+        self.optimizer.step()
+        self.total += value.detach()
+        return ()
+
+    def _rates(self, epoch: int, steps: int) -> Float[Tensor, " steps"]:
+        """The learning rate of each step, where the optimiser reads it."""
+        rates = [
+            learning_rate(self.settings, epoch + step / steps, 1 / steps) for step in range(steps)
+        ]
+        exact = torch.tensor(rates, dtype=torch.float64)
+        return exact.to(self.device, torch.float32) if self.device.type == "cuda" else exact
+
+    def _progress(self, epoch: int, done: int, steps: int) -> None:
+        total = self.settings.epochs * steps
+        self.given.progress(self.name, epoch * steps + done, total, f"epoch {epoch + 1}")
 
 
 def learning_rate(settings: Training, epoch: float, step: float = 0.0) -> float:
@@ -231,7 +274,11 @@ def make_optimizer(parameters: list[nn.Parameter], settings: Training) -> torch.
     """Adam, or SGD with Nesterov momentum 0.9, in the fused version, the fastest on CPU and GPU."""
     if settings.optimizer == "adam":
         return torch.optim.Adam(
-            parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+            parameters,
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+            capturable=parameters[0].is_cuda,
         )
     return torch.optim.SGD(
         parameters,
@@ -241,43 +288,3 @@ def make_optimizer(parameters: list[nn.Parameter], settings: Training) -> torch.
         weight_decay=settings.weight_decay,
         fused=True,
     )
-
-
-def _stamp(name: str, module: nn.Module, settings: Training, rest: list[object]) -> str:
-    """A hash of everything that determines a stage's result."""
-    initial = sealed.digest(module.state_dict(), "")
-    parts = [name, initial, asdict(settings), *rest]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _checkpoint(path, module, optimizer, stamp, history) -> None:
-    tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            if value is not None:  # SGD has no buffer before its first step
-                tensors[f"optimizer.{index}.{name}"] = value
-    sealed.save(path, tensors, {"stamp": stamp, "history": history})
-
-
-def _resume(path, module, optimizer, stamp) -> list[dict[str, float]]:
-    tensors, record = sealed.load(path)
-    if record["stamp"] != stamp:
-        raise InputError(
-            f"{path} is a checkpoint of a run with other settings or data; choose another --out "
-            "or delete it."
-        )
-    prefix = "module."
-    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    module.load_state_dict(sealed.with_versions(own, module))
-    parameters = optimizer.param_groups[0]["params"]
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, part = name.split(".")
-            parameter = parameters[int(index)]
-            if value.shape == parameter.shape:
-                # Fused optimisers need a state in the memory layout of its parameter.
-                value = torch.empty_like(parameter).copy_(value)
-            else:
-                value = value.to(parameter.device)
-            optimizer.state[parameter][part] = value
-    return record["history"]

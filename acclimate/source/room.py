@@ -53,7 +53,7 @@ def room_for(
         before = [(buffer, buffer.clone()) for buffer in module.buffers()]
         with torch.random.fork_rng():
             with autocast(device, precision):
-                value = loss(module, torch.arange(images) % count, 0)
+                value = loss(module, torch.arange(images, device=device) % count, 0)
             value.backward()
         for parameter in module.parameters():
             parameter.grad = None

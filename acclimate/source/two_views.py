@@ -1,6 +1,6 @@
 """Two augmented views of a batch, for the alignment."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from acclimate.randomness import key
 from acclimate.source.images import SourceImages
@@ -8,10 +8,9 @@ from acclimate.views import SimCLRViews, simclr_views
 
 
 def draw_two_views(
-    module: nn.Module, source: SourceImages, index: Tensor, views: SimCLRViews, epoch_key: int
+    source: SourceImages, index: Tensor, views: SimCLRViews, epoch_key: int
 ) -> Tensor:
-    """Two normalised views per image, on the module's device: all first views, then all second."""
-    device = next(module.parameters()).device
-    batch = source.preprocessing.unit(source.images[index].to(device))
-    drawn = simclr_views(batch, views, key=key(epoch_key, "views"), index=index.to(device), count=2)
+    """Two normalised views per image, on the indices' device: all first, then all second views."""
+    batch = source.preprocessing.unit(source.rows(index))
+    drawn = simclr_views(batch, views, key=key(epoch_key, "views"), index=index, count=2)
     return source.preprocessing.normalize(drawn)
