@@ -43,7 +43,9 @@ def key(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def uniform(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
+def uniform(
+    key: int | Tensor, index: Int64[Tensor, " n"], count: int
+) -> Float32[Tensor, "n count"]:
     """Independent uniform random numbers in [0, 1), one row per image index.
 
     ```python
@@ -51,18 +53,20 @@ def uniform(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor,
     ```
 
     Args:
-        key: From `key`.
+        key: From `key`; or a tensor of one such number, on the device of the indices.
         index: Image indices. The result is on their device.
         count: Random numbers per image.
     """
+    blocks = [*_blocks(index, count)]
+    if len(blocks) == 1:
+        return _fractions(_bits(key, index, blocks[0]))
     values = torch.empty(len(index), count, device=index.device)
-    for columns in _blocks(index, count):
-        bits = _bits(key, index, columns)
-        values[:, columns] = (bits >> 8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
+    for columns in blocks:
+        values[:, columns] = _fractions(_bits(key, index, columns))
     return values
 
 
-def normal(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
+def normal(key: int | Tensor, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
     """Independent standard normal random numbers, one row per image index (Box-Muller).
 
     ```python
@@ -70,7 +74,7 @@ def normal(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, 
     ```
 
     Args:
-        key: From `key`.
+        key: From `key`; or a tensor of one such number, on the device of the indices.
         index: Image indices. The result is on their device.
         count: Random numbers per image.
     """
@@ -105,7 +109,11 @@ def _blocks(index: Tensor, count: int) -> Iterator[slice]:
         yield slice(start, min(start + step, count))
 
 
-def _bits(key: int, index: Tensor, columns: slice) -> Int64[Tensor, "n columns"]:
+def _fractions(bits: Int64[Tensor, "n columns"]) -> Float32[Tensor, "n columns"]:
+    return (bits >> 8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
+
+
+def _bits(key: int | Tensor, index: Tensor, columns: slice) -> Int64[Tensor, "n columns"]:
     rows = _mix(index.to(torch.int64) * _GOLDEN + key)[:, None]  # [n, 1]
     positions = torch.arange(columns.start + 1, columns.stop + 1, device=index.device)
     return _mix(rows + positions * _GOLDEN)  # [n, columns]

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from acclimate.randomness import uniform
+from acclimate.runtime.constants import on_device
 
 
 def shifted_crop(
@@ -58,7 +59,7 @@ def cutout(
         index: Index of each image in its data set.
     """
     height, width = images.shape[-2:]
-    extent = torch.tensor([height, width], device=images.device)
+    extent = on_device((height, width), images.device, torch.int64)
     first = (uniform(key, index, 2) * extent).long() - size // 2  # [batch, 2]
     rows = torch.arange(height, device=images.device) - first[:, :1]  # [batch, h]
     columns = torch.arange(width, device=images.device) - first[:, 1:]
