@@ -160,8 +160,9 @@ class RealNVP(nn.Module):
     def standardise(self, x: Float[Tensor, "batch c h w"]) -> None:
         """Set the mean and standard deviation of each channel, the same on all ranks, once.
 
-        A further call changes nothing, which is decided on the device. The standard deviation is at least a tenth of its mean over channels. Otherwise a channel
-        that is constant on the source could dominate the loss on a target.
+        A further call changes nothing, which is decided on the device. The standard deviation is at
+        least a tenth of its mean over channels. Otherwise a channel that is constant on the source
+        could dominate the loss on a target.
         """
         mean = gather(x.mean((2, 3))).mean(0)  # [c]
         square = gather(x.square().mean((2, 3))).mean(0)

@@ -1,4 +1,4 @@
-"""Constants on a device, copied there once: a copy from the host waits, and no graph can hold it."""
+"""Constants on a device, copied there once: a copy from the host would wait for it."""
 
 from functools import lru_cache
 
@@ -20,7 +20,7 @@ def on_device(
         device: Where they lie.
         dtype: Their type.
     """
-    # On the CPU there is nothing to save, and an export of a network must find no tensor in a cache.
+    # On the CPU there is nothing to save, and the export of a network must find no cached tensor.
     return (_made if device.type == "cpu" else _kept)(values, device, dtype)
 
 

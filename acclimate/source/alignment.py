@@ -44,9 +44,11 @@ def train_alignment(
     targets = features(classifier.encoder, source, run.precision)
 
     def loss(module, index: Tensor, epoch_key: int) -> Tensor:
+        nonlocal targets
         drawn = draw_two_views(module, source, index, views, epoch_key)
         first, second = module(drawn).chunk(2)
-        target = targets[index].to(first.device)
+        targets = targets.to(first.device)  # once: a copy in each step would wait for it
+        target = targets[index.to(first.device)]
         return alignment_loss(
             gather(first), gather(second), gather(target), temperature=temperature
         )

@@ -63,7 +63,7 @@ def all_rotations(
 
 def _rotate_together(images: Tensor, turns: Tensor) -> Tensor:
     """`rotate` without waiting for a device: which images turn how far is read there alone."""
-    batch, channels, side, _ = images.shape
+    channels, side = images.shape[1:3]
     places = _places(side, images.device).index_select(0, turns)  # [batch, side²]
     rotated = images.flatten(2).gather(2, places[:, None].expand(-1, channels, -1))
     return rotated.view_as(images).contiguous(memory_format=torch.channels_last)

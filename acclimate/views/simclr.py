@@ -78,7 +78,7 @@ def simclr_views(
     Returns:
         All first views, then all second views, and so on; 0..1, in channels_last layout.
     """
-    batch, channels, height, width = images.shape
+    batch, _, height, width = images.shape
     numbers = uniform(key, index, _NUMBERS * count)  # [batch, 31 count]
     numbers = numbers.view(batch, count, _NUMBERS).transpose(0, 1).flatten(0, 1)
     boxes = draw_boxes(numbers[:, :20], height, width, settings.smallest_crop)
@@ -104,7 +104,7 @@ def _together(
     What an image does not get is computed for it all the same. The number of operations depends
     on no value, and so a graph can hold them.
     """
-    views = _sample(images.repeat(len(x) // len(images), 1, 1, 1), x, y)
+    views = _sample(images.repeat(len(x) // max(1, len(images)), 1, 1, 1), x, y)
     if images.shape[1] in (1, 3):
         views = coloured(views, factors, order, jittered, grey)
     return views.contiguous(memory_format=torch.channels_last)
