@@ -14,6 +14,7 @@ from acclimate.adapt import Adapter
 from acclimate.backbones import duplicate
 from acclimate.data.corruptions import CORRUPTIONS, corrupt_numbered
 from acclimate.methods import METHODS, RECIPES
+from acclimate.randomness import MovingKey
 from acclimate.source import alignment, fit, joint_alignment, stages
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training
@@ -82,6 +83,24 @@ def test_what_does_not_wait_is_not_taken_for_it(gpu):
     assert_free(gpu)
 
 
+def test_what_is_replayed_is_all_but_the_python_code(gpu):
+    x, total = there(gpu, torch.ones(3), torch.zeros(3))
+    calls = []
+
+    def step():
+        calls.append(1)
+        total.add_(x * 2)
+        return total[:1] + len(calls)
+
+    with gpu.recorded():
+        found = step()
+    x.fill_(5)
+    gpu.replay()
+    assert total.values.tolist() == [12, 12, 12]
+    assert found.values.tolist() == [13]  # a number in Python stays what it was
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_an_adapted_batch_waits_for_its_answers_check_alone(gpu, bundle_of, images, name):
     changes = {"precision": "fp32"} | ({"steps": 2} if METHODS[name].settings.steps else {})
@@ -100,12 +119,63 @@ def test_an_adapted_batch_waits_for_its_answers_check_alone(gpu, bundle_of, imag
     torch.testing.assert_close(logits.values, expected, rtol=1e-3, atol=1e-3)
 
 
+STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
+
+
+@pytest.mark.parametrize("name", STEPPING)
+def test_a_recorded_batch_is_learned_from_anew(gpu, bundle_of, images, name):
+    """What is recorded from one batch, and replayed with others, answers as if it were run."""
+    changes = {"precision": "fp32", "steps": 2, "reset": "never"}
+    size = 1 if METHODS[name].settings.one_by_one else 24
+    here, there_ = (
+        Adapter(bundle_of(name), name, device="pretended", **changes) for _ in range(2)
+    )
+    (every,) = there(gpu, here.preprocessing.unit(images))
+    numbers = torch.arange(len(images), device=gpu.device)
+    batches = [slice(start, start + size) for start in range(0, 4 * size, size)]
+
+    def answer(adapter, unit, index):
+        return adapter._adapt(unit, index, every=False)[0][-1]
+
+    with torch.no_grad():
+        expected = [answer(here, every[batch], numbers[batch]) for batch in batches]
+        answer(there_, every[batches[0]], numbers[batches[0]])
+        unit, index = every[batches[1]].clone(), numbers[batches[1]].clone()
+        with gpu.recorded():
+            logits = answer(there_, unit, index)
+        torch.testing.assert_close(logits.values, expected[1].values)
+        for number in (2, 3):
+            unit.copy_(every[batches[number]])
+            index.copy_(numbers[batches[number]])
+            gpu.replay()
+            torch.testing.assert_close(logits.values, expected[number].values)
+            assert not torch.equal(logits.values, expected[number - 1].values)
+
+
 @pytest.fixture
 def one_step(gpu, monkeypatch):
-    """Stages take two steps instead of training; gives the stages' names and second losses."""
+    """Stages take a few steps instead of training; gives the stages' names and losses.
+
+    The second step is watched, and the third recorded and replayed, on other images and with
+    another key.
+    """
     losses = {}
 
-    def two_steps(name, module, loss, settings, run, *, count, identity):
+    def replayed(module, loss, index, key, others, other_key):
+        moving = MovingKey(key, gpu.device)
+        loss(module, index, moving)  # all keys are derived once
+        with gpu.recorded():
+            value = loss(module, index, moving)
+            value.backward()
+        before = [buffer.clone() for buffer in module.buffers()]
+        index.copy_(others)
+        moving.change(other_key)
+        gpu.replay()
+        for buffer, old in zip(module.buffers(), before, strict=True):
+            buffer.data.copy_(old)
+        return value.detach().values
+
+    def steps(name, module, loss, settings, run, *, count, identity):
         module.to(gpu.device).train()
         (index,) = there(gpu, torch.arange(count)[:12])
         loss(module, index, 5).backward()
@@ -114,9 +184,14 @@ def one_step(gpu, monkeypatch):
             value.backward()
         losses[name] = value.detach().values
         assert_free(gpu)
+        others = 11 - index
+        again = replayed(module, loss, index, 6, others, 7)
+        expected = loss(module, others, 7).detach().values
+        assert not torch.allclose(expected, losses[name], rtol=1e-4)
+        torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-5)
 
     for module in (fit, alignment, joint_alignment):
-        monkeypatch.setattr(module, "train", two_steps)
+        monkeypatch.setattr(module, "train", steps)
     monkeypatch.setattr(SourceImages, "identity", lambda self, **_: [])
     monkeypatch.setattr(stages, "recalibrate", lambda *_: None)
     return losses

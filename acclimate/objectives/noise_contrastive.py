@@ -17,6 +17,7 @@ from acclimate.errors import InputError
 from acclimate.objectives.objective import Objective, ObjectiveOptions, TrainedOnCrops
 from acclimate.objectives.tapped_shapes import tapped_shapes
 from acclimate.preprocessing import Preprocessing
+from acclimate.randomness import Key
 from acclimate.runtime.constants import on_device
 from acclimate.runtime.precision import at_least_float32
 
@@ -117,13 +118,15 @@ class NoiseContrastive(TrainedOnCrops):
             return softplus(-self._logits(self._features(model, views))).mean()
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """Shifted crops, and the key and image indices that the noise is drawn from."""
         (crops,) = super().source_draw(images, key, index)
         noise_key = randomness.key(key, "feature noise")
-        # Made on the device: a copy from the host would wait for it.
-        return crops, torch.full((), noise_key, dtype=torch.int64, device=index.device), index
+        if not isinstance(noise_key, randomness.MovingKey):
+            # Made on the device: a copy from the host would wait for it.
+            noise_key = randomness.MovingKey(noise_key, index.device)
+        return crops, noise_key.value, index
 
     def source_loss(
         self,

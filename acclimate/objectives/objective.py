@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from acclimate.backbones import Classifier, duplicate
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
+from acclimate.randomness import Key
 from acclimate.views import shifted_crop
 
 
@@ -61,7 +62,7 @@ class Objective(nn.Module):
     """Names of submodules whose batch norm keeps the source statistics at deployment."""
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """Draw the views of images at deployment, and the further inputs of `forward`.
 
@@ -88,7 +89,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """Draw the views for `source_loss`; by default the same as `draw`."""
         return self.draw(images, key, index)
@@ -115,7 +116,7 @@ class TrainedOnCrops(Objective):
     """Largest shift of a crop, in pixels."""
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """Randomly shifted and flipped images: the augmentation of supervised training."""
         return (shifted_crop(images, self.padding, key=key, index=index),)

@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
-from acclimate.randomness import key
+from acclimate.randomness import Key, key
 from acclimate.source.images import SourceImages
 from acclimate.views import SimCLRViews, simclr_views
 
 
 def draw_two_views(
-    module: nn.Module, source: SourceImages, index: Tensor, views: SimCLRViews, epoch_key: int
+    module: nn.Module, source: SourceImages, index: Tensor, views: SimCLRViews, epoch_key: Key
 ) -> Tensor:
     """Two normalised views per image, on the module's device: all first views, then all second."""
     device = next(module.parameters()).device

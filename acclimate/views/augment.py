@@ -5,12 +5,12 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
-from acclimate.randomness import uniform
+from acclimate.randomness import Key, uniform
 from acclimate.runtime.constants import on_device
 
 
 def shifted_crop(
-    images: Shaped[Tensor, "batch 3 h w"], padding: int, *, key: int, index: Int64[Tensor, " batch"]
+    images: Shaped[Tensor, "batch 3 h w"], padding: int, *, key: Key, index: Int64[Tensor, " batch"]
 ) -> Shaped[Tensor, "batch 3 h w"]:
     """Random crop of the zero-padded image and random horizontal flip.
 
@@ -41,7 +41,7 @@ def shifted_crop(
 
 
 def cutout(
-    images: Shaped[Tensor, "batch 3 h w"], size: int, *, key: int, index: Int64[Tensor, " batch"]
+    images: Shaped[Tensor, "batch 3 h w"], size: int, *, key: Key, index: Int64[Tensor, " batch"]
 ) -> Shaped[Tensor, "batch 3 h w"]:
     """Set a random square of each image to zero (DeVries & Taylor 2017, § 3).
 

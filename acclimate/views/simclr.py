@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from acclimate.randomness import uniform
+from acclimate.randomness import Key, uniform
 from acclimate.runtime.constants import on_device
 from acclimate.views.colours import adjust_hue, blend, luma
 from acclimate.views.together import coloured
@@ -56,7 +56,7 @@ def simclr_views(
     images: Float[Tensor, "batch 3 h w"],
     settings: SimCLRViews,
     *,
-    key: int,
+    key: Key,
     index: Int64[Tensor, " batch"],
     count: int = 1,
 ) -> Float[Tensor, "count*batch 3 h w"]:

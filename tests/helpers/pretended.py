@@ -4,6 +4,9 @@ Tensors say that they lie on the device ``pretended``, and each operation is com
 that all values are real. PyTorch treats the device as it treats a GPU: a tensor on it and one on
 the host are on two devices. What a GPU could not do without the host's waiting for it is noted:
 reading a value, a shape that depends on values, an index by a mask, a copy from or to the host.
+
+Operations can be recorded and replayed, as a CUDA graph does it: on the same tensors, whatever
+their values are by then, and without the Python code between them.
 """
 
 import sys
@@ -75,6 +78,24 @@ class PretendedGPU(TorchDispatchMode):
         self.device = torch.device(NAME, 0)
         self.waits, self.kernels = [], 0
         self._watched = False
+        self._recorded, self._recording = [], False
+
+    @contextmanager
+    def recorded(self):
+        """Within it, operations are recorded, and done; see `replay`."""
+        self._recorded, self._recording = [], True
+        try:
+            yield
+        finally:
+            self._recording = False
+
+    def replay(self):
+        """Do the recorded operations again: in place, into the tensors that they made before."""
+        for func, args, kwargs, made in self._recorded:
+            again = [x for x in tree_iter(func(*args, **kwargs)) if isinstance(x, torch.Tensor)]
+            for old, new in zip(made, again, strict=True):
+                if old is not None:
+                    old.copy_(new)
 
     @contextmanager
     def watched(self):
@@ -99,6 +120,8 @@ class PretendedGPU(TorchDispatchMode):
         known = {id(x.values): x for x in given if isinstance(x, There)}
         inner = tree_map(lambda x: x.values if isinstance(x, There) else x, (args, kwargs))
         result = func(*inner[0], **inner[1])
+        if self._recording and not func.is_view:
+            self._record(func, *inner, result)
         if wanted is not None and not made_there:
             return result  # a copy on the host, which the inner copy may have left out
 
@@ -108,6 +131,13 @@ class PretendedGPU(TorchDispatchMode):
             return known[id(x)] if id(x) in known else There(x)
 
         return tree_map(back, result)
+
+    def _record(self, func, args, kwargs, result):
+        """Keep an operation, and what it made; what it wrote to is among its arguments."""
+        given = {_memory(x) for x in tree_iter((args, kwargs)) if isinstance(x, torch.Tensor)}
+        made = [x for x in tree_iter(result) if isinstance(x, torch.Tensor)]
+        new = [None if _memory(x) in given else x for x in made]
+        self._recorded.append((func, args, kwargs, new))
 
     def _note(self, func, given, args, to_host):
         name = func.__name__.split(".")[0]
@@ -132,6 +162,10 @@ class PretendedGPU(TorchDispatchMode):
             file = Path(frame.f_code.co_filename).relative_to(_PACKAGE)
             place = f"{file.as_posix()}:{frame.f_code.co_name}"
         self.waits.append((what, place))
+
+
+def _memory(tensor):
+    return tensor.untyped_storage()._cdata
 
 
 class _Module(registration._DummyBackendModule):
