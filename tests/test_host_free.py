@@ -11,9 +11,11 @@ import torch
 from pretended import pretended_gpu
 
 from acclimate.adapt import Adapter
+from acclimate.adapt.vmapped import can_vmap, vmapped
 from acclimate.backbones import duplicate
 from acclimate.data.corruptions import CORRUPTIONS, corrupt_numbered
 from acclimate.methods import METHODS, RECIPES
+from acclimate.objectives import Objective
 from acclimate.randomness import MovingKey
 from acclimate.source import alignment, fit, joint_alignment, stages
 from acclimate.source.images import SourceImages
@@ -21,7 +23,7 @@ from acclimate.source.loop import Run, Training
 from acclimate.source.presets import SourceSettings
 from acclimate.views import SimCLRViews, all_rotations, cutout, rotate, shifted_crop, simclr_views
 
-ALLOWED = {"adapt/loop.py:_answer"}
+ALLOWED = {"adapt/loop.py:_answer", "adapt/vmapped.py:logits"}
 """The check that an answer is finite, after all steps: it decides whether to answer anew."""
 ON_THE_HOST = {"jpeg_compression"}
 """The codec that gives Pillow's pixels is the CPU's; a GPU's gives others."""
@@ -119,6 +121,28 @@ def test_an_adapted_batch_waits_for_its_answers_check_alone(gpu, bundle_of, imag
     torch.testing.assert_close(logits.values, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["ttt", "ttt-mae"])
+def test_images_learned_from_alone_and_together_wait_for_the_check_alone(
+    gpu, bundle_of, images, name
+):
+    adapter = Adapter(bundle_of(name), name, device="pretended", precision="fp32", steps=2)
+    assert can_vmap(adapter._learner)
+    given = there(gpu, adapter.preprocessing.unit(images[:3]), torch.arange(3))
+    with torch.no_grad():
+        vmapped(adapter._learner, *given)
+        with gpu.watched():
+            vmapped(adapter._learner, *given)
+    assert_free(gpu)
+
+
+def test_objectives_say_that_their_steps_can_be_replayed():
+    """What a recorded step gives when it is replayed is tested below."""
+    kinds = {row.objective for row in RECIPES.values() if row.objective}
+    kinds |= {type(row.settings.objective).kind for row in METHODS.values() if row.settings.steps}
+    assert all(kind.replayable for kind in kinds)
+    assert not Objective.replayable  # one of a user's may hold a number that changes
+
+
 STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
 
 
@@ -127,9 +151,7 @@ def test_a_recorded_batch_is_learned_from_anew(gpu, bundle_of, images, name):
     """What is recorded from one batch, and replayed with others, answers as if it were run."""
     changes = {"precision": "fp32", "steps": 2, "reset": "never"}
     size = 1 if METHODS[name].settings.one_by_one else 24
-    here, there_ = (
-        Adapter(bundle_of(name), name, device="pretended", **changes) for _ in range(2)
-    )
+    here, there_ = (Adapter(bundle_of(name), name, device="pretended", **changes) for _ in range(2))
     (every,) = there(gpu, here.preprocessing.unit(images))
     numbers = torch.arange(len(images), device=gpu.device)
     batches = [slice(start, start + size) for start in range(0, 4 * size, size)]

@@ -78,6 +78,7 @@ class Contrastive(Objective):
     """
 
     min_images = 2
+    replayable = True
 
     def __init__(
         self,

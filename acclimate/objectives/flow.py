@@ -73,6 +73,8 @@ class Flow(TrainedOnCrops):
         InputError: a tap that the encoder does not have, or fewer than two couplings.
     """
 
+    replayable = True
+
     def __init__(
         self,
         model: Classifier,

@@ -66,6 +66,7 @@ class Invariance(Objective):
 
     epsilon: Float[Tensor, "3 1 1"]
     gives_logits = True
+    replayable = True
 
     def __init__(
         self,

@@ -102,6 +102,7 @@ class MaskedReconstruction(Objective):
     """
 
     positions: Tensor
+    replayable = True
 
     def __init__(
         self,

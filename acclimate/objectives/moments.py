@@ -48,6 +48,7 @@ class ContrastiveMoments(Objective):
     """
 
     min_images = Contrastive.min_images
+    replayable = True
 
     def __init__(
         self,

@@ -78,6 +78,7 @@ class NoiseContrastive(TrainedOnCrops):
     """
 
     min_images = 2  # the discriminator has batch norm
+    replayable = True
 
     def __init__(
         self,

@@ -58,6 +58,11 @@ class Objective(nn.Module):
     """Smallest number of source images that `observe` needs."""
     gives_logits: bool = False
     """Whether the `Outcome` of `forward` has the logits for the images without augmentation."""
+    replayable: bool = False
+    """Whether a CUDA graph of a step may be replayed with other images: no operation waits for the
+    device or takes the shape of its result from values, all that changes from step to step is a
+    tensor that changes in place, and all random numbers come from the key. A number or list in
+    Python would silently stay what it was when the graph was captured."""
     keeps_source: tuple[str, ...] = ()
     """Names of submodules whose batch norm keeps the source statistics at deployment."""
 

@@ -46,6 +46,8 @@ class Rotation(Objective):
             square.
     """
 
+    replayable = True
+
     def __init__(
         self,
         model: Classifier,
