@@ -25,6 +25,7 @@ from acclimate.resizing import (
     resized,
     words,
 )
+from acclimate.runtime.constants import on_device
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -195,8 +196,8 @@ class Preprocessing:
         batch, channels, height, width = images.shape
         # Broadcasting over an innermost axis of size 3 is slow; over whole rows it is fast.
         rows = images.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
-        mean = images.new_tensor(self.mean).repeat(width)
-        std = images.new_tensor(self.std).repeat(width)
+        mean = on_device(tuple(self.mean), images.device, images.dtype).repeat(width)
+        std = on_device(tuple(self.std), images.device, images.dtype).repeat(width)
         normalized = (rows - mean) / std
         return normalized.view(batch, height, width, channels).permute(0, 3, 1, 2)
 

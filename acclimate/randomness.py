@@ -14,6 +14,7 @@ values = uniform(crop_key, torch.tensor([7, 3]), 4)  # [2, 4]: row 0 belongs to 
 import hashlib
 import math
 from collections.abc import Iterator
+from typing import overload
 
 import torch
 from jaxtyping import Float32, Int64
@@ -26,7 +27,58 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _BLOCK = 2**15
 
 
-def key(seed: int, *purpose: str | int) -> int:
+class MovingKey:
+    """A key that lies on a device and can change, together with all keys derived from it.
+
+    A CUDA graph repeats the operations that it has seen with the tensors that it has seen. A number
+    in Python would stay what it was; this key may be another one in each replay. What is derived
+    from it must have been derived before the graph is captured.
+
+    ```python
+    moving = MovingKey(key(0, "epoch", 0), device)
+    views = simclr_views(images, settings, key=key(moving, "views"), index=index)
+    moving.change(key(0, "epoch", 1))
+    ```
+
+    Args:
+        value: The key, an int64.
+        device: Where it lies.
+
+    Attributes:
+        value: The same as a tensor.
+    """
+
+    def __init__(self, value: int, device: torch.device):
+        self.value: Int64[Tensor, ""] = torch.full((), value, dtype=torch.int64, device=device)
+        self._number = value
+        self._derived: dict[tuple[str | int, ...], MovingKey] = {}
+
+    def derived(self, *purpose: str | int) -> "MovingKey":
+        """The key that `key` derives from the present one for a purpose."""
+        if purpose not in self._derived:
+            value = key(self._number, *purpose)
+            self._derived[purpose] = MovingKey(value, self.value.device)
+        return self._derived[purpose]
+
+    def __mod__(self, count: int) -> Int64[Tensor, ""]:
+        return self.value % count
+
+    def change(self, value: int) -> None:
+        """Become another key, in place, as do all that were derived."""
+        self._number = value
+        self.value.fill_(value)
+        for purpose, other in self._derived.items():
+            other.change(key(value, *purpose))
+
+
+Key = int | MovingKey
+
+
+@overload
+def key(seed: int, *purpose: str | int) -> int: ...
+@overload
+def key(seed: MovingKey, *purpose: str | int) -> MovingKey: ...
+def key(seed: Key, *purpose: str | int) -> Key:
     """Derive an int64 key from a seed and the purpose of the random numbers.
 
     ```python
@@ -34,16 +86,20 @@ def key(seed: int, *purpose: str | int) -> int:
     ```
 
     Args:
-        seed: Any integer.
+        seed: Any integer, or a key that can change.
         purpose: Names and counters, e.g. ``"crop", epoch``. Different purposes give independent
             random numbers.
     """
+    if isinstance(seed, MovingKey):
+        return seed.derived(*purpose)
     text = "\0".join([str(int(seed)), *map(str, purpose)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
-def uniform(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
+def uniform(
+    key: Key | Tensor, index: Int64[Tensor, " n"], count: int
+) -> Float32[Tensor, "n count"]:
     """Independent uniform random numbers in [0, 1), one row per image index.
 
     ```python
@@ -51,18 +107,20 @@ def uniform(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor,
     ```
 
     Args:
-        key: From `key`.
+        key: From `key`; or a tensor of one such number. It lies on the device of the indices.
         index: Image indices. The result is on their device.
         count: Random numbers per image.
     """
+    blocks = [*_blocks(index, count)]
+    if len(blocks) == 1:
+        return _fractions(_bits(key, index, blocks[0]))
     values = torch.empty(len(index), count, device=index.device)
-    for columns in _blocks(index, count):
-        bits = _bits(key, index, columns)
-        values[:, columns] = (bits >> 8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
+    for columns in blocks:
+        values[:, columns] = _fractions(_bits(key, index, columns))
     return values
 
 
-def normal(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
+def normal(key: int | Tensor, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
     """Independent standard normal random numbers, one row per image index (Box-Muller).
 
     ```python
@@ -70,7 +128,7 @@ def normal(key: int, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, 
     ```
 
     Args:
-        key: From `key`.
+        key: From `key`; or a tensor of one such number. It lies on the device of the indices.
         index: Image indices. The result is on their device.
         count: Random numbers per image.
     """
@@ -105,8 +163,13 @@ def _blocks(index: Tensor, count: int) -> Iterator[slice]:
         yield slice(start, min(start + step, count))
 
 
-def _bits(key: int, index: Tensor, columns: slice) -> Int64[Tensor, "n columns"]:
-    rows = _mix(index.to(torch.int64) * _GOLDEN + key)[:, None]  # [n, 1]
+def _fractions(bits: Int64[Tensor, "n columns"]) -> Float32[Tensor, "n columns"]:
+    return (bits >> 8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
+
+
+def _bits(key: Key | Tensor, index: Tensor, columns: slice) -> Int64[Tensor, "n columns"]:
+    start = key.value if isinstance(key, MovingKey) else key
+    rows = _mix(index.to(torch.int64) * _GOLDEN + start)[:, None]  # [n, 1]
     positions = torch.arange(columns.start + 1, columns.stop + 1, device=index.device)
     return _mix(rows + positions * _GOLDEN)  # [n, columns]
 

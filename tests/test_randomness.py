@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from acclimate.randomness import key, normal, permutation, uniform
+from acclimate.randomness import MovingKey, key, normal, permutation, uniform
 
 ROWS = torch.arange(50_000)
 WORD = 2**64
@@ -110,3 +110,17 @@ def test_keys_differ_in_seed_and_purpose():
 
 def test_key_is_the_same_in_every_process_and_version():
     assert key(0, "crop", 1) == -5382187398449908168
+
+
+def test_a_moving_key_gives_the_numbers_of_what_it_is():
+    moving = MovingKey(key(3, "epoch", 0), torch.device("cpu"))
+    views = key(key(moving, "views"), "turns", 2)
+    for epoch in (0, 1, -5):
+        plain = key(3, "epoch", epoch)
+        moving.change(plain)
+        for found, expected in ((moving, plain), (views, key(key(plain, "views"), "turns", 2))):
+            assert torch.equal(uniform(found, ROWS[:50], 3), uniform(expected, ROWS[:50], 3))
+            assert torch.equal(normal(found, ROWS[:50], 3), normal(expected, ROWS[:50], 3))
+            assert torch.equal(normal(found.value, ROWS[:50], 3), normal(expected, ROWS[:50], 3))
+            assert found % 7 == expected % 7
+        assert key(key(moving, "views"), "turns", 2) is views

@@ -76,6 +76,8 @@ class Learner:
         self.memory = memory.build(preprocessing.shape, device)
         self.room = Room(self, limit)
         self.recorder = Recorder("the adapted batch", device)
+        if objective is not None and not objective.replayable:
+            self.recorder.obstacle = "the objective is not replayable"
         self.moving: dict[str, Tensor] = {}
         self._written: dict[str, Tensor] = {}
         self._build_steps()

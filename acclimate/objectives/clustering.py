@@ -75,6 +75,8 @@ class Clustering(TrainedOnCrops):
             projector.
     """
 
+    replayable = True
+
     def __init__(
         self,
         model: Classifier,

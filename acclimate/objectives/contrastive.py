@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 from acclimate.backbones import Classifier
 from acclimate.objectives.objective import Objective, TemperatureOptions
 from acclimate.preprocessing import Preprocessing
+from acclimate.randomness import Key
 from acclimate.runtime.precision import at_least_float32
 from acclimate.runtime.ranks import gather
 from acclimate.views import SimCLRViews, simclr_views
@@ -77,6 +78,7 @@ class Contrastive(Objective):
     """
 
     min_images = 2
+    replayable = True
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class Contrastive(Objective):
         self.projector = _projector(dim, projection) if projection else nn.Identity()
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "2*batch 3 h w"]]:
         """Draw two views of each image, in 0..1: all first views, then all second views."""
         return (simclr_views(images, self.views, key=key, index=index, count=2),)

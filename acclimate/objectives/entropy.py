@@ -50,6 +50,7 @@ class Entropy(Objective):
     """
 
     gives_logits = True
+    replayable = True
 
     def __init__(self, model: Classifier, preprocessing: Preprocessing):
         super().__init__()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from acclimate.errors import InputError
@@ -102,9 +102,14 @@ class Moments(nn.Module):
             self.queue.copy_(latest.detach())
             # NaN from one failed forward pass must not affect later steps.
             self.filled.index_copy_(0, rows, features.isfinite().all(1))
+            if features.device.type != "cpu":  # how many rows count is not read from the device
+                return self._loss(_moments_of_some(latest, self.filled))
             features = latest[self.filled]
+        return self._loss(_moments(features))
+
+    def _loss(self, moments: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
         source = self.covariance, self.mean
-        coral, mmd = (_distances(source, _moments(features)) / self.variation).unbind()
+        coral, mmd = (_distances(source, moments) / self.variation).unbind()
         return coral + _MEAN_WEIGHT * mmd
 
 
@@ -158,6 +163,17 @@ def _moments(
     with torch.autocast(features.device.type, enabled=False):
         centred = features - mean
         return centred.T @ centred / max(1, len(features) - 1), mean
+
+
+def _moments_of_some(
+    features: Float[Tensor, "n dim"], chosen: Bool[Tensor, " n"]
+) -> tuple[Float[Tensor, "dim dim"], Float[Tensor, " dim"]]:
+    """`_moments` of the chosen rows; the others may hold anything."""
+    count, chosen = chosen.sum(), chosen[:, None]
+    mean = torch.where(chosen, features, 0).sum(0) / count
+    with torch.autocast(features.device.type, enabled=False):
+        centred = torch.where(chosen, features - mean, 0)
+        return centred.T @ centred / (count - 1).clamp_min(1), mean
 
 
 def _distances(source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Float[Tensor, "2"]:

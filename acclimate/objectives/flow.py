@@ -73,6 +73,8 @@ class Flow(TrainedOnCrops):
         InputError: a tap that the encoder does not have, or fewer than two couplings.
     """
 
+    replayable = True
+
     def __init__(
         self,
         model: Classifier,
@@ -103,7 +105,8 @@ class Flow(TrainedOnCrops):
         """The loss that trains the flow. The first batch also sets the scale of each channel."""
         with torch.no_grad():
             features = self._features(model, views)
-        if not self.flow.standardised:
+        # On a GPU it is not asked whether that was done: the answer would be waited for.
+        if features.device.type != "cpu" or not self.flow.standardised:
             self.flow.standardise(features)
         return self._loss(features)
 
@@ -157,17 +160,18 @@ class RealNVP(nn.Module):
 
     @torch.no_grad()
     def standardise(self, x: Float[Tensor, "batch c h w"]) -> None:
-        """Set the mean and standard deviation of each channel, the same on all ranks.
+        """Set the mean and standard deviation of each channel, the same on all ranks, once.
 
-        The standard deviation is at least a tenth of its mean over channels. Otherwise a channel
-        that is constant on the source could dominate the loss on a target.
+        A further call changes nothing, which is decided on the device. The standard deviation is at
+        least a tenth of its mean over channels. Otherwise a channel that is constant on the source
+        could dominate the loss on a target.
         """
         mean = gather(x.mean((2, 3))).mean(0)  # [c]
         square = gather(x.square().mean((2, 3))).mean(0)
         std = (square - mean.square()).clamp_min(0).sqrt()
         std = std.clamp_min(0.1 * std.mean()).clamp_min(1e-6)
-        self.mean.copy_(mean[None, :, None, None])
-        self.std.copy_(std[None, :, None, None])
+        for own, found in ((self.mean, mean), (self.std, std)):
+            own.copy_(torch.where(self.standardised, own, found[None, :, None, None]))
         self.standardised.fill_(True)
 
 

@@ -15,7 +15,7 @@ from acclimate.errors import InputError
 from acclimate.objectives.entropy import entropies
 from acclimate.objectives.objective import Objective, ObjectiveOptions, Outcome
 from acclimate.preprocessing import Preprocessing
-from acclimate.randomness import uniform
+from acclimate.randomness import Key, uniform
 
 
 def reverse_kl(
@@ -66,6 +66,7 @@ class Invariance(Objective):
 
     epsilon: Float[Tensor, "3 1 1"]
     gives_logits = True
+    replayable = True
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Invariance(Objective):
         self.register_buffer("epsilon", scaled, persistent=False)
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"], Float[Tensor, "batch 3 h w"]]:
         """The images unchanged, and random initial perturbations in units of ε: -1..1."""
         start = 2 * uniform(key, index, images[0].numel()) - 1

@@ -13,6 +13,7 @@ from acclimate.backbones import Classifier, attend_plainly
 from acclimate.errors import InputError
 from acclimate.objectives.objective import Objective, ObjectiveOptions
 from acclimate.preprocessing import Preprocessing
+from acclimate.randomness import Key
 from acclimate.resizing import words
 from acclimate.runtime.precision import at_least_float32
 from acclimate.views import shifted_crop
@@ -101,6 +102,7 @@ class MaskedReconstruction(Objective):
     """
 
     positions: Tensor
+    replayable = True
 
     def __init__(
         self,
@@ -143,13 +145,13 @@ class MaskedReconstruction(Objective):
                 nn.init.zeros_(module.bias)
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"], Int64[Tensor, "batch masks patches"]]:
         """The images unchanged, and random orders of the patches of each, visible patches first."""
         return images, self._orders(key, index, self.masks)
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 h w"], Int64[Tensor, "batch 1 patches"]]:
         """The images shifted and flipped, and one random order of the patches of each."""
         shifted = shifted_crop(images, self.padding, key=key, index=index)
@@ -192,7 +194,7 @@ class MaskedReconstruction(Objective):
         tokens = self.blocks(torch.cat([prefix, patches], dim=1))[:, -len(self.positions) :]
         return self.paint(tokens.gather(1, hidden[:, :, None].expand(-1, -1, width)))
 
-    def _orders(self, key: int, index: Tensor, masks: int) -> Tensor:
+    def _orders(self, key: Key, index: Tensor, masks: int) -> Tensor:
         patches = len(self.positions)
         noise = randomness.uniform(randomness.key(key, "masks"), index, masks * patches)
         return noise.view(-1, masks, patches).argsort(dim=2, stable=True)

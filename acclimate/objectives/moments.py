@@ -14,6 +14,7 @@ from acclimate.objectives.contrastive import Contrastive
 from acclimate.objectives.feature_moments import Moments, RunningMoments, rebatched
 from acclimate.objectives.objective import Objective, TemperatureOptions
 from acclimate.preprocessing import Preprocessing
+from acclimate.randomness import Key
 
 
 class ContrastiveMoments(Objective):
@@ -47,6 +48,7 @@ class ContrastiveMoments(Objective):
     """
 
     min_images = Contrastive.min_images
+    replayable = True
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class ContrastiveMoments(Objective):
         self.contrastive.temperature = value
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "3*batch 3 h w"], Int64[Tensor, " batch"]]:
         """All first views, all second views, then the images unchanged; and the indices."""
         (views,) = self.contrastive.draw(images, key, index)
@@ -110,7 +112,7 @@ class ContrastiveMoments(Objective):
         )
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "2*batch 3 h w"]]:
         """Draw two views of each image, in 0..1: all first views, then all second views."""
         return self.contrastive.draw(images, key, index)

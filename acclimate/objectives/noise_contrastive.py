@@ -17,6 +17,8 @@ from acclimate.errors import InputError
 from acclimate.objectives.objective import Objective, ObjectiveOptions, TrainedOnCrops
 from acclimate.objectives.tapped_shapes import tapped_shapes
 from acclimate.preprocessing import Preprocessing
+from acclimate.randomness import Key
+from acclimate.runtime.constants import on_device
 from acclimate.runtime.precision import at_least_float32
 
 
@@ -76,6 +78,7 @@ class NoiseContrastive(TrainedOnCrops):
     """
 
     min_images = 2  # the discriminator has batch norm
+    replayable = True
 
     def __init__(
         self,
@@ -116,11 +119,15 @@ class NoiseContrastive(TrainedOnCrops):
             return softplus(-self._logits(self._features(model, views))).mean()
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """Shifted crops, and the key and image indices that the noise is drawn from."""
         (crops,) = super().source_draw(images, key, index)
-        return crops, torch.tensor(randomness.key(key, "feature noise")), index
+        noise_key = randomness.key(key, "feature noise")
+        if not isinstance(noise_key, randomness.MovingKey):
+            # Made on the device: a copy from the host would wait for it.
+            noise_key = randomness.MovingKey(noise_key, index.device)
+        return crops, noise_key.value, index
 
     def source_loss(
         self,
@@ -132,8 +139,8 @@ class NoiseContrastive(TrainedOnCrops):
         """Cross entropy of the discriminator on each feature with weak and with strong noise."""
         features = self._features(model, views)  # [batch, dim]
         batch, dim = features.shape
-        noise = randomness.normal(int(key), index, 2 * dim).view(batch, 2, dim)
-        noise *= noise.new_tensor([self.sigma_in, self.sigma_out])[:, None]
+        noise = randomness.normal(key, index, 2 * dim).view(batch, 2, dim)
+        noise *= on_device((self.sigma_in, self.sigma_out), noise.device)[:, None]
         noise = noise.transpose(0, 1).flatten(0, 1)  # [2 batch, dim]: weak, then strong
         target = in_distribution_probability(noise, self.sigma_in, self.sigma_out)
         with torch.autocast(views.device.type, enabled=False):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from acclimate.backbones import Classifier, duplicate
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
+from acclimate.randomness import Key
 from acclimate.views import shifted_crop
 
 
@@ -57,11 +58,16 @@ class Objective(nn.Module):
     """Smallest number of source images that `observe` needs."""
     gives_logits: bool = False
     """Whether the `Outcome` of `forward` has the logits for the images without augmentation."""
+    replayable: bool = False
+    """Whether a CUDA graph of a step may be replayed with other images: no operation waits for the
+    device or takes the shape of its result from values, all that changes from step to step is a
+    tensor that changes in place, and all random numbers come from the key. A number or list in
+    Python would silently stay what it was when the graph was captured."""
     keeps_source: tuple[str, ...] = ()
     """Names of submodules whose batch norm keeps the source statistics at deployment."""
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """Draw the views of images at deployment, and the further inputs of `forward`.
 
@@ -88,7 +94,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """Draw the views for `source_loss`; by default the same as `draw`."""
         return self.draw(images, key, index)
@@ -115,7 +121,7 @@ class TrainedOnCrops(Objective):
     """Largest shift of a crop, in pixels."""
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h w"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:
         """Randomly shifted and flipped images: the augmentation of supervised training."""
         return (shifted_crop(images, self.padding, key=key, index=index),)

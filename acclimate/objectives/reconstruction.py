@@ -122,6 +122,7 @@ class Reconstruction(TrainedOnCrops):
 
     calls: Tensor
     keeps_source = ("teacher", "decoder")  # as in the released code
+    replayable = True
 
     def __init__(
         self,

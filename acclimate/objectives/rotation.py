@@ -16,6 +16,7 @@ from acclimate.backbones.taps import tapped
 from acclimate.errors import InputError
 from acclimate.objectives.objective import Objective, ObjectiveOptions
 from acclimate.preprocessing import Preprocessing
+from acclimate.randomness import Key
 from acclimate.resizing import words
 from acclimate.views import all_rotations, rotate, shifted_crop
 
@@ -45,6 +46,8 @@ class Rotation(Objective):
             square.
     """
 
+    replayable = True
+
     def __init__(
         self,
         model: Classifier,
@@ -73,7 +76,7 @@ class Rotation(Objective):
         self.branch = nn.Sequential(rest, nn.Linear(model.feature_dim, 4)).requires_grad_()
 
     def draw(
-        self, images: Float[Tensor, "batch 3 h h"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h h"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch*copies 3 h h"], Int64[Tensor, " batch*copies"]]:
         """Shifted, flipped and randomly rotated views of each image, and their quarter turns.
 
@@ -111,7 +114,7 @@ class Rotation(Objective):
         return self.branch(*tapped(model.encoder, [self.tap], views))
 
     def source_draw(
-        self, images: Float[Tensor, "batch 3 h h"], key: int, index: Int64[Tensor, " batch"]
+        self, images: Float[Tensor, "batch 3 h h"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "4*batch 3 h h"], Int64[Tensor, " 4*batch"]]:
         """One shifted, flipped view of each image in all four rotations, and the quarter turns.
 

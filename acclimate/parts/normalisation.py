@@ -85,7 +85,11 @@ class RunningStatistics:
         mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
         momentum = norm.momentum
         if momentum is None:  # a cumulative average, as in torch
-            momentum = 1.0 / float(norm.get_buffer("num_batches_tracked").add_(1))
+            count = norm.get_buffer("num_batches_tracked").add_(1)
+            if x.device.type != "cpu":  # where reading the count would wait
+                _accumulate(x.detach(), mean, variance, 1 / count)
+                return _by_own_statistics(norm, x)
+            momentum = 1.0 / float(count)
         return batch_norm(x, mean, variance, norm.weight, norm.bias, True, momentum, norm.eps)
 
     def answer(self, norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
@@ -249,6 +253,14 @@ def cumulative_statistics(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         exchange(module, replaced)
+
+
+def _accumulate(x: Tensor, mean: Tensor, variance: Tensor, share: Tensor) -> None:
+    """Let an input's statistics enter running averages with a share that stays on its device."""
+    own = torch.zeros_like(mean), torch.zeros_like(variance)
+    torch.batch_norm_update_stats(x, *own, 1.0)  # with the unbiased variance, as in torch
+    mean.lerp_(own[0], share)
+    variance.lerp_(own[1], share)
 
 
 def _by_own_statistics(norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from acclimate.backbones import Classifier
 from acclimate.objectives import alignment_loss
+from acclimate.randomness import Key
 from acclimate.runtime.ranks import gather
 from acclimate.source.calibration import features
 from acclimate.source.images import Rows, SourceImages
@@ -43,7 +44,7 @@ def train_alignment(
     frozen = sealed.digest(classifier.encoder.state_dict(), "")
     targets = Rows(features(classifier.encoder, source, run.precision))
 
-    def loss(module, index: Tensor, epoch_key: int) -> Tensor:
+    def loss(module, index: Tensor, epoch_key: Key) -> Tensor:
         drawn = draw_two_views(source, index, views, epoch_key)
         first, second = module(drawn).chunk(2)
         target = gather(targets(index))

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from acclimate.backbones import Classifier
 from acclimate.objectives import Objective
-from acclimate.randomness import key
+from acclimate.randomness import Key, key
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training, train
 from acclimate.source.presets import Supervision
@@ -55,7 +55,7 @@ def fit(
         source.labels_for(f"the stage {name}")
     both = _ClassifierAndObjective(model, objective, moves)
 
-    def loss(module: nn.Module, index: Tensor, epoch_key: int) -> Tensor:
+    def loss(module: nn.Module, index: Tensor, epoch_key: Key) -> Tensor:
         labelled, drawn = None, ()
         if supervision:
             labelled = _augmented(source, index, supervision, epoch_key)
@@ -77,7 +77,16 @@ def fit(
         sorted(moves),
         weight,
     ]
-    train(name, both, loss, settings, run, count=len(source.images), identity=identity)
+    train(
+        name,
+        both,
+        loss,
+        settings,
+        run,
+        count=len(source.images),
+        identity=identity,
+        replayable=objective is None or objective.replayable,
+    )
     both.requires_grad_(False).eval()
 
 
@@ -126,7 +135,7 @@ def _options(objective: Objective | None) -> dict[str, str]:
 
 
 def _augmented(
-    source: SourceImages, index: Tensor, supervision: Supervision, epoch_key: int
+    source: SourceImages, index: Tensor, supervision: Supervision, epoch_key: Key
 ) -> Tensor:
     """A batch of augmented, normalised images for the cross entropy."""
     crop_key = key(epoch_key, "shifted crop")
@@ -141,7 +150,7 @@ def _drawn(
     source: SourceImages,
     target: SourceImages | None,
     index: Tensor,
-    epoch_key: int,
+    epoch_key: Key,
 ) -> tuple[Tensor, ...]:
     """Normalised views, and the further arguments of the objective's `source_loss`."""
     images, index = _unlabelled(source, target, index, epoch_key)
@@ -150,7 +159,7 @@ def _drawn(
 
 
 def _unlabelled(
-    source: SourceImages, target: SourceImages | None, index: Tensor, epoch_key: int
+    source: SourceImages, target: SourceImages | None, index: Tensor, epoch_key: Key
 ) -> tuple[Tensor, Tensor]:
     """Source images in 0..1, followed by as many target images, and the indices of all."""
     images = source.preprocessing.unit(source.rows(index))

@@ -32,11 +32,15 @@ class Rows:
 
     def __call__(self, index: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch ..."]:
         """The rows of some indices."""
-        if index.device != self._values.device and index.is_cuda:
-            free, _ = torch.cuda.mem_get_info(index.device)
-            if self._values.nbytes <= _SHARE * free:
-                self._values = self._values.to(index.device)
+        if index.device not in (self._values.device, torch.device("cpu")) and self._fits(index):
+            self._values = self._values.to(index.device)
         return self._values[index.to(self._values.device)].to(index.device)
+
+    def _fits(self, index: Tensor) -> bool:
+        if not index.is_cuda:
+            return True
+        free, _ = torch.cuda.mem_get_info(index.device)
+        return self._values.nbytes <= _SHARE * free
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from torch.nn.functional import cross_entropy
 
 from acclimate.backbones import Classifier
 from acclimate.objectives import alignment_loss
+from acclimate.randomness import Key
 from acclimate.runtime.ranks import gather
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training, train
@@ -56,7 +57,7 @@ def train_joint_alignment(
     both = _TwinAndClassifier(twin, classifier)
     classifier.encoder.requires_grad_(True)
 
-    def loss(module: nn.Module, index: Tensor, epoch_key: int) -> Tensor:
+    def loss(module: nn.Module, index: Tensor, epoch_key: Key) -> Tensor:
         drawn = draw_two_views(source, index, views, epoch_key)
         plain = source.preprocessing(source.rows(index))
         features, target, logits = module(drawn, plain)

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from acclimate.backbones.recompute import Thrift
 from acclimate.errors import InputError, unknown_name
-from acclimate.randomness import key, permutation
+from acclimate.randomness import Key, MovingKey, key, permutation
 from acclimate.runtime.budget import parse_bytes
 from acclimate.runtime.graphs import Recorder
 from acclimate.runtime.precision import Precision, autocast, resolve
@@ -98,11 +97,8 @@ def check_training(stage: str, settings: Training) -> None:
         raise unknown_name(f"{stage}.optimizer", settings.optimizer, ("adam", "sgd"))
 
 
-Loss = Callable[[nn.Module, Int64[Tensor, " batch"], int], Tensor]
-"""Function of (module, image indices on its device, key of the epoch) to the mean loss.
-
-On a GPU it is recorded once an epoch, see `acclimate.runtime.graphs.Recorder`.
-"""
+Loss = Callable[[nn.Module, Int64[Tensor, " batch"], Key], Tensor]
+"""Function of (module, image indices on its device, key of the epoch) to the mean loss."""
 
 
 def train(
@@ -114,6 +110,7 @@ def train(
     *,
     count: int,
     identity: object = None,
+    replayable: bool = True,
 ) -> None:
     """Train a module's parameters that require gradients, in place.
 
@@ -130,6 +127,7 @@ def train(
         identity: Everything else that the loss depends on, serialisable as JSON: images, frozen
             networks, its own settings. A checkpoint of another identity, seed, settings,
             precision, kind of device or initial weights is rejected.
+        replayable: Whether the loss may be recorded on a GPU, see `acclimate.runtime.graphs`.
 
     Raises:
         InputError: the settings are invalid, the batch cannot be divided evenly among the
@@ -154,6 +152,8 @@ def train(
     left = range(len(history), settings.epochs)
     thrift = _thrift(name, module, loss, run, batch, count) if left else Thrift()
     epochs = _Epochs(name, prepared, optimizer, loss, settings, run, accelerator, count, thrift)
+    if thrift.modules or accelerator.num_processes > 1 or not replayable:
+        epochs.recorder.obstacle = "its steps are not the same operations each time"
     for epoch in left:
         started = time.perf_counter()
         mean = epochs.run(epoch)
@@ -203,9 +203,8 @@ class _Epochs:
         self.device = self.accelerator.device
         self.batch = min(self.settings.batch, self.count)
         self.total = torch.zeros((), device=self.device)
-        self.recorder = Recorder(f"training of the stage {self.name}", self.device, most=1)
-        if self.thrift.modules or self.accelerator.num_processes > 1:
-            self.recorder.obstacle = "activations are computed anew, or several processes train"
+        self.recorder = Recorder(f"training of the stage {self.name}", self.device)
+        self.key: Key = MovingKey(0, self.device) if self.device.type == "cuda" else 0
 
     def run(self, epoch: int) -> float:
         """One pass over the images; returns the mean loss."""
@@ -218,10 +217,13 @@ class _Epochs:
         order = order.to(self.device)
         rates = self._rates(epoch, steps)
         self.total.zero_()
-        step = partial(self._step, epoch_key)
+        if isinstance(self.key, MovingKey):
+            self.key.change(epoch_key)
+        else:
+            self.key = epoch_key
         with self.thrift.applied():
             for number in range(steps):
-                self.recorder(step, order[number], rates[number], constants=epoch)
+                self.recorder(self._step, order[number], rates[number])
                 self._progress(epoch, number + 1, steps)
         mean = float(self.accelerator.reduce(self.total.clone(), "mean")) / steps  # type: ignore
         if not math.isfinite(mean):
@@ -230,13 +232,13 @@ class _Epochs:
             )
         return mean
 
-    def _step(self, epoch_key: int, index: Tensor, rate: Tensor) -> tuple[()]:
+    def _step(self, index: Tensor, rate: Tensor) -> tuple[()]:
         """Learn from the images of some indices."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate if rate.is_cuda else float(rate)
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.given.precision):
-            value = self.loss(self.module, index, epoch_key)
+            value = self.loss(self.module, index, self.key)
         self.accelerator.backward(value)
         self.optimizer.step()
         self.total += value.detach()

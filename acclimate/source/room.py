@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from acclimate.backbones.fitting import fitted, measured
 from acclimate.backbones.recompute import Thrift
 from acclimate.errors import InputError
+from acclimate.randomness import Key
 from acclimate.runtime.budget import for_passes, show_bytes
 from acclimate.runtime.live import most_bytes
 from acclimate.runtime.memory import return_freed_memory
@@ -24,7 +25,7 @@ _SPARE = 1.4
 def room_for(
     name: str,
     module: nn.Module,
-    loss: Callable[[nn.Module, Int64[Tensor, " batch"], int], Tensor],
+    loss: Callable[[nn.Module, Int64[Tensor, " batch"], Key], Tensor],
     *,
     batch: int,
     count: int,

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from acclimate.randomness import key
+from acclimate.randomness import Key, key
 from acclimate.source.images import SourceImages
 from acclimate.views import SimCLRViews, simclr_views
 
 
 def draw_two_views(
-    source: SourceImages, index: Tensor, views: SimCLRViews, epoch_key: int
+    source: SourceImages, index: Tensor, views: SimCLRViews, epoch_key: Key
 ) -> Tensor:
     """Two normalised views per image, on the indices' device: all first, then all second views."""
     batch = source.preprocessing.unit(source.rows(index))

@@ -5,11 +5,12 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
-from acclimate.randomness import uniform
+from acclimate.randomness import Key, uniform
+from acclimate.runtime.constants import on_device
 
 
 def shifted_crop(
-    images: Shaped[Tensor, "batch 3 h w"], padding: int, *, key: int, index: Int64[Tensor, " batch"]
+    images: Shaped[Tensor, "batch 3 h w"], padding: int, *, key: Key, index: Int64[Tensor, " batch"]
 ) -> Shaped[Tensor, "batch 3 h w"]:
     """Random crop of the zero-padded image and random horizontal flip.
 
@@ -40,7 +41,7 @@ def shifted_crop(
 
 
 def cutout(
-    images: Shaped[Tensor, "batch 3 h w"], size: int, *, key: int, index: Int64[Tensor, " batch"]
+    images: Shaped[Tensor, "batch 3 h w"], size: int, *, key: Key, index: Int64[Tensor, " batch"]
 ) -> Shaped[Tensor, "batch 3 h w"]:
     """Set a random square of each image to zero (DeVries & Taylor 2017, § 3).
 
@@ -58,7 +59,7 @@ def cutout(
         index: Index of each image in its data set.
     """
     height, width = images.shape[-2:]
-    extent = torch.tensor([height, width], device=images.device)
+    extent = on_device((height, width), images.device, torch.int64)
     first = (uniform(key, index, 2) * extent).long() - size // 2  # [batch, 2]
     rows = torch.arange(height, device=images.device) - first[:, :1]  # [batch, h]
     columns = torch.arange(width, device=images.device) - first[:, 1:]

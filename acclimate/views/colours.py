@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from acclimate.runtime.constants import on_device
+
 # Luma weights of ITU-R BT.601, as torchvision rounds them.
 _GREY = (0.2989, 0.587, 0.114)
 
@@ -31,6 +33,14 @@ def blend(
     average = other.mean((1, 2, 3), keepdim=True)
     other.mul_(_column(grey)).add_(average * _column(mean))
     return torch.addcmul(other, images, _column(own), out=out).clamp_(0, 1)
+
+
+def blend_in_few(images: Tensor, own: Tensor, grey: Tensor, mean: Tensor) -> Tensor:
+    """`blend` in place, in the fewest kernels; where ``own`` is 1 and the others 0, an identity."""
+    other = luma_in_few(images)
+    average = other.mean((1, 2, 3)).mul_(mean)
+    other = torch.addcmul(_column(average), other, _column(grey))
+    return torch.addcmul(other, images, _column(own), out=images).clamp_(0, 1)
 
 
 def adjust_hue(
@@ -63,12 +73,34 @@ def adjust_hue(
     return out
 
 
+def hue_in_few(images: Tensor, shift: Float[Tensor, " batch"]) -> Tensor:
+    """`adjust_hue` in few kernels, each of all three channels where that is possible."""
+    least, value = torch.aminmax(images, dim=1, keepdim=True)  # [batch, 1, h, w]
+    chroma = value - least
+    red, green, blue = images.split(1, dim=1)
+    angle = (green - red).add_(blue - least).add_(chroma).copysign_(green - blue)
+    hue = torch.addcdiv(_column(shift), angle, chroma.clamp_min(1e-12), value=1 / 6)
+    hue.sub_(hue.floor()).mul_(6)
+    centres, signs = (
+        on_device(values, images.device)[:, None, None] for values in ((3, 2, 4), (1, -1, -1))
+    )
+    k = (hue - centres).abs_().sub_(1).clamp_(0, 1)
+    return torch.where(signs > 0, least, value).addcmul_(chroma * signs, k)
+
+
 def luma(images: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch 1 h w"]:
     """Grey version of RGB images; a copy of grey ones."""
     if images.shape[1] == 1:
         return images.clone()
     red, green, blue = images.split(1, dim=1)
     return (_GREY[0] * red).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
+
+
+def luma_in_few(images: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch 1 h w"]:
+    """`luma` in the fewest kernels; of grey images these themselves."""
+    if images.shape[1] == 1:
+        return images
+    return (images * on_device(_GREY, images.device)[:, None, None]).sum(1, keepdim=True)
 
 
 def _column(factor: Tensor) -> Tensor:

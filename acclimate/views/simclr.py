@@ -13,8 +13,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from acclimate.randomness import uniform
+from acclimate.randomness import Key, uniform
+from acclimate.runtime.constants import on_device
 from acclimate.views.colours import adjust_hue, blend, luma
+from acclimate.views.together import coloured
 
 # Values per chunk of images: few enough to stay in a core's cache through a chain of operations,
 # and enough that the operations cost more than their calls.
@@ -54,7 +56,7 @@ def simclr_views(
     images: Float[Tensor, "batch 3 h w"],
     settings: SimCLRViews,
     *,
-    key: int,
+    key: Key,
     index: Int64[Tensor, " batch"],
     count: int = 1,
 ) -> Float[Tensor, "count*batch 3 h w"]:
@@ -76,27 +78,61 @@ def simclr_views(
     Returns:
         All first views, then all second views, and so on; 0..1, in channels_last layout.
     """
-    batch, channels, height, width = images.shape
+    batch, _, height, width = images.shape
     numbers = uniform(key, index, _NUMBERS * count)  # [batch, 31 count]
     numbers = numbers.view(batch, count, _NUMBERS).transpose(0, 1).flatten(0, 1)
     boxes = draw_boxes(numbers[:, :20], height, width, settings.smallest_crop)
     x, y = _source_positions(boxes, numbers[:, 20] < 0.5, height, width)
     factors, order = draw_jitter(numbers[:, 21:29], settings)
-    hue_steps = _hue_step(order)  # views are processed in groups with the same hue step
-    hue_steps.masked_fill_(numbers[:, 29] >= settings.jitter_probability, _NEVER)
+    jittered = numbers[:, 29] < settings.jitter_probability
     grey = numbers[:, 30] < settings.grey_probability
-    coloured = channels in (1, 3)
-    if not coloured:
-        hue_steps.fill_(_NEVER)
+    draw = _grouped if images.device.type == "cpu" else _together
+    return draw(images, x, y, factors, order, jittered, grey)
 
-    views = images.new_empty((len(numbers), height, width, channels))
-    chunk = len(views) if images.is_cuda else max(1, _CHUNK_VALUES // (channels * height * width))
-    for hue_step in (*range(4), _NEVER) if coloured else (_NEVER,):
+
+def _together(
+    images: Tensor,
+    x: Tensor,
+    y: Tensor,
+    factors: Tensor,
+    order: Tensor,
+    jittered: Tensor,
+    grey: Tensor,
+) -> Tensor:
+    """The views without waiting for a device: every operation is one of all views.
+
+    What an image does not get is computed for it all the same. The number of operations depends
+    on no value, and so a graph can hold them.
+    """
+    views = _sample(images.repeat(len(x) // max(1, len(images)), 1, 1, 1), x, y)
+    if images.shape[1] in (1, 3):
+        views = coloured(views, factors, order, jittered, grey)
+    return views.contiguous(memory_format=torch.channels_last)
+
+
+def _grouped(
+    images: Tensor,
+    x: Tensor,
+    y: Tensor,
+    factors: Tensor,
+    order: Tensor,
+    jittered: Tensor,
+    grey: Tensor,
+) -> Tensor:
+    """The views in groups with the same hue step, each of what it needs alone: fast on a CPU."""
+    batch, channels, height, width = images.shape
+    hue_steps = _hue_step(order).masked_fill_(~jittered, _NEVER)
+    has_colours = channels in (1, 3)
+    if not has_colours:
+        hue_steps.fill_(_NEVER)
+    views = images.new_empty((len(x), height, width, channels))
+    chunk = max(1, _CHUNK_VALUES // (channels * height * width))
+    for hue_step in (*range(4), _NEVER) if has_colours else (_NEVER,):
         for rows in _indices(hue_steps == hue_step).split(chunk):
             crops = _sample(images.index_select(0, rows % batch), x[rows], y[rows])
             if hue_step != _NEVER:
                 _jitter(crops, factors[rows], order[rows], hue_step)
-            if coloured:
+            if has_colours:
                 grey_rows = _indices(grey[rows])
                 crops[grey_rows] = luma(crops[grey_rows])
             for channel, plane in enumerate(crops.unbind(1)):
@@ -125,16 +161,13 @@ def draw_boxes(
     """
     area = (smallest + (1 - smallest) * numbers[:, 0:8]) * (height * width)
     ratio = ((2 * numbers[:, 8:16] - 1) * math.log(4 / 3)).exp()
-    heights = (area / ratio).sqrt().round()  # [batch, 8]
-    widths = (area * ratio).sqrt().round()
-    fits = (heights <= height) & (widths <= width) & (heights > 0) & (widths > 0)
-    first = fits.to(torch.int8).argmax(1, keepdim=True)
-    any_fits = fits.any(1)
-    crop_height = heights.gather(1, first).squeeze(1).where(any_fits, height)
-    crop_width = widths.gather(1, first).squeeze(1).where(any_fits, width)
-    top = (numbers[:, 16] * (height - crop_height + 1)).floor()
-    left = (numbers[:, 17] * (width - crop_width + 1)).floor()
-    return torch.stack([top, left, crop_height, crop_width], dim=1).long()
+    sides = torch.stack([area / ratio, area * ratio], dim=1).sqrt_().round_()  # [batch, 2, 8]
+    whole = on_device((float(height), float(width)), numbers.device)
+    fits = ((sides <= whole[:, None]) & (sides > 0)).all(1)  # [batch, 8]
+    first = fits.to(torch.int8).argmax(1)[:, None, None].expand(-1, 2, 1)
+    crop = sides.gather(2, first).squeeze(2).where(fits.any(1, keepdim=True), whole)  # [batch, 2]
+    corner = (numbers[:, 16:18] * (whole - crop + 1)).floor_()
+    return torch.cat([corner, crop], dim=1).long()
 
 
 def resized_crop(
@@ -163,13 +196,19 @@ def _source_positions(
 
     Coordinates are those of `grid_sample`: -1 to 1 between the image's outer edges.
     """
-    top, left, crop_height, crop_width = boxes.float().unsqueeze(2).unbind(1)  # [batch, 1]
-    x = _axis_positions(width, left, crop_width)
-    return x.flip(1).where(flip[:, None], x), _axis_positions(height, top, crop_height)
+    start, length = boxes.float().unsqueeze(2).split(2, dim=1)  # [batch, 2, 1]: down, across
+    if height == width:
+        y, x = _axis_positions(width, start, length).unbind(1)
+    else:
+        y, x = (
+            _axis_positions(size, start[:, axis], length[:, axis])
+            for axis, size in enumerate((height, width))
+        )
+    return x.flip(1).where(flip[:, None], x), y
 
 
-def _axis_positions(size: int, start: Tensor, length: Tensor) -> Float[Tensor, "batch size"]:
-    centres = torch.arange(size, device=start.device) + 0.5
+def _axis_positions(size: int, start: Tensor, length: Tensor) -> Float[Tensor, "batch ... size"]:
+    centres = on_device(tuple(place + 0.5 for place in range(size)), start.device)
     inside = (centres * (length / size) - 0.5).clamp_min(0)
     return (2 * (start + torch.minimum(inside, length - 1)) + 1) / size - 1
 
@@ -191,10 +230,10 @@ def draw_jitter(
         numbers: Random numbers, uniform in [0, 1).
         settings: Ranges of the factors and the shift.
     """
-    spread = numbers.new_tensor(
-        [settings.brightness, settings.contrast, settings.saturation, settings.hue]
+    spread = on_device(
+        (settings.brightness, settings.contrast, settings.saturation, settings.hue), numbers.device
     )
-    middle = numbers.new_tensor([1.0, 1.0, 1.0, 0.0])
+    middle = on_device((1.0, 1.0, 1.0, 0.0), numbers.device)
     factors = middle + spread * (2 * numbers[:, :4] - 1)
     factors[:, :3].clamp_(min=0)
     return factors, numbers[:, 4:8].argsort(dim=1)

@@ -140,6 +140,8 @@ def test_standardised_once_and_rebuilt_from_its_state(bundle, images):
     assert mean.abs().max() > 0
     objective.source_loss(model, second)
     assert torch.equal(objective.flow.mean, mean)
+    objective.flow.standardise(objective._features(model, second))  # as on a GPU, at every call
+    assert torch.equal(objective.flow.mean, mean)
 
     rebuilt = Flow(model, preprocessing)
     rebuilt.load_state_dict(objective.state_dict())

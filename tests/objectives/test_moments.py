@@ -11,7 +11,13 @@ from torch import nn
 from acclimate.backbones import Classifier
 from acclimate.errors import InputError
 from acclimate.objectives.contrastive import contrastive_loss
-from acclimate.objectives.feature_moments import Moments, coral_loss, linear_mmd_loss
+from acclimate.objectives.feature_moments import (
+    Moments,
+    _moments,
+    _moments_of_some,
+    coral_loss,
+    linear_mmd_loss,
+)
 from acclimate.objectives.moments import ContrastiveMoments
 from acclimate.preprocessing import Preprocessing
 
@@ -220,3 +226,23 @@ def test_it_learns_before_and_at_deployment(descend):
     before, after = train(model.encoder.parameters(), on_target, steps=30, rate=3e-3)
     assert near < 0.3 * far
     assert after < 0.85 * before and apart() < 0.5 * far
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 9), st.integers(0, 2**9 - 1))
+def test_moments_of_some_rows_are_those_of_these_rows(rows, chosen):
+    """As on a GPU, where it is not known how many they are. The other rows may hold anything."""
+    features = normal(rows, 3, seed=chosen)
+    mask = torch.tensor([bool(chosen >> row & 1) for row in range(rows)])
+    mask[0] = True
+    features[~mask] = torch.nan
+    features.requires_grad_()
+    found = _moments_of_some(features, mask)
+    expected = _moments(features[mask])
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(found, expected):
+        ours, theirs = (
+            torch.autograd.grad(x.square().sum(), features, retain_graph=True)[0]
+            for x in (ours, theirs)
+        )
+        torch.testing.assert_close(ours, theirs)

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from pretended import pretended_gpu
 from torch import nn
 
 from acclimate.backbones.batch_norm import batch_norms, own_statistics
@@ -201,6 +202,20 @@ def test_cumulative_averages_are_torch_s(network):
     assert all(norm.momentum == 0.1 for norm in batch_norms(network))
     for own, other in zip(network.buffers(), plain.buffers(), strict=True):
         assert torch.equal(own, other)
+
+
+def test_cumulative_averages_are_the_same_on_a_gpu_and_nothing_waits(network):
+    plain = copy.deepcopy(network)
+    with pretended_gpu() as gpu:
+        for module in (plain, network.to(gpu.device)):
+            with cumulative_statistics(module):
+                for count in (6, 6, 5):
+                    x = images(count).to(next(module.parameters()).device)
+                    with gpu.watched():
+                        module(x)
+                    assert not gpu.waits
+        for own, other in zip(network.buffers(), plain.buffers(), strict=True):
+            torch.testing.assert_close(own.values, other)
 
 
 @pytest.mark.parametrize("settings", [BatchStatistics(16), RunningStatistics()])

@@ -1,6 +1,7 @@
 """Blur: weighted means over neighbouring pixels."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def streak(
     weights[0] += _WEIGHTS - weights.sum()
 
     angle = torch.deg2rad(angle)
-    distance = distance.to(angle)
+    distance = torch.arange(taps, dtype=torch.float64, device=angle.device)
     across, down = ((distance * f(angle) - 0.5).ceil().long() for f in (torch.cos, torch.sin))
     packed = levels[:, 0].long()
     for place in range(1, levels.shape[1]):
@@ -106,7 +107,9 @@ def zoom_blur(
     fractions = to_unit(images)
     total = fractions.clone()
     for factor in factors:
-        down, across = (enlarged(length, factor).to(total) for length in images.shape[2:])
+        down, across = (
+            enlarged(length, factor, images.device).to(total.dtype) for length in images.shape[2:]
+        )
         down, across = torch.broadcast_tensors(down[None, :, None], across)  # [1, h, w]
         total += interpolate(fractions, across, down)
     return to_levels(total.div_(len(factors) + 1))
@@ -144,7 +147,8 @@ def _glass_source(
     an offset of -distance to distance - 1 along both axes, but overwrites it instead, so it may
     copy a pixel that was overwritten before. To follow these chains in parallel, each pixel's
     source is replaced by its source's source until nothing changes; a chain's length halves each
-    time.
+    time. A GPU is not asked whether something changed: it does so as often as the longest chain
+    could need.
     """
     line = torch.arange(-distance, distance, device=uniform.device)
     offsets = (line[:, None] * width + line).flatten()
@@ -157,12 +161,15 @@ def _glass_source(
     # A chain continues if the source comes later in the image, since it was then overwritten
     # before. The ends of chains are stored as their complement, which is negative.
     source = torch.where((source > here) & written[source], source, ~source)
-    while (source >= 0).any():
+    for _ in range((height * width).bit_length()):
+        if source.device.type == "cpu" and not (source >= 0).any():
+            break
         source = torch.where(source >= 0, source.gather(1, source.clamp(min=0)), source)
     return ~source
 
 
-def enlarged(length: int, factor: float) -> Float64[Tensor, " length"]:
+@lru_cache(maxsize=1000)
+def enlarged(length: int, factor: float, device: torch.device) -> Float64[Tensor, " length"]:
     """The source position of each pixel of an enlarged and centre-cropped image along one axis.
 
     The crop that is enlarged and its enlargement both have integer lengths in pixels. Their
@@ -170,5 +177,5 @@ def enlarged(length: int, factor: float) -> Float64[Tensor, " length"]:
     """
     crop = math.ceil(length / factor)
     grown = round(crop * factor)
-    place = torch.arange(length, dtype=torch.float64) + (grown - length) // 2
+    place = torch.arange(length, dtype=torch.float64, device=device) + (grown - length) // 2
     return place * ((crop - 1) / max(grown - 1, 1)) + (length - crop) // 2

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from acclimate.data.corruptions.pixels import Draws, round_levels, to_levels, to_unit
+from acclimate.runtime.constants import on_device
 
 
 def brightness(
@@ -43,7 +44,7 @@ def saturate(
     fractions = to_unit(images)
     value = fractions.amax(1, keepdim=True)
     chroma = value - fractions.amin(1, keepdim=True)
-    red = torch.tensor([0.0, 1.0, 1.0], device=images.device)[:, None, None]
+    red = on_device((0.0, 1.0, 1.0), images.device)[:, None, None]
     position = torch.where(chroma > 0, (value - fractions) / chroma, red)
     saturation = torch.where(chroma > 0, chroma / value, 0)
     saturation = saturation.mul_(factor).add_(offset).clamp_(max=1)
@@ -83,17 +84,19 @@ def _shrink(
 ) -> UInt8[Tensor, "n 3 height width"]:
     """Pillow's BOX filter: columns first, then rows, rounded to bytes in between."""
     for axis, length in ((3, size[1]), (2, size[0])):
-        places, covered = _boxes(images.shape[axis], length)
+        places, covered = _boxes(images.shape[axis], length, images.device)
         along = (-1,) if axis == 3 else (-1, 1)
         total = 0
-        for place, inside in zip(places.to(images.device), covered.to(images.device)):
+        for place, inside in zip(places, covered):
             total += images.index_select(axis, place).short().mul_(inside.view(along))
-        images = round_levels(total / covered.sum(0).to(images.device).view(along))
+        images = round_levels(total / covered.sum(0).view(along))
     return images
 
 
 @lru_cache(maxsize=100)
-def _boxes(old: int, new: int) -> tuple[Int64[Tensor, "most new"], Bool[Tensor, "most new"]]:
+def _boxes(
+    old: int, new: int, device: torch.device
+) -> tuple[Int64[Tensor, "most new"], Bool[Tensor, "most new"]]:
     """The old pixels that each new pixel averages: their indices, and which of these count.
 
     New pixels may average different numbers of old ones, so the last rows may not count.
@@ -107,7 +110,7 @@ def _boxes(old: int, new: int) -> tuple[Int64[Tensor, "most new"], Bool[Tensor, 
     first = first + ((first + 0.5 - centre) / support <= -1)
     last = last - ((last - 0.5 - centre) / support > 1).long()
     place = first + torch.arange(int((last - first).max()))[:, None]
-    return place.clamp(max=old - 1), place < last
+    return place.clamp(max=old - 1).to(device), (place < last).to(device)
 
 
 def _nearest(old: int, new: int, device: torch.device) -> Int64[Tensor, " new"]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -117,19 +117,33 @@ def _crops(
     textures, _ = frost_textures()
     uniform = draws.uniform("piece", 3).double()
     chosen = (uniform[:, 0] * len(textures)).long()
-    crops = uniform.new_empty(len(uniform), 3, height, width, dtype=torch.uint8)
-    for index, texture in enumerate(textures):
-        rows = (chosen == index).nonzero()[:, 0]
-        texture_height, texture_width = texture.shape[1:]
-        resize_factor = max(factor, (height + 1) / texture_height, (width + 1) / texture_width)
-        resized = _resized(texture, resize_factor).to(uniform.device)
-        windows = resized.unfold(1, height, 1).unfold(2, width, 1)  # [3, down, across, h, w]
-        down, across = (
-            (uniform[rows, axis] * (round(side * resize_factor) - length)).long()
-            for axis, side, length in ((1, texture_height, height), (2, texture_width, width))
-        )
-        crops[rows] = windows[:, down, across].transpose(0, 1)
-    return crops
+    pixels, table = _all_resized(textures, factor, height, width, uniform.device)
+    begin, rows, columns = table.index_select(0, chosen)[:, :, None, None].unbind(1)  # [n, 1, 1]
+    down = (uniform[:, 1, None, None] * (rows - height)).long()
+    across = (uniform[:, 2, None, None] * (columns - width)).long()
+    y, x, channel = (torch.arange(size, device=uniform.device) for size in (height, width, 3))
+    place = begin + across + (down + y[:, None]) * columns + x  # [n, h, w]
+    return pixels.take(place[:, None] + channel[:, None, None] * (rows * columns)[:, None])
+
+
+@lru_cache(maxsize=20)
+def _all_resized(
+    textures: tuple[UInt8[Tensor, "3 height width"], ...],
+    factor: float,
+    height: int,
+    width: int,
+    device: torch.device,
+) -> tuple[UInt8[Tensor, " pixels"], Int64[Tensor, "textures 3"]]:
+    """The pixels of all resized textures in one row, and where each begins, its height and width.
+
+    A texture that would be smaller than the images is resized further.
+    """
+    factors = (max(factor, (height + 1) / t.shape[1], (width + 1) / t.shape[2]) for t in textures)
+    resized = [_resized(texture, own) for texture, own in zip(textures, factors)]
+    sizes = torch.tensor([0, *(texture.numel() for texture in resized)])
+    sides = torch.tensor([texture.shape[1:] for texture in resized])
+    table = torch.cat([sizes.cumsum(0)[:-1, None], sides], dim=1)
+    return torch.cat([texture.flatten() for texture in resized]).to(device), table.to(device)
 
 
 @lru_cache(maxsize=20)  # five textures at four sizes

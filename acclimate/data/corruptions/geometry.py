@@ -1,5 +1,7 @@
 """Geometric corruption: each pixel is sampled at another position."""
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
@@ -69,12 +71,15 @@ def _field(
     """
     noise = draws.uniform(purpose, height * width).view(-1, height, width).double()
     noise = noise.mul_(2**_FIELD_BITS).floor_().mul_(2).sub_(2**_FIELD_BITS - 1)
-    rows, columns = (_smoothing(length, deviation).to(noise.device) for length in (height, width))
+    rows, columns = (_smoothing(length, deviation, noise.device) for length in (height, width))
     smooth = rows @ (noise @ columns.T)
     return smooth.mul_(2.0 ** -(_FIELD_BITS + 2 * _WEIGHT_BITS)).float()
 
 
-def _smoothing(length: int, deviation: float) -> Float64[Tensor, "length length"]:
+@lru_cache(maxsize=20)
+def _smoothing(
+    length: int, deviation: float, device: torch.device
+) -> Float64[Tensor, "length length"]:
     """The smoothing matrix: row i holds a Gaussian around i, cut at three deviations, × 2^18."""
     reach = int(3 * deviation + 0.5)
     offsets = torch.arange(-reach, reach + 1)
@@ -85,4 +90,4 @@ def _smoothing(length: int, deviation: float) -> Float64[Tensor, "length length"
     mirrored = torch.minimum(mirrored, 2 * length - 1 - mirrored)
     matrix = torch.zeros(length, length, dtype=torch.float64)
     place = row.expand_as(mirrored), mirrored
-    return matrix.index_put_(place, weights.expand(mirrored.shape), accumulate=True)
+    return matrix.index_put_(place, weights.expand(mirrored.shape), accumulate=True).to(device)

@@ -18,7 +18,7 @@ def fit(
     for axis in (1, 2):
         old, new = layer.shape[axis], images.shape[axis + 1]
         if old != new:
-            centres = torch.arange(new, dtype=torch.float64) + 0.5
+            centres = torch.arange(new, dtype=torch.float64, device=layer.device) + 0.5
             layer = sample(layer, axis, (centres * (old / new) - 0.5).clamp_(0, old - 1))
     return layer
 
@@ -29,9 +29,7 @@ def sample(
     """Sample a layer at positions along one axis by linear interpolation; centres are 0, 1, ..."""
     below = places.floor()
     above = (below + 1).clamp_(max=layer.shape[axis] - 1)
-    weight = (places - below).float().to(layer.device)
+    weight = (places - below).float()
     weight = weight[:, None] if axis == 1 else weight
-    first, second = (
-        layer.index_select(axis, line.long().to(layer.device)) for line in (below, above)
-    )
+    first, second = (layer.index_select(axis, line.long()) for line in (below, above))
     return first.mul_(1 - weight).add_(second.mul_(weight))

@@ -28,7 +28,7 @@ def shot_noise(
     A photon count is drawn by inverse transform sampling: it is the number of thresholds of the
     pixel's level that do not exceed a uniform random number, found by bisection.
     """
-    thresholds = _photon_thresholds(constant).to(images.device)
+    thresholds = _photon_thresholds(constant, images.device)
     uniform = draws.uniform("noise", images[0].numel()).flatten()
     first = images.flatten().int() * thresholds.shape[1]  # int32: the table has < 2^18 values
     thresholds = thresholds.flatten()
@@ -60,7 +60,7 @@ def speckle_noise(
 
 
 @cache
-def _photon_thresholds(brightest: int) -> Float32[Tensor, "256 places"]:
+def _photon_thresholds(brightest: int, device: torch.device) -> Float32[Tensor, "256 places"]:
     """The cumulative Poisson distribution: row v, column k is P(at most k photons) at level v.
 
     Counts above ``brightest`` are white anyway, so they have no columns. The number of columns is
@@ -70,4 +70,4 @@ def _photon_thresholds(brightest: int) -> Float32[Tensor, "256 places"]:
     photons = torch.arange(1, brightest + 1, dtype=torch.float64)
     thresholds = torch.full((256, 1 << brightest.bit_length()), 2.0)
     thresholds[:, :brightest] = torch.special.gammaincc(photons, level)
-    return thresholds
+    return thresholds.to(device)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from acclimate.data.corruptions.blur import gaussian
 from acclimate.data.corruptions.layers import fit, published_shape
 from acclimate.data.corruptions.pixels import Draws, to_levels, to_unit
+from acclimate.runtime.constants import on_device
 
 _WATER, _MUD = (175, 238, 238), (63, 42, 20)  # red, green, blue
 _WEAK_EDGE, _STRONG_EDGE = 50, 150
@@ -47,7 +48,7 @@ def spatter(
     liquid = gaussian(liquid.mul_(deviation).add_(mean)[:, None], blur)[:, 0]
     mask = _mud(liquid > threshold, last) if is_mud else _water(liquid, threshold).mul_(last)
     mask = fit(mask, images)[:, None]
-    colour = torch.tensor(_MUD if is_mud else _WATER, device=images.device)[:, None, None] / 255
+    colour = on_device(_MUD if is_mud else _WATER, images.device, torch.int64)[:, None, None] / 255
     fractions = to_unit(images)
     return to_levels((fractions * (1 - mask) if is_mud else fractions).add_(mask * colour))
 

@@ -29,8 +29,8 @@ def snow(
     flakes = draws.normal("flakes", width * height).view(-1, width, height)
     flakes = flakes.mul_(deviation).add_(mean)
     if zoom != 1:
-        flakes = sample(flakes, 1, enlarged(width, zoom))
-        flakes = sample(flakes, 2, enlarged(height, zoom))
+        flakes = sample(flakes, 1, enlarged(width, zoom, flakes.device))
+        flakes = sample(flakes, 2, enlarged(height, zoom, flakes.device))
     flakes = to_levels(flakes.masked_fill(flakes < threshold, 0)).flip(2)
     angle = draws.uniform("angle", 1).double() * 90 - 45
     flakes = round_levels(streak(flakes[:, None], angle, radius, blur_deviation))
