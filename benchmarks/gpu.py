@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from common import CLASSES, random_bundle
+from common import CLASSES
 from hot_path import Bare, settings_of
 from hot_path import Options as HotPath
 
@@ -31,7 +31,7 @@ from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, with_epochs
 from acclimate.source.stages import STAGES
-from acclimate.source.train import begin
+from acclimate.source.train import begin, untrained
 from acclimate.views import SimCLRViews, simclr_views
 
 STAGES_OF = {"cta": ("supervised", "contrastive", "align"), "ttt": ("joint",)}
@@ -65,28 +65,28 @@ class Options:
 
 
 class Watch:
-    """Called after each step: times some, then profiles some; numbers are of the second epoch."""
+    """Called after each step: times half of the second of two epochs, and profiles the rest."""
 
-    def __init__(self, steps: int):
-        self.first, self.last = steps + 3, steps + 3 + (steps - 3) // 2
-        self.until = 2 * steps - 1
+    def __init__(self):
         self.step_ms = self.kernel_ms = self._began = 0.0
         self._profiler = None
 
     def __call__(self, name: str, done: int, total: int, remark: str = "") -> None:
         """See `acclimate.runtime.progress`."""
-        if done == self.first:
-            torch.cuda.synchronize()
+        steps = total // 2
+        first, last, until = steps + 3, steps + 3 + (steps - 3) // 2, total
+        if done not in (first, last, until):
+            return
+        torch.cuda.synchronize()
+        if done == first:
             self._began = time.perf_counter()
-        if done == self.last:
-            torch.cuda.synchronize()
-            self.step_ms = 1e3 * (time.perf_counter() - self._began) / (self.last - self.first)
+        elif done == last:
+            self.step_ms = 1e3 * (time.perf_counter() - self._began) / (last - first)
             self._profiler = profiler()
             self._profiler.start()
-        if done == self.until and self._profiler:
-            torch.cuda.synchronize()
+        elif self._profiler:
             self._profiler.stop()
-            self.kernel_ms = in_kernels(self._profiler) / (self.until - self.last)
+            self.kernel_ms = in_kernels(self._profiler) / (until - last)
 
 
 def profiler() -> torch.profiler.profile:
@@ -133,7 +133,7 @@ def waits(run: Callable[[], object]) -> int:
             run()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing" in str(each.message) for each in caught)
+    return sum("a synchronizing CUDA operation" in str(each.message) for each in caught)
 
 
 def training(model: str, recipe: str, options: Options) -> list[dict]:
@@ -152,7 +152,7 @@ def training(model: str, recipe: str, options: Options) -> list[dict]:
     work = begin(RECIPES[recipe], classifier, source, replace(settings, **chosen), run)
     rows = []
     for stage in STAGES_OF[recipe]:
-        watch = Watch(options.steps)
+        watch = Watch()
         work.run = replace(run, progress=watch)
         began = time.perf_counter()
         STAGES[stage](work)
@@ -186,7 +186,7 @@ def views(options: Options) -> dict:
 def adapted(name: str, model: str, options: Options) -> dict:
     """An adapted batch over the bare passes, these in turn and as a graph."""
     hot = HotPath(seed=options.seed)
-    bundle = random_bundle(model, "cta", 32, options.seed)
+    bundle = untrained("cta", model, 32)
     settings = settings_of(name, hot)
     images = torch.randint(0, 256, (options.adapted, 3, 32, 32), dtype=torch.uint8, device="cuda")
     adapter = Adapter(bundle, name, settings, device="cuda")

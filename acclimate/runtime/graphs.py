@@ -20,6 +20,9 @@ from torch import Tensor
 
 _WARM_UP = 3
 """Runs before a recording, in which libraries prepare themselves; the last is watched for waits."""
+_WAITED = "called a synchronizing CUDA operation"
+"""What PyTorch's warning says; another one, of the mode itself, comes once in a process."""
+
 _log = logging.getLogger(__name__)
 
 Outputs = tuple[Tensor, ...]
@@ -114,7 +117,7 @@ class Recorder:
                 outputs = function(*inputs)
             finally:
                 torch.cuda.set_sync_debug_mode(before)
-        if any("synchronizing" in str(each.message) for each in caught):
+        if any(_WAITED in str(each.message) for each in caught):
             self._give_up("it waits for the GPU")
         elif _drawn() != drawn:
             self._give_up("it draws random numbers from Python or NumPy")
