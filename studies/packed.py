@@ -4,7 +4,7 @@
 
 The zip holds ``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``. Files of one encoder begin with the
 same tables: compressed as a whole, they take no space. `unpack` decodes all images once; `read`
-then gives them as `acclimate.data.load` would.
+then gives them as `acclimate.data.load` would, and `images` takes either kind of data.
 """
 
 import json
@@ -24,7 +24,7 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save, save_file
 
 from acclimate.commands.script import start
-from acclimate.data import LabelledImages, load
+from acclimate.data import LabelledImages, load, subset
 from acclimate.data.decode import decode
 from acclimate.data.folders import Split
 from acclimate.errors import InputError
@@ -117,7 +117,15 @@ def read(unpacked: Path, split: Split) -> LabelledImages:
         classes = tuple(json.loads(about["classes"]))
         return LabelledImages(images.permute(0, 3, 1, 2), labels, classes, about["name"])
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{unpacked} is missing or damaged; delete it and unpack again.") from error
+        raise InputError(
+            f"{unpacked} is missing or damaged; delete it and unpack again."
+        ) from error
+
+
+def images(data: str, unpacked: Path, split: Split, count: int) -> LabelledImages:
+    """Images of a packed file that `unpack` has decoded, or of other data, evenly spaced."""
+    packed = Path(data).suffix == ENDING
+    return subset(read(unpacked, split) if packed else load(data, split), count)
 
 
 def _decoded(
