@@ -55,7 +55,7 @@ def bring(results: Path, out: Path) -> None:
         content = io.BytesIO(b"".join(path.read_bytes() for path in paths))
         with zipfile.ZipFile(content) as archive:
             archive.extractall(out)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{results} lacks some of {NAME}.00 and so on; copy all.") from error
 
 

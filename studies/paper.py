@@ -32,18 +32,19 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import claims
 import luggage
-from bundles import CLASSIFIER, PLAIN, begins_plain, was_made
+from bundles import PLAIN, was_made
 from clock import Clock, OutOfTime
 from packed import ENDING, images, unpack
 from paper_plan import Arguments, Part, estimate, grids, settings_of
 from score import write_summary
 
-from acclimate.bundle import read_record
+from acclimate.bundle import Bundle, read_record
 from acclimate.commands.script import recorded_options, start
 from acclimate.data import corrupt
 from acclimate.errors import InputError
@@ -58,7 +59,7 @@ from acclimate.runtime.workers import here, processes
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
 from acclimate.source.train import train
-from acclimate.storage.atomic import write_atomically, write_text
+from acclimate.storage.atomic import write_text
 
 ORACLE = "uda-ss"
 FILES = 8
@@ -101,9 +102,13 @@ def main(arguments: Arguments) -> None:
 
 
 def cta(arguments: Arguments, clock: Clock) -> None:
-    """Train the classifier, and CTA's twin from it."""
-    for recipe in (PLAIN, "cta"):
-        make(arguments, clock, recipe, recipe, arguments.model, settings_of(arguments))
+    """Train CTA's classifier and twin, and keep the classifier as a bundle of its own, too."""
+    make(arguments, clock, "cta", "cta", arguments.model, settings_of(arguments))
+    if not arguments.bundle(PLAIN).exists():
+        bundle = Bundle.load(arguments.bundle("cta"))
+        trust = {name: each for name, each in bundle.trust.items() if name == "classifier"}
+        plain = replace(bundle, twin=None, objective=None, options={}, trust=trust)
+        replace(plain, method="source", recipe=PLAIN).save(arguments.bundle(PLAIN))
 
 
 def rivals(arguments: Arguments, clock: Clock) -> None:
@@ -136,18 +141,16 @@ def make(
     target: Callable | None = None,
 ) -> None:
     """Train a bundle that does not exist yet."""
-    path, stages = arguments.bundle(label), arguments.out / "stages"
+    path = arguments.bundle(label)
     source = images(arguments.data, arguments.unpacked, "train", arguments.train_images)
     if was_made(path, model, settings, source.images):
         return
     clock.check()
-    trained, copied = stages / PLAIN / CLASSIFIER, stages / label / CLASSIFIER
-    if begins_plain(recipe) and trained.exists() and not copied.exists():
-        write_atomically(copied, partial(shutil.copyfile, trained))
     own = (name for name, row in METHODS.items() if row.recipe == recipe)
     method = recipe if recipe in METHODS else next(own)
     with live() as progress:
-        run = Run(arguments.seeds[0], stages / label, progress=clock.training(progress))
+        folder = arguments.out / "stages" / label
+        run = Run(arguments.seeds[0], folder, progress=clock.training(progress))
         seen = None if target is None else target()
         train(method, model, source, settings, run, target=seen).save(path)
     clock.finished()

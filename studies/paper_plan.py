@@ -30,7 +30,7 @@ Part = Literal[
     "gradients",
 ]
 ENTROPY = ("tent", "tipi")
-"""Methods that learn with any classifier: they come with the first one."""
+"""Methods that learn with any classifier: they are measured with CTA's."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ def grids(
     An accuracy over steps is recorded on fewer images only, for it doubles the cost.
     """
     fitting = {v.method for variants in variants_of(bundles).values() for v in variants}
-    names = [name for name in METHODS if name in fitting]
+    others = () if PLAIN in bundles else ENTROPY
+    names = [name for name in METHODS if name in fitting and name not in others]
     for count, chosen in sizes(arguments, names).items():
         grid = Grid(
             ("none", *corruptions),
@@ -162,11 +163,10 @@ def estimate(part: Part, arguments: Arguments) -> str:
     }.get(what, ())
     if action == "train":
         batch = 128 if what in ("ttt", "oracles") else 256
-        # The first stage is shared. Rotations take 5 images an image; an oracle's target 4 more.
+        # Rotations take 5 passes an image; an oracle's target 4 more; contrast 2.
         factor = {"ttt": 2.5, "oracles": 4.5, "rivals": 2.0}.get(what, 1.2)
-        stages = {(stage, n) for n, r in enumerate(recipes) for stage in RECIPES[r].stages}
-        count = len(stages) - (what == "cta")
-        steps = count * arguments.epochs * (arguments.train_images // batch)
+        stages = sum(len(RECIPES[recipe].stages) for recipe in recipes if recipe != PLAIN)
+        steps = stages * arguments.epochs * (arguments.train_images // batch)
         return _words(steps, steps * factor * arguments.step_ms)
     if action == "gradients":
         images_of_all = 5 * len(arguments.corruptions) * arguments.single_images
