@@ -43,13 +43,13 @@ def leave(out: Path, results: Path, pieces: int) -> list[str]:
 
 
 def bring(results: Path, out: Path) -> None:
-    """Join the pieces and unpack them where nothing is yet.
+    """Join the pieces and unpack them, unless the folder has a study already, which then goes on.
 
     Raises:
-        InputError: there is no piece, one is missing, or something is there already.
+        InputError: there is no piece, or one is missing.
     """
     if any((out / kind).exists() for kind in KINDS):
-        raise InputError(f"{out} has a study already; leave --state out or choose another --out.")
+        return
     paths = sorted(results.glob(f"{NAME}.*"))
     try:
         content = io.BytesIO(b"".join(path.read_bytes() for path in paths))

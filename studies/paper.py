@@ -3,28 +3,10 @@
     python studies/packed.py cifar10.zip cifar10.packed
     python studies/paper.py --data cifar10.packed --out runs/paper --results results/paper
 
-The parts, in the order in which they are meant to run:
-
-train-cta: a classifier, and CTA's twin, by the preset ``paper``: batches of 256, Adam from 5e-4 to
-1e-6, temperatures 0.01 and 0.5. The paper's ImageNet weights are not at hand: the twin starts as a
-copy of the trained classifier, as in the paper's introduction. This is settled before any result.
-
-measure-cta: clean images and 15 corruptions at severity 5, batches of 128: all methods that need no
-other training. ``cta-paper``, with 20 steps a batch, comes with a curve over its steps.
-
-train-rivals, measure-rivals: the same for joint training with contrast, TTT++ and the Y model.
-
-train-ttt, measure-ttt: TTT's ResNet-26 with group norm, trained jointly with rotations by SGD from
-0.1 in batches of 128, with a cosine in place of the paper's two drops; TTT-Online and TTT beside
-joint training alone.
-
-train-oracles, measure-oracles: UDA-SS, one training for each corruption.
-
-gradients: whether TTT gains where its gradients agree. It needs no GPU: run it at home.
-
-When the time is used up, a part stops after an epoch or a measurement with exit code 3; the same
-command goes on from there. RESULTS holds at most 8 files of at most 15 MiB: the tables, and the
-bundles and measurements in ``state.zip.00`` and so on, from which ``--state`` goes on elsewhere.
+``--help`` describes the parts, and ``--plan`` says how long each takes. When the time is used up, a
+part stops after an epoch or a measurement with exit code 3; the same command goes on from there.
+RESULTS gets at most 8 files of at most 15 MiB: the tables, and bundles and measurements in
+``state.zip.00`` and so on, from which ``--state`` goes on elsewhere.
 """
 
 import json

@@ -100,7 +100,8 @@ def scores(measured: Sequence[Measured], published: Path | None = None) -> Itera
         gain = gain_between(corrupted, base) if variant != Variant("source") else None
         severity = corrupted[0].cell.severity
         paper = published_score(known, str(variant), names, severity)
-        limits = gain and [round(v, 5) for v in (gain.difference, gain.low, gain.high)]
+        limits = [round(v, 5) for v in (gain.difference, gain.low, gain.high)] if gain else [""] * 3
+        accuracy, low, high = (round(value, 5) for value in _accuracy(corrupted))
         yield Score(
             bundle,
             str(variant),
@@ -108,8 +109,12 @@ def scores(measured: Sequence[Measured], published: Path | None = None) -> Itera
             len(names),
             len(seeds),
             round(float(np.mean(clean)), 5) if clean else "",
-            *(round(value, 5) for value in _accuracy(corrupted)),
-            *(limits or ("", "", "")),
+            accuracy,
+            low,
+            high,
+            limits[0],
+            limits[1],
+            limits[2],
             "" if paper is None else round(paper, 5),
         )
 
