@@ -1,6 +1,8 @@
 """What a study on a borrowed machine takes home, as files of limited size, and brings back."""
 
 import io
+import lzma
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -25,18 +27,19 @@ def leave(out: Path, results: Path, pieces: int) -> list[str]:
     Returns:
         The folders that do not fit, and are left out.
     """
-    packed, left_out = b"", []
-    taken: list[str] = []
-    for kind in (kind for kind in KINDS if (out / kind).exists()):
-        larger = _zip(out, (*taken, kind))
-        if len(larger) > pieces * PIECE:
-            left_out.append(kind)
-        else:
-            packed, taken = larger, [*taken, kind]
+    content, left_out = io.BytesIO(), []
+    with zipfile.ZipFile(content, "w") as archive:
+        for kind in (kind for kind in KINDS if (out / kind).exists()):
+            packed = _packed(out, kind)
+            if content.tell() + len(packed) > pieces * PIECE - 1024:  # what the zip adds at its end
+                left_out.append(kind)
+            else:
+                archive.writestr(kind, packed)
     for old in results.glob(f"{NAME}.*"):
         old.unlink()
-    for number in range(-(-len(packed) // PIECE)):
-        part = packed[number * PIECE : (number + 1) * PIECE]
+    state = content.getvalue()
+    for number, begin in enumerate(range(0, len(state), PIECE)):
+        part = state[begin : begin + PIECE]
         path = results / f"{NAME}.{number:02d}"
         write_atomically(path, lambda temporary, part=part: temporary.write_bytes(part))
     return left_out
@@ -52,19 +55,23 @@ def bring(results: Path, out: Path) -> None:
         return
     paths = sorted(results.glob(f"{NAME}.*"))
     try:
-        content = io.BytesIO(b"".join(path.read_bytes() for path in paths))
-        with zipfile.ZipFile(content) as archive:
-            archive.extractall(out)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        state = io.BytesIO(b"".join(path.read_bytes() for path in paths))
+        with zipfile.ZipFile(state) as archive:
+            for kind in archive.namelist():
+                with tarfile.open(fileobj=io.BytesIO(archive.read(kind))) as folder:
+                    folder.extractall(out, filter="data")
+    except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError) as error:
         raise InputError(f"{results} lacks some of {NAME}.00 and so on; copy all.") from error
 
 
-def _zip(out: Path, kinds: tuple[str, ...]) -> bytes:
+def _packed(out: Path, kind: str) -> bytes:
+    """The files of a folder as a tar. Answers are compressed; weights cannot be."""
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for path in sorted(path for kind in kinds for path in (out / kind).rglob("*")):
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for path in sorted((out / kind).rglob("*")):
             inside = path.relative_to(out)
-            finished = inside.parts[0] == "stages" and (out / "bundles" / inside.parts[1]).exists()
+            finished = kind == "stages" and (out / "bundles" / inside.parts[1]).exists()
             if path.is_file() and not finished and not path.name.startswith("."):
-                archive.write(path, inside.as_posix())
-    return content.getvalue()
+                archive.add(path, inside.as_posix())
+    plain = content.getvalue()
+    return lzma.compress(plain, preset=1) if kind == "grid" else plain  # preset 6 takes 20 s
