@@ -30,7 +30,6 @@ from acclimate.bundle import Bundle, read_record
 from acclimate.commands.script import recorded_options, start
 from acclimate.data import corrupt
 from acclimate.errors import InputError
-from acclimate.evaluate.analyses.kinds import KINDS, Analysis
 from acclimate.evaluate.grid_run import MANIFEST, RESULTS, GridRun, run_grid
 from acclimate.methods import METHODS
 from acclimate.runtime import machine
@@ -169,6 +168,8 @@ def run_all(arguments: Arguments, clock: Clock, grid_runs: Iterator[GridRun]) ->
 
 def gradients(arguments: Arguments, clock: Clock) -> None:
     """TTT's figure 4: inner products of the gradients, against the gains of TTT."""
+    from acclimate.evaluate.analyses.kinds import KINDS, Analysis  # needs scikit-learn
+
     analysis = Analysis(
         bundles={"ttt": arguments.bundle("ttt")},
         source=images(arguments.data, arguments.unpacked, "train", arguments.single_images),
