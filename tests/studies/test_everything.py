@@ -21,7 +21,7 @@ PEERS = {
     "corruption_effect": "imagecorruptions",
 }
 """What a benchmark compares with, which the tests do without."""
-PARTS = ("bundles", "common", "records")
+PARTS = ("bundles", "clock", "common", "luggage", "paper_plan", "records")
 SCRIPTS = [
     path
     for folder in ("benchmarks", "studies")

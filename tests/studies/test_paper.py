@@ -1,0 +1,137 @@
+"""The papers' settings in parts: stopped after every piece of work, they give the same results."""
+
+import csv
+import json
+import random
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from acclimate.bundle import read_record
+from acclimate.errors import InputError
+from acclimate.evaluate.results import TIMINGS
+from acclimate.methods import METHODS
+from acclimate.runtime.progress import silent
+from acclimate.runtime.workers import here
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "studies"))
+try:
+    import luggage
+    import paper
+    import paper_plan
+    from clock import Clock, OutOfTime
+finally:
+    sys.path.pop(0)
+
+TINY = paper_plan.Arguments(
+    data="fashion-mnist-mini",
+    out=Path("replaced"),
+    model="acclimate:resnet8-w8",
+    ttt_model="acclimate:preact8-w8",
+    epochs=2,
+    train_images=15,
+    images=6,
+    paper_images=4,
+    online_images=2,
+    single_images=1,
+    corruptions=("contrast",),
+    rivals=("y",),
+    oracles=1,
+    workers=1,
+    commit="0123",
+)
+PARTS = ("train-cta", "measure-cta", "train-ttt", "measure-ttt", "train-oracles", "measure-oracles")
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in TIMINGS} for row in csv.DictReader(file)]
+
+
+def run(arguments):
+    """Run until all is done; the number of runs."""
+    for count in range(1, 300):
+        try:
+            paper.main(arguments)
+        except SystemExit as stopped:
+            assert stopped.code == paper.MORE
+        else:
+            return count
+    raise AssertionError("no progress")
+
+
+@pytest.mark.slow
+def test_stopped_and_resumed_it_gives_the_same(tmp_path):
+    whole = replace(TINY, out=tmp_path / "a", results=tmp_path / "ra", parts=PARTS, seconds=1e9)
+    assert run(whole) == 1
+    often = replace(whole, out=tmp_path / "b", results=tmp_path / "rb", seconds=0)
+    assert run(often) > 20
+    found = rows(tmp_path / "ra" / "results.csv")
+    assert {row["method"] for row in found} >= {"cta", "cta-paper", "tent", "ttt", "uda-ss"}
+    for name in ("results.csv", "claims.csv", "summary.csv", "steps.csv"):
+        assert rows(tmp_path / "ra" / name) == rows(tmp_path / "rb" / name)
+    for label in ("supervised", "cta", "ttt", "uda-ss-contrast"):
+        weights = [read_record(each.bundle(label))["weights_sha256"] for each in (whole, often)]
+        assert weights[0] == weights[1]
+    settings = json.loads((tmp_path / "ra" / "settings.json").read_text())["runs"][-1]
+    assert settings["machine"]["commit"] == "0123"
+    assert set(settings["training"]["cta"]["seconds"]) == {"supervised", "contrastive", "align"}
+    assert len(list((tmp_path / "rb").iterdir())) <= paper.FILES
+    elsewhere = replace(whole, out=tmp_path / "c", results=tmp_path / "rc", state=tmp_path / "rb")
+    assert run(elsewhere) == 1  # from the pieces, without any training
+    assert rows(tmp_path / "ra" / "results.csv") == rows(tmp_path / "rc" / "results.csv")
+    assert not (tmp_path / "c" / "stages").exists()
+
+
+def test_costly_methods_are_measured_on_fewer_images_with_the_others():
+    names = ["source", "tent", "cta-paper", "ttt-online", "ttt"]
+    sizes = paper_plan.sizes(paper_plan.Arguments("data", Path("out")), names)
+    assert sizes == {10_000: names[:2], 2000: names[:3], 500: names[:4], 100: names}
+    assert list(sizes) == [10_000, 2000, 500, 100]
+    assert METHODS["cta-paper"].settings.steps == 20
+
+
+def test_training_stops_after_an_epoch_and_not_before_the_first():
+    tell = Clock(0).training(silent)
+    tell("trust in the classifier's batches", 1, 12, "limit 1")
+    for done in (1, 2):
+        tell("supervised", done, 4, "epoch 1")
+    with pytest.raises(OutOfTime):
+        tell("supervised", 3, 4, "epoch 2")
+    tell = Clock(1e9).training(silent)
+    for done in (1, 2):
+        tell("supervised", done, 2, f"epoch {done}")
+
+
+def test_a_grid_stops_after_a_task():
+    engine = Clock(0).engine(here)
+    assert list(engine(str, [1, 2, 3])) == [(1, "1")]
+    assert list(Clock(1e9).engine(here)(str, [1, 2])) == [(1, "1"), (2, "2")]
+
+
+def test_the_state_travels_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(luggage, "PIECE", 8000)
+    out, results = tmp_path / "out", tmp_path / "results"
+    content = random.Random(0).randbytes(50_000)
+    results.mkdir()
+    for name in ("bundles/cta/a", "stages/cta/b", "stages/ttt/c", "grid/d"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(name)
+    (out / "grid" / "large").write_bytes(content)
+    assert luggage.leave(out, results, 12) == []
+    assert len(list(results.iterdir())) > 1
+    luggage.bring(results, tmp_path / "there")
+    there = {p.relative_to(tmp_path / "there").as_posix() for p in (tmp_path / "there").rglob("*")}
+    assert {"bundles/cta/a", "stages/ttt/c", "grid/d", "grid/large"} <= there
+    assert "stages/cta/b" not in there  # its bundle is finished
+    assert (tmp_path / "there" / "grid" / "large").read_bytes() == content
+    (results / "state.zip.00").unlink()
+    luggage.bring(results, tmp_path / "there")  # nothing to do any more
+    with pytest.raises(InputError, match="lacks some"):
+        luggage.bring(results, tmp_path / "elsewhere")
+    assert luggage.leave(out, results, 3) == ["grid"]
+    assert all(path.stat().st_size <= 8000 for path in results.iterdir())
+    assert len(list(results.iterdir())) == 3
