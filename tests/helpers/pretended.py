@@ -12,9 +12,11 @@ their values are by then, and without the Python code between them.
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.utils.backend_registration as registration
+from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
@@ -189,6 +191,15 @@ class _Module(registration._DummyBackendModule):
         pass
 
 
+def _run_backward(*args, **kwargs):
+    """The way back in the calling thread, even where the caller has left inference mode.
+
+    Autograd has threads for the devices that there were at its first use in the process.
+    """
+    with torch.autograd.set_multithreading_enabled(False):
+        return _engine_run_backward(*args, **kwargs)
+
+
 _module = _Module()
 _registered = []
 
@@ -208,7 +219,8 @@ def pretended_gpu():
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes it here, then copies it there
     _module.present = True
     try:
-        with PretendedGPU() as gpu:
+        in_one_thread = patch.object(torch.autograd, "_engine_run_backward", _run_backward)
+        with in_one_thread, PretendedGPU() as gpu:
             yield gpu
     finally:
         _module.present = False
