@@ -324,7 +324,10 @@ def test_views_do_not_wait_and_are_those_of_a_cpu(gpu, images, name):
     assert name == "cutout" or found.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("size", "severity"), [(16, 1), (16, 5), (224, 5)])
+@pytest.mark.parametrize(
+    ("size", "severity"),
+    [(16, 1), (16, 5), pytest.param(224, 5, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_corruption_does_not_wait_and_is_that_of_a_cpu(gpu, images, name, size, severity):
     images = images[:16] if size == 16 else images[:2].repeat_interleave(14, 2).repeat(1, 1, 1, 14)
