@@ -54,8 +54,15 @@ class MovingKey:
         self._derived: dict[tuple[str | int, ...], MovingKey] = {}
 
     def derived(self, *purpose: str | int) -> "MovingKey":
-        """The key that `key` derives from the present one for a purpose."""
+        """The key that `key` derives from the present one for a purpose.
+
+        Raises:
+            RuntimeError: it is derived for the first time while a graph is captured, which would
+                repeat its present value.
+        """
         if purpose not in self._derived:
+            if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(f"derive the key for {purpose} before the graph is captured.")
             value = key(self._number, *purpose)
             self._derived[purpose] = MovingKey(value, self.value.device)
         return self._derived[purpose]

@@ -15,7 +15,7 @@ from acclimate.adapt.vmapped import can_vmap, vmapped
 from acclimate.backbones import duplicate
 from acclimate.data.corruptions import CORRUPTIONS, corrupt_numbered
 from acclimate.methods import METHODS, RECIPES
-from acclimate.objectives import Objective
+from acclimate.objectives import Objective, alignment_loss, contrastive_loss
 from acclimate.randomness import MovingKey
 from acclimate.source import alignment, fit, joint_alignment, stages
 from acclimate.source.images import SourceImages
@@ -278,6 +278,28 @@ def test_a_step_of_the_alignment_does_not_wait(
     assert [loss.isfinite() for loss in one_step.values()] == [True]
 
 
+@pytest.mark.parametrize("temperature", [0.01, 0.5])
+@pytest.mark.parametrize(("loss", "count"), [(contrastive_loss, 2), (alignment_loss, 3)])
+def test_contrastive_losses_take_few_kernels_and_are_those_of_a_cpu(gpu, loss, count, temperature):
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(12, 5, generator=generator) for _ in range(count)]
+    given = [f.to(gpu.device).requires_grad_() for f in features]
+    loss(*given, temperature=temperature)  # constants are copied once
+    with gpu.watched():
+        found = loss(*given, temperature=temperature)
+    assert gpu.kernels <= 11
+    assert_free(gpu)
+    with gpu.watched():
+        found.backward()
+    assert_free(gpu)
+    features = [f.requires_grad_() for f in features]
+    expected = loss(*features, temperature=temperature)
+    expected.backward()
+    torch.testing.assert_close(found.values, expected, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(given, features):
+        torch.testing.assert_close(ours.grad.values, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
 VIEWS = {
     "simclr_views": lambda images, index: simclr_views(
         images, SimCLRViews(), key=3, index=index, count=2
@@ -303,11 +325,16 @@ def test_views_do_not_wait_and_are_those_of_a_cpu(gpu, images, name):
     assert name == "cutout" or found.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("severity", [1, 5])
+@pytest.mark.parametrize(
+    ("size", "severity"),
+    [(16, 1), (16, 5), pytest.param(224, 5, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_corruption_does_not_wait_and_is_that_of_a_cpu(gpu, images, name, severity):
-    expected = corrupt_numbered(images[:16], name, severity, torch.arange(16))
-    given = there(gpu, images[:16], torch.arange(16))
+def test_a_corruption_does_not_wait_and_is_that_of_a_cpu(gpu, images, name, size, severity):
+    images = images[:16] if size == 16 else images[:2].repeat_interleave(14, 2).repeat(1, 1, 1, 14)
+    numbers = torch.arange(len(images))
+    expected = corrupt_numbered(images, name, severity, numbers)
+    given = there(gpu, images, numbers)
     corrupt_numbered(given[0], name, severity, given[1])  # constants are copied once
     with gpu.watched():
         found = corrupt_numbered(given[0], name, severity, given[1])

@@ -124,3 +124,13 @@ def test_a_moving_key_gives_the_numbers_of_what_it_is():
             assert torch.equal(normal(found.value, ROWS[:50], 3), normal(expected, ROWS[:50], 3))
             assert found % 7 == expected % 7
         assert key(key(moving, "views"), "turns", 2) is views
+
+
+def test_a_key_is_not_derived_for_the_first_time_in_a_graph(monkeypatch):
+    moving = MovingKey(5, torch.device("cpu"))
+    known = key(moving, "views")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert key(moving, "views") is known
+    with pytest.raises(RuntimeError, match="before the graph is captured"):
+        key(moving, "cutout")

@@ -1,11 +1,16 @@
 """Alignment of two views of an image with the frozen encoder's features of it: CTA's Eq. 4."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from acclimate.objectives.contrastive import Reduction, check_features, cosine, unit
+from acclimate.objectives.contrastive import (
+    Reduction,
+    check_features,
+    cosines,
+    shifted_places,
+    unit,
+)
 
 
 def alignment_loss(
@@ -40,7 +45,6 @@ def alignment_loss(
     check_features(first, second, target, temperature=temperature)
     features = unit([first, second, target])  # [3 batch, dim]
     batch = len(first)
-    similarity = cosine(features[: 2 * batch], features, temperature)  # [2 batch, 3 batch]
-    similarity.fill_diagonal_(-torch.inf)
-    positive = torch.arange(batch, device=features.device).repeat(2) + 2 * batch
+    similarity = cosines(features[: 2 * batch], features, temperature)  # [2 batch, 3 batch]
+    positive = shifted_places(batch, 0, features.device).repeat(2) + 2 * batch
     return cross_entropy(similarity, positive, reduction=reduction)

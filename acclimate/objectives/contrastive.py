@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -53,9 +54,8 @@ def contrastive_loss(
     check_features(first, second, temperature=temperature)
     views = unit([first, second])  # [2 batch, dim]
     anchors = views if both_directions else views[: len(first)]
-    similarity = cosine(anchors, views, temperature)  # [anchors, 2 batch]
-    similarity.fill_diagonal_(-torch.inf)
-    partner = torch.arange(len(views), device=views.device).roll(-len(first))[: len(anchors)]
+    similarity = cosines(anchors, views, temperature)  # [anchors, 2 batch]
+    partner = shifted_places(len(views), len(first), views.device)[: len(anchors)]
     return cross_entropy(similarity, partner, reduction=reduction)
 
 
@@ -120,12 +120,41 @@ def unit(features: list[Tensor]) -> Float[Tensor, "total dim"]:
     return normalize(at_least_float32(torch.cat(features)), dim=1)
 
 
-def cosine(
+def cosines(
     anchors: Float[Tensor, "a dim"], others: Float[Tensor, "b dim"], temperature: float
 ) -> Float[Tensor, "a b"]:
-    """Cosine similarities divided by τ, never in bf16: at τ = 0.01 rounding is a factor e^0.4."""
+    """Cosine similarities divided by τ, and −∞ on the diagonal, of each anchor with itself.
+
+    They are never in bf16: at τ = 0.01 rounding is a factor e^0.4.
+    """
     with torch.autocast(anchors.device.type, enabled=False):
-        return anchors @ others.T / temperature
+        if anchors.device.type == "cpu":
+            return (anchors @ others.T / temperature).fill_diagonal_(-torch.inf)
+        # One kernel; the way back through a diagonal that was filled takes five.
+        alone = _without_itself(len(anchors), len(others), anchors.dtype, anchors.device)
+        return torch.addmm(alone, anchors, others.T, alpha=1 / temperature)
+
+
+@lru_cache(maxsize=20)
+def _without_itself(
+    anchors: int, others: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "anchors others"]:
+    """−∞ on the diagonal, else 0; made on the CPU, so that it cannot be part of a graph."""
+    with torch.inference_mode(False):
+        zeros = torch.zeros(anchors, others, dtype=dtype, device="cpu")
+        return zeros.fill_diagonal_(-torch.inf).to(device)
+
+
+@lru_cache(maxsize=100)
+def shifted_places(count: int, shift: int, device: torch.device) -> Int64[Tensor, " count"]:
+    """(i + shift) mod count for i from 0; made on the CPU, so that it cannot be part of a graph.
+
+    ```python
+    partner = shifted_places(8, 4, device)  # 4, 5, 6, 7, 0, 1, 2, 3
+    ```
+    """
+    with torch.inference_mode(False):
+        return torch.arange(count, device="cpu").add_(shift).remainder_(count).to(device)
 
 
 def check_features(*features: Tensor, temperature: float) -> None:

@@ -11,6 +11,9 @@ def on_device(
 ) -> Tensor:
     """A tensor of these numbers; it must not be changed, for on a GPU all callers share it.
 
+    Only the first call for these numbers waits for a GPU. It cannot be made while a CUDA graph is
+    captured: run once what is to be captured.
+
     ```python
     extent = on_device((32, 32), images.device, torch.int64)
     ```

@@ -71,10 +71,11 @@ def _rotate_together(images: Tensor, turns: Tensor) -> Tensor:
 
 @lru_cache(maxsize=20)
 def _places(side: int, device: torch.device) -> Int64[Tensor, "4 pixels"]:
-    """For each number of turns, the pixel that comes to each place."""
+    """For each number of turns, the pixel that comes to each place; made on the CPU, once."""
     with torch.inference_mode(False):
-        pixels = torch.arange(side * side, device=device).view(1, side, side)
-        return torch.cat([torch.rot90(pixels, turn, (1, 2)) for turn in range(4)]).flatten(1)
+        pixels = torch.arange(side * side).view(1, side, side)
+        places = torch.cat([torch.rot90(pixels, turn, (1, 2)) for turn in range(4)])
+        return places.flatten(1).to(device)
 
 
 def _check_square(images: Tensor) -> None:

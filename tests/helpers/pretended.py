@@ -12,9 +12,11 @@ their values are by then, and without the Python code between them.
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.utils.backend_registration as registration
+from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
@@ -169,12 +171,36 @@ def _memory(tensor):
 
 
 class _Module(registration._DummyBackendModule):
-    """What PyTorch asks a device's module for."""
+    """What PyTorch asks a device's module for: the device is there while one is pretended."""
+
+    present = False
+
+    def is_available(self):
+        return self.present
+
+    def device_count(self):
+        return int(self.present)
 
     def get_amp_supported_dtype(self):
         return [torch.bfloat16]
 
+    def get_rng_state(self, device=None):
+        return torch.empty(0, dtype=torch.uint8)
 
+    def set_rng_state(self, state, device=None):
+        pass
+
+
+def _run_backward(*args, **kwargs):
+    """The way back in the calling thread, even where the caller has left inference mode.
+
+    Autograd has threads for the devices that there were at its first use in the process.
+    """
+    with torch.autograd.set_multithreading_enabled(False):
+        return _engine_run_backward(*args, **kwargs)
+
+
+_module = _Module()
 _registered = []
 
 
@@ -185,15 +211,18 @@ def pretended_gpu():
     PyTorch's slot for a device of others' is taken for it the first time, for the whole process.
     """
     if not _registered:
-        registration._setup_privateuseone_for_python_backend(NAME, _Module())
+        registration._setup_privateuseone_for_python_backend(NAME, _module)
         _registered.append(NAME)
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     lifted = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes it here, then copies it there
+    _module.present = True
     try:
-        with PretendedGPU() as gpu:
+        in_one_thread = patch.object(torch.autograd, "_engine_run_backward", _run_backward)
+        with in_one_thread, PretendedGPU() as gpu:
             yield gpu
     finally:
+        _module.present = False
         torch._C._set_only_lift_cpu_tensors(lifted)
         torch.__future__.set_overwrite_module_params_on_conversion(before)

@@ -4,6 +4,10 @@ A corruption is a function ``(images, constant, scale, draws) -> images`` and a 
 `CORRUPTIONS`. `constants.CONSTANTS` holds its constants for five severities and for each image size
 of the published benchmarks: 32 (CIFAR-C), 64 (TinyImageNet-C) and 224 (ImageNet-C). Images of other
 sizes use the constants of the nearest size, with lengths in pixels scaled to the image.
+
+On a GPU nothing waits for it after the first call, which copies constants there, but for these:
+`jpeg_compression`, whose codec is the CPU's; the water of `spatter`, whose outline grows until it
+no longer changes; and `corrupt_by_amount`, which checks the severities.
 """
 
 from collections.abc import Callable, Sequence

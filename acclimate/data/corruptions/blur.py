@@ -177,5 +177,5 @@ def enlarged(length: int, factor: float, device: torch.device) -> Float64[Tensor
     """
     crop = math.ceil(length / factor)
     grown = round(crop * factor)
-    place = torch.arange(length, dtype=torch.float64, device=device) + (grown - length) // 2
-    return place * ((crop - 1) / max(grown - 1, 1)) + (length - crop) // 2
+    place = torch.arange(length, dtype=torch.float64) + (grown - length) // 2
+    return (place * ((crop - 1) / max(grown - 1, 1)) + (length - crop) // 2).to(device)

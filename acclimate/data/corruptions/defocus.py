@@ -115,7 +115,7 @@ def _correlate_by_fft(
     spectrum = torch.fft.rfft2(levels - middle, s=size)
     multiples, rest = (
         torch.fft.irfft2(spectrum * weight, s=size)[:, :, :height, :width].round()
-        for weight in _kernel_spectra(kernel, size).to(levels.device)
+        for weight in _kernel_spectra(kernel, size, levels.device)
     )
     return multiples.mul_(_BASE).add_(rest).add_(middle * int(kernel.sum()))
 
@@ -123,12 +123,12 @@ def _correlate_by_fft(
 # Cached, because the CPU's FFT library makes a new plan whenever the kind of transform changes.
 @lru_cache(maxsize=20)
 def _kernel_spectra(
-    kernel: Float64[Tensor, "side side"], size: tuple[int, int]
+    kernel: Float64[Tensor, "side side"], size: tuple[int, int], device: torch.device
 ) -> Complex64[Tensor, "2 padded_h half_w"]:
     """The kernel's multiples of `_BASE` and the rest, in the frequency domain."""
     coarse = (kernel / _BASE).round()
     parts = torch.stack([coarse, kernel - coarse * _BASE]).float()
-    return torch.fft.rfft2(parts, s=size).conj().resolve_conj()
+    return torch.fft.rfft2(parts, s=size).conj().resolve_conj().to(device)
 
 
 def _convolve(
