@@ -17,6 +17,7 @@ from acclimate.backbones.batch_norm import Control, Trust, exchange
 from acclimate.data.corruptions import corrupt
 from acclimate.parts.normalisation import BatchStatistics, replace_batch_norms
 from acclimate.randomness import key, permutation
+from acclimate.runtime.graphs import Recorder
 from acclimate.runtime.precision import Precision, autocast
 from acclimate.source.images import SourceImages
 
@@ -139,8 +140,11 @@ def _score(logits: Float[Tensor, "n classes"], held: HeldOut) -> Float[Tensor, "
 @torch.no_grad()
 def _logits(model: Classifier, held: HeldOut, name: str, batch: int) -> Float[Tensor, "n classes"]:
     device = next(model.parameters()).device
-    logits = []
-    for part in held.images[name].split(batch):
+    recorder = Recorder("the measurement on held-out images", device)
+
+    def run(images: Tensor) -> tuple[Tensor]:
         with autocast(device, held.precision):
-            logits.append(model(held.source.preprocessing(part.to(device))).float().cpu())
-    return torch.cat(logits)
+            return (model(held.source.preprocessing(images)).float(),)
+
+    parts = held.images[name].to(device).split(batch)
+    return torch.cat([recorder(run, part)[0] for part in parts]).cpu()
