@@ -84,7 +84,12 @@ def test_variants_are_measured_and_reported(bench, tmp_path):
     assert {method for method, _ in found} == {"source", "ptbn", prior}
     assert found[prior, "contrast"]["nll"] != found["ptbn", "contrast"]["nll"]
     main(["report", str(tmp_path / "out")])
-    assert "normalisation.prior = 256" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "normalisation.prior = 256" in page
+    command = [sys.executable, "-m", "acclimate", "report", tmp_path / "out", "--out", "-"]
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, check=True)
+    assert done.stdout.decode("utf-8") == page
+    assert b"open /dev/stdout" in done.stderr
 
 
 def test_small_batches_are_warned_of(bench, tmp_path):

@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_parent, labelled
+from acclimate.commands.common import check_named, check_parent, labelled
 from acclimate.commands.pixels import pixels_of
 from acclimate.errors import InputError
 
@@ -64,6 +64,7 @@ class Analyse:
         from acclimate.runtime.progress import live
         from acclimate.runtime.workers import processes, usual_workers
 
+        check_named(self.out)
         check_parent(self.out / "analyses")
         try:
             from acclimate.evaluate.analyses.kinds import KINDS, Analysis

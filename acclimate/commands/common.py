@@ -11,14 +11,34 @@ from rich.console import Console
 
 from acclimate.errors import InputError
 from acclimate.storage.atomic import only_writer
-from acclimate.storage.targets import check_writable
+from acclimate.storage.targets import check_writable, open_descriptor
 
 if TYPE_CHECKING:
     from acclimate.data import Skipped
 
 
+STANDARD_OUTPUT = Path("-")
+"""What a path is called that stands for standard output."""
+
+
+def output(out: Path, console: Console) -> tuple[Path, Console]:
+    """The file to write, and where to print what is said of it.
+
+    ``-`` is standard output. What goes there is the file alone: the rest goes to standard error.
+    """
+    path = Path("/dev/stdout") if out == STANDARD_OUTPUT else out
+    return path, Console(stderr=True) if open_descriptor(path) == 1 else console
+
+
+def check_named(out: Path, option: str = "--out") -> None:
+    """Raise an InputError for ``-`` where standard output cannot hold what is written."""
+    if out == STANDARD_OUTPUT:
+        raise InputError(f"this cannot be written to standard output; give a path as {option}.")
+
+
 def check_absent(out: Path) -> None:
     """Raise an InputError if a file or folder would be overwritten, or cannot be made."""
+    check_named(out)
     if out.exists() or out.is_symlink():
         raise InputError(f"{out} exists already; choose another --out or remove it first.")
     check_parent(out)
@@ -41,6 +61,7 @@ def check_file(out: Path) -> None:
 
 def check_folder(out: Path) -> None:
     """Raise an InputError, before any work, if a folder cannot be written, or another run does."""
+    check_named(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"cannot write {out}: it is something else; choose another --out.")
     check_parent(out)

@@ -8,7 +8,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_file, check_folder, report_skipped
+from acclimate.commands.common import check_file, check_folder, check_named, report_skipped
 from acclimate.errors import InputError
 
 
@@ -72,9 +72,11 @@ class Corrupt:
                 "a picture, or both."
             )
         if self.out:
+            check_named(self.out)
             check_place(self.out)
             check_folder(self.out)
         if self.preview:
+            check_named(self.preview, "--preview")
             check_file(self.preview)
         if self.out and self.out.resolve().is_relative_to(Path(self.data).resolve()):
             raise InputError(f"{self.out} is inside {self.data}: choose an --out outside the data.")
