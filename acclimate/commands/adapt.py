@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_file, output, report_skipped
+from acclimate.commands.common import check_file, check_limit, output, report_skipped
 from acclimate.data import Skipped
 from acclimate.methods import METHODS, AdapterSettings
 
@@ -75,6 +75,7 @@ class Adapt:
 
         out, console = output(self.out, console)
         check_file(out)
+        check_limit(self.memory_limit)
 
         def tell(sentence: str) -> None:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)

@@ -137,6 +137,14 @@ def make_bundle(
     console.print(f"{out} is ready: acclimate adapt {out} FOLDER --out predictions.csv")
 
 
+def check_limit(memory_limit: str | None) -> None:
+    """Raise an InputError, before any work, if a memory limit is no size."""
+    from acclimate.runtime.budget import parse_bytes
+
+    if memory_limit is not None:
+        parse_bytes(memory_limit)
+
+
 def labelled(bundles: tuple[Path, ...]) -> dict[str, Path]:
     """Bundles by the names of their folders, which identify them in results."""
     if not bundles:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import make_bundle, new_bundle, report_skipped
+from acclimate.commands.common import check_limit, make_bundle, new_bundle, report_skipped
 from acclimate.source.presets import PRESETS, SourceSettings
 
 Stages = Annotated[SourceSettings, tyro.conf.arg(name="")]
@@ -65,6 +65,7 @@ class Train:
 
     def run(self, console: Console) -> None:
         """Run the command."""
+        check_limit(self.memory_limit)
         with new_bundle(self.out):
             self._run(console)
 

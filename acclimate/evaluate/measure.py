@@ -42,6 +42,7 @@ def measure(
     settings: AdapterSettings | None = None,
     label: str = "",
     device: str | None = None,
+    memory_limit: str | int | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> tuple[Cell, ...]:
     """Let a variant answer for every image of a stream, and score the answers.
@@ -62,6 +63,7 @@ def measure(
         settings: Used in place of the variant's.
         label: Label of the bundle in the result.
         device: Where to run; None takes a GPU if there is one.
+        memory_limit: The most memory that the process may hold; see `Adapter`.
         advance: Called with the number of images done since the last call.
 
     Returns:
@@ -75,7 +77,8 @@ def measure(
     match = match_classes(bundle.classes, data.classes, whose="the bundle", data=data.name)
     stream = arrange(order, data, shifts, batch=batch, seed=seed)
     with PeakMemory() as memory:
-        adapter = Adapter(bundle, variant.method, settings, device=device)
+        where = {"device": device, "memory_limit": memory_limit}
+        adapter = Adapter(bundle, variant.method, settings, **where)
         logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
         refused, rate = adapter.refused, _rate(adapter, stream, seconds, curve)
     common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}

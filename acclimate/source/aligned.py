@@ -21,6 +21,7 @@ from acclimate.methods import RECIPES, Recipe
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.runtime.precision import usual_defaults
 from acclimate.source.class_names import class_names
+from acclimate.source.figures import in_words
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training
 from acclimate.source.network import network_of
@@ -126,7 +127,7 @@ def _tried(
         first = first or work
         if given or work.kept != 0:
             break
-    _log.info(_found(bundle))
+    _log.info(in_words(bundle.trust, bundle.provenance.get("agreement", {})))
     if work.kept == 0 and not given:
         method = "bn-adapt" if batch_norms(classifier.encoder) else "source"
         _log.warning(
@@ -148,23 +149,6 @@ def _slower(training: Training, factor: float) -> Training:
     final = min(training.final_learning_rate, training.learning_rate * factor)
     rate = training.learning_rate * factor
     return replace(training, learning_rate=rate, final_learning_rate=final)
-
-
-def _found(bundle: Bundle) -> str:
-    """What was measured on held-out images, in one sentence."""
-    figures = bundle.provenance.get("agreement")
-    if figures is None:
-        return "nothing was measured, for there are fewer than 16 images, or they are not RGB"
-    clean, shifted = (
-        ", ".join(
-            f"{who} {figures[f'{who}, {kind}']:.3f}" for who in ("frozen", "classifier", "twin")
-        )
-        for kind in ("clean", "shifted")
-    )
-    return (
-        f"agreement with the frozen classifier on held-out images, with batch statistics: clean "
-        f"{clean}; corrupted {shifted}; {figures['kept']:.0%} of the alignment kept"
-    )
 
 
 def _start_of_twin(

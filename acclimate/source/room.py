@@ -82,6 +82,29 @@ def room_for(
     return thrift
 
 
+def check_room(
+    passes: Callable[[int], object], *, images: int, device: torch.device, limit: int | None
+) -> None:
+    """Refuse passes without gradients that do not fit into the memory, before they start.
+
+    Args:
+        passes: Such passes of so many images.
+        images: Number of images that come together.
+        device: Where they run.
+        limit: As for `room_for`.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    need, budget = measured(passes, _FEW), for_passes(limit, device)
+    if need.of(images) > budget * (1 if limit else _SPARE):
+        raise InputError(
+            f"a pass of {images} images, with which it is measured how far a batch is trusted, "
+            f"needs about {show_bytes(need.of(images))}, and {show_bytes(budget)} are left; give "
+            "more memory, or no images, which takes a rule of thumb."
+        )
+
+
 def _budget(limit: int | None, device: torch.device) -> float:
     """The same in all processes, for they must decide alike."""
     budget = torch.tensor(for_passes(limit, device), dtype=torch.float64, device=device)

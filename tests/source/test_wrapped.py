@@ -145,6 +145,24 @@ def test_the_command(tmp_path, capsys):
     assert {row.split(",")[1] for row in rows} <= {*record["classes"]}
 
 
+def test_what_was_measured_is_said(tmp_path, caplog):
+    caplog.set_level("INFO", "acclimate")
+    generator = torch.Generator().manual_seed(0)
+    photographs = torch.randint(0, 256, (20, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    bundle = acclimate.wrap(network(), photographs, preprocessing=Preprocessing(16))
+    figures, trust = bundle.provenance["agreement"], bundle.trust["classifier"]
+    assert (
+        f"agreement with the frozen classifier on these images, with batch statistics: clean "
+        f"frozen {figures['frozen, clean']:.3f}, classifier {figures['classifier, clean']:.3f}; "
+        f"corrupted frozen {figures['frozen, shifted']:.3f}, "
+        f"classifier {figures['classifier, shifted']:.3f}; a batch's statistics count at most "
+        f"{trust.limit:.0%} in the classifier, with a prior of {trust.prior:g} images"
+    ) in caplog.text
+    caplog.clear()
+    acclimate.wrap(network(), photographs[:9], preprocessing=Preprocessing(16))
+    assert "nothing was measured, for there are fewer than 16 images" in caplog.text
+
+
 @pytest.mark.parametrize(
     "preprocessing", [Preprocessing(16, (0.5,), (0.2,)), Preprocessing(16, (0.5,) * 4, (0.2,) * 4)]
 )
