@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from acclimate.backbones import FORMS, Classifier, build, in_float32, projected, split
+from acclimate.backbones import FORMS, Classifier, build, check_finite, in_float32, projected, split
 from acclimate.backbones.batch_norm import Trust
 from acclimate.backbones.rebuilt import (
     check_logits,
@@ -93,12 +93,14 @@ class Bundle:
         """Write the bundle as a folder, atomically: the folder is complete or does not exist.
 
         Raises:
-            InputError: the path exists already or cannot be written, or the objective is not
-                registered.
+            InputError: the path exists already or cannot be written, the objective is not
+                registered, or weights are NaN or infinite.
         """
         path = Path(path)
         if path.exists():
             raise InputError(f"{path} exists already; choose another path or remove it first.")
+        for model in self._models.values():
+            check_finite(model)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             temporary.mkdir(parents=True)

@@ -11,7 +11,14 @@ from pathlib import Path
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import Classifier, duplicate, in_float32, recorded_name, split
+from acclimate.backbones import (
+    Classifier,
+    check_finite,
+    duplicate,
+    in_float32,
+    recorded_name,
+    split,
+)
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.backbones.stated import default_preprocessing
 from acclimate.backbones.trace import input_channels
@@ -85,6 +92,7 @@ def align(
     check_images(images, channels)
     stated = default_preprocessing(model, *images.shape[1:])
     classifier = in_float32(duplicate(split(network.eval(), head=head)))
+    check_finite(network, "the model's weights")
     names = class_names(classes, model, classifier.num_classes)
     run, twin = run or Run(), _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)
@@ -174,4 +182,7 @@ def _name(network: nn.Module | str) -> str:
 
 def _encoder(twin: nn.Module | str, classes: int, run: Run) -> nn.Module:
     """The encoder that initialises the twin."""
-    return split(initial(twin, classes, run, "twin") if isinstance(twin, str) else twin).encoder
+    network = initial(twin, classes, run, "twin") if isinstance(twin, str) else twin
+    encoder = split(network).encoder
+    check_finite(network, "the twin's weights")
+    return encoder

@@ -8,7 +8,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import Classifier, duplicate, in_float32, recorded_name, split
+from acclimate.backbones import (
+    Classifier,
+    check_finite,
+    duplicate,
+    in_float32,
+    recorded_name,
+    split,
+)
 from acclimate.backbones.batch_norm import Trust, batch_norms
 from acclimate.backbones.registry import holds_weights
 from acclimate.backbones.stated import default_preprocessing, for_channels, preprocessing_of
@@ -77,13 +84,14 @@ def wrap(
         For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: the model cannot be split, has no weights or no preprocessing, or takes no such
-            images.
+        InputError: the model cannot be split, has no weights, such as are NaN or infinite, or no
+            preprocessing, or takes no such images.
     """
     if isinstance(model, str) and weights is None and not holds_weights(model):
         raise InputError(f"{model} has random weights; give the file with the trained ones.")
     network = duplicate(network_of(model, weights))
     classifier = in_float32(split(network.eval(), head=head)).requires_grad_(False).eval()
+    check_finite(network, "the model's weights")
     preprocessing = preprocessing or _stated(model, network, images)
     trust, agreement = _measured(classifier, images, preprocessing, run or Run())
     if images is not None:

@@ -148,7 +148,7 @@ REFUSED = {
     "a list": (lambda net: [torch.ones(2)], "holds no tensors by name"),
     "NaN": (
         lambda net: {**net.state_dict(), "head.bias": torch.full((5,), torch.nan)},
-        "holds NaN in head.bias",
+        "holds NaN or infinity in head.bias",
     ),
     "whole numbers": (
         lambda net: {n: t.to(torch.int8) for n, t in net.state_dict().items()},

@@ -104,6 +104,33 @@ def test_given_names():
         acclimate.wrap(network(), classes=[*five[:4], "a"], **kwargs)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value, tmp_path):
+    net, images = network(), torch.zeros(20, 3, 16, 16, dtype=torch.uint8)
+    name = [name for name, _ in net.named_parameters()][-3]
+    net.get_parameter(name).data.view(-1)[0] = value
+    with pytest.raises(InputError, match=rf"the model's weights hold NaN or infinity in {name};"):
+        acclimate.wrap(net, preprocessing=Preprocessing(16))
+    with pytest.raises(InputError, match=rf"the model's weights hold NaN or infinity in {name};"):
+        acclimate.align(net, images)
+    with pytest.raises(InputError, match=r"the twin's weights hold NaN or infinity"):
+        acclimate.align(network(), images, twin=net)
+    bundle = acclimate.wrap(network(), preprocessing=Preprocessing(16))
+    bundle.classifier.encoder.register_buffer("own", torch.full((), torch.nan))
+    with pytest.raises(InputError, match=r"weights hold NaN or infinity in encoder.own"):
+        bundle.save(tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_checkpoints_that_are_no_numbers_are_refused(value, tmp_path):
+    state = network().state_dict()
+    name = next(iter(state))
+    state[name].view(-1)[0] = value
+    with pytest.raises(InputError, match=rf"NaN.*{name}|{name}.*NaN"):
+        acclimate.wrap(SMALL, weights=saved(state, tmp_path), preprocessing=Preprocessing(16))
+
+
 def test_a_named_head():
     class Two(nn.Module):
         def __init__(self):
