@@ -135,20 +135,20 @@ def _tried(
         first = first or work
         if given or work.kept != 0:
             break
-    _log.info(in_words(bundle.trust, bundle.provenance.get("agreement", {})))
+    figures = bundle.provenance.get("agreement", {})
+    _log.info(in_words(bundle.trust, figures, work.measured_on))
     if work.kept == 0 and not given:
         method = "bn-adapt" if batch_norms(classifier.encoder) else "source"
         _log.warning(
-            f"warning: the aligned twin answers no better than the classifier for held-out images, "
-            f"so it is left a copy of it, and {method} becomes the bundle's method; give more "
-            f"images, or other settings"
+            f"warning: the aligned twin answers no better than the classifier for "
+            f"{work.measured_on}, so it is left a copy of it, and {method} becomes the bundle's "
+            f"method; give more images, or other settings"
         )
         return replace(bundle, method=method)
-    figures = bundle.provenance.get("agreement", {})
     if figures and figures["twin, shifted"] < figures["classifier, shifted"]:
         _log.warning(
-            "warning: the aligned twin answers worse than the classifier for corrupted held-out "
-            "images; leave out --interpolation, --twin or --preset paper, or use bn-adapt"
+            f"warning: the aligned twin answers worse than the classifier for {work.measured_on}, "
+            f"corrupted; leave out --interpolation, --twin or --preset paper, or use bn-adapt"
         )
     return bundle
 

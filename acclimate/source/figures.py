@@ -7,12 +7,17 @@ from acclimate.backbones.batch_norm import Trust
 _WHO = ("frozen", "classifier", "twin")
 
 
-def in_words(trust: Mapping[str, Trust], agreement: Mapping[str, float]) -> str:
+def in_words(trust: Mapping[str, Trust], agreement: Mapping[str, float], images: str) -> str:
     """The figures of `acclimate.source.stages.measure` in one sentence.
 
     ```python
-    in_words({"classifier": Trust(prior=16, limit=0.5)}, {"frozen, clean": 0.9, ...})
+    print(in_words(bundle.trust, bundle.provenance["agreement"], "held-out images"))
     ```
+
+    Args:
+        trust: How far each model's batch statistics are trusted.
+        agreement: The agreement of each model with the frozen classifier.
+        images: What it was measured on.
     """
     if not agreement:
         return "nothing was measured, for there are fewer than 16 images, or they are not RGB"
@@ -24,9 +29,8 @@ def in_words(trust: Mapping[str, Trust], agreement: Mapping[str, float]) -> str:
         )
         for kind in ("clean", "shifted")
     )
-    held = "held-out images" if "kept" in agreement else "these images"
     told = [
-        f"agreement with the frozen classifier on {held}, with batch statistics: clean {clean}; "
+        f"agreement with the frozen classifier on {images}, with batch statistics: clean {clean}; "
         f"corrupted {shifted}",
         *(
             f"a batch's statistics count at most {each.limit:.0%} in the {model}, with a prior of "

@@ -95,7 +95,7 @@ def wrap(
     preprocessing = preprocessing or _stated(model, network, images)
     trust, agreement = _measured(classifier, images, preprocessing, run or Run())
     if images is not None:
-        _log.info(in_words(trust, agreement))
+        _log.info(in_words(trust, agreement, "these images"))
     return Bundle(
         classifier=classifier.cpu(),
         twin=None,
