@@ -10,6 +10,7 @@ from rich.console import Console
 
 from acclimate.commands.common import check_file, check_folder, check_named, report_skipped
 from acclimate.errors import InputError
+from acclimate.storage.names import as_text
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Corrupt:
         name = f"{self.data}/{self.domain}" if self.domain else self.data
         started = time.monotonic()
         with live() as progress:
-            written = write_corrupted(data, name, self.out, plan, progress=progress)
+            written = write_corrupted(data, as_text(name), self.out, plan, progress=progress)
         console.print(
             f"{self.out}: {len(names)} corruptions x {len(self.severities)} severities of "
             f"{len(data.images):,} images; {written.made:,} images written "
