@@ -1,5 +1,7 @@
 """Every verb that runs a network takes a memory limit, and it arrives: 1 MB is refused at once."""
 
+import re
+
 import pytest
 
 from acclimate.cli import main
@@ -53,6 +55,30 @@ def test_wrap(made, data, tmp_path, capsys):
     said = refused(capsys, 2, "wrap", *given, *out, "--memory-limit", "1MB", "--device", "cpu")
     assert "a pass of 40 images" in said and "0 MB are left; give more memory, or no" in said
     main(["wrap", *map(str, (*given, *out)), "--memory-limit", "8GB", "--device", "cpu"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "stages"),
+    [
+        (["align", "--images"], ("contrastive", "align")),
+        (["train", "ttt", "--data"], ("joint",)),
+    ],
+)
+def test_the_options_of_a_batch_that_fits_are_named(
+    verb, stages, made, data, tmp_path, capsys, monkeypatch
+):
+    from acclimate.source import room
+
+    model = ["--model", "acclimate:resnet8-w8"]
+    if verb[0] == "align":
+        model += ["--weights", str(made / "source" / "weights.safetensors")]
+    monkeypatch.setattr(room, "return_freed_memory", lambda: None)
+    monkeypatch.setattr(room, "for_passes", lambda limit, device: 1e6)
+    out = ("--out", tmp_path / "bundle", "--memory-limit", "8GB")
+    said = refused(capsys, 2, *verb, data, *model, *out)
+    options = r" ".join(rf"--{stage}\.batch (\d+)" for stage in stages)
+    found = re.search(rf"choose a batch of (\d+) images \({options}\), smaller images", said)
+    assert found and len(set(found.groups())) == 1, said
 
 
 @pytest.mark.parametrize(

@@ -107,4 +107,5 @@ class Align:
             seed=self.seed,
             device=self.device,
             memory_limit=self.memory_limit,
+            batches={n: getattr(self.settings, n).batch for n in ("contrastive", "align")},
         )

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -112,24 +112,28 @@ def make_bundle(
     *,
     seed: int,
     device: Literal["cpu"] | None,
-    memory_limit: str | None = None,
+    memory_limit: str | None,
+    batches: Mapping[str, int],
 ) -> None:
-    """Run the stages with checkpoints beside the bundle, save it, then delete the checkpoints."""
+    """Run the stages with checkpoints beside the bundle, save it, then delete the checkpoints.
+
+    ``batches`` are the batch sizes of the stages: what is too large for the memory is named as the
+    options that say it.
+    """
     from acclimate.runtime import ranks
     from acclimate.runtime.progress import live
     from acclimate.source.loop import Run
+    from acclimate.source.room import DoesNotFitError
 
     stages = stages_of(out)
+    run = {"seed": seed, "folder": stages, "device": device, "memory_limit": memory_limit}
     with live() as progress:
-        bundle = make(
-            Run(
-                seed=seed,
-                folder=stages,
-                progress=progress,
-                device=device,
-                memory_limit=memory_limit,
-            )
-        )
+        try:
+            bundle = make(Run(progress=progress, **run))
+        except DoesNotFitError as error:
+            large = [stage for stage, batch in batches.items() if batch > error.fits]
+            flags = " ".join(f"--{stage}.batch {error.fits}" for stage in large)
+            raise InputError(error.told(flags or f"--{error.stage}.batch {error.fits}")) from error
     if not ranks.first():
         return
     bundle.save(out)

@@ -71,8 +71,11 @@ class Train:
 
     def _run(self, console: Console) -> None:
         from acclimate.data import load, load_images
+        from acclimate.methods import RECIPES
+        from acclimate.methods import method as find_method
         from acclimate.source.train import train
 
+        stages = RECIPES[find_method(self.method).recipe].stages
         data = load(self.data, "train", root=self.root, domain=self.domain, size=self.size)
         report_skipped(data.skipped, console)
         target = None
@@ -100,4 +103,5 @@ class Train:
             seed=self.seed,
             device=self.device,
             memory_limit=self.memory_limit,
+            batches={n: getattr(self.settings, n).batch for n in stages},
         )
