@@ -146,13 +146,9 @@ def pixels_of(bundles: dict[str, Path]) -> "Preprocessing":
     Raises:
         InputError: two bundles take other pixels; or a bundle is damaged.
     """
-    from acclimate.bundle_record import read_record
-    from acclimate.preprocessing import Preprocessing
+    from acclimate.bundle_record import preprocessing_of, read_record
 
-    found = {
-        label: Preprocessing(**read_record(path)["preprocessing"])
-        for label, path in bundles.items()
-    }
+    found = {label: preprocessing_of(read_record(path)) for label, path in bundles.items()}
     first, *others = found
     for other in others:
         if found[other].pixels != found[first].pixels:
