@@ -88,8 +88,7 @@ def align(
     """
     check_settings(settings)
     network = network_of(model, weights)
-    channels = preprocessing.channels if preprocessing else input_channels(network)
-    check_images(images, channels)
+    check_images(images, preprocessing.channels if preprocessing else input_channels(network))
     stated = default_preprocessing(model, *images.shape[1:])
     classifier = in_float32(duplicate(split(network.eval(), head=head)))
     check_finite(network, "the model's weights")

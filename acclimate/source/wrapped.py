@@ -94,8 +94,6 @@ def wrap(
     check_finite(network, "the model's weights")
     preprocessing = preprocessing or _stated(model, network, images)
     trust, agreement = _measured(classifier, images, preprocessing, run or Run())
-    if images is not None:
-        _log.info(in_words(trust, agreement, "these images"))
     return Bundle(
         classifier=classifier.cpu(),
         twin=None,
@@ -128,7 +126,9 @@ def _measured(
     if len(images) >= FEWEST:
         limit = None if run.memory_limit is None else parse_bytes(run.memory_limit)
         check_room(passes, images=min(BATCH, len(images)), device=device, limit=limit)
-    return measure(Work(classifier, source, PRESETS["small"], run))
+    trust, agreement = measure(Work(classifier, source, PRESETS["small"], run))
+    _log.info(in_words(trust, agreement, "these images"))
+    return trust, agreement
 
 
 def _stated(model: nn.Module | str, network: nn.Module, images: Tensor | None) -> Preprocessing:
