@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that help and messages c
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,8 +103,9 @@ def _stages(given: Sequence[str]) -> Any:
 
     stages = PRESETS.get(_value(given, "--preset") or "small", PRESETS["small"])
     epochs = _value(given, "--epochs")
-    if epochs is not None and epochs.removeprefix("-").isdecimal():
-        stages = with_epochs(stages, int(epochs))
+    if epochs is not None:
+        with suppress(ValueError):  # the parser refuses it
+            stages = with_epochs(stages, int(epochs))
     return stages
 
 

@@ -59,6 +59,23 @@ def test_steps_of_a_method_without_them(still, data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    "option", [["--epochs", "9" * 5000], ["--epochs", "1e3"]], ids=["endless", "no number"]
+)
+def test_epochs_that_are_none(data, tmp_path, capsys, option):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--data", str(data), "--out", str(tmp_path / "x"), *option])
+    assert stop.value.code == 2 and "epochs" in capsys.readouterr().err
+
+
+def test_a_place_that_is_none(still, tmp_path, capsys):
+    given = ("--out", tmp_path / "x.csv", "--method", "tent", "--aftermath", "teacher")
+    option = f"--aftermath.{'9' * 5000}.momentum"
+    with pytest.raises(SystemExit) as stop:
+        main([str(each) for each in ("adapt", still, tmp_path, *given, option, "1")])
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
     ("variant", "reason"),
     [
         ("ptbn:update.learning_rate=0.1", "takes no gradient steps; choose a method that does"),

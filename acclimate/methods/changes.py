@@ -108,7 +108,7 @@ def missing(
     owner: Any = getattr(settings, part)
     if isinstance(owner, tuple):
         place, _, option = option.partition(".")
-        owner = owner[int(place)] if place.isdecimal() and int(place) < len(owner) else None
+        owner = dict(zip(map(str, range(len(owner))), owner)).get(place)
     option = option.partition(".")[0]
     having = [kind for kind, made in KINDS[part].items() if option in _settings_of(made)]
     if not having or (owner is not None and option in _settings_of(owner)):
@@ -198,7 +198,7 @@ def _replaced(owner: Any, path: list[str], value: Any, whole: str) -> Any:
     if isinstance(owner, tuple):
         if not rest:
             raise InputError(f"{whole!r} names a part; name one of its settings, {whole}.NAME.")
-        if not (first.isdecimal() and int(first) < len(owner)):
+        if first not in map(str, range(len(owner))):
             raise InputError(f"there is no {whole!r}: the method has {len(owner)} of this part.")
         place = int(first)
         return (*owner[:place], _replaced(owner[place], rest, value, whole), *owner[place + 1 :])
