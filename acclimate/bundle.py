@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from acclimate.backbones import FORMS, Classifier, build, in_float32, projected, split
+from acclimate.backbones import FORMS, Classifier, build, check_finite, in_float32, projected, split
 from acclimate.backbones.batch_norm import Trust
 from acclimate.backbones.rebuilt import (
     check_logits,
@@ -20,7 +20,14 @@ from acclimate.backbones.rebuilt import (
     some_logits,
     switches_of,
 )
-from acclimate.bundle_record import SCHEMA, WEIGHTS, read_record, read_tensors, sealed
+from acclimate.bundle_record import (
+    SCHEMA,
+    WEIGHTS,
+    preprocessing_of,
+    read_record,
+    read_tensors,
+    sealed,
+)
 from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import OBJECTIVES, Objective
 from acclimate.preprocessing import Preprocessing
@@ -93,12 +100,14 @@ class Bundle:
         """Write the bundle as a folder, atomically: the folder is complete or does not exist.
 
         Raises:
-            InputError: the path exists already or cannot be written, or the objective is not
-                registered.
+            InputError: the path exists already or cannot be written, the objective is not
+                registered, or weights are NaN or infinite.
         """
         path = Path(path)
         if path.exists():
             raise InputError(f"{path} exists already; choose another path or remove it first.")
+        for model in self._models.values():
+            check_finite(model)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             temporary.mkdir(parents=True)
@@ -161,8 +170,8 @@ class Bundle:
             tensors = read_tensors(path, record)
             bundle = cls._without_weights(record, model, twin)
             load_weights(bundle.modules, tensors, path)
-            set_switches(bundle.modules, record.get("switches", {}))
-            check_logits(bundle._models, record.get("logits", {}), bundle._shape)
+            set_switches(bundle.modules, record.get("switches") or {})
+            check_logits(bundle._models, record.get("logits") or {}, bundle._shape)
         return bundle
 
     @classmethod
@@ -178,14 +187,11 @@ class Bundle:
         aligned = None
         if record["twin_architecture"] is not None:
             aligned = _twin(record, classifier, twin)
-        preprocessing = Preprocessing(**record["preprocessing"])
+        preprocessing = preprocessing_of(record)
         objective, options = None, {}
         if record["objective"] is not None:
-            name, options = record["objective"]["name"], record["objective"]["options"]
-            if name not in OBJECTIVES:
-                raise unknown_name("objective", name, OBJECTIVES)
-            with torch.random.fork_rng(devices=[]):
-                objective = OBJECTIVES[name](aligned or classifier, preprocessing, **options)
+            options = record["objective"]["options"]
+            objective = _objective(record["objective"], aligned or classifier, preprocessing)
         return cls(
             classifier=classifier,
             twin=aligned,
@@ -198,7 +204,7 @@ class Bundle:
             form=record["form"],
             architecture=record["architecture"],
             twin_architecture=record["twin_architecture"] or CUSTOM,
-            trust={model: Trust(**trust) for model, trust in record.get("trust", {}).items()},
+            trust={n: Trust(**trust) for n, trust in (record.get("trust") or {}).items()},
             provenance=record["provenance"],
         )
 
@@ -213,6 +219,27 @@ def _objective_record(objective: Objective | None, options: dict[str, Any]) -> d
             f"loaded again; add it to acclimate.objectives.OBJECTIVES under a name."
         )
     return {"name": names[type(objective)], "options": options}
+
+
+def _objective(
+    record: Mapping[str, Any], model: Classifier, preprocessing: Preprocessing
+) -> Objective:
+    """The objective of a record, with random weights."""
+    name = record["name"]
+    if name not in OBJECTIVES:
+        raise unknown_name("objective", name, OBJECTIVES)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return OBJECTIVES[name](model, preprocessing, **record["options"])
+    except InputError:
+        raise
+    # Options may be anything: whatever goes wrong with them, the record is not of a bundle.
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"the bundle's objective {name} cannot be built with its options ({reason}); restore "
+            "the bundle from a good copy."
+        ) from error
 
 
 def _architecture(name: str, classes: int, given: nn.Module | None, argument: str) -> Classifier:

@@ -1,7 +1,8 @@
 """A bundle's ``bundle.json``: its checksum and older versions, and the checksum of the weights."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from acclimate.storage.canonical import canonical, digest
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from acclimate.preprocessing import Preprocessing
 
 SCHEMA = 3
 """Version of the record that this acclimate writes."""
@@ -53,7 +56,14 @@ def read_record(path: str | Path) -> dict[str, Any]:
     claimed = record.pop("sha256", None)
     if claimed != digest(record) or text != canonical(record | {"sha256": claimed}):
         raise damaged
-    return _upgraded(record)
+    record = _upgraded(record, damaged)
+    for name, is_valid in _VALIDATORS.items():
+        if (name not in record and name not in _YOUNGER) or not is_valid(record.get(name)):
+            raise InputError(
+                f"{file} is damaged, its {name} is missing or cannot be meant; restore it from a "
+                "good copy."
+            )
+    return record
 
 
 def read_tensors(path: str | Path, record: Mapping[str, Any]) -> dict[str, "Tensor"]:
@@ -83,8 +93,30 @@ def sealed(record: dict[str, Any]) -> str:
     return canonical(record | {"sha256": digest(record)})
 
 
-def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
+def preprocessing_of(record: Mapping[str, Any]) -> "Preprocessing":
+    """The preprocessing of a record.
+
+    ```python
+    preprocessing_of(read_record("bundle")).size
+    ```
+
+    Raises:
+        InputError: the record's values cannot be meant.
+    """
+    from acclimate.preprocessing import Preprocessing
+
+    try:
+        return Preprocessing(**record["preprocessing"])
+    except TypeError as error:
+        raise InputError(
+            f"the bundle's preprocessing is damaged ({error}); restore it from a good copy."
+        ) from error
+
+
+def _upgraded(record: dict[str, Any], damaged: InputError) -> dict[str, Any]:
     """Convert a record of an older schema to the current one."""
+    if not isinstance(record.get("preprocessing"), dict) or "objective" not in record:
+        raise damaged
     if record["schema"] < 2:  # knew only CTA
         objective = {"name": "contrastive", "options": record["objective"]}
         record = record | {"recipe": "cta", "form": "plain", "objective": objective}
@@ -92,3 +124,62 @@ def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
         old = {"resize": None, "mode": "crop", "interpolation": "bilinear", "rounding": "nearest"}
         record = record | {"preprocessing": {**record["preprocessing"], **old}}
     return record
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
+    return type(value) in (int, float) and low <= value <= high
+
+
+def _is_objective(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and isinstance(value.get("name"), str)
+        and isinstance(value.get("options"), dict)
+    )
+
+
+def _are_trusts(value: Any) -> bool:
+    return _are(value, dict) and all(
+        each.keys() == {"prior", "limit"}
+        and _is_number(each["prior"], 0)
+        and _is_number(each["limit"], 0, 1)
+        for each in (value or {}).values()
+    )
+
+
+def _are_logits(value: Any) -> bool:
+    return _are(value, list) and all(
+        isinstance(row, list) and len(row) == len(rows[0]) and all(map(_is_number, row))
+        for rows in (value or {}).values()
+        for row in rows
+    )
+
+
+def _are(value: Any, kind: type) -> bool:
+    """Whether these are values of a kind by name, or none: older records lack them."""
+    named = isinstance(value, dict) and all(isinstance(each, kind) for each in value.values())
+    return value is None or named
+
+
+_YOUNGER = ("trust", "switches", "logits")
+"""Entries that older records lack."""
+_VALIDATORS: dict[str, Callable[[Any], bool]] = {
+    "architecture": _is_text,
+    "twin_architecture": lambda value: value is None or isinstance(value, str),
+    "preprocessing": lambda value: isinstance(value, dict),
+    "classes": lambda value: isinstance(value, list) and value != [] and all(map(_is_text, value)),
+    "method": _is_text,
+    "recipe": _is_text,
+    "form": _is_text,
+    "objective": _is_objective,
+    "trust": _are_trusts,
+    "provenance": lambda value: isinstance(value, dict),
+    "switches": lambda value: _are(value, bool),
+    "logits": _are_logits,
+    "weights_sha256": _is_text,
+}
+"""The check that each entry must pass: a checksum says only that nothing changed by accident."""

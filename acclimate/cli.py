@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that help and messages c
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from acclimate.commands import VERBS, kept_help, summary, verb_class
 from acclimate.commands.script import exit_on_error, shown_messages
-from acclimate.errors import unknown_name
+from acclimate.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from acclimate.methods import AdapterSettings
@@ -68,17 +69,22 @@ def parse(verb: str, given: Sequence[str]) -> Any:
     elif _WITH_SETTINGS.get(verb) == "adapter":
         from acclimate.methods import METHODS
 
-        method = _value(given, "--method") or _bundled_method(given)
+        named = _value(given, "--method")
+        method = named or _bundled_method(given)
         if method not in METHODS:
             raise unknown_name("method", method, METHODS)
         settings, given = _with_kinds(METHODS[method].settings, given)
+        _check_parts(settings, given, method if named else f"{method}, the bundle's method,")
         defaults = {"method": method, "settings": settings}
     kind = verb_class(verb)
     default = {}
     if defaults:
         required = [each.name for each in fields(kind) if each.default is MISSING]
         default = {"default": kind(**dict.fromkeys(required, tyro.MISSING) | defaults)}
-    return tyro.cli(kind, args=given, prog=f"acclimate {verb}", **default)
+    command = tyro.cli(kind, args=given, prog=f"acclimate {verb}", **default)
+    if _WITH_SETTINGS.get(verb) == "source":
+        _check_stages(getattr(command, "method", None), given)
+    return command
 
 
 def _show_verbs(console: Console) -> None:
@@ -97,8 +103,9 @@ def _stages(given: Sequence[str]) -> Any:
 
     stages = PRESETS.get(_value(given, "--preset") or "small", PRESETS["small"])
     epochs = _value(given, "--epochs")
-    if epochs is not None and epochs.removeprefix("-").isdecimal():
-        stages = with_epochs(stages, int(epochs))
+    if epochs is not None:
+        with suppress(ValueError):  # the parser refuses it
+            stages = with_epochs(stages, int(epochs))
     return stages
 
 
@@ -133,6 +140,40 @@ def _with_kinds(
         place = next(n for n, word in enumerate(given) if word.partition("=")[0] == flag)
         given = given[:place] + given[place + (1 if "=" in given[place] else 2) :]
     return settings, given
+
+
+def _check_parts(settings: "AdapterSettings", given: Sequence[str], whose: str) -> None:
+    """Refuse options of parts that the method does not have."""
+    from acclimate.methods.changes import missing
+
+    for flag in _flags(given):
+        name = flag.removeprefix("--").replace("-", "_").replace(".no_", ".")
+        if reason := missing(settings, name, whose=whose, flag="--"):
+            raise InputError(f"there is no {flag}: {reason}.")
+
+
+def _check_stages(method: str | None, given: Sequence[str]) -> None:
+    """Refuse options of stages that are not run: those of a method, None for align's."""
+    from acclimate.methods import METHODS, RECIPES
+    from acclimate.source.presets import STAGES
+
+    stages = ("contrastive", "align")
+    if method is not None:
+        if method not in METHODS:
+            raise unknown_name("method", method, METHODS)
+        stages = RECIPES[METHODS[method].recipe].stages
+    for flag in _flags(given):
+        stage = flag.removeprefix("--").partition(".")[0]
+        if "." in flag and stage in STAGES and stage not in stages:
+            raise InputError(
+                f"{flag} would have no effect: {method or 'align'} runs no stage {stage}, only "
+                f"{', '.join(stages)}; leave it out."
+            )
+
+
+def _flags(given: Sequence[str]) -> list[str]:
+    """The names of the flags among arguments."""
+    return [word.partition("=")[0] for word in given if word.startswith("--")]
 
 
 def _value(given: Sequence[str], flag: str) -> str | None:

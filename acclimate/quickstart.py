@@ -57,7 +57,12 @@ STUDY = Study(
 
 
 def quickstart(
-    out: Path, console: Console, *, seed: int = 0, images: int = IMAGES
+    out: Path,
+    console: Console,
+    *,
+    seed: int = 0,
+    images: int = IMAGES,
+    memory_limit: str | None = None,
 ) -> list[Measured]:
     """Train, align, corrupt, compare and report on Fashion-MNIST mini.
 
@@ -70,6 +75,7 @@ def quickstart(
         console: Console for the table.
         seed: Seed of training, corruptions, order and views.
         images: Number of test images, up to 2000; the same clean and under each corruption.
+        memory_limit: The most memory that each process may hold.
 
     Raises:
         InputError: see `acclimate.study.run_study`.
@@ -83,4 +89,5 @@ def quickstart(
         console=console,
         # Two processes with one thread each are faster than one process with two threads.
         engine=processes(usual_workers()),
+        memory_limit=memory_limit,
     )

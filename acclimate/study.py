@@ -70,6 +70,7 @@ def run_study(
     console: Console,
     stages: Path | None = None,
     engine: Engine = here,
+    memory_limit: str | None = None,
 ) -> list[Measured]:
     """Run all steps of a study that are not yet done, and print its table.
 
@@ -86,6 +87,7 @@ def run_study(
         console: Console for the table.
         stages: Folder that keeps the training checkpoints; without it they are deleted in the end.
         engine: Executor of the measurements, e.g. `acclimate.runtime.workers.processes`.
+        memory_limit: The most memory that each process may hold.
 
     Returns:
         All measurements.
@@ -99,10 +101,10 @@ def run_study(
     with live() as progress:
         if not (out / "bundle").exists():
             with atomic.only_writer(out / "bundle.making"):
-                _train(study, train, out, stages, progress)
+                _train(study, train, out, stages, progress, memory_limit)
             shutil.rmtree(out / "bundle.making", ignore_errors=True)
         if not finished:
-            _measure(study, test, out, engine, progress)
+            _measure(study, test, out, engine, progress, memory_limit)
     measured, _ = read_grid(out)
     cells = next(iter(by_protocol(measured).values()))
     held_out = held_out_of(measured)
@@ -121,19 +123,34 @@ def run_study(
 
 
 def _train(
-    study: Study, train: LabelledImages, out: Path, stages: Path | None, progress: Progress
+    study: Study,
+    train: LabelledImages,
+    out: Path,
+    stages: Path | None,
+    progress: Progress,
+    memory_limit: str | None,
 ) -> None:
     """Train the bundle and save it, unless another run has just done so."""
     if (out / "bundle").exists():
         return
-    training = Run(seed=study.seed, folder=stages or out / "stages", progress=progress)
+    training = Run(
+        seed=study.seed,
+        folder=stages or out / "stages",
+        progress=progress,
+        memory_limit=memory_limit,
+    )
     train_bundle("cta", study.model, train, study.settings, training).save(out / "bundle")
     if not stages:
         shutil.rmtree(out / "stages", ignore_errors=True)
 
 
 def _measure(
-    study: Study, test: LabelledImages, out: Path, engine: Engine, progress: Progress
+    study: Study,
+    test: LabelledImages,
+    out: Path,
+    engine: Engine,
+    progress: Progress,
+    memory_limit: str | None,
 ) -> None:
     """Run a grid of all corruptions on a subset of the images, and one of all clean images."""
     without_steps = str(Variant("cta").without_steps)
@@ -145,7 +162,8 @@ def _measure(
             methods=(*ROWS, without_steps),
             batch=study.batch,
         )
-        grid_run = GridRun(grid, {"bundle": out / "bundle"}, (partial(_unchanged, images),))
+        loads = (partial(_unchanged, images),)
+        grid_run = GridRun(grid, {"bundle": out / "bundle"}, loads, memory_limit=memory_limit)
         _, errors = run_grid(grid_run, out, engine=engine, progress=progress)
         if errors:
             raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")

@@ -77,14 +77,40 @@ def test_any_name_in_any_locale(saved, tmp_path, environment):
     assert sorted(paths) == sorted([*names, b"bad\xe9.png"])
 
 
-def test_answers_on_standard_output_alone(saved, photos):
+@pytest.mark.parametrize("out", ["/dev/stdout", "-"])
+def test_answers_on_standard_output_alone(saved, photos, tmp_path, out):
     command = [sys.executable, "-m", "acclimate", "adapt", saved, photos, "--method", "source"]
-    done = subprocess.run([*command, "--out", "/dev/stdout"], capture_output=True, text=True)
+    done = subprocess.run([*command, "--out", out], capture_output=True, text=True, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == [photos]
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert len(rows) == 7 and all(row["prediction"] or row["skipped"] for row in rows)
     assert "6 answers" in " ".join(done.stderr.split())
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)  # noqa: PTH116
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--data", "x", "--out", "-"],
+        ["align", "--model", "m", "--images", "x", "--out", "-"],
+        ["wrap", "--model", "m", "--out", "-"],
+        ["corrupt", "x", "--out", "-"],
+        ["corrupt", "x", "--preview", "-"],
+        ["bench", "b", "--data", "x", "--out", "-"],
+        ["analyse", "tsne", "b", "--data", "x", "--out", "-"],
+        ["quickstart", "--out", "-"],
+    ],
+    ids=" ".join,
+)
+def test_folders_and_pictures_do_not_go_to_standard_output(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "cannot be written to standard output; give a path as --" in said
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("verb", ["train", "align"])

@@ -249,8 +249,11 @@ BAD = {
         "same feature size",
     ),
     "interpolation above 1": (align("--interpolation", "1.5"), "interpolation must be"),
-    "mean NaN": (align("--mean", "nan", "0", "0"), "preprocessing"),
-    "standard deviation 0": (align("--std", "0", "1", "1"), "preprocessing"),
+    "mean NaN": (align("--mean", "nan", "0", "0", "--std", "1", "1", "1"), "preprocessing"),
+    "standard deviation 0": (
+        align("--mean", "0", "0", "0", "--std", "0", "1", "1"),
+        "preprocessing",
+    ),
     "two means": (align("--mean", "0.5", "0.5", "--std", "1", "1", "1"), "2 means and 3 standard"),
     "a resize of 0": (align("--resize", "0"), "preprocessing"),
     "a network of another image size": (

@@ -1,3 +1,4 @@
+import base64
 import csv
 import os
 import random
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,28 @@ def test_a_table_a_file_and_the_way_to_it(bench, tmp_path):
     assert "results are in" in said and "failed" not in said
 
 
+def test_names_that_are_no_utf8_are_measured_and_reported(tmp_path, bundle_of):
+    """Of bundle, data, classes and images; in the page, its figures and its downloads."""
+    classes = ("a", "b", os.fsdecode(b"caf\xe9"), "gr\u00fcn")
+    data = tmp_path / os.fsdecode(b"d\xe9ta")
+    for name in classes:
+        (data / "test" / name).mkdir(parents=True)
+        with (data / "test" / name / os.fsdecode(b"\xe9.png")).open("wb") as file:
+            Image.new("RGB", (16, 16)).save(file, "PNG")
+    bundles = [tmp_path / os.fsdecode(name) for name in (b"one\xe9", b"two\xe9")]
+    for path in bundles:
+        replace(bundle_of("source"), classes=classes).save(path)
+    out, given = tmp_path / "grid", ("--corruptions", "fog", "--workers", "1")
+    methods = ("--methods", "source", "ptbn")
+    main(["bench", *map(str, bundles), "--data", str(data), "--out", str(out), *given, *methods])
+    main(["report", str(out), "--title", os.fsdecode(b"t\xe9")])
+    page = (out / "report.html").read_bytes().decode("utf-8")
+    assert r"<title>t\xe9" in page and r"ptbn · two\xe9" in page and r"d\xe9ta" in page
+    assert r"\\xe9" in page and r"\udce9" not in page  # in a figure's JSON
+    texts = re.findall(r"data:text/plain;charset=utf-8;base64,([\w+/=]+)", page)
+    assert texts and all(base64.b64decode(text).decode("utf-8") for text in texts)
+
+
 def test_variants_are_measured_and_reported(bench, tmp_path):
     """``ptbn`` with a prior, the best of its kind, end to end from the command line."""
     prior = "ptbn:normalisation.prior=256"
@@ -84,7 +108,12 @@ def test_variants_are_measured_and_reported(bench, tmp_path):
     assert {method for method, _ in found} == {"source", "ptbn", prior}
     assert found[prior, "contrast"]["nll"] != found["ptbn", "contrast"]["nll"]
     main(["report", str(tmp_path / "out")])
-    assert "normalisation.prior = 256" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "normalisation.prior = 256" in page
+    command = [sys.executable, "-m", "acclimate", "report", tmp_path / "out", "--out", "-"]
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, check=True)
+    assert done.stdout.decode("utf-8") == page
+    assert b"open /dev/stdout" in done.stderr
 
 
 def test_small_batches_are_warned_of(bench, tmp_path):

@@ -180,7 +180,9 @@ def _read_file(path: Path) -> Any:
     pickled = head[:2] in (b"PK", b"\x80\2")
     if head[8:9] == b"{" or (path.suffix.lower() == ".safetensors" and not pickled):
         try:
-            return load_file(path)
+            # By its descriptor, for safetensors refuses a path that is no UTF-8.
+            with path.open("rb") as file:
+                return load_file(f"/dev/fd/{file.fileno()}")
         except (SafetensorError, OSError, ValueError) as error:
             reason = _known(head) or f"cannot be read as a .safetensors file ({error})"
             raise InputError(f"{path} {reason}; save or copy it again.") from error
@@ -224,7 +226,8 @@ def _torch_load(path: Path, *, zipped: bool) -> Any:
             warnings.simplefilter("ignore")
             # A path that ends in .safetensors would make torch take the file for such a file.
             mapped = zipped and path.suffix.lower() != ".safetensors"
-            source = path if mapped else file
+            # By its descriptor, for torch cannot open a path that is no UTF-8.
+            source = f"/dev/fd/{file.fileno()}" if mapped else file
             return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     # The bytes may be anything: whatever goes wrong in torch, the file cannot be read.
     except Exception as error:

@@ -79,7 +79,7 @@ def in_float32(module: _Module) -> _Module:
     return duplicate(module).float()
 
 
-def check_finite(module: nn.Module) -> None:
+def check_finite(module: nn.Module, whose: str = "the bundle's weights") -> None:
     """Refuse weights that are not numbers.
 
     Infinity in a buffer may be meant, as in a mask for attention, but not in the statistics of
@@ -89,11 +89,18 @@ def check_finite(module: nn.Module) -> None:
     check_finite(network)
     ```
 
+    Args:
+        module: It is not changed.
+        whose: What its weights are called, in the plural.
+
     Raises:
         InputError: a parameter, or a statistic of batch norm, is NaN or infinite, or a buffer NaN.
     """
     statistics = {id(b) for norm in batch_norms(module) for b in norm.buffers(recurse=False)}
-    finite = [*module.parameters(), *(b for b in module.buffers() if id(b) in statistics)]
-    masks = [b for b in module.buffers() if id(b) not in statistics]
-    if not all(t.isfinite().all() for t in finite) or any(t.isnan().any() for t in masks):
-        raise InputError("the bundle's weights hold NaN or infinity; make the bundle anew.")
+    parameters = {id(parameter) for parameter in module.parameters()}
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        whole = id(tensor) in statistics or id(tensor) in parameters
+        if not (tensor.isfinite() if whole else ~tensor.isnan()).all():
+            raise InputError(
+                f"{whose} hold NaN or infinity in {name}; give weights that are numbers."
+            )

@@ -1,5 +1,6 @@
 """What a network computes beyond its weights: switches, and logits to compare after a rebuild."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ _SWITCHES = ("transform_input",)
 """Attributes that change what torchvision's Inception and GoogLeNet compute."""
 _MOST = 16
 """The most logits of an image that are kept."""
+_LARGEST = 2**25
+"""Largest number of values in an image for which logits are kept: 3,344 pixels square."""
 
 
 def switches_of(module: nn.Module) -> dict[str, bool]:
@@ -128,6 +131,8 @@ def check_logits(
 def _logits(model: Classifier, shape: tuple[int, int, int]) -> Tensor | None:
     """Evenly spaced logits on the CPU; None where the model fails or they are not finite."""
     like: Any = next(model.parameters(), torch.zeros((), device="cpu"))
+    if math.prod(shape) > _LARGEST:
+        return None
     pixels = torch.arange(2 * shape[0] * shape[1] * shape[2], device="cpu")
     images = (pixels * (pixels % 1009 + 31) % 251 / 125 - 1).view(2, *shape)
     try:

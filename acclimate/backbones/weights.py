@@ -153,7 +153,7 @@ def load_into(
 
     Raises:
         InputError: tensors have another shape, are no floating-point numbers where the model's are,
-            or hold NaN.
+            or parameters hold NaN or infinity.
     """
     path, own = checkpoint.path, model.state_dict()
     if wrong := differing(found.tensors, own, None):
@@ -171,8 +171,8 @@ def load_into(
                 "weights that are not quantised."
             )
     for name, _ in model.named_parameters(remove_duplicate=False):
-        if name in found.tensors and bool(found.tensors[name].float().isnan().any()):
-            raise InputError(f"{path} holds NaN in {name}; give an earlier checkpoint.")
+        if name in found.tensors and not bool(found.tensors[name].float().isfinite().all()):
+            raise InputError(f"{path} holds NaN or infinity in {name}; give an earlier checkpoint.")
     # Into the model's own mapping, which knows the versions of its layers: MNASNet needs them.
     own.update(found.tensors)
     without = sorted(set(own) - set(found.tensors))

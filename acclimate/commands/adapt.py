@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_file, report_skipped
+from acclimate.commands.common import check_file, check_limit, output, report_skipped
 from acclimate.data import Skipped
 from acclimate.methods import METHODS, AdapterSettings
-from acclimate.storage.targets import open_descriptor
 
 if TYPE_CHECKING:
     from acclimate.adapt.folder import FolderRun
@@ -49,7 +48,7 @@ class Adapt:
     images: tyro.conf.Positional[Path]
     """A folder, searched recursively, or a zip."""
     out: Path
-    """The CSV file to write, or a pipe such as /dev/stdout."""
+    """The CSV file to write, a pipe, or - for standard output."""
     method: str = "cta"
     """A name that acclimate methods lists; default: the bundle's."""
     device: str | None = None
@@ -74,16 +73,16 @@ class Adapt:
         from acclimate.bundle import Bundle
         from acclimate.runtime.progress import live
 
-        check_file(self.out)
-        if open_descriptor(self.out) == 1:  # the answers go to standard output, so not the rest
-            console = Console(stderr=True)
+        out, console = output(self.out, console)
+        check_file(out)
+        check_limit(self.memory_limit)
 
         def tell(sentence: str) -> None:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
         bundle = Bundle.load(self.bundle)
         with (
-            AnswersFile(self.out, tell=tell, started=lambda run: self._warn(run, tell)) as file,
+            AnswersFile(out, tell=tell, started=lambda run: self._warn(run, tell)) as file,
             live() as progress,
         ):
             for answer in adapt_folder(
@@ -103,9 +102,9 @@ class Adapt:
         tally = file.tally
         report_skipped(starmap(Skipped, tally.examples), console)
         if tally.skipped > len(tally.examples):
-            tell(f"and {tally.skipped - len(tally.examples):,} more, which {self.out} lists")
+            tell(f"and {tally.skipped - len(tally.examples):,} more, which {out} lists")
         console.print(
-            f"{self.out}: {tally.answered} answers, {tally.changed} of them changed by "
+            f"{out}: {tally.answered} answers, {tally.changed} of them changed by "
             f"adapting, {tally.skipped} images skipped",
             markup=False,
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import make_bundle, new_bundle, report_skipped
+from acclimate.commands.common import check_limit, make_bundle, new_bundle, report_skipped
 from acclimate.commands.pixels import Pixels
 from acclimate.commands.train import Stages
 from acclimate.source.presets import PRESETS
@@ -63,6 +63,7 @@ class Align:
 
     def run(self, console: Console) -> None:
         """Run the command."""
+        check_limit(self.memory_limit)
         with new_bundle(self.out):
             self._run(console)
 
@@ -106,4 +107,5 @@ class Align:
             seed=self.seed,
             device=self.device,
             memory_limit=self.memory_limit,
+            batches={n: getattr(self.settings, n).batch for n in ("contrastive", "align")},
         )

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_parent, labelled
+from acclimate.commands.common import check_limit, check_named, check_parent, labelled
 from acclimate.commands.pixels import pixels_of
 from acclimate.errors import InputError
 
@@ -48,6 +48,9 @@ class Analyse:
     """Seed of order, corruption and views."""
     workers: int | None = None
     """Number of processes that measure gains, for gradients; by default one per core or GPU."""
+    memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
+    """The most memory that each process may hold, such as 4GB; default: what is free. The results
+    are the same."""
     root: Path | None = None
     """Folder of the data set, if it is given by name."""
     domain: str | None = None
@@ -64,7 +67,9 @@ class Analyse:
         from acclimate.runtime.progress import live
         from acclimate.runtime.workers import processes, usual_workers
 
+        check_named(self.out)
         check_parent(self.out / "analyses")
+        check_limit(self.memory_limit)
         try:
             from acclimate.evaluate.analyses.kinds import KINDS, Analysis
         except ImportError as error:
@@ -83,6 +88,7 @@ class Analyse:
             steps=self.steps,
             batch=self.batch,
             seed=self.seed,
+            memory_limit=self.memory_limit,
             engine=processes(usual_workers() if self.workers is None else self.workers),
             options={name: value for name, value in given.items() if value is not None}
             | {"bundles": {label: str(path) for label, path in bundles.items()}},

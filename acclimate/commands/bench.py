@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from acclimate.commands.common import check_folder, labelled
+from acclimate.commands.common import check_folder, check_limit, labelled
 from acclimate.commands.pixels import pixels_of
 from acclimate.errors import InputError
 
@@ -69,6 +69,9 @@ class Bench:
     """Processes that measure at the same time; without it one for each core, or for each GPU."""
     threads: int = 1
     """Threads of each process."""
+    memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
+    """The most memory that each process may hold, such as 4GB; default: what is free. The results
+    are the same."""
     plan: bool = False
     """Only say what would be run, and how long it takes."""
     root: Path | None = None
@@ -85,10 +88,13 @@ class Bench:
         from acclimate.runtime.workers import processes, usual_workers
 
         check_folder(self.out)
+        check_limit(self.memory_limit)
         workers = usual_workers(self.threads) if self.workers is None else self.workers
         engine = processes(workers, self.threads)
         bundles = labelled(self.bundles)
-        job = grid_run.GridRun(self._grid(), bundles, self._loads(), self._options(bundles))
+        job = grid_run.GridRun(
+            self._grid(), bundles, self._loads(), self._options(bundles), self.memory_limit
+        )
         notes: list[str] = []
         with live() as progress:
             if self.plan:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,14 +11,34 @@ from rich.console import Console
 
 from acclimate.errors import InputError
 from acclimate.storage.atomic import only_writer
-from acclimate.storage.targets import check_writable
+from acclimate.storage.targets import check_writable, open_descriptor
 
 if TYPE_CHECKING:
     from acclimate.data import Skipped
 
 
+STANDARD_OUTPUT = Path("-")
+"""What a path is called that stands for standard output."""
+
+
+def output(out: Path, console: Console) -> tuple[Path, Console]:
+    """The file to write, and where to print what is said of it.
+
+    ``-`` is standard output. What goes there is the file alone: the rest goes to standard error.
+    """
+    path = Path("/dev/stdout") if out == STANDARD_OUTPUT else out
+    return path, Console(stderr=True) if open_descriptor(path) == 1 else console
+
+
+def check_named(out: Path, option: str = "--out") -> None:
+    """Raise an InputError for ``-`` where standard output cannot hold what is written."""
+    if out == STANDARD_OUTPUT:
+        raise InputError(f"this cannot be written to standard output; give a path as {option}.")
+
+
 def check_absent(out: Path) -> None:
     """Raise an InputError if a file or folder would be overwritten, or cannot be made."""
+    check_named(out)
     if out.exists() or out.is_symlink():
         raise InputError(f"{out} exists already; choose another --out or remove it first.")
     check_parent(out)
@@ -41,6 +61,7 @@ def check_file(out: Path) -> None:
 
 def check_folder(out: Path) -> None:
     """Raise an InputError, before any work, if a folder cannot be written, or another run does."""
+    check_named(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"cannot write {out}: it is something else; choose another --out.")
     check_parent(out)
@@ -91,29 +112,41 @@ def make_bundle(
     *,
     seed: int,
     device: Literal["cpu"] | None,
-    memory_limit: str | None = None,
+    memory_limit: str | None,
+    batches: Mapping[str, int],
 ) -> None:
-    """Run the stages with checkpoints beside the bundle, save it, then delete the checkpoints."""
+    """Run the stages with checkpoints beside the bundle, save it, then delete the checkpoints.
+
+    ``batches`` are the batch sizes of the stages: what is too large for the memory is named as the
+    options that say it.
+    """
     from acclimate.runtime import ranks
     from acclimate.runtime.progress import live
     from acclimate.source.loop import Run
+    from acclimate.source.room import DoesNotFitError
 
     stages = stages_of(out)
+    run = {"seed": seed, "folder": stages, "device": device, "memory_limit": memory_limit}
     with live() as progress:
-        bundle = make(
-            Run(
-                seed=seed,
-                folder=stages,
-                progress=progress,
-                device=device,
-                memory_limit=memory_limit,
-            )
-        )
+        try:
+            bundle = make(Run(progress=progress, **run))
+        except DoesNotFitError as error:
+            large = [stage for stage, batch in batches.items() if batch > error.fits]
+            flags = " ".join(f"--{stage}.batch {error.fits}" for stage in large)
+            raise InputError(error.told(flags or f"--{error.stage}.batch {error.fits}")) from error
     if not ranks.first():
         return
     bundle.save(out)
     shutil.rmtree(stages, ignore_errors=True)
     console.print(f"{out} is ready: acclimate adapt {out} FOLDER --out predictions.csv")
+
+
+def check_limit(memory_limit: str | None) -> None:
+    """Raise an InputError, before any work, if a memory limit is no size."""
+    from acclimate.runtime.budget import parse_bytes
+
+    if memory_limit is not None:
+        parse_bytes(memory_limit)
 
 
 def labelled(bundles: tuple[Path, ...]) -> dict[str, Path]:

@@ -8,8 +8,9 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_file, check_folder, report_skipped
+from acclimate.commands.common import check_file, check_folder, check_named, report_skipped
 from acclimate.errors import InputError
+from acclimate.storage.names import as_text
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,11 @@ class Corrupt:
                 "a picture, or both."
             )
         if self.out:
+            check_named(self.out)
             check_place(self.out)
             check_folder(self.out)
         if self.preview:
+            check_named(self.preview, "--preview")
             check_file(self.preview)
         if self.out and self.out.resolve().is_relative_to(Path(self.data).resolve()):
             raise InputError(f"{self.out} is inside {self.data}: choose an --out outside the data.")
@@ -95,7 +98,7 @@ class Corrupt:
         name = f"{self.data}/{self.domain}" if self.domain else self.data
         started = time.monotonic()
         with live() as progress:
-            written = write_corrupted(data, name, self.out, plan, progress=progress)
+            written = write_corrupted(data, as_text(name), self.out, plan, progress=progress)
         console.print(
             f"{self.out}: {len(names)} corruptions x {len(self.severities)} severities of "
             f"{len(data.images):,} images; {written.made:,} images written "

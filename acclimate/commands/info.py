@@ -73,14 +73,14 @@ def _parameters(tensors: "Mapping[str, Tensor]") -> dict[str, int]:
 
 def _lines(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Everything that people want to know, as name and text."""
-    from acclimate.preprocessing import Preprocessing
+    from acclimate.bundle_record import preprocessing_of
 
     made, twin = record["provenance"], record["twin_architecture"]
     parameters = found["parameters"]
     lines = [
         ("architecture", record["architecture"]),
         ("classes", _classes(record["classes"])),
-        ("preprocessing", str(Preprocessing(**record["preprocessing"]))),
+        ("preprocessing", str(preprocessing_of(record))),
         ("method", record["method"]),
         ("recipe", record["recipe"]),
         ("twin", "none" if twin is None else twin),

@@ -31,11 +31,11 @@ class Pixels:
     resample: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] | None = None
     """Interpolation of resizing. Default: what is stated, else bilinear."""
     mean: tuple[float, ...] | None = None
-    """Mean that is subtracted, per channel, for images in 0..1; a single value is a classifier of
-    grey images. Default: what is stated, else ImageNet's."""
+    """Mean that is subtracted, per channel, for images in 0..1, together with --std; a single value
+    is a classifier of grey images. Default: what is stated, else ImageNet's."""
     std: tuple[float, ...] | None = None
-    """Standard deviation that is divided by, per channel. Default: what is stated, else
-    ImageNet's."""
+    """Standard deviation that is divided by, per channel, together with --mean. Default: what is
+    stated, else ImageNet's."""
 
     def load(
         self, model: str, load: "Callable[[Preprocessing | None], Data]", console: Console
@@ -46,10 +46,14 @@ class Pixels:
             model: Name of the classifier, as for `acclimate.build`.
             load: Loads the images for a preprocessing; for None at their own size.
             console: Where the preprocessing and its origin are printed.
+
+        Raises:
+            InputError: flags that do not go together, or as the loader.
         """
         from acclimate.backbones.stated import Stated
         from acclimate.preprocessing import Preprocessing
 
+        self._check()
         stated = self._what_is_stated(model)
         if stated is None and self.size is not None:
             stated = Stated(Preprocessing(_side(self.size)), "ImageNet's mean and std")
@@ -65,11 +69,12 @@ class Pixels:
         """The preprocessing of a classifier without images, and say how it is.
 
         Raises:
-            InputError: nothing states it, and no size is given.
+            InputError: nothing states it, and no size is given; or flags that do not go together.
         """
         from acclimate.backbones.stated import Stated
         from acclimate.preprocessing import Preprocessing
 
+        self._check()
         stated = self._what_is_stated(model)
         if stated is None and self.size is None:
             raise InputError(
@@ -80,6 +85,18 @@ class Pixels:
             assert self.size is not None
             stated = Stated(Preprocessing(_side(self.size)), "ImageNet's mean and std")
         return self._changed(stated, console)
+
+    def _check(self) -> None:
+        """Refuse one of two flags that belong together: the other would be guessed."""
+        for name, value, other in (("mean", self.mean, "std"), ("std", self.std, "mean")):
+            if value is not None and getattr(self, other) is None:
+                raise InputError(
+                    f"--mean and --std belong together; give --{other} beside --{name}."
+                )
+        if self.mean is not None and max(self.mean, default=0) > 1:
+            raise InputError(
+                "--mean and --std are in units of 0..1; divide those of 0..255 by 255."
+            )
 
     def _what_is_stated(self, model: str) -> "Stated | None":
         """What the library states; not asked for where every part is given."""
@@ -94,15 +111,28 @@ class Pixels:
 
     def _changed(self, stated: Any, console: Console) -> "Preprocessing":
         from acclimate.backbones.stated import changed_preprocessing
+        from acclimate.resizing import words
 
+        base = stated.preprocessing
+        if self.resample and base.mode == "none" and self.size is None and self.resize is None:
+            raise InputError(
+                f"--resample has no effect, for images are not resized ({stated.origin}); give "
+                "--size or --resize beside it."
+            )
         chosen = changed_preprocessing(
-            stated.preprocessing,
+            base,
             size=None if self.size is None else _side(self.size),
             resize=None if self.resize is None else _side(self.resize),
             interpolation=self.resample,
             mean=self.mean,
             std=self.std,
         )
+        if self.resize is not None and _is_smaller(chosen.resize, chosen.size):
+            raise InputError(
+                f"--resize {' '.join(map(str, self.resize))} does not fill the input of "
+                f"{words(chosen.size)} pixels, whose borders would be black; give a smaller --size "
+                "or a larger --resize."
+            )
         given = [name for name, value in asdict(self).items() if value is not None]
         flags = " and ".join(f"--{name}" for name in given)
         origin = f"{stated.origin}, {flags}" if flags else stated.origin
@@ -116,13 +146,9 @@ def pixels_of(bundles: dict[str, Path]) -> "Preprocessing":
     Raises:
         InputError: two bundles take other pixels; or a bundle is damaged.
     """
-    from acclimate.bundle_record import read_record
-    from acclimate.preprocessing import Preprocessing
+    from acclimate.bundle_record import preprocessing_of, read_record
 
-    found = {
-        label: Preprocessing(**read_record(path)["preprocessing"])
-        for label, path in bundles.items()
-    }
+    found = {label: preprocessing_of(read_record(path)) for label, path in bundles.items()}
     first, *others = found
     for other in others:
         if found[other].pixels != found[first].pixels:
@@ -131,6 +157,16 @@ def pixels_of(bundles: dict[str, Path]) -> "Preprocessing":
                 f"one after another into the same --out, or pass --size."
             )
     return found[first]
+
+
+def _is_smaller(resize: Any, size: Any) -> bool:
+    """Whether images are smaller than the crop: the shorter side, or height or width."""
+    from acclimate.resizing import both
+
+    height, width = both(size)
+    if isinstance(resize, int):
+        return resize < min(height, width)
+    return resize[0] < height or resize[1] < width
 
 
 def _side(numbers: tuple[int, ...]) -> int | tuple[int, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_file
+from acclimate.commands.common import check_file, output
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,14 @@ class Report:
     title: str = ""
     """Title of the report; by default it names the data set."""
     out: Path | None = None
-    """Path of the report; by default report.html in the folder."""
+    """Path of the report, or - for standard output; by default report.html in the folder."""
 
     def run(self, console: Console) -> None:
         """Write the report."""
         from acclimate.report.grid import PAGE, report_grid
 
+        out, console = output(self.out or self.folder / PAGE, console)
         if self.out or self.folder.is_dir():
-            check_file(self.out or self.folder / PAGE)
-        path = report_grid(self.folder, published=self.published, title=self.title, out=self.out)
+            check_file(out)
+        path = report_grid(self.folder, published=self.published, title=self.title, out=out)
         console.print(f"open {path}", markup=False, highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from acclimate.commands.common import check_named
 from acclimate.errors import InputError, Interrupted
 from acclimate.storage.atomic import write_text
 from acclimate.storage.targets import check_writable
@@ -33,6 +34,7 @@ def start(main: Callable[[Any], None], options: type) -> None:
         given = tyro.cli(options)
         for name in ("out", "results"):
             if path := getattr(given, name, None):
+                check_named(path, f"--{name}")
                 check_writable(path)
         main(given)
 

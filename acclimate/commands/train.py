@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import make_bundle, new_bundle, report_skipped
+from acclimate.commands.common import check_limit, make_bundle, new_bundle, report_skipped
 from acclimate.source.presets import PRESETS, SourceSettings
 
 Stages = Annotated[SourceSettings, tyro.conf.arg(name="")]
@@ -65,13 +65,17 @@ class Train:
 
     def run(self, console: Console) -> None:
         """Run the command."""
+        check_limit(self.memory_limit)
         with new_bundle(self.out):
             self._run(console)
 
     def _run(self, console: Console) -> None:
         from acclimate.data import load, load_images
+        from acclimate.methods import RECIPES
+        from acclimate.methods import method as find_method
         from acclimate.source.train import train
 
+        stages = RECIPES[find_method(self.method).recipe].stages
         data = load(self.data, "train", root=self.root, domain=self.domain, size=self.size)
         report_skipped(data.skipped, console)
         target = None
@@ -99,4 +103,5 @@ class Train:
             seed=self.seed,
             device=self.device,
             memory_limit=self.memory_limit,
+            batches={n: getattr(self.settings, n).batch for n in stages},
         )

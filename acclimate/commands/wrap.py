@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import new_bundle, report_skipped
+from acclimate.commands.common import check_limit, new_bundle, report_skipped
 from acclimate.commands.pixels import Pixels
 
 
@@ -42,11 +42,16 @@ class Wrap:
     class_names: Path | None = None
     """A text file with one class name per line, or JSON; default: ImageNet's or the model's own
     where they are known, otherwise numbers."""
+    device: Literal["cpu"] | None = None
+    """Device to measure on: cpu; default: a GPU if there is one."""
+    memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
+    """The most memory that the process may hold, such as 4GB; default: what is free."""
     trust_code: bool = False
     """Allow running the function that --model names."""
 
     def run(self, console: Console) -> None:
         """Run the command."""
+        check_limit(self.memory_limit)
         with new_bundle(self.out):
             self._run(console)
 
@@ -74,7 +79,7 @@ class Wrap:
                 weights=self.weights,
                 classes=self.class_names and read_class_names(self.class_names),
                 preprocessing=preprocessing,
-                run=Run(progress=progress),
+                run=Run(progress=progress, device=self.device, memory_limit=self.memory_limit),
             )
         bundle.save(self.out)
         console.print(

@@ -15,6 +15,7 @@ from acclimate.data import decode
 from acclimate.data.cache import Item
 from acclimate.errors import InputError
 from acclimate.storage import atomic
+from acclimate.storage.names import as_file_name, as_text
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _SUFFIXES = """.txt .json .jsonl .csv .tsv .md .rst .xml .yaml .yml .toml .ini .cfg .log .html .htm
@@ -84,12 +85,12 @@ def of_folder(root: Path) -> Survey:
     def make(path: str) -> Item:
         if path in left_out:
             return refused(path, left_out[path])
-        file = root / _file_name(path)
+        file = root / as_file_name(path)
         return Item(path, partial(_hash_file, file), partial(decode.decode, file))
 
     def stamp(path: str) -> str:
         try:
-            state = os.stat(root / _file_name(path))  # noqa: PTH116, much faster
+            state = os.stat(root / as_file_name(path))  # noqa: PTH116, much faster
         except OSError:
             return ""
         return f"{state.st_size} {state.st_mtime_ns}"
@@ -182,7 +183,7 @@ def _walk(root: Path, others: Counter[str]) -> Iterator[tuple[str, str]]:
 def _entries(folder: str | Path, prefix: str) -> list[tuple[str, os.DirEntry[str]]]:
     """Path and entry of everything in a folder, in natural order."""
     with os.scandir(folder) as entries:
-        named = [(natural(_text(entry.name)), entry) for entry in entries]
+        named = [(natural(as_text(entry.name)), entry) for entry in entries]
     named.sort(key=lambda each: each[0])
     return [(prefix + name, entry) for (_, name), entry in named]
 
@@ -201,16 +202,6 @@ def _no_file(entry: os.DirEntry[str]) -> str:
 
 def _identity(state: os.stat_result) -> tuple[int, int]:
     return state.st_dev, state.st_ino
-
-
-def _text(name: str) -> str:
-    """A file's name as text: its bytes as UTF-8, whatever the locale's encoding."""
-    return os.fsencode(name).decode("utf-8", "surrogateescape")
-
-
-def _file_name(path: str) -> str:
-    """The file's name of such a text."""
-    return os.fsdecode(path.encode("utf-8", "surrogateescape"))
 
 
 def _hash_file(file: Path) -> str:

@@ -41,6 +41,8 @@ class GridRun:
     anew, so several processes need functions that can be pickled."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of ``acclimate bench`` that say where bundles and images are, for the manifest."""
+    memory_limit: str | None = None
+    """The most memory that each process may hold; the results do not depend on it."""
 
     def tasks(self) -> tuple[list[Task], Workplace]:
         """All tasks, and the bundles and images that they work with."""
@@ -53,7 +55,8 @@ class GridRun:
             notes |= dict.fromkeys(match_of(path, images).note for path in self.bundles.values())
             data |= {task.images: load for task in found}
             tasks += found
-        return tasks, Workplace(self.bundles, data, tuple(filter(None, notes)))
+        said = tuple(filter(None, notes))
+        return tasks, Workplace(self.bundles, data, said, self.memory_limit)
 
 
 def plan(

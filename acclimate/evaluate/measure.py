@@ -41,8 +41,8 @@ def measure(
     curve: bool = False,
     settings: AdapterSettings | None = None,
     label: str = "",
-    device: str | None = None,
     advance: Callable[[int], None] = lambda images: None,
+    **where: Any,
 ) -> tuple[Cell, ...]:
     """Let a variant answer for every image of a stream, and score the answers.
 
@@ -61,8 +61,8 @@ def measure(
         curve: Also score the answers before and after each step.
         settings: Used in place of the variant's.
         label: Label of the bundle in the result.
-        device: Where to run; None takes a GPU if there is one.
         advance: Called with the number of images done since the last call.
+        where: ``device`` and ``memory_limit`` of the `Adapter`.
 
     Returns:
         A cell for each shift, in the order in which they first come.
@@ -75,7 +75,7 @@ def measure(
     match = match_classes(bundle.classes, data.classes, whose="the bundle", data=data.name)
     stream = arrange(order, data, shifts, batch=batch, seed=seed)
     with PeakMemory() as memory:
-        adapter = Adapter(bundle, variant.method, settings, device=device)
+        adapter = Adapter(bundle, variant.method, settings, **where)
         logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
         refused, rate = adapter.refused, _rate(adapter, stream, seconds, curve)
     common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}

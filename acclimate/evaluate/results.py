@@ -85,7 +85,7 @@ def read_results(path: Path) -> list[Cell]:
 
 def _cell(row: Mapping[str, str]) -> Cell:
     kinds: dict[str, Any] = {field.name: field.type for field in fields(Cell)}
-    if (row["severity"] or "").isdigit():  # the strength of growing noise is always a float
+    if (row["severity"] or "").isdecimal():  # the strength of growing noise is always a float
         kinds["severity"] = int
     values = {name: kinds[name](row[name]) for name in _MEASURED if row.get(name)}
     if row.get("domain"):

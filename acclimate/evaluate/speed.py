@@ -42,10 +42,15 @@ def speed_key(task: Task) -> str:
 
 
 def measure_speed(
-    task: Task, bundle: Bundle, data: LabelledImages, device: str | None = None
+    task: Task,
+    bundle: Bundle,
+    data: LabelledImages,
+    device: str | None = None,
+    memory_limit: str | int | None = None,
 ) -> Speed:
     """Time the first images of a task's data set after a warm-up on them, and count the cost."""
-    adapter = Adapter(bundle, task.variant.method, task.settings, device=device)
+    where = {"device": device, "memory_limit": memory_limit}
+    adapter = Adapter(bundle, task.variant.method, task.settings, **where)
     images = data.images[: _ALONE if task.settings.one_by_one else task.batch]
     answer = adapter.trace if task.curve else adapter
     answer(images)

@@ -83,7 +83,10 @@ class Variant:
         changes = dict(self.changes)
         if "seed" in changes:
             raise InputError(f"{self} changes the seed; name the grid's seeds instead.")
-        return changed(method(self.method).settings, changes)
+        try:
+            return changed(method(self.method).settings, changes)
+        except InputError as error:
+            raise InputError(f"{self} cannot be measured: {error}") from error
 
     @property
     def control(self) -> bool:

@@ -24,6 +24,8 @@ class Workplace:
     """Functions that load the images of each `Task.images`; memory maps stay memory maps."""
     notes: tuple[str, ...] = ()
     """How classes were matched with outputs, where not by their names."""
+    memory_limit: str | None = None
+    """The most memory that each process may hold; None goes by what the machine has free."""
 
     def bundle(self, task: Task) -> Bundle:
         """The bundle of a task.
@@ -51,12 +53,14 @@ def measure_task(task: Task, place: Workplace) -> tuple[Cell, ...]:
         curve=task.curve,
         settings=task.settings,
         label=task.bundle,
+        memory_limit=place.memory_limit,
     )
 
 
 def speed_task(task: Task, place: Workplace) -> Speed:
     """The job of a plan: see `acclimate.evaluate.speed`."""
-    return measure_speed(task, place.bundle(task), place.images(task))
+    limit = place.memory_limit
+    return measure_speed(task, place.bundle(task), place.images(task), memory_limit=limit)
 
 
 # What is loaded is kept for the next task, but not for tasks on what has replaced it since.

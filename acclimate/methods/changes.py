@@ -77,8 +77,51 @@ def changed(settings: AdapterSettings, changes: Mapping[str, Any]) -> AdapterSet
                 raise unknown_name("setting", name, known)
             settings = replace(settings, **{name: _made(settings, name, value)})
     for name, value in single.items():
+        if reason := missing(settings, name):
+            raise InputError(f"there is no setting {name!r}: {reason}.")
         settings = _replaced(settings, name.split("."), value, name)
     return settings
+
+
+def missing(
+    settings: AdapterSettings, name: str, *, whose: str = "the method", flag: str = ""
+) -> str | None:
+    """Why there is no setting of a part, and which choice has it.
+
+    ```python
+    missing(METHODS["tent"].settings, "update.momentum")
+    # "the update of the method is adam, which has no momentum; choose update sgd or update sam"
+    ```
+
+    Args:
+        settings: The settings of the method.
+        name: Name of the part and the setting.
+        whose: What the method is called.
+        flag: What precedes the names of parts where they are options: ``--``.
+
+    Returns:
+        None where the settings have it. Also where no kind of the part has it: then it is no name.
+    """
+    part, _, option = name.partition(".")
+    if part not in KINDS:
+        return None
+    owner: Any = getattr(settings, part)
+    if isinstance(owner, tuple):
+        place, _, option = option.partition(".")
+        owner = dict(zip(map(str, range(len(owner))), owner)).get(place)
+    option = option.partition(".")[0]
+    having = [kind for kind, made in KINDS[part].items() if option in _settings_of(made)]
+    if not having or (owner is not None and option in _settings_of(owner)):
+        return None
+    if owner is None and part in ("objective", "update"):
+        other = "--method tent" if flag else "tent"
+        return f"{whose} takes no gradient steps; choose a method that does, such as {other}"
+    choice = " or ".join(f"{flag}{part} {kind}" for kind in having)
+    if owner is None:
+        return f"{whose} has no {part}; choose {choice}"
+    names = {made: kind for kind, made in KINDS[part].items()}
+    kind = names.get(type(owner), type(owner).__name__)
+    return f"the {part} of {whose} is {kind}, which has no {option}; choose {choice}"
 
 
 def settings_record(settings: AdapterSettings) -> dict[str, Any]:
@@ -114,15 +157,15 @@ def settings_of_record(record: Mapping[str, Any]) -> AdapterSettings:
     return changed(AdapterSettings(), values)
 
 
+def _settings_of(part: Any) -> list[str]:
+    """The names of the settings of a part, or of a kind of it."""
+    return [field.name for field in fields(part)] if is_dataclass(part) else []
+
+
 def _names(settings: AdapterSettings) -> list[str]:
     """The names of settings and parts, and of the parts' settings."""
     parts = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    inner = [
-        f"{name}.{field.name}"
-        for name, part in parts.items()
-        if is_dataclass(part)
-        for field in fields(part)
-    ]
+    inner = [f"{name}.{each}" for name, part in parts.items() for each in _settings_of(part)]
     return [*parts, *inner]
 
 
@@ -155,14 +198,16 @@ def _replaced(owner: Any, path: list[str], value: Any, whole: str) -> Any:
     if isinstance(owner, tuple):
         if not rest:
             raise InputError(f"{whole!r} names a part; name one of its settings, {whole}.NAME.")
-        if not (first.isdecimal() and int(first) < len(owner)):
+        if first not in map(str, range(len(owner))):
             raise InputError(f"there is no {whole!r}: the method has {len(owner)} of this part.")
         place = int(first)
         return (*owner[:place], _replaced(owner[place], rest, value, whole), *owner[place + 1 :])
     if not is_dataclass(owner) or isinstance(owner, type):
         raise InputError(f"there is no setting {whole!r}: the method does not have that part.")
-    known = [field.name for field in fields(owner)]
+    known = _settings_of(owner)
     if first not in known:
+        if not known:
+            raise InputError(f"there is no setting {whole!r}: {type(owner).__name__} has none.")
         raise unknown_name(
             "setting", whole, [whole.removesuffix(".".join(path)) + k for k in known]
         )

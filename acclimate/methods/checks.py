@@ -35,8 +35,8 @@ def check_settings(settings: AdapterSettings) -> None:
             part.check()
     if settings.steps and (settings.objective is None or settings.update is None):
         raise InputError(
-            "the method takes no gradient steps: give an objective and an update, or set "
-            "steps to 0."
+            "the method takes no gradient steps: choose a method that does, such as tent, give an "
+            "objective and an update, or set steps to 0."
         )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ from acclimate.report.samples import Sample
 from acclimate.report.warnings import warnings_of
 from acclimate.storage.atomic import write_text
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONE = re.compile(r"\\ud[89ab]..\\ud[c-f]..|\\u(d[89a-f]..)")
+"""In JSON: a pair of surrogates, which is a character, or one alone."""
 _LONGEST_SIDE = 96
 """Longest side of a sample image in pixels; larger images are shrunk to keep the page small."""
 
@@ -104,7 +108,7 @@ def write_page(path: Path, report: Report) -> None:
         looks=looks(row_names(report.measured)),
         plotly=Markup(get_plotlyjs()),
     )
-    write_text(path, page)
+    write_text(path, _valid(page))
 
 
 def _template() -> Template:
@@ -180,13 +184,27 @@ def _spaced(name: str) -> str:
 
 def _json(figure: go.Figure) -> Markup:
     """A figure as text for a script element, where nothing may look like a tag."""
-    text = figure.to_json() or ""
+    text = _LONE.sub(_whole, figure.to_json() or "")
     return Markup(text.replace("<", "\\u003c"))
+
+
+def _valid(text: str) -> str:
+    r"""Text that UTF-8 can hold: bytes of names that are no UTF-8 become escapes such as \\xe9."""
+    return _SURROGATE.sub(lambda found: _escape(ord(found[0])), text)
+
+
+def _whole(found: re.Match[str]) -> str:
+    """The same in JSON, so that figures call a row as tables do."""
+    return "\\" + _escape(int(found[1], 16)) if found[1] else found[0]
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def _address(text: str) -> str:
     """A text as a data URI."""
-    encoded = base64.b64encode(text.encode()).decode("ascii")
+    encoded = base64.b64encode(_valid(text).encode()).decode("ascii")
     return f"data:text/plain;charset=utf-8;base64,{encoded}"
 
 

@@ -52,7 +52,7 @@ def parse_bytes(size: str | int) -> int:
         InputError: it is no size.
     """
     match = _SIZE.fullmatch(str(size).strip())
-    if match is None or isinstance(size, bool) or not float(match[1]):
+    if match is None or isinstance(size, bool) or not 0 < float(match[1]) < 1e15:
         raise InputError(f"the memory limit must be a size such as 2GB or 500MB, not {size!r}.")
     power = " kmgt".index((match[2] or " ").lower())
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)

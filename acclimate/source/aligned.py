@@ -11,7 +11,14 @@ from pathlib import Path
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import Classifier, duplicate, in_float32, recorded_name, split
+from acclimate.backbones import (
+    Classifier,
+    check_finite,
+    duplicate,
+    in_float32,
+    recorded_name,
+    split,
+)
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.backbones.stated import default_preprocessing
 from acclimate.backbones.trace import input_channels
@@ -21,6 +28,7 @@ from acclimate.methods import RECIPES, Recipe
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.runtime.precision import usual_defaults
 from acclimate.source.class_names import class_names
+from acclimate.source.figures import in_words
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training
 from acclimate.source.network import network_of
@@ -80,10 +88,10 @@ def align(
     """
     check_settings(settings)
     network = network_of(model, weights)
-    channels = preprocessing.channels if preprocessing else input_channels(network)
-    check_images(images, channels)
+    check_images(images, preprocessing.channels if preprocessing else input_channels(network))
     stated = default_preprocessing(model, *images.shape[1:])
     classifier = in_float32(duplicate(split(network.eval(), head=head)))
+    check_finite(network, "the model's weights")
     names = class_names(classes, model, classifier.num_classes)
     run, twin = run or Run(), _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)
@@ -126,20 +134,20 @@ def _tried(
         first = first or work
         if given or work.kept != 0:
             break
-    _log.info(_found(bundle))
+    figures = bundle.provenance.get("agreement", {})
+    _log.info(in_words(bundle.trust, figures, work.measured_on))
     if work.kept == 0 and not given:
         method = "bn-adapt" if batch_norms(classifier.encoder) else "source"
         _log.warning(
-            f"warning: the aligned twin answers no better than the classifier for held-out images, "
-            f"so it is left a copy of it, and {method} becomes the bundle's method; give more "
-            f"images, or other settings"
+            f"warning: the aligned twin answers no better than the classifier for "
+            f"{work.measured_on}, so it is left a copy of it, and {method} becomes the bundle's "
+            f"method; give more images, or other settings"
         )
         return replace(bundle, method=method)
-    figures = bundle.provenance.get("agreement", {})
     if figures and figures["twin, shifted"] < figures["classifier, shifted"]:
         _log.warning(
-            "warning: the aligned twin answers worse than the classifier for corrupted held-out "
-            "images; leave out --interpolation, --twin or --preset paper, or use bn-adapt"
+            f"warning: the aligned twin answers worse than the classifier for {work.measured_on}, "
+            f"corrupted; leave out --interpolation, --twin or --preset paper, or use bn-adapt"
         )
     return bundle
 
@@ -148,23 +156,6 @@ def _slower(training: Training, factor: float) -> Training:
     final = min(training.final_learning_rate, training.learning_rate * factor)
     rate = training.learning_rate * factor
     return replace(training, learning_rate=rate, final_learning_rate=final)
-
-
-def _found(bundle: Bundle) -> str:
-    """What was measured on held-out images, in one sentence."""
-    figures = bundle.provenance.get("agreement")
-    if figures is None:
-        return "nothing was measured, for there are fewer than 16 images, or they are not RGB"
-    clean, shifted = (
-        ", ".join(
-            f"{who} {figures[f'{who}, {kind}']:.3f}" for who in ("frozen", "classifier", "twin")
-        )
-        for kind in ("clean", "shifted")
-    )
-    return (
-        f"agreement with the frozen classifier on held-out images, with batch statistics: clean "
-        f"{clean}; corrupted {shifted}; {figures['kept']:.0%} of the alignment kept"
-    )
 
 
 def _start_of_twin(
@@ -190,4 +181,7 @@ def _name(network: nn.Module | str) -> str:
 
 def _encoder(twin: nn.Module | str, classes: int, run: Run) -> nn.Module:
     """The encoder that initialises the twin."""
-    return split(initial(twin, classes, run, "twin") if isinstance(twin, str) else twin).encoder
+    network = initial(twin, classes, run, "twin") if isinstance(twin, str) else twin
+    encoder = split(network).encoder
+    check_finite(network, "the twin's weights")
+    return encoder

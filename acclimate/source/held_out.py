@@ -5,11 +5,12 @@ also where the image is corrupted. The corruptions are the benchmark's four extr
 no reported mean.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from acclimate.backbones import Classifier
@@ -68,18 +69,55 @@ class Agreement:
         return float(self.of_shifted.mean())
 
 
-def part_of(source: SourceImages) -> tuple[SourceImages, SourceImages]:
+class _Rest:
+    """Images without those held out. They are looked up, for they may be too many to copy.
+
+    Args:
+        images: All images.
+        kept: The indices of those that are left.
+    """
+
+    def __init__(self, images: UInt8[Tensor, "n 3 h w"], kept: Int64[Tensor, " rest"]):
+        self._images, self._kept = images, kept
+        self.shape = torch.Size((len(kept), *images.shape[1:]))
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: Int64[Tensor, " part"] | slice) -> UInt8[Tensor, "part 3 h w"]:
+        return self._images[self._kept[index]]
+
+    def split(self, size: int) -> Iterator[UInt8[Tensor, "part 3 h w"]]:
+        """As `Tensor.split`."""
+        return (self._images[part] for part in self._kept.split(size))
+
+    def tensor_split(self, parts: int) -> Iterator[UInt8[Tensor, "part 3 h w"]]:
+        """As `Tensor.tensor_split`."""
+        return (self._images[part] for part in self._kept.tensor_split(parts))
+
+
+def part_of(source: SourceImages, *, chooses: bool) -> tuple[SourceImages, SourceImages]:
     """Split into images to train on and images held out, evenly spaced: a fifth, at most 128.
 
-    Where a fifth is fewer than 16 images, all images are in both. So they are from 10,000 on: they
-    may be too many to copy, and 128 of them are not learned by heart.
+    Where a fifth is fewer than 16 images, all images are in both.
+
+    Args:
+        source: All images.
+        chooses: Whether something is chosen by the images held out. Otherwise sets from 10,000
+            images on are trained on whole, and what is measured is measured on some of these.
     """
-    count = min(MOST, len(source.images) // 5)
-    if count < FEWEST or len(source.images) >= _MANY:
+    images = source.images
+    count = min(MOST, len(images) // 5)
+    if count < FEWEST or (len(images) >= _MANY and not chooses):
         return source, source.sample(MOST)
-    held = torch.zeros(len(source.images), dtype=torch.bool)
-    held[torch.arange(count) * len(source.images) // count] = True
-    return source.part(~held), source.part(held)
+    held = torch.zeros(len(images), dtype=torch.bool)
+    held[torch.arange(count) * len(images) // count] = True
+    if len(images) < _MANY:
+        return source.part(~held), source.part(held)
+    kept = (~held).nonzero().squeeze(1)
+    labels = None if source.labels is None else source.labels[kept]
+    rest: Any = _Rest(images, kept)  # has what training asks of a tensor
+    return replace(source, images=rest, labels=labels), source.part(held)
 
 
 def hold_out(classifier: Classifier, source: SourceImages, precision: Precision) -> HeldOut | None:

@@ -22,6 +22,25 @@ _SPARE = 1.4
 """How much more than planned steps may take before they are refused, where no limit is given."""
 
 
+class DoesNotFitError(InputError):
+    """A step does not fit into the memory.
+
+    Args:
+        reason: What does not fit.
+        stage: Name of the stage.
+        fits: Number of images in a batch of this process that fits; fewer than 2 where none does.
+    """
+
+    def __init__(self, reason: str, stage: str, fits: int):
+        self.reason, self.stage, self.fits = reason, stage, fits
+        super().__init__(self.told(f"{stage}.batch={fits}"))
+
+    def told(self, settings: str) -> str:
+        """The message, with how a batch that fits is given."""
+        smaller = f"a batch of {self.fits} images ({settings}), " if self.fits >= 2 else ""
+        return f"{self.reason}; choose {smaller}smaller images, or more memory."
+
+
 def room_for(
     name: str,
     module: nn.Module,
@@ -46,7 +65,7 @@ def room_for(
         limit: The most bytes that the process may hold; None goes by what is free.
 
     Raises:
-        InputError: a step does not fit; with a batch that does.
+        DoesNotFitError: a step does not fit; with a batch that does.
     """
     device = next(module.parameters()).device
 
@@ -73,14 +92,36 @@ def room_for(
     few = max(few, min(_ENOUGH, batch // 2))
     thrift, need = fitted(trial, module, few=few, images=batch, budget=budget, mixes=True)
     if need.of(batch) > budget * (1 if limit else _SPARE):
-        fits = need.images_in(budget)
-        smaller = f"a batch of {fits} images, " if fits >= 2 else ""
-        raise InputError(
+        raise DoesNotFitError(
             f"a step of the stage {name} on {batch} images needs about "
-            f"{show_bytes(need.of(batch))}, and {show_bytes(budget)} are left; choose {smaller}"
-            "smaller images, or more memory."
+            f"{show_bytes(need.of(batch))}, and {show_bytes(budget)} are left",
+            name,
+            need.images_in(budget),
         )
     return thrift
+
+
+def check_room(
+    passes: Callable[[int], object], *, images: int, device: torch.device, limit: int | None
+) -> None:
+    """Refuse passes without gradients that do not fit into the memory, before they start.
+
+    Args:
+        passes: Such passes of so many images.
+        images: Number of images that come together.
+        device: Where they run.
+        limit: As for `room_for`.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    need, budget = measured(passes, _FEW), for_passes(limit, device)
+    if need.of(images) > budget * (1 if limit else _SPARE):
+        raise InputError(
+            f"a pass of {images} images, with which it is measured how far a batch is trusted, "
+            f"needs about {show_bytes(need.of(images))}, and {show_bytes(budget)} are left; give "
+            "more memory, or no images, which takes a rule of thumb."
+        )
 
 
 def _budget(limit: int | None, device: torch.device) -> float:

@@ -57,13 +57,26 @@ class Work:
     @cached_property
     def parts_of_source(self) -> tuple[SourceImages, SourceImages]:
         """The images that a twin is trained on, and those held out."""
-        return part_of(self.source)
+        return part_of(self.source, chooses=self.chooses)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the share of the alignment that is kept is chosen by images held out."""
+        settings = self.settings
+        return settings.interpolation is None and not settings.trainable_classifier
+
+    @property
+    def measured_on(self) -> str:
+        """What a twin is measured on, in words."""
+        held_out = len(self.parts_of_source[0].images) < len(self.source.images)
+        return "held-out images" if held_out else "images that the twin is trained on"
 
     @cached_property
     def held_out(self) -> HeldOut | None:
         """Images with the trained classifier's answers, held out from a twin's training.
 
-        None if they are too few.
+        Without a twin they are any source images. Few images, or very many by which nothing is
+        chosen, are trained on as well. None if they are too few.
         """
         images = self.source.sample(MOST) if self.twin is None else self.parts_of_source[1]
         return hold_out(self.classifier, images, self.run.precision)
@@ -177,7 +190,6 @@ def contrastive(work: Work) -> None:
 def alignment(work: Work) -> None:
     """Align the twin with the frozen classifier (CTA, Eq. 4)."""
     assert work.twin is not None
-    measured = work.settings.interpolation is None and not work.settings.trainable_classifier
     work.kept = align_twin(
         work.twin,
         work.classifier,
@@ -185,8 +197,8 @@ def alignment(work: Work) -> None:
         work.settings,
         work.run,
         copied=work.start is None,
-        held=work.held_out if measured else None,
-        trust=work.trust if measured else None,
+        held=work.held_out if work.chooses else None,
+        trust=work.trust if work.chooses else None,
     )
 
 
@@ -205,7 +217,7 @@ def observe(work: Work) -> None:
 
 
 def measure(work: Work) -> tuple[dict[str, Trust], dict[str, float]]:
-    """Measure what the trained models do on held-out source images, without labels.
+    """Measure what the trained models do on source images, a twin on held-out ones, without labels.
 
     Returns:
         How far each model's batch statistics are trusted; and the agreement with the frozen

@@ -1,5 +1,6 @@
 """A bundle of a classifier as it is: without a twin and without training."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from acclimate.backbones import Classifier, duplicate, in_float32, recorded_name, split
+from acclimate.backbones import (
+    Classifier,
+    check_finite,
+    duplicate,
+    in_float32,
+    recorded_name,
+    split,
+)
 from acclimate.backbones.batch_norm import Trust, batch_norms
 from acclimate.backbones.registry import holds_weights
 from acclimate.backbones.stated import default_preprocessing, for_channels, preprocessing_of
@@ -15,16 +23,22 @@ from acclimate.backbones.trace import input_channels
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing, check_images
+from acclimate.runtime.budget import parse_bytes
 from acclimate.runtime.device import find_device
+from acclimate.runtime.precision import autocast
 from acclimate.source.class_names import class_names
+from acclimate.source.figures import in_words
+from acclimate.source.held_out import BATCH, FEWEST
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.network import network_of
 from acclimate.source.presets import PRESETS
+from acclimate.source.room import check_room
 from acclimate.source.stages import Work, measure
 from acclimate.source.twin import check_size
 from acclimate.version import __version__
 
+_log = logging.getLogger(__name__)
 _PROVENANCE = {
     "source": "a trained classifier as it is",
     "acclimate": __version__,
@@ -70,13 +84,14 @@ def wrap(
         For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: the model cannot be split, has no weights or no preprocessing, or takes no such
-            images.
+        InputError: the model cannot be split, has no weights, such as are NaN or infinite, or no
+            preprocessing, or takes no such images.
     """
     if isinstance(model, str) and weights is None and not holds_weights(model):
         raise InputError(f"{model} has random weights; give the file with the trained ones.")
     network = duplicate(network_of(model, weights))
     classifier = in_float32(split(network.eval(), head=head)).requires_grad_(False).eval()
+    check_finite(network, "the model's weights")
     preprocessing = preprocessing or _stated(model, network, images)
     trust, agreement = _measured(classifier, images, preprocessing, run or Run())
     return Bundle(
@@ -100,7 +115,20 @@ def _measured(
         return {}, {}
     check_images(images, preprocessing.channels)
     source = SourceImages(images, preprocessing)
-    return measure(Work(classifier.to(find_device(run.device)), source, PRESETS["small"], run))
+    device = find_device(run.device)
+    classifier.to(device)
+
+    @torch.no_grad()
+    def passes(count: int) -> None:
+        with autocast(device, run.precision):
+            classifier(preprocessing(images[:count].to(device)))
+
+    if len(images) >= FEWEST:
+        limit = None if run.memory_limit is None else parse_bytes(run.memory_limit)
+        check_room(passes, images=min(BATCH, len(images)), device=device, limit=limit)
+    trust, agreement = measure(Work(classifier, source, PRESETS["small"], run))
+    _log.info(in_words(trust, agreement, "these images"))
+    return trust, agreement
 
 
 def _stated(model: nn.Module | str, network: nn.Module, images: Tensor | None) -> Preprocessing:

@@ -57,10 +57,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         InputError: the file is missing or not a complete safetensors file.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file; check the path.")
     try:
-        with safe_open(path, framework="pt") as file:
+        # By its descriptor, for safetensors refuses a path that is no UTF-8.
+        with path.open("rb") as opened, safe_open(f"/dev/fd/{opened.fileno()}", "pt") as file:
             metadata = file.metadata() or {}
             # Copies: a memory map would keep the file open and would show later changes to it.
             return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118

@@ -39,7 +39,7 @@ def open_descriptor(path: Path) -> int | None:
     """The descriptor of this process that a path names, such as 1 for ``/dev/stdout``."""
     own = (f"/proc/{os.getpid()}/fd", "/dev/fd")
     for _ in range(_MOST_LINKS):
-        if path.name.isdecimal() and os.path.realpath(path.parent) in own:
+        if len(path.name) < 10 and path.name.isdecimal() and os.path.realpath(path.parent) in own:
             return int(path.name)
         if not path.is_symlink():
             return None

@@ -29,6 +29,20 @@ HALF = {"half": torch.float16, "bfloat16": torch.bfloat16}
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9.pt", b"caf\xe9.safetensors"])
+def test_paths_that_are_no_utf8(name, tmp_path):
+    path = tmp_path / os.fsdecode(name)
+    state = network().state_dict()
+    if path.suffix == ".pt":
+        with path.open("wb") as file:
+            torch.save(state, file)
+    else:
+        save_file(state, path)
+    model = network(2)
+    load_weights(model, path)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
 def test_there_are_at_least_forty_kinds():
     assert len(WRITERS) >= 40
 
@@ -148,7 +162,7 @@ REFUSED = {
     "a list": (lambda net: [torch.ones(2)], "holds no tensors by name"),
     "NaN": (
         lambda net: {**net.state_dict(), "head.bias": torch.full((5,), torch.nan)},
-        "holds NaN in head.bias",
+        "holds NaN or infinity in head.bias",
     ),
     "whole numbers": (
         lambda net: {n: t.to(torch.int8) for n, t in net.state_dict().items()},

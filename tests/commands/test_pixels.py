@@ -75,7 +75,9 @@ def test_height_and_width(photos, tmp_path):
 def test_bundles_that_take_other_pixels_are_not_compared(photos, tmp_path):
     options = weights(tmp_path)
     for name, size in (("a", "24"), ("b", "24"), ("c", "32")):
-        more = ("--size", size, "--mean", "0.5", "0.5", "0.5") if name == "b" else ("--size", size)
+        more = ("--size", size)
+        if name == "b":
+            more += ("--mean", "0.5", "0.5", "0.5", "--std", "0.2", "0.2", "0.2")
         align("acclimate:resnet8-w4", photos, tmp_path / name, *options, *more)
     bundles = {name: tmp_path / name for name in "abc"}
     assert pixels_of({name: bundles[name] for name in "ab"}).size == 24
@@ -99,3 +101,44 @@ def test_the_loader_is_given_what_is_said(photos):
     data, chosen = flags.load("timm:test_resnet", load, Console(quiet=True))
     assert seen == [chosen] and chosen.channels == 1
     assert data.images.shape == (4, 1, 160, 160) and data.images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"mean": (0.5,)}, "belong together; give --std beside --mean"),
+        ({"std": (0.5, 0.5, 0.5)}, "belong together; give --mean beside --std"),
+        ({"mean": (127.0,) * 3, "std": (128.0,) * 3}, "in units of 0..1; divide those of 0..255"),
+        ({"resize": (100,)}, "--resize 100 does not fill the input of 160 pixels"),
+        ({"size": (24,), "resize": (30, 20)}, "--resize 30 20 does not fill the input of 24"),
+    ],
+)
+@pytest.mark.parametrize("with_images", [False, True])
+def test_flags_that_belong_together(flags, reason, with_images):
+    from rich.console import Console
+
+    given = ("timm:test_resnet", Console(quiet=True))
+
+    def load(preprocessing):
+        raise AssertionError("nothing is loaded")
+
+    with pytest.raises(InputError, match=reason):
+        if with_images:
+            Pixels(**flags).load(given[0], load, given[1])
+        else:
+            Pixels(**flags).stated(*given)
+
+
+def test_how_to_resample_what_is_not_resized(tmp_path):
+    from rich.console import Console
+
+    from acclimate.backbones.stated import Stated
+
+    class Unresized(Pixels):
+        def _what_is_stated(self, model):
+            return Stated(Preprocessing(32, mode="none"), "the folder")
+
+    with pytest.raises(InputError, match=r"--resample has no effect.*\(the folder\); give --size"):
+        Unresized(resample="bicubic").stated("timm:test_resnet", Console(quiet=True))
+    found = Unresized(resample="bicubic", size=(16,)).stated("x", Console(quiet=True))
+    assert found.interpolation == "bicubic"

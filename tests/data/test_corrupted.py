@@ -4,9 +4,13 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -404,3 +408,32 @@ def test_killed_at_random_moments_it_ends_with_the_same_files(tmp_path):
     assert set(contents(tmp_path / "out")) != set(expected)  # it was killed before the end
     _write(tmp_path / "out")
     assert contents(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("source", ["dät", "dät.zip"])
+def test_names_do_not_depend_on_the_locale(source, tmp_path):
+    """Of classes and images that are not ASCII: the same bytes with an ASCII locale."""
+    for name in ("grün", "a", "日本"):
+        (tmp_path / "dät" / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (9, len(name), 3)).save(
+            tmp_path / "dät" / "test" / name / "ü.png"
+        )
+    shutil.make_archive(str(tmp_path / "dät"), "zip", tmp_path / "dät")
+    command = [sys.executable, "-m", "acclimate", "corrupt", source, "--corruptions", "fog"]
+    command += ["--severities", "3", "--layout", "folders", "--out"]
+    written = []
+    for out, locale in (("utf8", "C.UTF-8"), ("ascii", "C")):
+        coerced = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        environment = os.environ | coerced
+        done = subprocess.run([*command, out], cwd=tmp_path, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        files = [path for path in (tmp_path / out).rglob("*") if path.is_file()]
+        written.append({path.relative_to(tmp_path / out): path.read_bytes() for path in files})
+    assert written[0] == written[1]
+    assert Path("fog/3/grün/ü.JPEG") in written[0]
+    read = "from acclimate.data import load; x = load('utf8', 'test', domain='fog/3')"
+    code = f"{read}; print(ascii(x.classes), len(x.images))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    assert done.stdout.decode().strip() == f"{('a', 'grün', '日本')!a} 3"

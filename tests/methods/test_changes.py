@@ -58,7 +58,10 @@ def test_what_follows_a_step_has_numbers():
         ({"reset": "sometimes"}, "unknown reset 'sometimes': choose one of batch, never"),
         ({"update": "adamw"}, "did you mean adam"),
         ({"update": 3}, "unknown update '?3"),
-        ({"aftermath.0.rate": 1}, "has 0 of this part"),
+        ({"aftermath.0.rate": 1}, "the method has no aftermath; choose aftermath pull"),
+        ({"aftermath.0.ratte": 1}, "has 0 of this part"),
+        ({"update.momentum": 1}, "of the method is adam, which has no momentum; choose update sgd"),
+        ({"selection.threshold": 1}, "'selection.threshold': All has none"),
         ({"steps.more": 1}, "does not have that part"),
     ],
 )
@@ -68,7 +71,7 @@ def test_what_cannot_be_meant_is_refused(changes, match):
 
 
 def test_a_part_that_a_method_lacks_has_no_settings():
-    with pytest.raises(InputError, match="the method does not have that part"):
+    with pytest.raises(InputError, match="takes no gradient steps; choose a method that does"):
         changed(METHODS["source"].settings, {"update.learning_rate": 1.0})
 
 

@@ -1,5 +1,7 @@
 """Images held out: which they are, and what is measured on them without labels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,8 +11,10 @@ from acclimate.backbones.batch_norm import Trust
 from acclimate.preprocessing import Preprocessing
 from acclimate.source import held_out as module
 from acclimate.source import stages
+from acclimate.source.aligned import align
 from acclimate.source.held_out import CLEAN, SHIFTS, agreement, hold_out, part_of
 from acclimate.source.images import SourceImages
+from acclimate.source.presets import PRESETS, with_epochs
 from acclimate.source.stages import Work
 
 PREPROCESSING = Preprocessing(16)
@@ -25,7 +29,7 @@ def numbered(count, channels=3):
 
 
 def numbers_of(source):
-    first = source.images[:, 0, 0].int()
+    first = torch.cat([*source.images.split(1000)])[:, 0, 0].int()
     return (first[:, 0] * 256 + first[:, 1]).tolist()
 
 
@@ -45,9 +49,9 @@ def pictures(count=16):
     return SourceImages(images, PREPROCESSING)
 
 
-@pytest.mark.parametrize("count", [80, 81, 640, 700, 9_999])
+@pytest.mark.parametrize("count", [80, 81, 640, 700, 9_999, 10_000, 20_001])
 def test_no_image_is_in_both_parts_and_none_is_lost(count):
-    rest, held = map(numbers_of, part_of(numbered(count)))
+    rest, held = map(numbers_of, part_of(numbered(count), chooses=True))
     assert not set(rest) & set(held)
     assert sorted(rest + held) == list(range(count))
     assert len(held) == min(128, count // 5)
@@ -55,10 +59,31 @@ def test_no_image_is_in_both_parts_and_none_is_lost(count):
     assert gaps.max() - gaps.min() <= 1  # evenly spaced
 
 
-@pytest.mark.parametrize("count", [2, 79, 10_000])
-def test_few_and_very_many_images_are_in_both_parts(count):
+def test_very_many_images_are_not_copied():
+    source = numbered(10_007)
+    rest, held = part_of(source, chooses=True)
+    assert isinstance(rest.images, module._Rest)
+    plain = source.part(torch.tensor(sorted({*range(10_007)} - {*numbers_of(held)})))
+    assert rest.identity() == plain.identity() and torch.equal(rest.labels, plain.labels)
+    assert rest.images.shape == plain.images.shape
+    assert numbers_of(rest.sample(100)) == numbers_of(plain.sample(100))
+    for name, count in (("split", 100), ("tensor_split", 7)):
+        pairs = zip(*(getattr(each.images, name)(count) for each in (rest, plain)), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("count", [80, 9_999])
+def test_fewer_are_held_out_whatever_for(count):
+    one, other = (part_of(numbered(count), chooses=chooses) for chooses in (True, False))
+    assert list(map(numbers_of, one)) == list(map(numbers_of, other))
+
+
+@pytest.mark.parametrize(
+    ("count", "chooses"), [(2, True), (79, True), (79, False), (10_000, False)]
+)
+def test_few_images_and_very_many_by_which_nothing_is_chosen_are_in_both_parts(count, chooses):
     source = numbered(count)
-    rest, held = part_of(source)
+    rest, held = part_of(source, chooses=chooses)
     assert rest is source
     assert len(held.images) == min(count, 128)
 
@@ -135,3 +160,29 @@ def test_a_twin_is_not_trained_on_images_held_out(make, data, monkeypatch):
     for name in ("align_twin", "fit"):
         trained = {image.numpy().tobytes() for image in seen[name]}
         assert not trained & held
+
+
+@pytest.mark.parametrize("many", [True, False])
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_what_is_said_to_be_held_out_is(data, monkeypatch, caplog, many, share):
+    """Where images are too many to be copied, as well; a test's threshold stands for 10,000."""
+    caplog.set_level("INFO", "acclimate")
+    monkeypatch.setattr(module, "_MANY", len(data.images) if many else 10_000)
+    original, shown = (stages.fit, stages.hold_out), {}
+
+    def fit(name, network, source, *others, **named):
+        shown["trained"] = {each.numpy().tobytes() for each in torch.cat([*source.images.split(9)])}
+        return original[0](name, network, source, *others, **named)
+
+    def hold(classifier, source, precision):
+        shown["held"] = {each.numpy().tobytes() for each in source.images}
+        return original[1](classifier, source, precision)
+
+    monkeypatch.setattr(stages, "fit", fit)
+    monkeypatch.setattr(stages, "hold_out", hold)
+    settings = replace(with_epochs(PRESETS["small"], 1), interpolation=share)
+    align(model(), data.images, settings=settings, run=stages.Run(device="cpu", precision="fp32"))
+    disjoint = not shown["trained"] & shown["held"]
+    assert disjoint == (share is None or not many)
+    assert ("on held-out images" in caplog.text) == disjoint
+    assert ("on images that the twin is trained on" in caplog.text) != disjoint

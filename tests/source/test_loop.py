@@ -325,5 +325,7 @@ def test_in_little_memory_the_weights_are_the_same_and_statistics_move_once(monk
 def test_a_step_that_does_not_fit_is_refused_with_a_batch_that_does(monkeypatch):
     monkeypatch.setattr(room, "return_freed_memory", lambda: None)
     monkeypatch.setattr(room, "for_passes", lambda limit, device: 1e5)
-    with pytest.raises(InputError, match=r"the stage t on 8 images needs .* a batch of \d images"):
+    with pytest.raises(
+        InputError, match=r"the stage t on 8 images needs .* a batch of \d images \(t\.batch=\d\)"
+    ):
         train("t", Deep(), loss, SETTINGS, run_in(memory_limit="1GB"), count=COUNT)

@@ -104,6 +104,33 @@ def test_given_names():
         acclimate.wrap(network(), classes=[*five[:4], "a"], **kwargs)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value, tmp_path):
+    net, images = network(), torch.zeros(20, 3, 16, 16, dtype=torch.uint8)
+    name = [name for name, _ in net.named_parameters()][-3]
+    net.get_parameter(name).data.view(-1)[0] = value
+    with pytest.raises(InputError, match=rf"the model's weights hold NaN or infinity in {name};"):
+        acclimate.wrap(net, preprocessing=Preprocessing(16))
+    with pytest.raises(InputError, match=rf"the model's weights hold NaN or infinity in {name};"):
+        acclimate.align(net, images)
+    with pytest.raises(InputError, match=r"the twin's weights hold NaN or infinity"):
+        acclimate.align(network(), images, twin=net)
+    bundle = acclimate.wrap(network(), preprocessing=Preprocessing(16))
+    bundle.classifier.encoder.register_buffer("own", torch.full((), torch.nan))
+    with pytest.raises(InputError, match=r"weights hold NaN or infinity in encoder.own"):
+        bundle.save(tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_checkpoints_that_are_no_numbers_are_refused(value, tmp_path):
+    state = network().state_dict()
+    name = next(iter(state))
+    state[name].view(-1)[0] = value
+    with pytest.raises(InputError, match=rf"NaN.*{name}|{name}.*NaN"):
+        acclimate.wrap(SMALL, weights=saved(state, tmp_path), preprocessing=Preprocessing(16))
+
+
 def test_a_named_head():
     class Two(nn.Module):
         def __init__(self):
@@ -143,6 +170,24 @@ def test_the_command(tmp_path, capsys):
     main(["adapt", str(out), str(tmp_path / "images"), "--out", str(tmp_path / "x.csv")])
     rows = (tmp_path / "x.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert {row.split(",")[1] for row in rows} <= {*record["classes"]}
+
+
+def test_what_was_measured_is_said(tmp_path, caplog):
+    caplog.set_level("INFO", "acclimate")
+    generator = torch.Generator().manual_seed(0)
+    photographs = torch.randint(0, 256, (20, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    bundle = acclimate.wrap(network(), photographs, preprocessing=Preprocessing(16))
+    figures, trust = bundle.provenance["agreement"], bundle.trust["classifier"]
+    assert (
+        f"agreement with the frozen classifier on these images, with batch statistics: clean "
+        f"frozen {figures['frozen, clean']:.3f}, classifier {figures['classifier, clean']:.3f}; "
+        f"corrupted frozen {figures['frozen, shifted']:.3f}, "
+        f"classifier {figures['classifier, shifted']:.3f}; a batch's statistics count at most "
+        f"{trust.limit:.0%} in the classifier, with a prior of {trust.prior:g} images"
+    ) in caplog.text
+    caplog.clear()
+    acclimate.wrap(network(), photographs[:9], preprocessing=Preprocessing(16))
+    assert "nothing was measured, for there are fewer than 16 images" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,13 @@ def path(tmp_path):
     return tmp_path / "file"
 
 
+def test_paths_that_are_no_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    sealed.save(path, {"a": torch.ones(2)}, {"b": 1})
+    tensors, record = sealed.load(path)
+    assert torch.equal(tensors["a"], torch.ones(2)) and record == {"b": 1}
+
+
 def test_round_trip(path):
     assert_same(sealed.load(path))
     assert list(path.parent.iterdir()) == [path]

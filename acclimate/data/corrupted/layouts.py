@@ -19,6 +19,7 @@ from acclimate.data.corruptions import corrupt
 from acclimate.data.decode import SUFFIXES
 from acclimate.data.images import Images, LabelledImages
 from acclimate.storage import atomic
+from acclimate.storage.names import as_file_name
 
 JPEG_QUALITY = 85
 """JPEG quality of the published benchmarks."""
@@ -82,11 +83,11 @@ def write_folder(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         for folder in {Path(name).parent for name in names}:
-            (temporary / folder).mkdir(parents=True, exist_ok=True)
+            (temporary / as_file_name(str(folder))).mkdir(parents=True, exist_ok=True)
         for start, chunk in _chunks(images, part.corruption, part.severities[0], seed):
             for path, pixels in zip(names[start:], chunk):
                 encoded = _encode(pixels, image_format)
-                (temporary / path).write_bytes(encoded)
+                (temporary / as_file_name(path)).write_bytes(encoded)
                 lines.append(f"{path} {hashlib.sha256(encoded).hexdigest()}\n")
             advance(len(chunk))
         os.sync()  # syncing thousands of small files one by one would take minutes
@@ -145,9 +146,9 @@ def file_names(data: LabelledImages | Images, image_format: Format) -> list[str]
 
 
 def _fits(name: str) -> bool:
-    """Whether a file can have the name, with the locale's encoding of names."""
+    """Whether a file can have the name."""
     try:
-        return len(os.fsencode(name)) <= _LONGEST_NAME
+        return len(name.encode("utf-8", "surrogateescape")) <= _LONGEST_NAME
     except UnicodeEncodeError:
         return False
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from acclimate.errors import InputError
 from acclimate.storage import atomic
+from acclimate.storage.names import as_text
 
 NAME = "manifest.json"
 FORMAT = "acclimate corrupted images"
@@ -131,7 +131,7 @@ def checksum(path: Path) -> str:
     """The SHA-256 of a file, or `folder_checksum` of a folder's files except hidden ones."""
     if path.is_file():
         return atomic.sha256(path)
-    lines = [f"{name} {atomic.sha256(path / name)}\n" for name in _visible_files(path)]
+    lines = [f"{as_text(name)} {atomic.sha256(path / name)}\n" for name in _visible_files(path)]
     return folder_checksum(lines)
 
 
@@ -141,7 +141,8 @@ def folder_checksum(lines: Sequence[str]) -> str:
     Args:
         lines: ``relative/path sha256\n`` for each file; a path may hold any bytes.
     """
-    return hashlib.sha256(os.fsencode("".join(sorted(lines)))).hexdigest()
+    text = "".join(sorted(lines))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @lru_cache(maxsize=4096)

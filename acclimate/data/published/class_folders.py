@@ -9,6 +9,7 @@ import numpy as np
 from acclimate.data import folders
 from acclimate.data.published.listing import Listing
 from acclimate.errors import InputError
+from acclimate.storage.names import as_text
 
 _SEVERITIES = ("1", "2", "3", "4", "5")
 
@@ -73,7 +74,7 @@ def _check_names(
     """The class folders in a folder; raises an error if one is unknown or missing."""
     if not folder.is_dir():
         raise InputError(f"the folder {folder} is missing: {remedy}.")
-    names = subfolders(folder)
+    names = [as_text(name) for name in subfolders(folder)]
     if not names:
         raise InputError(f"{folder} has no class folders: {remedy}.")
     for name in names:

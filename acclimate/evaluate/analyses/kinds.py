@@ -43,6 +43,8 @@ class Analysis:
     """The engine that measures the methods of the study of gradients."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Where bundles and images are, see `acclimate.evaluate.grid_run.GridRun`."""
+    memory_limit: str | None = None
+    """The most memory that each process may hold; the results do not depend on it."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -59,7 +61,7 @@ class Analysis:
     @property
     def look(self) -> Look:
         """Settings of all adapters and streams."""
-        return Look(self.steps, self.batch, self.seed)
+        return Look(self.steps, self.batch, self.seed, memory_limit=self.memory_limit)
 
 
 def semantics_of(analysis: Analysis, out: Path, progress: Progress) -> Path:
@@ -162,7 +164,7 @@ def _accuracy(analysis: Analysis, out: Path, progress: Progress) -> dict[tuple, 
         curve=False,
     )
     loads = (partial(_itself, analysis.test),)
-    grid_run = GridRun(grid, analysis.bundles, loads, analysis.options)
+    grid_run = GridRun(grid, analysis.bundles, loads, analysis.options, analysis.memory_limit)
     measured, errors = run_grid(grid_run, out, engine=analysis.engine, progress=progress)
     if errors:
         raise InputError(f"{errors[0][0]} failed: {errors[0][1]}")

@@ -35,6 +35,8 @@ class Look:
     """Seed of order, corruption and views."""
     batch_statistics: bool = False
     """Whether batch norm uses the batch's own statistics, whatever the method does."""
+    memory_limit: str | None = None
+    """The most memory that the process may hold; see `Adapter`."""
 
     def settings_for(self, published: AdapterSettings) -> AdapterSettings:
         """The settings of a method while it is looked at, in float32."""
@@ -135,7 +137,7 @@ def features(
     published = method(name).settings
     if not published.reset.always or not published.steps or look.steps < 1:
         raise InputError(f"{name} does not learn from each batch anew; choose cta, cta-paper or y.")
-    adapter = Adapter(bundle, name, look.settings_for(published))
+    adapter = Adapter(bundle, name, look.settings_for(published), memory_limit=look.memory_limit)
     labels, before, after = [], [], []
     for arrived in streams.shuffled(data.images, shift, batch=look.batch, seed=look.seed):
         with _looking(adapter) as seen:
