@@ -69,9 +69,8 @@ def best(trials: Iterable[tuple[float, list[Agreement]]], before: Agreement) -> 
     """The first value that agrees with the classifier as well as the best one on corrupted images.
 
     As well means: within one standard error of the mean difference over the images. Values are left
-    out that lose more than 0.02 on clean images, by more than one standard error. They come in an
-    order in which the agreement rises and then falls: the search ends after two in a row that are
-    worse than the best one.
+    out that lose more than 0.02 on clean images. They come in an order in which the agreement rises
+    and then falls: the search ends after two in a row that are worse than the best one.
 
     Args:
         trials: Values, the most adaptive first, each with what it reaches.
@@ -84,7 +83,9 @@ def best(trials: Iterable[tuple[float, list[Agreement]]], before: Agreement) -> 
     top, worse = before.of_shifted, 0
     for value, found in trials:
         shifted = torch.stack([each.of_shifted for each in found]).mean(0)  # [images]
-        lossless = all(_behind(each.of_clean, before.of_clean) <= TOLERANCE for each in found)
+        lossless = all(
+            float((before.of_clean - each.of_clean).mean()) <= TOLERANCE for each in found
+        )
         useful = lossless and bool(shifted.mean() > before.of_shifted.mean())
         if useful:
             good.append((value, shifted))

@@ -61,6 +61,17 @@ def test_a_loss_on_clean_images_excludes_a_value():
     assert chosen(0.8, 0.7, clean=[0.5, 0.6]) is None
 
 
+def test_a_loss_on_clean_images_is_bounded_whatever_its_error():
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.3 * (torch.rand(200, generator=generator, dtype=torch.float64) - 0.5)
+    before = Agreement(torch.full_like(noise, 0.9), torch.full_like(noise, 0.5))
+    lossy, lossless = (
+        Agreement(before.of_clean - loss + noise - noise.mean(), before.of_shifted + gain)
+        for loss, gain in ((0.021, 0.2), (0.019, 0.1))
+    )
+    assert best(iter([(0.0, [lossy]), (1.0, [lossless])]), before) == 1
+
+
 def test_every_batch_size_must_keep_clean_images():
     trial = [reached(0.8), reached(0.8, clean=0.5)]
     assert best(iter([(0.0, trial), (1.0, [reached(0.6)])]), reached(0.5)) == 1
