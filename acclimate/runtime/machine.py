@@ -33,11 +33,13 @@ def describe() -> dict[str, str]:
 def commit() -> str:
     """The commit of the running source tree, marked if the package has uncommitted changes.
 
-    The variable ACCLIMATE_COMMIT names the commit of a copy that has no history.
+    The variable ACCLIMATE_COMMIT names it where the history is not at hand.
     """
+    if named := os.environ.get("ACCLIMATE_COMMIT"):
+        return named
     tree = Path(__file__).resolve().parents[2]
     if not (tree / ".git").exists():
-        return os.environ.get("ACCLIMATE_COMMIT", "installed, not from a source tree")
+        return "installed, not from a source tree"
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
