@@ -23,8 +23,8 @@ keep_freed_memory()
 bundle = untrained(options["method"], options["model"], options["size"], classes=1000)
 shape = (options["batch"], 3, options["size"], options["size"])
 images = torch.randint(0, 256, shape, dtype=torch.uint8)
-limited = {"memory_limit": options["limit"], "precision": options["precision"]}
-adapter = Adapter(bundle, device="cpu", **limited)
+limited = {} if options["limit"] is None else {"memory_limit": options["limit"]}
+adapter = Adapter(bundle, device="cpu", precision=options["precision"], **limited)
 with PeakMemory() as before:
     pass
 started = time.perf_counter()

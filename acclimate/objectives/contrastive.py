@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -14,6 +13,7 @@ from acclimate.backbones import Classifier
 from acclimate.objectives.objective import Objective, TemperatureOptions
 from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import Key
+from acclimate.runtime.constants import kept
 from acclimate.runtime.precision import at_least_float32
 from acclimate.runtime.ranks import gather
 from acclimate.views import SimCLRViews, simclr_views
@@ -135,7 +135,7 @@ def cosines(
         return torch.addmm(alone, anchors, others.T, alpha=1 / temperature)
 
 
-@lru_cache(maxsize=20)
+@kept(20)
 def _without_itself(
     anchors: int, others: int, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "anchors others"]:
@@ -145,7 +145,7 @@ def _without_itself(
         return zeros.fill_diagonal_(-torch.inf).to(device)
 
 
-@lru_cache(maxsize=100)
+@kept(100)
 def shifted_places(count: int, shift: int, device: torch.device) -> Int64[Tensor, " count"]:
     """(i + shift) mod count for i from 0; made on the CPU, so that it cannot be part of a graph.
 

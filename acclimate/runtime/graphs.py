@@ -18,6 +18,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from acclimate.runtime.constants import held
+
 _WARM_UP = 3
 """Runs before a recording, in which libraries prepare themselves; the last is watched for waits."""
 _WAITED = "called a synchronizing CUDA operation"
@@ -147,7 +149,8 @@ class _Graph:
         # What other threads do meanwhile, such as reading images, does no harm.
         self._graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
-            self._outputs = function(*self._inputs)
+            with held() as self._constants:
+                self._outputs = function(*self._inputs)
         finally:
             self._graph.capture_end()
             if collects:

@@ -77,16 +77,8 @@ def fit(
         sorted(moves),
         weight,
     ]
-    train(
-        name,
-        both,
-        loss,
-        settings,
-        run,
-        count=len(source.images),
-        identity=identity,
-        replayable=objective is None or objective.replayable,
-    )
+    count, replayable = len(source.images), objective is None or objective.replayable
+    train(name, both, loss, settings, run, count=count, identity=identity, replayable=replayable)
     both.requires_grad_(False).eval()
 
 

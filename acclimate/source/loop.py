@@ -135,9 +135,7 @@ def train(
             infinite or nan, or a step does not fit into the memory.
     """
     check_training(name, settings)
-    # In a frozen or tapped network, some parameters have no gradient.
-    ranks = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[ranks])
+    accelerator = _accelerator(run)
     batch = _share(min(settings.batch, count), accelerator.num_processes)
     module.to(accelerator.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings)
@@ -151,20 +149,24 @@ def train(
     prepared.train()
     left = range(len(history), settings.epochs)
     thrift = _thrift(name, module, loss, run, batch, count) if left else Thrift()
-    epochs = _Epochs(name, prepared, optimizer, loss, settings, run, accelerator, count, thrift)
-    if thrift.modules or accelerator.num_processes > 1 or not replayable:
-        epochs.recorder.obstacle = "its steps are not the same operations each time"
+    epochs = _Epochs(
+        name, prepared, optimizer, loss, settings, run, accelerator, count, thrift, replayable
+    )
     for epoch in left:
-        started = time.perf_counter()
-        mean = epochs.run(epoch)
-        seconds = time.perf_counter() - started
-        history.append({"epoch": epoch + 1, "loss": mean, "seconds": round(seconds, 3)})
+        history.append(epochs.run(epoch))
         if path and accelerator.is_main_process:
             checkpoints.save(path, module, optimizer, stamp, history)
         accelerator.wait_for_everyone()
     # Each process has batch-norm statistics of its own images; the checkpoint has the first's.
     agree(module.buffers())
     optimizer.zero_grad(set_to_none=True)  # frees as much memory as the module takes
+
+
+def _accelerator(run: Run) -> Accelerator:
+    """The device, and the other processes."""
+    # In a frozen or tapped network, some parameters have no gradient.
+    ranks = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=run.device == "cpu", kwargs_handlers=[ranks])
 
 
 def _thrift(name: str, module: nn.Module, loss: Loss, run: Run, batch: int, count: int) -> Thrift:
@@ -198,16 +200,20 @@ class _Epochs:
     accelerator: Accelerator
     count: int
     thrift: Thrift
+    replayable: bool
 
     def __post_init__(self):
         self.device = self.accelerator.device
         self.batch = min(self.settings.batch, self.count)
         self.total = torch.zeros((), device=self.device)
         self.recorder = Recorder(f"training of the stage {self.name}", self.device)
+        if self.thrift.modules or self.accelerator.num_processes > 1 or not self.replayable:
+            self.recorder.obstacle = "its steps are not the same operations each time"
         self.key: Key = MovingKey(0, self.device) if self.device.type == "cuda" else 0
 
-    def run(self, epoch: int) -> float:
-        """One pass over the images; returns the mean loss."""
+    def run(self, epoch: int) -> dict[str, float]:
+        """One pass over the images; returns its number, mean loss and seconds."""
+        started = time.perf_counter()
         epoch_key = key(self.given.seed, self.name, epoch)
         # For dropout and stochastic depth, which draw from the global generator.
         torch.manual_seed((epoch_key + self.accelerator.process_index) & (2**63 - 1))
@@ -230,7 +236,8 @@ class _Epochs:
             raise InputError(
                 f"the {self.name} loss became {mean} in epoch {epoch + 1}; lower the learning rate."
             )
-        return mean
+        seconds = round(time.perf_counter() - started, 3)
+        return {"epoch": epoch + 1, "loss": mean, "seconds": seconds}
 
     def _step(self, index: Tensor, rate: Tensor) -> tuple[()]:
         """Learn from the images of some indices."""

@@ -1,10 +1,10 @@
 """Rotations by multiples of 90 degrees, the classes of the rotation task."""
 
-from functools import lru_cache
-
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
+
+from acclimate.runtime.constants import kept
 
 
 def rotate(
@@ -69,7 +69,7 @@ def _rotate_together(images: Tensor, turns: Tensor) -> Tensor:
     return rotated.view_as(images).contiguous(memory_format=torch.channels_last)
 
 
-@lru_cache(maxsize=20)
+@kept(20)
 def _places(side: int, device: torch.device) -> Int64[Tensor, "4 pixels"]:
     """For each number of turns, the pixel that comes to each place; made on the CPU, once."""
     with torch.inference_mode(False):

@@ -52,4 +52,23 @@ def refusals(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[
     return filled
 
 
-KINDS: dict[str, Filler] = {"architectures": architectures, "refusals": refusals}
+def photographs(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """Accuracy on clean and on corrupted photographs, for each size of batches in the header."""
+    [path] = sources
+    found = {(row["method"], row["batch"]): row for row in read(path)}
+    # The frozen classifier's answers do not depend on the batch.
+    frozen = {method: row for (method, _), row in found.items() if method == "source"}
+
+    def of(method: str, batch: str) -> str:
+        row = frozen.get(method) or found[method, batch]
+        return f"{row['clean']} / {row['corrupted']}"
+
+    batches = [name.split()[-1] for name in header[1:]]
+    return [[row[0], *(of(*bare(row[:1]), batch) for batch in batches)] for row in rows]
+
+
+KINDS: dict[str, Filler] = {
+    "architectures": architectures,
+    "refusals": refusals,
+    "photographs": photographs,
+}

@@ -26,6 +26,7 @@ Accuracies are in percent. The kinds:
   logits equal bit by bit; and how many run each method.
 - refusals: column of the file, part of the reason; how many, and the first three. Each reason in
   the file needs a row.
+- photographs: method; for each size of batches in the header clean / corrupted.
 - temperature: method, temperature (of the classifier "-"); accuracy on clean images, and its mean
   over corruptions.
 """
