@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from golden_values import assert_golden, golden
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.objectives.information import information_losses
@@ -41,6 +41,7 @@ def test_the_release_adds_a_small_number_inside_the_logarithm():
     assert_golden(z.grad, "shot_im_grad_logits_as_released", rtol=0, atol=1e-5)
 
 
+@settings(deadline=None, max_examples=40)
 @given(LOGITS)
 def test_it_is_the_plain_loop_bounded_and_finite(rows):
     z = torch.tensor(rows, dtype=torch.float64, requires_grad=True)

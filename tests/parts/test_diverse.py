@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.errors import InputError
@@ -50,6 +50,7 @@ def test_it_is_the_plain_loop_on_other_inputs():
         torch.testing.assert_close(part.mean.tolist(), mean)
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.lists(st.floats(-1e4, 1e4), min_size=3, max_size=3), min_size=1, max_size=8),
     st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
