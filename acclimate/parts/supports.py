@@ -59,7 +59,8 @@ class SupportSet:
         capacity: Supports that each class keeps.
 
     Attributes:
-        features: The supports' features, each class's sorted by entropy; zeros where there is none.
+        features: The supports' features, normalised to length 1, each class's sorted by entropy;
+            zeros where there is none.
         entropies: Their entropies; infinite where there is none.
     """
 
@@ -76,7 +77,7 @@ class SupportSet:
         assert prediction.features is not None
         features = prediction.features.to(self.features.dtype)
         self._join(prediction.logits, features)
-        centres = normalize(normalize(self.features, dim=2).sum(1), dim=1)  # [classes, dim]
+        centres = normalize(self.features.sum(1), dim=1)  # [classes, dim]
         return (features @ centres.T).to(prediction.logits.dtype)
 
     def state(self) -> dict[str, Tensor]:
@@ -95,11 +96,13 @@ class SupportSet:
         given = torch.where(labels == numbers, own, torch.inf)  # [classes, batch]
         every = torch.cat([self.entropies, given], dim=1)  # [classes, capacity + batch]
         least, places = every.topk(capacity, largest=False)
-        # Rows of all supports, class by class, then of the batch.
+        # Rows of all supports, class by class, then of the batch, then zeros.
+        stored = classes * capacity
         rows = torch.where(
-            places < capacity, numbers * capacity + places, places + (classes - 1) * capacity
+            places < capacity, numbers * capacity + places, places - capacity + stored
         )
-        rows = torch.cat([self.features.flatten(0, 1), features])[rows.flatten()]
-        rows = rows.view(classes, capacity, dim)
-        self.features.copy_(torch.where(least.isfinite()[:, :, None], rows, 0))
+        rows = torch.where(least.isfinite(), rows, stored + len(features))
+        unit = normalize(features, dim=1)
+        pool = torch.cat([self.features.flatten(0, 1), unit, unit.new_zeros(1, dim)])
+        self.features.copy_(pool[rows.flatten()].view(classes, capacity, dim))
         self.entropies.copy_(least)
