@@ -66,10 +66,12 @@ class Learner:
         self.objective = None if objective is None else _own(objective, device)
         self.min_images = objective.min_images if objective else 1
         self.gives_logits = objective is not None and objective.gives_logits
+        if objective is not None and settings.correction.needs_features:
+            self.gives_logits &= objective.gives_features
         classes = self.model.num_classes
         self.norms = _norms(settings, self.model, self.objective)
         self.selection: Any = settings.selection.build(classes, device)
-        self.correction: Any = settings.correction.build(classes, device)
+        self.correction: Any = settings.correction.build(self.model, device)
         self.reset: Any = settings.reset.build()
         self.answer = settings.answer
         memory = settings.memory if self.objective else AdapterSettings().memory
@@ -101,6 +103,13 @@ class Learner:
         """
         self._undo.unless(step.taken)
         self._undo_selection.unless(step.finite)
+
+    @contextmanager
+    def passing(self):
+        """Within it an answer is not the batch's last: the correction does not remember it."""
+        undo = Undo(list(self.correction.state().values()))
+        yield
+        undo.unless(torch.zeros((), dtype=torch.bool, device=self.device))
 
     def recover(self) -> None:
         """Forget weights whose answer was not finite."""
@@ -206,6 +215,11 @@ class Learner:
         """The model that answers: logits, and features where they are known."""
         if not self.answer.of_teacher:
             return self._logits_and_features
+        if self.settings.correction.needs_features:
+            raise InputError(
+                "the correction needs features, and a teacher's answer has only logits; choose "
+                "another answer or correction."
+            )
         for part in self.aftermath:
             if isinstance(part, AverageTeacher):
                 return lambda images: (part.logits(self.model, images), None)

@@ -66,10 +66,11 @@ def _learn(
     logits, steps = [], []
     for number in range(learner.settings.steps):
         if every:
-            logits.append(_answer(learner, forward, early, wait))
+            with learner.passing():
+                logits.append(_answer(learner, forward, early, wait))
         step, outcome = take_step(learner, context, index, number)
         if early is None and outcome is not None and outcome.logits is not None:
-            early = Prediction(outcome.logits.detach().float()[-count:])
+            early = _last(outcome.logits.detach(), outcome.features, count)
         for aftermath in learner.aftermath:
             aftermath(step.taken)
         learner.reset.after(step, learner.state.forget)
@@ -197,4 +198,10 @@ def predict(
 
     with learner.room.answer(len(images), run):
         logits, features = run(len(images))
-    return Prediction(logits.float()[-count:], features)
+    return _last(logits, features, count)
+
+
+def _last(logits: Tensor, features: Tensor | None, count: int) -> Prediction:
+    """The prediction of the last images alone."""
+    kept = None if features is None else features.detach()[-count:]
+    return Prediction(logits.float()[-count:], kept)

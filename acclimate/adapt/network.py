@@ -40,7 +40,8 @@ def as_network(adapter: Adapter, images: Tensor | None = None) -> Network:
 
     It answers for each image alone, so batch norm needs fixed statistics. A method that normalises
     by those of the batch takes them from ``images``, as it would answer for them: the network gives
-    these images the adapter's own logits, and all others logits by the same statistics.
+    these images the adapter's own logits, and all others logits by the same statistics. A
+    correction by the batch's prior is no part of the network.
 
     ```python
     network = as_network(adapter, images)
@@ -52,8 +53,14 @@ def as_network(adapter: Adapter, images: Tensor | None = None) -> Network:
         images: ``[batch, 3, height, width]``, uint8 or floats in 0..1, where statistics come from.
 
     Raises:
-        InputError: the method normalises by statistics of the batch, and there are no images.
+        InputError: the method normalises by statistics of the batch, and there are no images; or
+            it corrects answers by the features of other images.
     """
+    if adapter.settings.correction.needs_features:
+        raise InputError(
+            f"{adapter.name} corrects its answers by the features of other images, and a network "
+            f"on its own has none; choose another method, or correction none."
+        )
     classifier = copy.deepcopy(adapter.model).cpu().float().eval()
     network = Network(classifier, adapter.preprocessing).eval()
     norms = [m for m in classifier.modules() if isinstance(m, AdaptiveBatchNorm)]

@@ -31,10 +31,11 @@ class Adapt:
 
     The settings below start from the method's own. Another kind of a part is chosen by its name:
     --update adam, sgd, sam; --normalisation source, batch, running; --reset batch, never;
-    --memory batch, recent; --answer after, before, teacher; --aftermath teacher, pull (one of
-    them); --selection all; --correction none; --objective clustering, contrastive,
-    contrastive-moments, entropy, flow, invariance, masked-reconstruction, noise-contrastive,
-    reconstruction, rotation. Then the options of that kind can be given.
+    --memory batch, recent; --answer after, before, teacher; --aftermath teacher, pull,
+    kalman (one of them); --selection all, certain-and-diverse; --correction none, prior, laplacian,
+    supports; --objective clustering, contrastive, contrastive-moments, entropy, flow, information,
+    invariance, likelihood-ratio, masked-reconstruction, noise-contrastive, reconstruction,
+    rotation. Then the options of that kind can be given.
 
     Example: acclimate adapt bundle photos --out predictions.csv
 

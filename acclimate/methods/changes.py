@@ -11,10 +11,14 @@ from acclimate.parts import (
     aftermath,
     answer,
     correction,
+    diverse,
+    kalman,
+    laplacian,
     memory,
     normalisation,
     reset,
     selection,
+    supports,
     update,
 )
 
@@ -25,16 +29,25 @@ KINDS: dict[str, dict[str, type]] = {
         "contrastive-moments": objectives.ContrastiveMomentsOptions,
         "entropy": objectives.EntropyOptions,
         "flow": objectives.FlowOptions,
+        "information": objectives.InformationOptions,
         "invariance": objectives.InvarianceOptions,
+        "likelihood-ratio": objectives.LikelihoodRatioOptions,
         "masked-reconstruction": objectives.MaskedReconstructionOptions,
         "noise-contrastive": objectives.NoiseContrastiveOptions,
         "reconstruction": objectives.ReconstructionOptions,
         "rotation": objectives.RotationOptions,
     },
     "memory": {"batch": memory.CurrentBatch, "recent": memory.Recent},
-    "selection": {"all": selection.All},
+    "selection": {
+        "all": selection.All,
+        "certain-and-diverse": diverse.CertainAndDiverse,
+    },
     "update": {"adam": update.Adam, "sgd": update.SGD, "sam": update.SAM},
-    "aftermath": {"teacher": aftermath.Teacher, "pull": aftermath.PullToSource},
+    "aftermath": {
+        "teacher": aftermath.Teacher,
+        "pull": aftermath.PullToSource,
+        "kalman": kalman.KalmanFilter,
+    },
     "normalisation": {
         "source": normalisation.SourceStatistics,
         "batch": normalisation.BatchStatistics,
@@ -45,7 +58,12 @@ KINDS: dict[str, dict[str, type]] = {
         "before": answer.Before,
         "teacher": answer.FromTeacher,
     },
-    "correction": {"none": correction.Uncorrected},
+    "correction": {
+        "none": correction.Uncorrected,
+        "prior": correction.Prior,
+        "laplacian": laplacian.Laplacian,
+        "supports": supports.Supports,
+    },
     "reset": {"batch": reset.EachBatch, "never": reset.Never},
 }
 """The kinds of each part, by their names in changes and on the command line."""

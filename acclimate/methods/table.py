@@ -3,13 +3,22 @@
 from acclimate.backbones import Classifier
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.errors import InputError, unknown_name
+from acclimate.methods.corrections import CORRECTIONS
 from acclimate.methods.cta import TWIN
+from acclimate.methods.ensembles import ENSEMBLES
 from acclimate.methods.entropy import ENTROPY
 from acclimate.methods.method import Method
 from acclimate.methods.source_trained import SOURCE_TRAINED
 from acclimate.methods.statistics import STATISTICS
 
-METHODS: dict[str, Method] = {**STATISTICS, **ENTROPY, **SOURCE_TRAINED, **TWIN}
+METHODS: dict[str, Method] = {
+    **STATISTICS,
+    **ENTROPY,
+    **ENSEMBLES,
+    **CORRECTIONS,
+    **SOURCE_TRAINED,
+    **TWIN,
+}
 """Every method by its name."""
 
 

@@ -29,7 +29,7 @@ def needs(row: Method) -> str:
         requirements.append("a vision transformer")
     if row.batch_norm:
         requirements.append("batch norm")
-    elif row.settings.normalisation.uses_batch:
+    elif row.settings.normalisation.uses_batch or row.settings.correction.uses_batch:
         requirements.append("batches")
     if row.settings.memory.images > 1:
         requirements.append(f"{row.settings.memory.images} images")

@@ -5,7 +5,9 @@ from acclimate.objectives.clustering import Clustering, ClusteringOptions
 from acclimate.objectives.contrastive import Contrastive, ContrastiveOptions, contrastive_loss
 from acclimate.objectives.entropy import Entropy, EntropyOptions, entropy_loss
 from acclimate.objectives.flow import Flow, FlowOptions
+from acclimate.objectives.information import Information, InformationOptions
 from acclimate.objectives.invariance import Invariance, InvarianceOptions
+from acclimate.objectives.likelihood_ratio import LikelihoodRatio, LikelihoodRatioOptions
 from acclimate.objectives.masked import MaskedReconstruction, MaskedReconstructionOptions
 from acclimate.objectives.moments import ContrastiveMoments, ContrastiveMomentsOptions
 from acclimate.objectives.noise_contrastive import NoiseContrastive, NoiseContrastiveOptions
@@ -25,8 +27,12 @@ __all__ = [
     "EntropyOptions",
     "Flow",
     "FlowOptions",
+    "Information",
+    "InformationOptions",
     "Invariance",
     "InvarianceOptions",
+    "LikelihoodRatio",
+    "LikelihoodRatioOptions",
     "MaskedReconstruction",
     "MaskedReconstructionOptions",
     "NoiseContrastive",

@@ -58,6 +58,8 @@ class Objective(nn.Module):
     """Smallest number of source images that `observe` needs."""
     gives_logits: bool = False
     """Whether the `Outcome` of `forward` has the logits for the images without augmentation."""
+    gives_features: bool = False
+    """Whether it has the features of these images, too."""
     replayable: bool = False
     """Whether a CUDA graph of a step may be replayed with other images: no operation waits for the
     device or takes the shape of its result from values, all that changes from step to step is a

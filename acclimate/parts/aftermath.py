@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from acclimate.parts.approach import approach
 from acclimate.parts.checks import share
+from acclimate.parts.kalman import KalmanFilter
 
 Moving = Mapping[str, Tensor]
 
@@ -49,7 +50,7 @@ class PullToSource:
         return SourcePull(moving, self.rate)
 
 
-Aftermath = Teacher | PullToSource
+Aftermath = Teacher | PullToSource | KalmanFilter
 
 
 class AverageTeacher:
@@ -70,7 +71,7 @@ class AverageTeacher:
 
     def __call__(self, taken: Bool[Tensor, ""]) -> None:
         """Move towards the model, after a step that was taken."""
-        _approach(list(self._averages.values()), list(self._moving.values()), self._rate * taken)
+        approach(list(self._averages.values()), list(self._moving.values()), self._rate * taken)
 
     def logits(
         self, model: nn.Module, images: Float[Tensor, "batch 3 h w"]
@@ -108,16 +109,8 @@ class SourcePull:
 
     def __call__(self, taken: Bool[Tensor, ""]) -> None:
         """Pull, after a step that was taken."""
-        _approach(self._moving, self.copies, self._rate * taken)
+        approach(self._moving, self.copies, self._rate * taken)
 
     def state(self) -> dict[str, Tensor]:
         """Nothing: the source's values do not change."""
         return {}
-
-
-@torch.no_grad()
-def _approach(tensors: list[Tensor], targets: list[Tensor], rate: Float[Tensor, ""]) -> None:
-    """Move tensors a part of the way to targets, in place; the rate stays on its device."""
-    ways = torch._foreach_sub(targets, tensors)
-    torch._foreach_mul_(ways, rate)
-    torch._foreach_add_(tensors, ways)

@@ -73,6 +73,11 @@ Answer = After | Before | FromTeacher
 
 
 def _with_mirrored(predict: Predict) -> Prediction:
-    """The mean logits of images and their mirror images; the images' own features."""
+    """The mean logits and features of images and their mirror images."""
     plain, mirrored = predict(False), predict(True)
-    return Prediction((plain.logits + mirrored.logits) / 2, plain.features)
+    features = None
+    if plain.features is not None and mirrored.features is not None:
+        features = (
+            plain.features + mirrored.features
+        ) / 2  # a linear head's mean logits are theirs
+    return Prediction((plain.logits + mirrored.logits) / 2, features)

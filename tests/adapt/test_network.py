@@ -36,12 +36,20 @@ def test_statistics_of_the_batch_need_a_batch(bundle_of, images):
     assert as_network(adapted(bundle_of, "source", images[:8])[0])
 
 
+@pytest.mark.parametrize("name", ["t3a", "lame"])
+def test_corrections_by_other_images_are_no_network_of_their_own(bundle_of, images, name):
+    adapter, _ = adapted(bundle_of, name, images[:8])
+    with pytest.raises(InputError, match=f"{name} corrects its answers by the features of other"):
+        as_network(adapter, images[:8])
+
+
 @pytest.mark.parametrize(
     "name",
     [
         pytest.param(name, marks=[] if name == "cta" else pytest.mark.slow)
         for name in METHODS
         if name != "ttt-mae"  # a transformer: see the next test
+        and not METHODS[name].settings.correction.needs_features
     ],
 )
 @pytest.mark.filterwarnings("ignore")
