@@ -18,6 +18,7 @@ from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, as_outcome
 from acclimate.parts.aftermath import AverageTeacher
 from acclimate.parts.normalisation import AdaptiveBatchNorm, BatchNorms
+from acclimate.parts.penalty import Unpenalised
 from acclimate.parts.step import Step
 from acclimate.parts.update import select_parameters
 from acclimate.preprocessing import Preprocessing
@@ -77,7 +78,7 @@ class Learner:
         self.norms = _norms(settings, self.model, self.objective)
         self.selection: Any = self._built(settings.selection, classes, device)
         self.correction: Any = self._built(settings.correction, classes, device)
-        self.reset: Any = self._built(settings.reset)
+        self.reset: Any = self._built(settings.reset, device)
         self.answer = settings.answer
         memory = settings.memory if self.objective else AdapterSettings().memory
         self.memory = self._built(memory, preprocessing.shape, device)
@@ -134,13 +135,14 @@ class Learner:
         own = {id(t): t for t in (*self.model.parameters(), *self.model.buffers(), *parts)}
         rest = [t for t in self.state.tensors.values() if id(t) not in own]
         undo = [*self._undo.before, *self._undo_selection.before]
-        copies = [tensor for part in self.aftermath for tensor in part.copies]
+        copies = [tensor for part in (self.penalty, *self.aftermath) for tensor in part.copies]
         return [*sources, *undo, *copies, *parts, *rest]
 
     def _build_steps(self) -> None:
         """The parameters that move, their optimiser, and what follows a step."""
         self.optimizer: Any = None
         self.aftermath: list[Any] = []
+        self.penalty: Any = Unpenalised()
         update = self.settings.update
         if self.objective is None or update is None:
             return
@@ -158,6 +160,7 @@ class Learner:
             for value in state.values():
                 if isinstance(value, Tensor):
                     value.zero_()
+        self.penalty = self._built(self.settings.penalty, self.moving)
         self.aftermath = [self._built(part, self.moving) for part in self.settings.aftermath]
 
     def _reached(self) -> dict[str, Tensor]:
@@ -240,6 +243,7 @@ class Learner:
         parts = {
             "normalisation": self.norms,
             "selection": self.selection,
+            "penalty": self.penalty,
             "correction": self.correction,
             "reset": self.reset,
             **{f"aftermath.{place}": part for place, part in enumerate(self.aftermath)},

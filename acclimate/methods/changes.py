@@ -13,6 +13,8 @@ from acclimate.parts import (
     correction,
     memory,
     normalisation,
+    penalty,
+    reliable,
     reset,
     selection,
     update,
@@ -23,6 +25,7 @@ KINDS: dict[str, dict[str, type]] = {
         "clustering": objectives.ClusteringOptions,
         "contrastive": objectives.ContrastiveOptions,
         "contrastive-moments": objectives.ContrastiveMomentsOptions,
+        "destroyed": objectives.DestroyedOptions,
         "entropy": objectives.EntropyOptions,
         "flow": objectives.FlowOptions,
         "invariance": objectives.InvarianceOptions,
@@ -32,7 +35,13 @@ KINDS: dict[str, dict[str, type]] = {
         "rotation": objectives.RotationOptions,
     },
     "memory": {"batch": memory.CurrentBatch, "recent": memory.Recent},
-    "selection": {"all": selection.All},
+    "selection": {
+        "all": selection.All,
+        "reliable": reliable.Reliable,
+        "reliable-new": reliable.ReliableAndNew,
+        "reliable-shape": reliable.ReliableByShape,
+    },
+    "penalty": {"none": penalty.Unpenalised, "fisher": penalty.FisherPenalty},
     "update": {"adam": update.Adam, "sgd": update.SGD, "sam": update.SAM},
     "aftermath": {"teacher": aftermath.Teacher, "pull": aftermath.PullToSource},
     "normalisation": {
@@ -46,7 +55,7 @@ KINDS: dict[str, dict[str, type]] = {
         "teacher": answer.FromTeacher,
     },
     "correction": {"none": correction.Uncorrected},
-    "reset": {"batch": reset.EachBatch, "never": reset.Never},
+    "reset": {"batch": reset.EachBatch, "never": reset.Never, "signal": reset.AtLowLoss},
 }
 """The kinds of each part, by their names in changes and on the command line."""
 

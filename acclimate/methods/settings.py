@@ -8,6 +8,7 @@ from acclimate.parts.answer import After, Answer
 from acclimate.parts.correction import Correction, Uncorrected
 from acclimate.parts.memory import CurrentBatch, Memory
 from acclimate.parts.normalisation import Normalisation, SourceStatistics
+from acclimate.parts.penalty import Penalty, Unpenalised
 from acclimate.parts.reset import EachBatch, Reset
 from acclimate.parts.selection import All, Selection
 from acclimate.parts.update import Update
@@ -39,6 +40,8 @@ class AdapterSettings:
     """Which images a step learns from."""
     selection: Selection = field(default=All())
     """Which of these count in the loss."""
+    penalty: Penalty = field(default=Unpenalised())
+    """What is added to the loss."""
     update: Update | None = None
     """The optimiser and the parameters that it moves; None without steps."""
     aftermath: tuple[Aftermath, ...] = ()

@@ -6,10 +6,11 @@ from acclimate.errors import InputError, unknown_name
 from acclimate.methods.cta import TWIN
 from acclimate.methods.entropy import ENTROPY
 from acclimate.methods.method import Method
+from acclimate.methods.reliable import RELIABLE
 from acclimate.methods.source_trained import SOURCE_TRAINED
 from acclimate.methods.statistics import STATISTICS
 
-METHODS: dict[str, Method] = {**STATISTICS, **ENTROPY, **SOURCE_TRAINED, **TWIN}
+METHODS: dict[str, Method] = {**STATISTICS, **ENTROPY, **RELIABLE, **SOURCE_TRAINED, **TWIN}
 """Every method by its name."""
 
 

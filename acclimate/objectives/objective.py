@@ -30,6 +30,9 @@ class Outcome(NamedTuple):
     """The classifier's logits for the images without augmentation, if they were computed."""
     features: Float[Tensor, "batch dim"] | None = None
     """The encoder's features of the images without augmentation, if they were computed."""
+    drops: Float[Tensor, " batch"] | None = None
+    """By how much the probability of each prediction drops once the image is destroyed, if it was
+    computed."""
 
 
 class Objective(nn.Module):

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from acclimate.objectives import Outcome
+from acclimate.parts.reliable import Reliable, ReliableAndNew, ReliableByShape
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class All:
         return {}
 
 
-Selection = All
+Selection = All | Reliable | ReliableAndNew | ReliableByShape
 
 
 def weighted_mean(
