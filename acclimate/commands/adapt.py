@@ -30,11 +30,12 @@ class Adapt:
     OUT.partial until all are there. After an interruption, run the same command again to go on.
 
     The settings below start from the method's own. Another kind of a part is chosen by its name:
-    --update adam, sgd, sam; --normalisation source, batch, running; --reset batch, never;
+    --update adam, sgd, sam; --normalisation source, batch, running; --reset batch, never, signal;
     --memory batch, recent; --answer after, before, teacher; --aftermath teacher, pull (one of
-    them); --selection all; --correction none; --objective clustering, contrastive,
-    contrastive-moments, entropy, flow, invariance, masked-reconstruction, noise-contrastive,
-    reconstruction, rotation. Then the options of that kind can be given.
+    them); --selection all, reliable, reliable-new, reliable-shape; --penalty none, fisher;
+    --correction none; --objective clustering, contrastive, contrastive-moments, destroyed, entropy,
+    flow, invariance, masked-reconstruction, noise-contrastive, reconstruction, rotation. Then the
+    options of that kind can be given.
 
     Example: acclimate adapt bundle photos --out predictions.csv
 
