@@ -144,8 +144,8 @@ class Bundle:
             "logits": some_logits(self._models, self._shape),
             "weights_sha256": atomic.sha256(folder / WEIGHTS),
         }
+        record |= write_statistics(folder, self.statistics)
         atomic.write_text(folder / "bundle.json", sealed(record))
-        write_statistics(folder, self.statistics, record)
         _check_loads(record, folder, self.classifier.num_classes)
 
     @classmethod

@@ -90,20 +90,23 @@ def read_tensors(path: str | Path, record: Mapping[str, Any]) -> dict[str, "Tens
     return read_safetensors(weights)[0]
 
 
-def write_statistics(
-    path: str | Path, tensors: Mapping[str, "Tensor"], record: Mapping[str, Any]
-) -> None:
-    """Write statistics of source images beside the weights that they belong to, if there are any.
+def write_statistics(path: str | Path, tensors: Mapping[str, "Tensor"]) -> dict[str, str]:
+    """Write statistics of source images, if there are any.
+
+    Returns:
+        What the record says of them: their checksum. Nothing where there are none.
 
     Raises:
         InputError: they are not finite, or cannot be written.
     """
     from acclimate.storage import sealed as file
 
-    if tensors:
-        _check_statistics(tensors, "the bundle's statistics of source images")
-        belongs = {"weights_sha256": record["weights_sha256"]}
-        file.save(Path(path) / STATISTICS, tensors, belongs)
+    if not tensors:
+        return {}
+    _check_statistics(tensors, "the bundle's statistics of source images")
+    file.save(Path(path) / STATISTICS, tensors, {})
+    # Of the tensors, for the order of a file's metadata varies.
+    return {"statistics_sha256": file.digest(tensors, "")}
 
 
 def read_statistics(path: str | Path, record: Mapping[str, Any]) -> dict[str, "Tensor"]:
@@ -114,16 +117,19 @@ def read_statistics(path: str | Path, record: Mapping[str, Any]) -> dict[str, "T
     ```
 
     Raises:
-        InputError: they are damaged, or of other weights.
+        InputError: they are missing though the record has them, or damaged.
     """
     from acclimate.storage import sealed as file
 
-    place = Path(path) / STATISTICS
-    if not place.exists():
+    if record.get("statistics_sha256") is None:
         return {}
-    tensors, belongs = file.load(place)
-    if belongs != {"weights_sha256": record["weights_sha256"]}:
-        raise InputError(f"{place} is of other weights; delete it, and measure the bundle anew.")
+    place = Path(path) / STATISTICS
+    try:
+        tensors, _ = file.load(place)
+    except InputError as error:
+        raise InputError(f"{place} is missing or damaged; restore it from a good copy.") from error
+    if file.digest(tensors, "") != record["statistics_sha256"]:
+        raise InputError(f"{place} is of another bundle; restore it from a good copy.")
     _check_statistics(tensors, str(place))
     return tensors
 
@@ -210,7 +216,7 @@ def _are(value: Any, kind: type) -> bool:
     return value is None or named
 
 
-_YOUNGER = ("trust", "switches", "logits")
+_YOUNGER = ("trust", "switches", "logits", "statistics_sha256")
 """Entries that older records lack."""
 _VALIDATORS: dict[str, Callable[[Any], bool]] = {
     "architecture": _is_text,
@@ -225,6 +231,7 @@ _VALIDATORS: dict[str, Callable[[Any], bool]] = {
     "provenance": lambda value: isinstance(value, dict),
     "switches": lambda value: _are(value, bool),
     "logits": _are_logits,
+    "statistics_sha256": lambda value: value is None or isinstance(value, str),
     "weights_sha256": _is_text,
 }
 """The check that each entry must pass: a checksum says only that nothing changed by accident."""

@@ -134,10 +134,15 @@ def missing(
 
 
 def settings_record(settings: AdapterSettings) -> dict[str, Any]:
-    """Settings as JSON can hold them; parts carry the name of their kind."""
+    """Settings as JSON can hold them; parts carry the name of their kind.
+
+    Without a penalty none is named, as in records of before there was this part.
+    """
     record = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
+        if field.name == "penalty" and value == field.default:
+            continue
         kinds = {kind: name for name, kind in KINDS.get(field.name, {}).items()}
         if isinstance(value, tuple):
             record[field.name] = [_part_record(part, kinds) for part in value]

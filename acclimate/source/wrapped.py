@@ -59,9 +59,8 @@ def wrap(
 ) -> Bundle:
     """Make a bundle of a trained classifier for methods that need no training of their own.
 
-    These are ``source``, ``bn-adapt``, ``ptbn``, ``tent``, ``tipi``, ``eta``, ``sar`` and ``deyo``,
-    and ``eata`` with images. No weight and no statistic changes: the logits stay the same, bit for
-    bit.
+    These are ``source``, ``bn-adapt``, ``ptbn``, ``tent`` and others; ``eata`` needs images. No
+    weight and no statistic changes: the logits stay the same, bit for bit.
 
     ```python
     bundle = acclimate.wrap(network, preprocessing=Preprocessing(224))
@@ -72,8 +71,7 @@ def wrap(
         model: Any network that `acclimate.split` accepts, or a name as for `acclimate.build`. It is
             copied; the bundle has it in float32.
         images: Unlabelled source images, uint8. They show how far ``bn-adapt`` should trust the
-            statistics of a batch (some hundred are enough), and give the statistics that ``eata``
-            needs; None takes a rule of thumb.
+            statistics of a batch (some hundred are enough); None takes a rule of thumb.
         preprocessing: The model's preprocessing; None takes what its library states, see
             `acclimate.backbones.preprocessing_of`, or the images' size and ImageNet's mean and std.
         weights: The checkpoint of a model given by name, as for `acclimate.build`.

@@ -14,8 +14,9 @@ import acclimate
 from acclimate.adapt import Adapter
 from acclimate.backbones import Classifier, build, split
 from acclimate.bundle import Bundle
-from acclimate.bundle_record import STATISTICS
+from acclimate.bundle_record import STATISTICS, read_record
 from acclimate.errors import InputError
+from acclimate.evaluate.task import checksum_of, variants_of
 from acclimate.methods import METHODS
 from acclimate.parts.selection import All
 from acclimate.preprocessing import Preprocessing
@@ -93,22 +94,42 @@ def test_states_belong_to_the_statistics_too(sized, bundle_of, images):
         Adapter(more, "sized", device="cpu").restore(state)
 
 
-@pytest.mark.parametrize("damage", ["cut", "other weights", "nan"])
+@pytest.mark.parametrize("damage", ["cut", "other", "missing"])
 def test_damaged_statistics_are_refused(sized, bundle_of, images, tmp_path, damage):
     bundle = acclimate.measure(bundle_of("tent"), images[:4], RUN)
     bundle.save(tmp_path / "bundle")
     file = tmp_path / "bundle" / STATISTICS
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-3])
+    elif damage == "missing":
+        file.unlink()
     else:
         tensors, record = sealed.load(file)
-        if damage == "nan":
-            tensors = {name: tensor * torch.nan for name, tensor in tensors.items()}
-        else:
-            record = {"weights_sha256": "0"}
-        sealed.save(file, tensors, record)
-    with pytest.raises(InputError):
+        sealed.save(file, {name: tensor + 1 for name, tensor in tensors.items()}, record)
+    with pytest.raises(InputError, match="restore it from a good copy"):
         Bundle.load(tmp_path / "bundle")
+
+
+def test_statistics_that_are_not_finite_are_not_saved(bundle_of, tmp_path):
+    bundle = replace(bundle_of("tent"), statistics={"classifier.x.y": torch.tensor(torch.nan)})
+    with pytest.raises(InputError, match="not all finite"):
+        bundle.save(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_results_are_kept_apart_by_statistics(sized, bundle_of, images, tmp_path):
+    """Two bundles of one network answer otherwise with other statistics."""
+    for count in (0, 4, 8):
+        given = replace(bundle_of("tent"), statistics={})
+        if count:
+            given = acclimate.measure(given, images[:count], RUN)
+        given.save(tmp_path / str(count))
+    assert len({checksum_of(tmp_path / str(count)) for count in (0, 4, 8)}) == 3
+    given.save(tmp_path / "again")
+    assert checksum_of(tmp_path / "again") == checksum_of(tmp_path / "8")
+    assert "statistics_sha256" not in read_record(tmp_path / "0")  # as in older bundles
+    found = variants_of({"0": tmp_path / "0"})["0"]
+    assert "sized" not in map(str, found) and "tent" in map(str, found)
 
 
 class Numbers(nn.Module):
