@@ -19,6 +19,8 @@ SCHEMA = 3
 """Version of the record that this acclimate writes."""
 WEIGHTS = "weights.safetensors"
 """File of a bundle's weights."""
+STATISTICS = "statistics.safetensors"
+"""File of a bundle's statistics of source images; absent where there are none."""
 _MAX_JSON_BYTES = 16 * 2**20
 
 
@@ -86,6 +88,55 @@ def read_tensors(path: str | Path, record: Mapping[str, Any]) -> dict[str, "Tens
             f"{weights} is damaged: its checksum does not match; restore it from a good copy."
         )
     return read_safetensors(weights)[0]
+
+
+def write_statistics(path: str | Path, tensors: Mapping[str, "Tensor"]) -> dict[str, str]:
+    """Write statistics of source images, if there are any.
+
+    Returns:
+        What the record says of them: their checksum. Nothing where there are none.
+
+    Raises:
+        InputError: they are not finite, or cannot be written.
+    """
+    from acclimate.storage import sealed as file
+
+    if not tensors:
+        return {}
+    _check_statistics(tensors, "the bundle's statistics of source images")
+    file.save(Path(path) / STATISTICS, tensors, {})
+    # Of the tensors, for the order of a file's metadata varies.
+    return {"statistics_sha256": file.digest(tensors, "")}
+
+
+def read_statistics(path: str | Path, record: Mapping[str, Any]) -> dict[str, "Tensor"]:
+    """Read a bundle's statistics of source images; none if it has none.
+
+    ```python
+    sorted(read_statistics("bundle", read_record("bundle")))
+    ```
+
+    Raises:
+        InputError: they are missing though the record has them, or damaged.
+    """
+    from acclimate.storage import sealed as file
+
+    if record.get("statistics_sha256") is None:
+        return {}
+    place = Path(path) / STATISTICS
+    try:
+        tensors, _ = file.load(place)
+    except InputError as error:
+        raise InputError(f"{place} is missing or damaged; restore it from a good copy.") from error
+    if file.digest(tensors, "") != record["statistics_sha256"]:
+        raise InputError(f"{place} is of another bundle; restore it from a good copy.")
+    _check_statistics(tensors, str(place))
+    return tensors
+
+
+def _check_statistics(tensors: Mapping[str, "Tensor"], what: str) -> None:
+    if not all(t.is_floating_point() and t.isfinite().all() for t in tensors.values()):
+        raise InputError(f"{what} are not all finite numbers; measure the bundle anew.")
 
 
 def sealed(record: dict[str, Any]) -> str:
@@ -165,7 +216,7 @@ def _are(value: Any, kind: type) -> bool:
     return value is None or named
 
 
-_YOUNGER = ("trust", "switches", "logits")
+_YOUNGER = ("trust", "switches", "logits", "statistics_sha256")
 """Entries that older records lack."""
 _VALIDATORS: dict[str, Callable[[Any], bool]] = {
     "architecture": _is_text,
@@ -180,6 +231,7 @@ _VALIDATORS: dict[str, Callable[[Any], bool]] = {
     "provenance": lambda value: isinstance(value, dict),
     "switches": lambda value: _are(value, bool),
     "logits": _are_logits,
+    "statistics_sha256": lambda value: value is None or isinstance(value, str),
     "weights_sha256": _is_text,
 }
 """The check that each entry must pass: a checksum says only that nothing changed by accident."""

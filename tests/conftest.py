@@ -13,6 +13,9 @@ from acclimate.backbones import FORMS, build, projected, split
 from acclimate.bundle import Bundle
 from acclimate.methods import METHODS, RECIPES
 from acclimate.preprocessing import Preprocessing
+from acclimate.source.images import SourceImages
+from acclimate.source.loop import Run
+from acclimate.source.statistics import measure_statistics
 
 SIZE = 16
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -128,7 +131,11 @@ def random_bundle(architecture, recipe="cta", **options):
         with torch.no_grad():
             batches = torch.randn(2, 12, 3, SIZE, SIZE)
             objective.observe(twin or classifier, batches)
+    models = {"classifier": classifier} | ({"twin": twin} if twin else {})
+    pixels = torch.randint(256, (8, 3, SIZE, SIZE), dtype=torch.uint8)
+    source = SourceImages(pixels, preprocessing)
     return Bundle(
+        statistics=measure_statistics(models, source, Run(device="cpu", precision="fp32")),
         classifier=classifier,
         twin=twin,
         preprocessing=preprocessing,

@@ -395,7 +395,10 @@ def composed() -> list[list[str]]:
     default, rows = settings_record(AdapterSettings()), []
     for name, row in METHODS.items():
         record = settings_record(row.settings)
-        cells = ["-" if record[f] == default[f] else f"`{called(f, record[f])}`" for f in varied()]
+        cells = [
+            "-" if record.get(f) == default.get(f) else f"`{called(f, record[f])}`"
+            for f in varied()
+        ]
         rows.append([f"`{name}`", *cells])
     return rows
 

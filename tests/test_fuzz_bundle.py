@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from acclimate.bundle import Bundle
-from acclimate.bundle_record import WEIGHTS, sealed
+from acclimate.bundle_record import STATISTICS, WEIGHTS, sealed
 from acclimate.cli import main
 from acclimate.errors import InputError
 from acclimate.storage import atomic
@@ -25,7 +25,7 @@ VALUES += ["acclimate:resnet8", "torchvision:nothing", "a:b", "\ud800", [], [1],
 VALUES += [{}, {"a": 1}, {"kind": "x"}, [None] * 4, [0.5] * 3, {"name": "x", "options": {}}]
 BYTES = st.tuples(
     st.just("bytes"),
-    st.sampled_from([RECORD, WEIGHTS]),
+    st.sampled_from([RECORD, WEIGHTS, STATISTICS]),
     st.sampled_from(["flip", "cut", "insert", "empty", "missing", "folder"]),
     st.integers(0, 2**40),
 )

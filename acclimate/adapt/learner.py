@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from acclimate.adapt.chosen import Statistics
 from acclimate.adapt.room import Room
 from acclimate.adapt.state import State, Undo
 from acclimate.backbones import Classifier, check_finite, duplicate, forgetful
@@ -17,6 +18,7 @@ from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, as_outcome
 from acclimate.parts.aftermath import AverageTeacher
 from acclimate.parts.normalisation import AdaptiveBatchNorm, BatchNorms
+from acclimate.parts.penalty import Unpenalised
 from acclimate.parts.step import Step
 from acclimate.parts.update import select_parameters
 from acclimate.preprocessing import Preprocessing
@@ -37,6 +39,7 @@ class Learner:
         preprocessing: From images in 0..1 to what the model takes.
         device: Where to run.
         limit: The most bytes that the process may hold; None goes by what is free.
+        statistics: Statistics of source images that the parts need, by kind and name.
 
     Attributes:
         moving: The parameters that steps change, by name.
@@ -59,6 +62,7 @@ class Learner:
         preprocessing: Preprocessing,
         device: torch.device,
         limit: int | None = None,
+        statistics: Statistics | None = None,
     ):
         self.settings, self.preprocessing, self.device = settings, preprocessing, device
         self.model = _own(duplicate(model), device)
@@ -69,13 +73,17 @@ class Learner:
         if objective is not None and settings.correction.needs_features:
             self.gives_logits &= objective.gives_features
         classes = self.model.num_classes
+        self.statistics = {
+            kind: {name: tensor.to(device) for name, tensor in named.items()}
+            for kind, named in (statistics or {}).items()
+        }
         self.norms = _norms(settings, self.model, self.objective)
-        self.selection: Any = settings.selection.build(classes, device)
-        self.correction: Any = settings.correction.build(self.model, device)
-        self.reset: Any = settings.reset.build()
+        self.selection: Any = self._built(settings.selection, classes, device)
+        self.correction: Any = self._built(settings.correction, self.model, device)
+        self.reset: Any = self._built(settings.reset, device)
         self.answer = settings.answer
         memory = settings.memory if self.objective else AdapterSettings().memory
-        self.memory = memory.build(preprocessing.shape, device)
+        self.memory = self._built(memory, preprocessing.shape, device)
         self.room = Room(self, limit)
         self.recorder = Recorder("the adapted batch", device)
         if objective is not None and not objective.replayable:
@@ -90,6 +98,11 @@ class Learner:
         self.state = State(self._learned(), self._kept())
         self._undo = Undo([*self.norms.written(), *self._written.values()])
         self._undo_selection = Undo(list(self.selection.state().values()))
+
+    def _built(self, part: Any, *given: Any) -> Any:
+        """A part, which gets the statistics of source images that it names by their kind."""
+        kinds = getattr(part, "source_statistics", ())
+        return part.build(*given, **{kind: self.statistics[kind] for kind in kinds})
 
     def keep(self) -> None:
         """Keep what the passes of a step write to, before it."""
@@ -131,13 +144,14 @@ class Learner:
         own = {id(t): t for t in (*self.model.parameters(), *self.model.buffers(), *parts)}
         rest = [t for t in self.state.tensors.values() if id(t) not in own]
         undo = [*self._undo.before, *self._undo_selection.before]
-        copies = [tensor for part in self.aftermath for tensor in part.copies]
+        copies = [tensor for part in (self.penalty, *self.aftermath) for tensor in part.copies]
         return [*sources, *undo, *copies, *parts, *rest]
 
     def _build_steps(self) -> None:
         """The parameters that move, their optimiser, and what follows a step."""
         self.optimizer: Any = None
         self.aftermath: list[Any] = []
+        self.penalty: Any = Unpenalised()
         update = self.settings.update
         if self.objective is None or update is None:
             return
@@ -155,7 +169,8 @@ class Learner:
             for value in state.values():
                 if isinstance(value, Tensor):
                     value.zero_()
-        self.aftermath = [part.build(self.moving) for part in self.settings.aftermath]
+        self.penalty = self._built(self.settings.penalty, self.moving)
+        self.aftermath = [self._built(part, self.moving) for part in self.settings.aftermath]
 
     def _reached(self) -> dict[str, Tensor]:
         """Those of the chosen parameters that the objective's gradient reaches: one trial shows."""
@@ -242,6 +257,7 @@ class Learner:
         parts = {
             "normalisation": self.norms,
             "selection": self.selection,
+            "penalty": self.penalty,
             "correction": self.correction,
             "reset": self.reset,
             **{f"aftermath.{place}": part for place, part in enumerate(self.aftermath)},

@@ -122,7 +122,7 @@ def take_step(
                 weights = learner.selection(outcome)
                 if selected and weights is not None:  # a second pass adds no images
                     weights = weights * (selected[0] != 0)
-            loss = weighted_mean(outcome.losses, weights)
+            loss = learner.penalty(weighted_mean(outcome.losses, weights))
             loss.backward()
         outcomes.append(outcome)
         selected.append(weights)

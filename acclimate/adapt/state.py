@@ -28,9 +28,12 @@ class State:
         self._learned = Backup(learned.values())
         self._kept = Backup(kept.values())
 
-    def forget(self) -> None:
-        """Take what was learned back to the source, in place."""
-        self._learned.restore()
+    def forget(self, when: Tensor | None = None) -> None:
+        """Take what was learned back to the source, in place; with a flag only if it is set."""
+        if when is None:
+            self._learned.restore()
+        else:
+            self._learned.restore_if(when)
 
     def restart(self) -> None:
         """Take everything back to the beginning, in place."""
@@ -119,6 +122,16 @@ class Backup:
             torch._foreach_copy_(tensors, values)
         for tensors in self._zero:
             torch._foreach_zero_(tensors)
+
+    @torch.no_grad()
+    def restore_if(self, when: Tensor) -> None:
+        """Write the values back if a flag is set, which is not read but stays on its device."""
+        for tensors, values in self._groups:
+            for tensor, value in zip(tensors, values):
+                tensor.copy_(torch.where(when, value, tensor))
+        for tensors in self._zero:
+            for tensor in tensors:
+                tensor.masked_fill_(when, 0)
 
 
 class Undo:

@@ -30,10 +30,11 @@ class Info:
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from acclimate.bundle_record import read_record, read_tensors
+        from acclimate.bundle_record import read_record, read_statistics, read_tensors
 
         record = read_record(self.bundle)
         tensors = read_tensors(self.bundle, record)
+        statistics = read_statistics(self.bundle, record)
         checks = ["the record's checksum", "the weights' checksum"]
         if _can_be_built(record, self.trust_code):
             from acclimate.bundle import Bundle
@@ -41,6 +42,7 @@ class Info:
             Bundle.load(self.bundle)
             checks.append("the weights fit the network")
         found = {
+            "statistics": _kinds(statistics),
             "parameters": _parameters(tensors),
             "bytes": sum(file.stat().st_size for file in self.bundle.iterdir()),
             "checks": checks,
@@ -71,6 +73,12 @@ def _parameters(tensors: "Mapping[str, Tensor]") -> dict[str, int]:
     return dict(counts)
 
 
+def _kinds(statistics: "Mapping[str, Tensor]") -> list[str]:
+    """Kinds of statistics of source images, with the model that they are of."""
+    kinds = {tuple(name.split(".", 2)[:2]) for name in statistics}
+    return [f"{kind} of the {model}" for model, kind in sorted(kinds)]
+
+
 def _lines(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Everything that people want to know, as name and text."""
     from acclimate.bundle_record import preprocessing_of
@@ -93,6 +101,8 @@ def _lines(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[st
             for model, each in trust.items()
         ]
         lines.append(("batch weight", "; ".join(shown)))
+    if kinds := found["statistics"]:
+        lines.append(("statistics", "; ".join(kinds)))
     if isinstance(agreement := made.get("agreement"), Mapping):
         figures = "; ".join(f"{name} {_figure(value)}" for name, value in agreement.items())
         lines.append(("agreement", figures))

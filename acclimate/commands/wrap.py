@@ -15,9 +15,10 @@ from acclimate.commands.pixels import Pixels
 class Wrap:
     """Make a bundle of a trained classifier as it is, without training.
 
-    The bundle is for methods that learn with any classifier: source, bn-adapt, ptbn, tent, tipi. No
-    weight and no statistic changes. "acclimate align" adds what the other methods need. With some
-    hundred unlabelled images it is measured how far bn-adapt should trust a batch.
+    The bundle is for methods that learn with any classifier: source, bn-adapt, ptbn, tent, tipi,
+    eta, sar, deyo. No weight and no statistic changes. "acclimate align" adds what the other
+    methods need. With some hundred unlabelled images it is measured how far bn-adapt should trust a
+    batch, and what eata needs of the source.
 
     Example: acclimate wrap --model torchvision:resnet18 --weights last.ckpt --images photos --out
     bundle

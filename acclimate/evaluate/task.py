@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.adapt import Adapter, model_of
+from acclimate.adapt.chosen import statistics_of
 from acclimate.bundle import Bundle, read_record
 from acclimate.data import LabelledImages, Shift
 from acclimate.data.classes import Match, match_classes
@@ -258,6 +259,7 @@ def variants_of(
 def _check_fit(bundle: Bundle, variant: Variant) -> None:
     """Refuse a bundle that lacks what a method needs, and changes that cannot be meant."""
     model_of(bundle, variant.method)
+    statistics_of(bundle, variant.method, variant.settings)
     if variant.changes:
         Adapter(bundle, variant.method, variant.settings, device="cpu")
 

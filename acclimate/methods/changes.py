@@ -16,6 +16,8 @@ from acclimate.parts import (
     laplacian,
     memory,
     normalisation,
+    penalty,
+    reliable,
     reset,
     selection,
     supports,
@@ -27,6 +29,7 @@ KINDS: dict[str, dict[str, type]] = {
         "clustering": objectives.ClusteringOptions,
         "contrastive": objectives.ContrastiveOptions,
         "contrastive-moments": objectives.ContrastiveMomentsOptions,
+        "destroyed": objectives.DestroyedOptions,
         "entropy": objectives.EntropyOptions,
         "flow": objectives.FlowOptions,
         "information": objectives.InformationOptions,
@@ -41,7 +44,11 @@ KINDS: dict[str, dict[str, type]] = {
     "selection": {
         "all": selection.All,
         "certain-and-diverse": diverse.CertainAndDiverse,
+        "reliable": reliable.Reliable,
+        "reliable-new": reliable.ReliableAndNew,
+        "reliable-shape": reliable.ReliableByShape,
     },
+    "penalty": {"none": penalty.Unpenalised, "fisher": penalty.FisherPenalty},
     "update": {"adam": update.Adam, "sgd": update.SGD, "sam": update.SAM},
     "aftermath": {
         "teacher": aftermath.Teacher,
@@ -64,7 +71,7 @@ KINDS: dict[str, dict[str, type]] = {
         "laplacian": laplacian.Laplacian,
         "supports": supports.Supports,
     },
-    "reset": {"batch": reset.EachBatch, "never": reset.Never},
+    "reset": {"batch": reset.EachBatch, "never": reset.Never, "signal": reset.AtLowLoss},
 }
 """The kinds of each part, by their names in changes and on the command line."""
 
@@ -143,10 +150,15 @@ def missing(
 
 
 def settings_record(settings: AdapterSettings) -> dict[str, Any]:
-    """Settings as JSON can hold them; parts carry the name of their kind."""
+    """Settings as JSON can hold them; parts carry the name of their kind.
+
+    Without a penalty none is named, as in records of before there was this part.
+    """
     record = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
+        if field.name == "penalty" and value == field.default:
+            continue
         kinds = {kind: name for name, kind in KINDS.get(field.name, {}).items()}
         if isinstance(value, tuple):
             record[field.name] = [_part_record(part, kinds) for part in value]

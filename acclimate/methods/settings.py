@@ -1,6 +1,6 @@
 """How an adapter learns: one kind of each part, with its settings."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from acclimate.objectives import ObjectiveOptions
 from acclimate.parts.aftermath import Aftermath
@@ -8,6 +8,7 @@ from acclimate.parts.answer import After, Answer
 from acclimate.parts.correction import Correction, Uncorrected
 from acclimate.parts.memory import CurrentBatch, Memory
 from acclimate.parts.normalisation import Normalisation, SourceStatistics
+from acclimate.parts.penalty import Penalty, Unpenalised
 from acclimate.parts.reset import EachBatch, Reset
 from acclimate.parts.selection import All, Selection
 from acclimate.parts.update import Update
@@ -39,6 +40,8 @@ class AdapterSettings:
     """Which images a step learns from."""
     selection: Selection = field(default=All())
     """Which of these count in the loss."""
+    penalty: Penalty = field(default=Unpenalised())
+    """What is added to the loss."""
     update: Update | None = None
     """The optimiser and the parameters that it moves; None without steps."""
     aftermath: tuple[Aftermath, ...] = ()
@@ -57,6 +60,14 @@ class AdapterSettings:
     """Seed of the views."""
     precision: Precision = "auto"
     """``bf16`` or ``fp32``; ``auto`` is bf16 where the device multiplies it natively."""
+
+    @property
+    def source_statistics(self) -> tuple[str, ...]:
+        """Kinds of statistics of source images that the parts need of the bundle."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        parts = [p for value in values for p in (value if isinstance(value, tuple) else (value,))]
+        kinds = (kind for part in parts for kind in getattr(part, "source_statistics", ()))
+        return tuple(dict.fromkeys(kinds))
 
     @property
     def alone(self) -> bool:

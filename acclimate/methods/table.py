@@ -8,12 +8,14 @@ from acclimate.methods.cta import TWIN
 from acclimate.methods.ensembles import ENSEMBLES
 from acclimate.methods.entropy import ENTROPY
 from acclimate.methods.method import Method
+from acclimate.methods.reliable import RELIABLE
 from acclimate.methods.source_trained import SOURCE_TRAINED
 from acclimate.methods.statistics import STATISTICS
 
 METHODS: dict[str, Method] = {
     **STATISTICS,
     **ENTROPY,
+    **RELIABLE,
     **ENSEMBLES,
     **CORRECTIONS,
     **SOURCE_TRAINED,

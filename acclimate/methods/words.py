@@ -25,6 +25,8 @@ def needs(row: Method) -> str:
         requirements.append("target images")
     if row.objective is not None and row.objective.observe is not Objective.observe:
         requirements.append("source statistics")
+    elif row.settings.source_statistics:
+        requirements.append("statistics of unlabelled source images")
     if recipe.transformer:
         requirements.append("a vision transformer")
     if row.batch_norm:

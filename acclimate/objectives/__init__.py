@@ -3,6 +3,7 @@
 from acclimate.objectives.alignment import alignment_loss
 from acclimate.objectives.clustering import Clustering, ClusteringOptions
 from acclimate.objectives.contrastive import Contrastive, ContrastiveOptions, contrastive_loss
+from acclimate.objectives.destroyed import Destroyed, DestroyedOptions, shuffled_patches
 from acclimate.objectives.entropy import Entropy, EntropyOptions, entropy_loss
 from acclimate.objectives.flow import Flow, FlowOptions
 from acclimate.objectives.information import Information, InformationOptions
@@ -23,6 +24,8 @@ __all__ = [
     "ContrastiveMoments",
     "ContrastiveMomentsOptions",
     "ContrastiveOptions",
+    "Destroyed",
+    "DestroyedOptions",
     "Entropy",
     "EntropyOptions",
     "Flow",
@@ -48,6 +51,7 @@ __all__ = [
     "as_outcome",
     "contrastive_loss",
     "entropy_loss",
+    "shuffled_patches",
 ]
 
 OBJECTIVES: dict[str, type[Objective]] = {

@@ -30,6 +30,9 @@ class Outcome(NamedTuple):
     """The classifier's logits for the images without augmentation, if they were computed."""
     features: Float[Tensor, "batch dim"] | None = None
     """The encoder's features of the images without augmentation, if they were computed."""
+    drops: Float[Tensor, " batch"] | None = None
+    """By how much the probability of each prediction drops once the image is destroyed, if it was
+    computed."""
 
 
 class Objective(nn.Module):
@@ -152,6 +155,8 @@ class ObjectiveOptions:
     """
 
     kind: ClassVar[type[Objective]]
+    source_statistics: ClassVar[tuple[str, ...]] = ()
+    """Kinds of statistics of source images that it needs, each a keyword of its ``build``."""
 
     def build(
         self, model: Classifier, preprocessing: Preprocessing, trained: Objective | None

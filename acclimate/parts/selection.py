@@ -8,6 +8,7 @@ from torch import Tensor
 
 from acclimate.objectives import Outcome
 from acclimate.parts.diverse import CertainAndDiverse
+from acclimate.parts.reliable import Reliable, ReliableAndNew, ReliableByShape
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class All:
         return {}
 
 
-Selection = All | CertainAndDiverse
+Selection = All | CertainAndDiverse | Reliable | ReliableAndNew | ReliableByShape
 
 
 def weighted_mean(

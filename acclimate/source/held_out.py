@@ -79,13 +79,18 @@ class _Rest:
 
     def __init__(self, images: UInt8[Tensor, "n 3 h w"], kept: Int64[Tensor, " rest"]):
         self._images, self._kept = images, kept
-        self.shape = torch.Size((len(kept), *images.shape[1:]))
+        self.shape, self.device = torch.Size((len(kept), *images.shape[1:])), images.device
+        self.nbytes = self.shape.numel() * images.element_size()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def __getitem__(self, index: Int64[Tensor, " part"] | slice) -> UInt8[Tensor, "part 3 h w"]:
         return self._images[self._kept[index]]
+
+    def to(self, device: torch.device) -> UInt8[Tensor, "rest 3 h w"]:
+        """A copy on a device."""
+        return self[:].to(device)
 
     def split(self, size: int) -> Iterator[UInt8[Tensor, "part 3 h w"]]:
         """As `Tensor.split`."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from dotted import dotted
+from loose import loose
 from torch import nn
 
 from acclimate.adapt import Adapter
@@ -47,7 +48,7 @@ def short(name, **changes):
         return settings_of(name)
     if METHODS[name].settings.one_by_one:  # as many steps again for each image
         changes = {"steps": 1} | changes
-    return settings_of(name, **{"steps": 3, "learning_rate": 3e-3} | changes)
+    return settings_of(name, **{"steps": 3, "learning_rate": 3e-3} | loose(name) | changes)
 
 
 # What the adapter does, as a plain loop: one image list, one deep copy, one autograd step at a time

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from dotted import dotted
+from loose import loose
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from acclimate.adapt import Adapter
@@ -20,7 +21,7 @@ STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
 
 def adapter_of(bundle, name, **changes):
     common = {"steps": 2, "learning_rate": 3e-3, "precision": "fp32", "device": "cpu"}
-    return Adapter(bundle, name, **dotted(**common | changes))
+    return Adapter(bundle, name, **dotted(**loose(name) | common | changes))
 
 
 class Waits(TorchDispatchMode):

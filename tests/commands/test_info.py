@@ -123,3 +123,8 @@ def test_json_has_all_of_it(whole, capsys):
     assert found["bytes"] == sum(file.stat().st_size for file in whole.iterdir())
     assert found["preprocessing"]["resize"] == 32
     assert torch.tensor(found["preprocessing"]["mean"]).shape == (3,)
+
+
+def test_statistics_of_source_images_are_named(saved, custom, capsys):
+    assert "fisher of the classifier" in info(saved, capsys)
+    assert "statistics" not in info(custom, capsys)

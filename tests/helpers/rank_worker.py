@@ -48,9 +48,8 @@ def as_rank(rank: int, folder: Path, tasks: list[tuple[str, str]]) -> None:
     )
     for number, task in enumerate(tasks):
         save_file(made(*task), folder / f"{number}-{rank}.safetensors")
-    make_bundle(
-        lambda run: Written(rank), folder / "written", Console(quiet=True), seed=0, device="cpu"
-    )
+    given: dict = {"seed": 0, "device": "cpu", "memory_limit": None, "batches": {}}
+    make_bundle(lambda run: Written(rank), folder / "written", Console(quiet=True), **given)
     (folder / f"refusal-{rank}").write_text(refusal())
     torch.distributed.destroy_process_group()
 

@@ -150,3 +150,11 @@ def test_one_part_after_a_step_or_a_list_of_them():
     )
     with pytest.raises(InputError, match="names a part; name one of its settings"):
         changed(CTA, {"aftermath": "teacher", "aftermath.0": 3})
+
+
+def test_a_record_without_a_penalty_is_that_of_before_there_was_one():
+    """Saved states and stored results go by it."""
+    assert "penalty" not in settings_record(METHODS["tent"].settings)
+    record = settings_record(METHODS["eata"].settings)
+    assert record["penalty"] == {"kind": "fisher", "weight": 1.0}
+    assert settings_of_record(record) == METHODS["eata"].settings
