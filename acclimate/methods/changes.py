@@ -10,16 +10,20 @@ from acclimate.methods.settings import AdapterSettings
 from acclimate.parts import (
     aftermath,
     answer,
+    banks,
     correction,
     memory,
     normalisation,
     reset,
+    robust,
     selection,
     update,
 )
 
 KINDS: dict[str, dict[str, type]] = {
     "objective": {
+        "augmented-student": objectives.AugmentedStudentOptions,
+        "averaged-teacher": objectives.AveragedTeacherOptions,
         "clustering": objectives.ClusteringOptions,
         "contrastive": objectives.ContrastiveOptions,
         "contrastive-moments": objectives.ContrastiveMomentsOptions,
@@ -31,14 +35,25 @@ KINDS: dict[str, dict[str, type]] = {
         "reconstruction": objectives.ReconstructionOptions,
         "rotation": objectives.RotationOptions,
     },
-    "memory": {"batch": memory.CurrentBatch, "recent": memory.Recent},
+    "memory": {
+        "batch": memory.CurrentBatch,
+        "recent": memory.Recent,
+        "balanced": banks.Balanced,
+        "reservoir": banks.Reservoir,
+    },
     "selection": {"all": selection.All},
     "update": {"adam": update.Adam, "sgd": update.SGD, "sam": update.SAM},
-    "aftermath": {"teacher": aftermath.Teacher, "pull": aftermath.PullToSource},
+    "aftermath": {
+        "teacher": aftermath.Teacher,
+        "pull": aftermath.PullToSource,
+        "restore": aftermath.Restore,
+    },
     "normalisation": {
         "source": normalisation.SourceStatistics,
         "batch": normalisation.BatchStatistics,
         "running": normalisation.RunningStatistics,
+        "robust": robust.RobustStatistics,
+        "instance-aware": robust.InstanceAware,
     },
     "answer": {
         "after": answer.After,

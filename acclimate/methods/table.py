@@ -5,11 +5,20 @@ from acclimate.backbones.batch_norm import batch_norms
 from acclimate.errors import InputError, unknown_name
 from acclimate.methods.cta import TWIN
 from acclimate.methods.entropy import ENTROPY
+from acclimate.methods.memories import MEMORIES
 from acclimate.methods.method import Method
 from acclimate.methods.source_trained import SOURCE_TRAINED
 from acclimate.methods.statistics import STATISTICS
+from acclimate.methods.teachers import TEACHERS
 
-METHODS: dict[str, Method] = {**STATISTICS, **ENTROPY, **SOURCE_TRAINED, **TWIN}
+METHODS: dict[str, Method] = {
+    **STATISTICS,
+    **ENTROPY,
+    **TEACHERS,
+    **MEMORIES,
+    **SOURCE_TRAINED,
+    **TWIN,
+}
 """Every method by its name."""
 
 

@@ -201,7 +201,7 @@ def test_a_refused_step_says_why(bundle, images, where, reason):
 
 @pytest.mark.parametrize("capacity", [1, 4, 8])
 def test_recent_images_are_the_last_of_the_stream(images, capacity):
-    memory = Recent(capacity).build((16, 16, 3), torch.device("cpu"))
+    memory = Recent(capacity).build((16, 16, 3), torch.device("cpu"), 4)
     stream, seen = images.float(), 0
     for count in (1, 2, 1, 3, 9, 1, 8, 2):
         batch, index = stream[seen : seen + count], torch.arange(seen, seen + count)
