@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from acclimate.adapt.norms import norms_of, values_a_channel
 from acclimate.adapt.room import Room

@@ -74,7 +74,9 @@ def _with_bank(
         answers.append(logits)
         labels, uncertainties = [*map(int, values[0])], values[1]
         if bank.offer(part, index[:count], labels, uncertainties):
-            reports = learner.recorder(partial(_reports, learner), *bank.context(), constants="step")
+            reports = learner.recorder(
+                partial(_reports, learner), *bank.context(), constants="step"
+            )
             steps = _steps_of(reports)
         images, index = images[count:], index[count:]
     answers = [torch.cat(answers)]

@@ -9,9 +9,7 @@ from acclimate.parts.normalisation import RunningStatistics
 from acclimate.parts.reset import Never
 from acclimate.parts.update import Adam
 
-NOTE = (
-    "Gong et al. 2022, NOTE: Robust continual test-time adaptation against temporal correlation"
-)
+NOTE = "Gong et al. 2022, NOTE: Robust continual test-time adaptation against temporal correlation"
 
 MEMORIES: dict[str, Method] = {
     "note": Method(
