@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from acclimate.methods import AdapterSettings
     from acclimate.runtime.memory import keep_freed_memory
     from acclimate.source.aligned import align
+    from acclimate.source.statistics import measure
     from acclimate.source.train import train
     from acclimate.source.wrapped import wrap
 
@@ -25,6 +26,7 @@ __all__ = [
     "align",
     "build",
     "keep_freed_memory",
+    "measure",
     "split",
     "train",
     "wrap",
@@ -38,6 +40,7 @@ _HOMES = {
     "align": "acclimate.source.aligned",
     "build": "acclimate.backbones",
     "keep_freed_memory": "acclimate.runtime.memory",
+    "measure": "acclimate.source.statistics",
     "split": "acclimate.backbones",
     "train": "acclimate.source.train",
     "wrap": "acclimate.source.wrapped",

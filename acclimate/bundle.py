@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from acclimate.backbones import FORMS, Classifier, build, check_finite, in_float32, projected, split
 from acclimate.backbones.batch_norm import Trust
@@ -25,8 +25,10 @@ from acclimate.bundle_record import (
     WEIGHTS,
     preprocessing_of,
     read_record,
+    read_statistics,
     read_tensors,
     sealed,
+    write_statistics,
 )
 from acclimate.errors import InputError, unknown_name
 from acclimate.objectives import OBJECTIVES, Objective
@@ -78,6 +80,9 @@ class Bundle:
     trust: dict[str, Trust] = field(default_factory=dict)
     """How far ``"classifier"`` and ``"twin"`` do well to trust a batch's statistics, as measured on
     source images; empty where it was not measured."""
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+    """Statistics of source images that methods need, by ``MODEL.KIND.NAME``, as
+    `acclimate.measure` finds them; empty where nothing was measured."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """How the bundle was made: seed, settings, data, versions."""
 
@@ -140,6 +145,7 @@ class Bundle:
             "weights_sha256": atomic.sha256(folder / WEIGHTS),
         }
         atomic.write_text(folder / "bundle.json", sealed(record))
+        write_statistics(folder, self.statistics, record)
         _check_loads(record, folder, self.classifier.num_classes)
 
     @classmethod
@@ -169,6 +175,7 @@ class Bundle:
         with torch.inference_mode(False):
             tensors = read_tensors(path, record)
             bundle = cls._without_weights(record, model, twin)
+            bundle.statistics = read_statistics(path, record)
             load_weights(bundle.modules, tensors, path)
             set_switches(bundle.modules, record.get("switches") or {})
             check_logits(bundle._models, record.get("logits") or {}, bundle._shape)

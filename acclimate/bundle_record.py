@@ -19,6 +19,8 @@ SCHEMA = 3
 """Version of the record that this acclimate writes."""
 WEIGHTS = "weights.safetensors"
 """File of a bundle's weights."""
+STATISTICS = "statistics.safetensors"
+"""File of a bundle's statistics of source images; absent where there are none."""
 _MAX_JSON_BYTES = 16 * 2**20
 
 
@@ -86,6 +88,49 @@ def read_tensors(path: str | Path, record: Mapping[str, Any]) -> dict[str, "Tens
             f"{weights} is damaged: its checksum does not match; restore it from a good copy."
         )
     return read_safetensors(weights)[0]
+
+
+def write_statistics(
+    path: str | Path, tensors: Mapping[str, "Tensor"], record: Mapping[str, Any]
+) -> None:
+    """Write statistics of source images beside the weights that they belong to, if there are any.
+
+    Raises:
+        InputError: they are not finite, or cannot be written.
+    """
+    from acclimate.storage import sealed as file
+
+    if tensors:
+        _check_statistics(tensors, "the bundle's statistics of source images")
+        belongs = {"weights_sha256": record["weights_sha256"]}
+        file.save(Path(path) / STATISTICS, tensors, belongs)
+
+
+def read_statistics(path: str | Path, record: Mapping[str, Any]) -> dict[str, "Tensor"]:
+    """Read a bundle's statistics of source images; none if it has none.
+
+    ```python
+    sorted(read_statistics("bundle", read_record("bundle")))
+    ```
+
+    Raises:
+        InputError: they are damaged, or of other weights.
+    """
+    from acclimate.storage import sealed as file
+
+    place = Path(path) / STATISTICS
+    if not place.exists():
+        return {}
+    tensors, belongs = file.load(place)
+    if belongs != {"weights_sha256": record["weights_sha256"]}:
+        raise InputError(f"{place} is of other weights; delete it, and measure the bundle anew.")
+    _check_statistics(tensors, str(place))
+    return tensors
+
+
+def _check_statistics(tensors: Mapping[str, "Tensor"], what: str) -> None:
+    if not all(t.is_floating_point() and t.isfinite().all() for t in tensors.values()):
+        raise InputError(f"{what} are not all finite numbers; measure the bundle anew.")
 
 
 def sealed(record: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from acclimate.adapt.alone import adapt_alone, threads
-from acclimate.adapt.chosen import model_of, objective_of, settings_for
+from acclimate.adapt.chosen import model_of, objective_of, settings_for, statistics_of
 from acclimate.adapt.cost import Cost, measure_cost
 from acclimate.adapt.learner import REFUSED, Learner
 from acclimate.adapt.loop import adapt
@@ -90,15 +90,17 @@ class Adapter(TakesTurns):
         self.device = find_device(device)
         self.steps: list[Step] = []
         model = model_of(bundle, self.name)
+        statistics = statistics_of(bundle, self.name, self.settings)
         with building, undisturbed(self.device):
             self._learners = [
                 Learner(
                     model,
-                    objective_of(bundle, model, self.settings),
+                    objective_of(bundle, model, self.settings, statistics),
                     self.settings,
                     self.preprocessing,
                     self.device,
                     limit,
+                    statistics,
                 )
                 for _ in range(threads(self.device) if self.settings.alone else 1)
             ]
@@ -272,6 +274,8 @@ class Adapter(TakesTurns):
         if learner.objective is not None:
             own = learner.objective.state_dict()
             tensors |= {f"objective.{name}": tensor for name, tensor in own.items()}
+        for kind, named in learner.statistics.items():
+            tensors |= {f"source.{kind}.{name}": tensor for name, tensor in named.items()}
         changing = {tensor.data_ptr(): name for name, tensor in learner.state.tensors.items()}
         sources = learner.state.sources
         for name, tensor in tensors.items():

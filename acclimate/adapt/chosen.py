@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from acclimate.backbones import Classifier
 from acclimate.backbones.batch_norm import Trust
 from acclimate.bundle import Bundle
@@ -9,6 +11,9 @@ from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings, check_model, method
 from acclimate.objectives import Objective
 from acclimate.parts.normalisation import BatchStatistics
+
+Statistics = dict[str, dict[str, Tensor]]
+"""Statistics of source images, by kind and name."""
 
 
 def settings_for(bundle: Bundle, name: str, settings: AdapterSettings) -> AdapterSettings:
@@ -28,11 +33,33 @@ def settings_for(bundle: Bundle, name: str, settings: AdapterSettings) -> Adapte
     return replace(settings, normalisation=measured)
 
 
-def objective_of(bundle: Bundle, model: Classifier, settings: AdapterSettings) -> Objective | None:
+def objective_of(
+    bundle: Bundle, model: Classifier, settings: AdapterSettings, statistics: Statistics
+) -> Objective | None:
     """The objective of the steps: trained with the bundle, or made on the spot."""
     if settings.objective is None or not settings.steps:
         return None
-    return settings.objective.build(model, bundle.preprocessing, bundle.objective)
+    source = {kind: statistics[kind] for kind in settings.objective.source_statistics}
+    return settings.objective.build(model, bundle.preprocessing, bundle.objective, **source)
+
+
+def statistics_of(bundle: Bundle, name: str, settings: AdapterSettings) -> Statistics:
+    """The statistics of source images that the settings need, by kind and name.
+
+    Raises:
+        InputError: the bundle lacks some.
+    """
+    found: Statistics = {}
+    for kind in settings.source_statistics:
+        prefix = f"{method(name).model}.{kind}."
+        tensors = {n: t for n, t in bundle.statistics.items() if n.startswith(prefix)}
+        if not tensors:
+            raise InputError(
+                f"{name} needs statistics of source images ({kind}), which this bundle lacks; make "
+                f"the bundle anew from images, or add them with acclimate.measure(bundle, images)."
+            )
+        found[kind] = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return found
 
 
 def model_of(bundle: Bundle, name: str) -> Classifier:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from acclimate.adapt.chosen import Statistics
 from acclimate.adapt.norms import norms_of, values_a_channel
 from acclimate.adapt.room import Room
 from acclimate.adapt.state import State, Undo
@@ -37,6 +38,7 @@ class Learner:
         preprocessing: From images in 0..1 to what the model takes.
         device: Where to run.
         limit: The most bytes that the process may hold; None goes by what is free.
+        statistics: Statistics of source images that the parts need, by kind and name.
 
     Attributes:
         moving: The parameters that steps change, by name.
@@ -59,6 +61,7 @@ class Learner:
         preprocessing: Preprocessing,
         device: torch.device,
         limit: int | None = None,
+        statistics: Statistics | None = None,
     ):
         self.settings, self.preprocessing, self.device = settings, preprocessing, device
         self.model = _own(duplicate(model), device)
@@ -67,13 +70,17 @@ class Learner:
         self.min_images = objective.min_images if objective else 1
         self.gives_logits = objective is not None and objective.gives_logits
         classes = self.model.num_classes
+        self.statistics = {
+            kind: {name: tensor.to(device) for name, tensor in named.items()}
+            for kind, named in (statistics or {}).items()
+        }
         self.norms = norms_of(settings, self.model, self.objective)
-        self.selection: Any = settings.selection.build(classes, device)
-        self.correction: Any = settings.correction.build(classes, device)
-        self.reset: Any = settings.reset.build()
+        self.selection: Any = self._built(settings.selection, classes, device)
+        self.correction: Any = self._built(settings.correction, classes, device)
+        self.reset: Any = self._built(settings.reset)
         self.answer = settings.answer
         memory = settings.memory if self.objective else AdapterSettings().memory
-        self.memory = memory.build(preprocessing.shape, device, classes)
+        self.memory = self._built(memory, preprocessing.shape, device, classes)
         self.room = Room(self, limit)
         self.recorder = Recorder("the adapted batch", device)
         if objective is not None and not objective.replayable:
@@ -90,6 +97,11 @@ class Learner:
             give_source(self.objective, self.state)
         self._undo = Undo([*self._statistics, *self._written.values()])
         self._undo_selection = Undo(list(self.selection.state().values()))
+
+    def _built(self, part: Any, *given: Any) -> Any:
+        """A part, which gets the statistics of source images that it names by their kind."""
+        kinds = getattr(part, "source_statistics", ())
+        return part.build(*given, **{kind: self.statistics[kind] for kind in kinds})
 
     def keep(self) -> None:
         """Keep what the passes of a step write to, before it."""
@@ -148,7 +160,7 @@ class Learner:
             for value in state.values():
                 if isinstance(value, Tensor):
                     value.zero_()
-        self.aftermath = [part.build(self.moving) for part in self.settings.aftermath]
+        self.aftermath = [self._built(part, self.moving) for part in self.settings.aftermath]
         if isinstance(self.objective, Taught):
             give_teacher(self.objective, self._teacher, self.norms)
 

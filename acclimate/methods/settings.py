@@ -1,6 +1,6 @@
 """How an adapter learns: one kind of each part, with its settings."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from acclimate.objectives import ObjectiveOptions
 from acclimate.parts.aftermath import Aftermath
@@ -57,6 +57,14 @@ class AdapterSettings:
     """Seed of the views."""
     precision: Precision = "auto"
     """``bf16`` or ``fp32``; ``auto`` is bf16 where the device multiplies it natively."""
+
+    @property
+    def source_statistics(self) -> tuple[str, ...]:
+        """Kinds of statistics of source images that the parts need of the bundle."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        parts = [p for value in values for p in (value if isinstance(value, tuple) else (value,))]
+        kinds = (kind for part in parts for kind in getattr(part, "source_statistics", ()))
+        return tuple(dict.fromkeys(kinds))
 
     @property
     def alone(self) -> bool:

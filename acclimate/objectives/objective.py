@@ -150,6 +150,8 @@ class ObjectiveOptions:
     """
 
     kind: ClassVar[type[Objective]]
+    source_statistics: ClassVar[tuple[str, ...]] = ()
+    """Kinds of statistics of source images that it needs, each a keyword of its ``build``."""
 
     def build(
         self, model: Classifier, preprocessing: Preprocessing, trained: Objective | None

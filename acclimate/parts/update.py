@@ -142,12 +142,7 @@ def select_parameters(encoder: nn.Module, which: str) -> dict[str, nn.Parameter]
     if which == "all":
         chosen = set(names)
     elif which == "norm":
-        chosen = {
-            f"{prefix}.{name}" if prefix else name
-            for prefix, module in encoder.named_modules()
-            if isinstance(module, _NORMS)
-            for name, _ in module.named_parameters(recurse=False)
-        }
+        chosen = set(norm_parameters(encoder))
     else:
         try:
             chosen = {name for name in names if re.search(which, name)}
@@ -163,3 +158,14 @@ def select_parameters(encoder: nn.Module, which: str) -> dict[str, nn.Parameter]
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_(name in chosen)
     return {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+
+
+def norm_parameters(encoder: nn.Module) -> dict[str, nn.Parameter]:
+    """Scales and shifts of an encoder's normalisation layers, by name."""
+    inside = {
+        id(parameter)
+        for module in encoder.modules()
+        if isinstance(module, _NORMS)
+        for parameter in module.parameters(recurse=False)
+    }
+    return {name: p for name, p in encoder.named_parameters() if id(p) in inside}

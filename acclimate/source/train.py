@@ -26,6 +26,7 @@ from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS, SourceSettings, check_settings
 from acclimate.source.stages import OBSERVED, STAGES, Work, measure, observe
+from acclimate.source.statistics import measure_statistics
 from acclimate.version import __version__
 
 
@@ -111,9 +112,12 @@ def untrained(name: str, model: str, size: Side, *, classes: int = 10) -> Bundle
     classifier = split(initial(model, classes, run, "classifier"))
     work = begin(recipe, classifier, SourceImages(black, Preprocessing(size)), settings, run)
     twin = work.twin = work.new_twin() if row.model == "twin" else None
+    models = {"classifier": work.classifier} | ({"twin": twin} if twin else {})
+    few = work.source.sample(2) if row.settings.source_statistics else None
     return Bundle(
         classifier=work.classifier.requires_grad_(False).eval(),
         twin=twin and twin.requires_grad_(False).eval(),
+        statistics=measure_statistics(models, few, run) if few else {},
         preprocessing=work.source.preprocessing,
         classes=tuple(map(str, range(classes))),
         method=name,
@@ -165,6 +169,8 @@ def make(work: Work, recipe: Recipe, classes: Sequence[str], *, origin: str) -> 
         STAGES[stage](work)
     observe(work)
     trust, agreement = measure(work)
+    models = {"classifier": work.classifier} | ({"twin": work.twin} if work.twin else {})
+    statistics = measure_statistics(models, work.source, work.run)
     return Bundle(
         classifier=work.classifier.requires_grad_(False).eval().cpu(),
         twin=None if work.twin is None else work.twin.cpu(),
@@ -174,6 +180,7 @@ def make(work: Work, recipe: Recipe, classes: Sequence[str], *, origin: str) -> 
         options=work.options,
         form=recipe.form,
         trust=trust,
+        statistics=statistics,
         provenance=_provenance(work, origin) | ({"agreement": agreement} if agreement else {}),
     )
 

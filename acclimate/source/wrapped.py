@@ -35,6 +35,7 @@ from acclimate.source.network import network_of
 from acclimate.source.presets import PRESETS
 from acclimate.source.room import check_room
 from acclimate.source.stages import Work, measure
+from acclimate.source.statistics import measure_statistics
 from acclimate.source.twin import check_size
 from acclimate.version import __version__
 
@@ -93,7 +94,7 @@ def wrap(
     classifier = in_float32(split(network.eval(), head=head)).requires_grad_(False).eval()
     check_finite(network, "the model's weights")
     preprocessing = preprocessing or _stated(model, network, images)
-    trust, agreement = _measured(classifier, images, preprocessing, run or Run())
+    trust, agreement, statistics = _measured(classifier, images, preprocessing, run or Run())
     return Bundle(
         classifier=classifier.cpu(),
         twin=None,
@@ -103,16 +104,17 @@ def wrap(
         recipe="supervised",
         architecture=recorded_name(model) if isinstance(model, str) else CUSTOM,
         trust=trust,
+        statistics=statistics,
         provenance=_PROVENANCE | ({"agreement": agreement} if agreement else {}),
     )
 
 
 def _measured(
     classifier: Classifier, images: Tensor | None, preprocessing: Preprocessing, run: Run
-) -> tuple[dict[str, Trust], dict[str, float]]:
+) -> tuple[dict[str, Trust], dict[str, float], dict[str, Tensor]]:
     check_size(classifier, preprocessing)
     if images is None:
-        return {}, {}
+        return {}, {}, {}
     check_images(images, preprocessing.channels)
     source = SourceImages(images, preprocessing)
     device = find_device(run.device)
@@ -128,7 +130,7 @@ def _measured(
         check_room(passes, images=min(BATCH, len(images)), device=device, limit=limit)
     trust, agreement = measure(Work(classifier, source, PRESETS["small"], run))
     _log.info(in_words(trust, agreement, "these images"))
-    return trust, agreement
+    return trust, agreement, measure_statistics({"classifier": classifier}, source, run)
 
 
 def _stated(model: nn.Module | str, network: nn.Module, images: Tensor | None) -> Preprocessing:
