@@ -53,11 +53,10 @@ def adapt(
 def _with_bank(
     learner: Learner, images: Tensor, index: Tensor, *, every: bool
 ) -> tuple[list[Tensor], list[Step]]:
-    """As `adapt`, where the answers decide what is kept, and each of some images is followed by one
-    update.
+    """As `adapt`, where answers decide which images are kept, and updates come at intervals.
 
-    The batch is cut where an update is due. Results so do not depend on the batch size, unless
-    statistics of the batch are used.
+    The batch is cut where an update is due, so that results do not depend on the batch size, unless
+    the answer uses statistics of the batch.
     """
     bank = learner.memory
     learner.reset.before(learner.state.forget)
@@ -66,11 +65,11 @@ def _with_bank(
         count = bank.until_update()
         part = images[:count]
         logits, told = learner.recorder(partial(_told, learner), part, constants="answer")
-        values = told.tolist()  # waits for the device: how much is kept decides shapes
+        values = told.cpu().tolist()  # waits for the device: what is kept decides shapes
         if not all(map(math.isfinite, values[1])):
             learner.recover()
             logits, told = _told(learner, part)
-            values = told.tolist()
+            values = told.cpu().tolist()
         answers.append(logits)
         labels, uncertainties = [*map(int, values[0])], values[1]
         if bank.offer(part, index[:count], labels, uncertainties):

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from dotted import dotted
+from soon import soon
 from torch import nn
 
 from acclimate.adapt import Adapter
@@ -22,7 +23,7 @@ WITH_STEPS = [name for name, row in METHODS.items() if row.objective]
 
 def adapter_of(bundle, name, **changes):
     if METHODS[name].settings.steps:
-        changes = {"steps": 2, "learning_rate": 3e-3} | changes
+        changes = {"steps": 2, "learning_rate": 3e-3} | soon(name, 20) | changes
     return Adapter(bundle, name, device="cpu", precision="fp32", **dotted(**changes))
 
 
