@@ -162,16 +162,17 @@ class Learner:
                     value.zero_()
         self.aftermath = [self._built(part, self.moving) for part in self.settings.aftermath]
         if isinstance(self.objective, Taught):
-            give_teacher(self.objective, self._teacher, self.norms)
+            give_teacher(self.objective, self.teacher, self.norms)
 
     @property
-    def _teacher(self) -> AverageTeacher | None:
+    def teacher(self) -> AverageTeacher | None:
+        """The average that follows the steps, if one does."""
         return next((part for part in self.aftermath if isinstance(part, AverageTeacher)), None)
 
     @property
     def _statistics(self) -> list[Tensor]:
         """The running statistics that passes of steps write to."""
-        teacher = self._teacher
+        teacher = self.teacher
         return [*self.norms.written(), *(teacher.statistics.values() if teacher else ())]
 
     def _reached(self) -> dict[str, Tensor]:
@@ -235,7 +236,7 @@ class Learner:
         """The model that answers: logits, and features where they are known."""
         if not self.answer.of_teacher:
             return self._logits_and_features
-        if (teacher := self._teacher) is not None:
+        if (teacher := self.teacher) is not None:
             return lambda images: (teacher.logits(self.model, images), None)
         raise InputError("the answer is a teacher's; add Teacher to aftermath, and take steps.")
 

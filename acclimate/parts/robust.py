@@ -19,15 +19,16 @@ class RobustStatistics(RunningStatistics):
     μ ← (1 − α) μ + α μ_batch, likewise the biased variance.
     """
 
-    momentum: float = 0.05  # type: ignore[assignment]
-    """α, share of the views' statistics in the averages."""
+    momentum: float | None = 0.05
+    """α, share of the views' statistics in the averages; None takes each layer's own."""
 
     def learn(self, norm: AdaptiveBatchNorm, x: Tensor) -> Tensor:
         """By the averages, once the input's own statistics have entered them."""
         precise = at_least_float32(x)
         variance, mean = torch.var_mean(precise, _all_but_channels(x), correction=0)
         kept = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-        mean, variance = kept[0].lerp(mean, self.momentum), kept[1].lerp(variance, self.momentum)
+        share = _momentum(self, norm)
+        mean, variance = kept[0].lerp(mean, share), kept[1].lerp(variance, share)
         if not norm.control.apart:
             kept[0].copy_(mean.detach())
             kept[1].copy_(variance.detach())
@@ -42,8 +43,8 @@ class InstanceAware(RunningStatistics):
     § 3.1. A network must have been trained with it.
     """
 
-    momentum: float = 0.01  # type: ignore[assignment]
-    """Share of the views' statistics in the averages."""
+    momentum: float | None = 0.01
+    """Share of the views' statistics in the averages; None takes each layer's own."""
     width: float = 4.0
     """k, the deviation that is taken for chance, in standard errors."""
 
@@ -59,8 +60,9 @@ class InstanceAware(RunningStatistics):
         precise = at_least_float32(x)
         variance, mean = torch.var_mean(precise, _all_but_channels(x), correction=1)
         if not norm.control.apart:
-            norm.get_buffer("running_mean").lerp_(mean.detach(), self.momentum)
-            norm.get_buffer("running_var").lerp_(variance.detach(), self.momentum)
+            share = _momentum(self, norm)
+            norm.get_buffer("running_mean").lerp_(mean.detach(), share)
+            norm.get_buffer("running_var").lerp_(variance.detach(), share)
         return self._corrected(norm, precise, mean, variance).to(x.dtype)
 
     def answer(self, norm: AdaptiveBatchNorm, x: Tensor) -> Tensor:
@@ -82,6 +84,12 @@ class InstanceAware(RunningStatistics):
         mean = mean + _beyond(own_mean - mean, self.width * ((variance + norm.eps) / count).sqrt())
         variance = variance + _beyond(own_variance - variance, width * math.sqrt(2 / (count - 1)))
         return _normalised(norm, x, mean, variance.clamp_min(0))
+
+
+def _momentum(policy: RunningStatistics, norm: AdaptiveBatchNorm) -> float:
+    """The share that was set, or the layer's own; of a cumulative average, which has none, ours."""
+    wanted = (policy.momentum, norm.momentum, type(policy).momentum)
+    return next(share for share in wanted if share is not None)
 
 
 def _beyond(deviation: Tensor, limit: Tensor) -> Tensor:

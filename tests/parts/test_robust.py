@@ -98,7 +98,9 @@ def test_note_s_norm_of_an_image_does_not_depend_on_the_others():
 def test_a_width_without_bounds_is_batch_norm():
     norm, _ = note(1e9)
     x = golden("note_iabn_x")
-    source = nn.functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    source = nn.functional.batch_norm(
+        x, norm.running_mean, norm.running_var, norm.weight, norm.bias
+    )
     torch.testing.assert_close(norm(x), source, rtol=1e-9, atol=1e-11)
 
 
@@ -121,6 +123,18 @@ def test_momentum_is_the_layer_s_own_unless_it_is_given():
         )
         made(x)
         torch.testing.assert_close(made.running_mean, used * x.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize(("policy", "usual"), [(RobustStatistics, 0.05), (InstanceAware, 0.01)])
+def test_a_momentum_that_is_not_given_is_the_layer_s_own(policy, usual):
+    """As from `running` to `robust` by name; a cumulative average has none."""
+    x = golden("note_iabn_x")
+    for own, used in ((0.2, 0.2), (None, usual)):
+        norm = AdaptiveBatchNorm(
+            nn.BatchNorm2d(3, momentum=own).double(), Control(learning=True), policy(None)
+        )
+        norm(x)
+        torch.testing.assert_close(norm.running_mean, used * x.mean((0, 2, 3)))
 
 
 def test_settings_that_cannot_be_meant_are_refused():
