@@ -190,9 +190,7 @@ def take_step(
             with autocast(learner.device, learner.settings.precision):
                 outcome = as_outcome(objective(learner.model, views, *drawn))
             with torch.no_grad():
-                weights = _product(learner.selection(outcome), importance)
-                if selected and weights is not None:  # a second pass adds no images
-                    weights = weights * (selected[0] != 0)
+                weights = _weights(learner, outcome, importance, selected)
             loss = weighted_mean(outcome.losses, weights)
             loss.backward()
         outcomes.append(outcome)
@@ -214,11 +212,16 @@ def take_step(
     return step, outcomes[0]
 
 
-def _product(weights: Tensor | None, others: Tensor | None) -> Tensor | None:
-    """Weights of images times others; None stands for ones."""
-    if weights is None or others is None:
-        return others if weights is None else weights
-    return weights * others
+def _weights(
+    learner: Learner, outcome: Outcome, importance: Tensor | None, selected: Sequence[Tensor | None]
+) -> Tensor | None:
+    """The weight of each image in the loss; None stands for ones."""
+    weights = learner.selection(outcome)
+    if importance is not None:
+        weights = importance if weights is None else weights * importance
+    if selected and weights is not None:  # a second pass adds no images
+        weights = weights * (selected[0] != 0)
+    return weights
 
 
 def _report(learner: Learner, loss: Tensor, weights: Tensor | None, count: int) -> Step:

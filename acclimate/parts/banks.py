@@ -15,6 +15,8 @@ from acclimate.parts.checks import not_negative
 from acclimate.randomness import key, uniform
 
 Shape = tuple[int, int, int]  # height, width, channels
+Images = Float[Tensor, "n channels height width"]
+Context = tuple[Images, Int64[Tensor, " n"], Float32[Tensor, " n"]]
 
 _MOST = 10_000
 """Images that a bank may hold, and that may pass between two updates."""
@@ -123,7 +125,7 @@ class Bank:
 
     def offer(
         self,
-        images: Float[Tensor, "n channels height width"],
+        images: Images,
         index: Int64[Tensor, " n"],
         labels: Sequence[int],
         uncertainties: Sequence[float],
@@ -154,11 +156,7 @@ class Bank:
             self.index.index_copy_(0, places, index[chosen])
         return int(self._offered) % self.every == 0
 
-    def context(
-        self,
-    ) -> tuple[
-        Float[Tensor, "n channels height width"], Int64[Tensor, " n"], Float32[Tensor, " n"]
-    ]:
+    def context(self) -> Context:
         """What is learned from: the images, an index for random views, and weights in the loss.
 
         The index differs from update to update, so that the views of an image do, too.
@@ -252,9 +250,8 @@ class BalancedBank(Bank):
         return int(worst[np.lexsort((self.arrivals[worst], labels[worst]))[-1]])
 
     def _weights(self) -> np.ndarray:
-        if not self.settings.weigh_by_age:
-            return super()._weights()
-        return timeliness(self.ages() / self.capacity)
+        weigh = self.settings.weigh_by_age
+        return timeliness(self.ages() / self.capacity) if weigh else super()._weights()
 
 
 class ReservoirBank(Bank):
@@ -298,9 +295,5 @@ class ReservoirBank(Bank):
 
 
 def timeliness(ages: np.ndarray) -> np.ndarray:
-    """Weight of an image in RoTTA's loss, e^{−a} / (1 + e^{−a}).
-
-    Args:
-        ages: a, an age divided by the bank's capacity.
-    """
+    """Weights in RoTTA's loss, e^{−a} / (1 + e^{−a}), of ages a in capacities of the bank."""
     return 1 / (1 + np.exp(ages))
