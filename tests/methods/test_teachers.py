@@ -197,3 +197,15 @@ def test_note_runs_with_the_norm_that_it_was_trained_with(bundle, images):
     adapter.reset()
     alone = torch.cat([adapter(image[None]) for image in images[:19]])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cotta", "rotta", "note"])
+def test_they_learn_on_a_network_with_layer_norm(bundle_of, images, name):
+    changes = {"objective": {"views": 4}} if name == "cotta" else {"memory": {"every": 20}}
+    adapter = Adapter(bundle_of("ttt-mae"), name, **changes, **EXACT)
+    before = adapter.snapshot().tensors
+    assert adapter(images[:20]).isfinite().all()
+    assert [bool(step.taken) for step in adapter.steps] == [True]
+    after = adapter.snapshot().tensors
+    moved = [key for key in adapter._learner.moving if not torch.equal(before[key], after[key])]
+    assert moved and any("norm" in key for key in moved)
