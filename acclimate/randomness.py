@@ -127,7 +127,7 @@ def uniform(
     return values
 
 
-def normal(key: int | Tensor, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
+def normal(key: Key | Tensor, index: Int64[Tensor, " n"], count: int) -> Float32[Tensor, "n count"]:
     """Independent standard normal random numbers, one row per image index (Box-Muller).
 
     ```python

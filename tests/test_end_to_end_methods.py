@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from loose import loose
+from soon import soon
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.loop import adapt
@@ -95,7 +96,8 @@ def test_the_steps_lower_what_they_minimise(trained, target, name, shift):
     common = {"device": "cpu", "precision": "fp32"}
     rate = row.settings.update.learning_rate * FASTER.get(name, 1)
     # What is to be seen is a descent: as many steps as the longest methods take.
-    changes = {"steps": 20, "update": {"learning_rate": rate}, "reset": "batch"} | loose(name)
+    changes = {"steps": 20, "update": {"learning_rate": rate}, "reset": "batch"}
+    changes |= loose(name) | soon(name, 48)
     adapter = Adapter(bundle, name, **changes, **common)
     learner = adapter._learner
     groups = [images[i : i + 1] for i in range(len(images))] if alone else [images]
@@ -124,7 +126,7 @@ def test_answers_with_the_published_settings(trained, target, name):
         pytest.skip("it does not adapt, and is trained for one target")
     images = target["gaussian_noise"][: 4 if row.settings.one_by_one else 48]
     bundle = trained(row.recipe)
-    adapter = Adapter(bundle, name, device="cpu", precision="fp32")
+    adapter = Adapter(bundle, name, device="cpu", precision="fp32", **soon(name, 24))
     answers, frozen = adapter(images), frozen_of(bundle)(images)
     assert answers.isfinite().all() and adapter.refused == 0
     assert answers.shape == (len(images), 10)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from loose import loose
 from pretended import pretended_gpu
+from soon import banked, soon
 
 from acclimate.adapt import Adapter
+from acclimate.adapt.loop import _reports, _told
 from acclimate.adapt.vmapped import can_vmap, vmapped
 from acclimate.backbones import duplicate
 from acclimate.data.corruptions import CORRUPTIONS, corrupt_numbered
@@ -22,10 +24,21 @@ from acclimate.source import alignment, fit, joint_alignment, stages
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import SourceSettings
-from acclimate.views import SimCLRViews, all_rotations, cutout, rotate, shifted_crop, simclr_views
+from acclimate.views import (
+    SimCLRViews,
+    all_rotations,
+    cutout,
+    mild_views,
+    rotate,
+    shifted_crop,
+    simclr_views,
+)
 
 ALLOWED = {"adapt/loop.py:adapt", "adapt/loop.py:_answer", "adapt/vmapped.py:logits"}
 """The check that an answer is finite, after all steps: it decides whether to answer anew."""
+OF_BANKS = {"adapt/loop.py:_with_bank", "parts/banks.py:offer", "parts/banks.py:context"}
+"""What a bank is told of an answer, instead of that check: what it keeps decides shapes. And which
+places images take, and their weights, which are small."""
 ON_THE_HOST = {"jpeg_compression"}
 """The codec that gives Pillow's pixels is the CPU's; a GPU's gives others."""
 BY_VALUES = {("spatter", 1)}
@@ -44,7 +57,7 @@ def there(gpu, *tensors):
 
 def assert_free(gpu):
     assert gpu.kernels
-    assert [wait for wait in gpu.waits if wait[1] not in ALLOWED] == []
+    assert [wait for wait in gpu.waits if wait[1] not in ALLOWED | OF_BANKS] == []
 
 
 @pytest.mark.parametrize(
@@ -106,7 +119,7 @@ def test_what_is_replayed_is_all_but_the_python_code(gpu):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_adapted_batch_waits_for_its_answers_check_alone(gpu, bundle_of, images, name):
-    changes = {"precision": "fp32"} | loose(name)
+    changes = {"precision": "fp32"} | loose(name) | soon(name, 20)
     changes |= {"steps": 2} if METHODS[name].settings.steps else {}
     size = 2 if METHODS[name].settings.one_by_one else 24
     adapter = Adapter(bundle_of(name), name, device="pretended", **changes)
@@ -120,6 +133,7 @@ def test_an_adapted_batch_waits_for_its_answers_check_alone(gpu, bundle_of, imag
             with gpu.watched():
                 logits = adapter._adapt(unit, index, every=False)[0][-1]
     assert_free(gpu)
+    assert bool(OF_BANKS & {place for _, place in gpu.waits}) == banked(name)
     torch.testing.assert_close(logits.values, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -148,7 +162,7 @@ def test_objectives_say_that_their_steps_can_be_replayed():
 STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
 
 
-@pytest.mark.parametrize("name", STEPPING)
+@pytest.mark.parametrize("name", [name for name in STEPPING if not banked(name)])
 def test_a_recorded_batch_is_learned_from_anew(gpu, bundle_of, images, name):
     """What is recorded from one batch, and replayed with others, answers as if it were run."""
     changes = {"precision": "fp32", "steps": 2, "reset": "never"} | loose(name)
@@ -174,6 +188,37 @@ def test_a_recorded_batch_is_learned_from_anew(gpu, bundle_of, images, name):
             gpu.replay()
             torch.testing.assert_close(logits.values, expected[number].values)
             assert not torch.equal(logits.values, expected[number - 1].values)
+
+
+@pytest.mark.parametrize("name", [name for name in STEPPING if banked(name)])
+def test_what_is_recorded_beside_a_bank_is_done_anew(gpu, bundle_of, images, name):
+    """Answers, and steps on a bank, of which there are several with the same number of images."""
+    changes = {"precision": "fp32", "steps": 2}
+    here, there_ = (Adapter(bundle_of(name), name, device="pretended", **changes) for _ in range(2))
+    (every,) = there(gpu, here.preprocessing.unit(images))
+    numbers = torch.arange(len(images), device=gpu.device)
+    weights = torch.rand(len(images), device=gpu.device) + 0.5
+    parts = [slice(start, start + 24) for start in range(0, 96, 24)]
+
+    def learned_and_told(adapter, *given):
+        reports = _reports(adapter._learner, *given)
+        return (*reports, *_told(adapter._learner, given[0]))
+
+    with torch.no_grad():
+        given = [(every[part], numbers[part], weights[part]) for part in parts]
+        expected = [[*learned_and_told(here, *each)] for each in given]
+        learned_and_told(there_, *given[0])
+        mine = [tensor.clone() for tensor in given[1]]
+        with gpu.recorded():
+            found = learned_and_told(there_, *mine)
+        for number in (1, 2, 3):
+            if number > 1:
+                for tensor, value in zip(mine, given[number]):
+                    tensor.copy_(value)
+                gpu.replay()
+            for value, right in zip(found, expected[number], strict=True):
+                torch.testing.assert_close(value.values, right.values)
+            assert not torch.equal(found[0].values, expected[number - 1][0].values)
 
 
 @pytest.fixture
@@ -306,6 +351,7 @@ VIEWS = {
     "simclr_views": lambda images, index: simclr_views(
         images, SimCLRViews(), key=3, index=index, count=2
     ),
+    "mild_views": lambda images, index: mild_views(images, key=3, index=index, count=2),
     "shifted_crop": lambda images, index: shifted_crop(images, 4, key=3, index=index),
     "cutout": lambda images, index: cutout(images, 5, key=3, index=index),
     "rotate": lambda images, index: rotate(images, index % 4),
@@ -322,7 +368,7 @@ def test_views_do_not_wait_and_are_those_of_a_cpu(gpu, images, name):
     with gpu.watched():
         found = VIEWS[name](unit, index)
     assert_free(gpu)
-    assert gpu.kernels < (180 if name == "simclr_views" else 60)
+    assert gpu.kernels < ({"simclr_views": 180, "mild_views": 260}.get(name, 60))
     torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-6)
     assert name == "cutout" or found.is_contiguous(memory_format=torch.channels_last)
 

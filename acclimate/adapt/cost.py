@@ -17,6 +17,7 @@ from torch.utils.flop_counter import (
 from acclimate.adapt.learner import Learner
 from acclimate.adapt.loop import predict, take_step
 from acclimate.parts.answer import Prediction
+from acclimate.parts.banks import Bank
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,28 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
     Args:
         learner: The learner that is measured.
         batch: Number of images in a batch. If the memory completes it with earlier images, their
-            cost is counted for the batch.
+            cost is counted for the batch. Of a bank's steps, each on a full bank, the batch's share
+            is counted.
     """
     height, width, channels = learner.preprocessing.shape
-    context = max(batch, learner.settings.memory.images if learner.objective else 1)
+    memory = learner.memory
+    context, share = max(batch, learner.settings.memory.images if learner.objective else 1), 1.0
+    if isinstance(memory, Bank):
+        context, share = memory.capacity, batch / memory.every
     images = torch.rand(
-        context, channels, height, width, generator=torch.Generator().manual_seed(0)
+        max(batch, context), channels, height, width, generator=torch.Generator().manual_seed(0)
     )
-    images, index = images.to(learner.device), torch.arange(context, device=learner.device)
+    images, index = images.to(learner.device), torch.arange(len(images), device=learner.device)
+    learned = images[:context], index[:context], 0
     if learner.objective:
         learner.room.step(context)  # its trials are no part of the cost
     before, saved = learner.state.copy(), _Saved(learner)
     normalized = learner.preprocessing.normalize(images)
-    run = partial(predict, learner, images, batch)
-    given = learner.gives_logits and learner.settings.steps > 0
+    run = partial(predict, learner, images[-batch:] if isinstance(memory, Bank) else images, batch)
+    given = learner.gives_logits and learner.settings.steps > 0 and not isinstance(memory, Bank)
     with _flops() as step:
         if learner.objective:
-            take_step(learner, images, index, 0)
+            take_step(learner, *learned)
     with _flops() as answer:
         early = learner.answer.early(run, given)
         learner.answer.late(run, early or (Prediction(images) if given else None))
@@ -66,10 +72,10 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
         votes = learner.model.votes(normalized)
     with saved:  # apart, because the counter of multiplications keeps graphs alive
         if learner.objective:
-            take_step(learner, images, index, 0)
+            take_step(learner, *learned)
     learner.state.load(before)
-    single = forward.get_total_flops() / len(votes) / context
-    whole = learner.settings.steps * step.get_total_flops() + answer.get_total_flops()
+    single = forward.get_total_flops() / len(votes) / len(images)
+    whole = share * learner.settings.steps * step.get_total_flops() + answer.get_total_flops()
     return Cost(
         forward_equivalents=whole / single / batch,
         moving_parameters=sum(parameter.numel() for parameter in learner.moving.values()),

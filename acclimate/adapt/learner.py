@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from acclimate.adapt.chosen import Statistics
+from acclimate.adapt.norms import norms_of, values_a_channel
 from acclimate.adapt.room import Room
 from acclimate.adapt.state import State, Undo
+from acclimate.adapt.teaching import give_source, give_teacher
 from acclimate.backbones import Classifier, check_finite, duplicate, forgetful
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
-from acclimate.objectives import Objective, as_outcome
+from acclimate.objectives import Objective, Taught, as_outcome
 from acclimate.parts.aftermath import AverageTeacher
-from acclimate.parts.normalisation import AdaptiveBatchNorm, BatchNorms
 from acclimate.parts.penalty import Unpenalised
 from acclimate.parts.step import Step
 from acclimate.parts.update import select_parameters
@@ -77,13 +78,13 @@ class Learner:
             kind: {name: tensor.to(device) for name, tensor in named.items()}
             for kind, named in (statistics or {}).items()
         }
-        self.norms = _norms(settings, self.model, self.objective)
+        self.norms = norms_of(settings, self.model, self.objective)
         self.selection: Any = self._built(settings.selection, classes, device)
         self.correction: Any = self._built(settings.correction, self.model, device)
         self.reset: Any = self._built(settings.reset, device)
         self.answer = settings.answer
         memory = settings.memory if self.objective else AdapterSettings().memory
-        self.memory = self._built(memory, preprocessing.shape, device)
+        self.memory = self._built(memory, preprocessing.shape, device, classes)
         self.room = Room(self, limit)
         self.recorder = Recorder("the adapted batch", device)
         if objective is not None and not objective.replayable:
@@ -96,7 +97,9 @@ class Learner:
         # On the CPU: no one waits for a device to learn it.
         self.seen = torch.zeros((), dtype=torch.int64)
         self.state = State(self._learned(), self._kept())
-        self._undo = Undo([*self.norms.written(), *self._written.values()])
+        if isinstance(self.objective, Taught):
+            give_source(self.objective, self.state)
+        self._undo = Undo([*self._statistics, *self._written.values()])
         self._undo_selection = Undo(list(self.selection.state().values()))
 
     def _built(self, part: Any, *given: Any) -> Any:
@@ -171,6 +174,19 @@ class Learner:
                     value.zero_()
         self.penalty = self._built(self.settings.penalty, self.moving)
         self.aftermath = [self._built(part, self.moving) for part in self.settings.aftermath]
+        if isinstance(self.objective, Taught):
+            give_teacher(self.objective, self.teacher, self.norms)
+
+    @property
+    def teacher(self) -> AverageTeacher | None:
+        """The average that follows the steps, if one does."""
+        return next((part for part in self.aftermath if isinstance(part, AverageTeacher)), None)
+
+    @property
+    def _statistics(self) -> list[Tensor]:
+        """The running statistics that passes of steps write to."""
+        teacher = self.teacher
+        return [*self.norms.written(), *(teacher.statistics.values() if teacher else ())]
 
     def _reached(self) -> dict[str, Tensor]:
         """Those of the chosen parameters that the objective's gradient reaches: one trial shows."""
@@ -180,10 +196,13 @@ class Learner:
             f"model.encoder.{name}": parameter
             for name, parameter in select_parameters(self.model.encoder, update.parameters).items()
         }
+        if update.head:
+            head = self.model.head.requires_grad_(True).named_parameters()
+            chosen |= {f"model.head.{name}": parameter for name, parameter in head}
         if update.auxiliary:
             own = objective.requires_grad_(True).named_parameters()
             chosen |= {f"objective.{name}": parameter for name, parameter in own}
-        with _values_a_channel(self.norms.layers.values()) as values:
+        with values_a_channel(self.norms.layers.values()) as values:
             count = max(2, self.min_images)
             self.room.measure(partial(self.trial, count))
         if count in values:  # of a single image there would be a single value: no statistics
@@ -211,7 +230,7 @@ class Learner:
         # Their values have no effect: any will do.
         images = (pixels % 251 / 250).view(count, channels, height, width)
         before = {name: buffer.clone() for name, buffer in objective.named_buffers()}
-        norms = Undo(self.norms.written())
+        norms = Undo(self._statistics)
         index = torch.arange(count, device=self.device)
         views, *rest = objective.draw(images, key(self.settings.seed, "adapt", 0), index)
         views = self.preprocessing.normalize(views)
@@ -235,9 +254,8 @@ class Learner:
                 "the correction needs features, and a teacher's answer has only logits; choose "
                 "another answer or correction."
             )
-        for part in self.aftermath:
-            if isinstance(part, AverageTeacher):
-                return lambda images: (part.logits(self.model, images), None)
+        if (teacher := self.teacher) is not None:
+            return lambda images: (teacher.logits(self.model, images), None)
         raise InputError("the answer is a teacher's; add Teacher to aftermath, and take steps.")
 
     def _logits_and_features(
@@ -277,31 +295,3 @@ def _own(module: Any, device: torch.device) -> Any:
     """In evaluation mode, without gradients, in the layout of images, whatever it was before."""
     module = forgetful(module.to(device).to(memory_format=torch.channels_last))
     return module.requires_grad_(False).eval()
-
-
-def _norms(settings: AdapterSettings, model: Classifier, objective: Objective | None) -> BatchNorms:
-    """The batch norm of the encoder and of the objective, but for what keeps the source's."""
-    modules: dict[str, nn.Module] = {"model.encoder": model.encoder}
-    but: list[nn.Module] = []
-    if objective is not None:
-        modules["objective"] = objective
-        but = [objective.get_submodule(name) for name in objective.keeps_source]
-    return BatchNorms(settings.normalisation, modules, but=but)
-
-
-@contextmanager
-def _values_a_channel(norms):
-    """Within it, over how many values layers take statistics of their own."""
-    seen: set[int] = set()
-
-    def note(norm: AdaptiveBatchNorm, inputs: tuple[Tensor, ...], named: dict) -> None:
-        (x,) = (*inputs, *named.values())
-        if norm.control.learning:
-            seen.add(x.numel() // x.shape[1])
-
-    handles = [norm.register_forward_pre_hook(note, with_kwargs=True) for norm in norms]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()

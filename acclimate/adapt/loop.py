@@ -1,5 +1,6 @@
 """One adapted batch: what is learned from, the steps, the answer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -11,6 +12,7 @@ from torch import Tensor
 from acclimate.adapt.learner import Learner
 from acclimate.objectives import Outcome, as_outcome
 from acclimate.parts.answer import Predict, Prediction
+from acclimate.parts.banks import Bank
 from acclimate.parts.selection import weighted_mean
 from acclimate.parts.step import Step, refused, too_few
 from acclimate.randomness import key
@@ -35,6 +37,8 @@ def adapt(
     Returns:
         The logits of each answer, and a report of each step.
     """
+    if isinstance(learner.memory, Bank):
+        return _with_bank(learner, images, index, every=every)
     count = len(images)
     context, index = learner.memory.remember(images, index)
     if every:
@@ -43,9 +47,67 @@ def adapt(
     logits, *reports = learner.recorder(run, context, index, constants=count)
     if not torch.isfinite(logits).all():  # the only time that a batch waits for its device
         logits = _recovered(learner, partial(predict, learner, context, count))
+    return [logits], _steps_of(reports)
+
+
+def _with_bank(
+    learner: Learner, images: Tensor, index: Tensor, *, every: bool
+) -> tuple[list[Tensor], list[Step]]:
+    """As `adapt`, where answers decide which images are kept, and updates come at intervals.
+
+    The batch is cut where an update is due, so that results do not depend on the batch size, unless
+    the answer uses statistics of the batch.
+    """
+    bank = learner.memory
+    learner.reset.before(learner.state.forget)
+    answers, steps = [], []
+    while len(images):
+        count = bank.until_update()
+        part = images[:count]
+        logits, told = learner.recorder(partial(_told, learner), part, constants="answer")
+        values = told.cpu().tolist()  # waits for the device: what is kept decides shapes
+        if not all(map(math.isfinite, values[1])):
+            learner.recover()
+            logits, told = _told(learner, part)
+            values = told.cpu().tolist()
+        answers.append(logits)
+        labels, uncertainties = [*map(int, values[0])], values[1]
+        if bank.offer(part, index[:count], labels, uncertainties):
+            reports = learner.recorder(
+                partial(_reports, learner), *bank.context(), constants="step"
+            )
+            steps = _steps_of(reports)
+        images, index = images[count:], index[count:]
+    answers = [torch.cat(answers)]
+    return answers * (learner.settings.steps + 1 if every else 1), steps
+
+
+def _told(learner: Learner, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Answers, and of each the class and the uncertainty, which is not finite if a logit is not."""
+    forward = partial(predict, learner, images, len(images))
+    early = learner.answer.early(forward, False)
+    logits = learner.correction(learner.answer.late(forward, early))
+    p = logits.softmax(1)
+    uncertainty = -(p * (p + 1e-6).log()).sum(1) + 0 * logits.sum(1)
+    return logits, torch.stack([logits.argmax(1).to(logits.dtype), uncertainty])
+
+
+def _reports(
+    learner: Learner, context: Tensor, index: Tensor, weights: Tensor
+) -> tuple[Tensor, ...]:
+    """Learn from a bank; the values of each step's report."""
+    numbers = range(learner.settings.steps)
+    return _values_of([_step(learner, context, index, n, weights)[0] for n in numbers])
+
+
+def _values_of(steps: Sequence[Step]) -> tuple[Tensor, ...]:
+    return tuple(getattr(step, field.name) for step in steps for field in fields(Step))
+
+
+def _steps_of(values: Sequence[Tensor]) -> list[Step]:
+    """The reports whose values `_values_of` gave."""
     width = len(fields(Step))
-    starts = range(0, len(reports), width)
-    return [logits], [Step(*reports[start : start + width]) for start in starts]
+    return [Step(*values[start : start + width]) for start in range(0, len(values), width)]
 
 
 def _without_waiting(
@@ -53,7 +115,7 @@ def _without_waiting(
 ) -> tuple[Tensor, ...]:
     """The last answer, not checked, and the values of each step's report."""
     (logits,), steps = _learn(learner, context, index, count, every=False, wait=False)
-    return logits, *(getattr(step, field.name) for step in steps for field in fields(Step))
+    return logits, *_values_of(steps)
 
 
 def _learn(
@@ -68,12 +130,9 @@ def _learn(
         if every:
             with learner.passing():
                 logits.append(_answer(learner, forward, early, wait))
-        step, outcome = take_step(learner, context, index, number)
+        step, outcome = _step(learner, context, index, number)
         if early is None and outcome is not None and outcome.logits is not None:
             early = _last(outcome.logits.detach(), outcome.features, count)
-        for aftermath in learner.aftermath:
-            aftermath(step.taken)
-        learner.reset.after(step, learner.state.forget)
         steps.append(step)
     last = _answer(learner, forward, early, wait)
     if learner.answer.fixed:
@@ -81,11 +140,23 @@ def _learn(
     return [*logits, last], steps
 
 
+def _step(
+    learner: Learner, context: Tensor, index: Tensor, number: int, weights: Tensor | None = None
+) -> tuple[Step, Outcome | None]:
+    """A gradient step, and what follows it."""
+    step, outcome = take_step(learner, context, index, number, weights)
+    for aftermath in learner.aftermath:
+        aftermath(step.taken)
+    learner.reset.after(step, learner.state.forget)
+    return step, outcome
+
+
 def take_step(
     learner: Learner,
     context: Float[Tensor, "context 3 size size"],
     index: Int64[Tensor, " context"],
     number: int,
+    importance: Float[Tensor, " context"] | None = None,
 ) -> tuple[Step, Outcome | None]:
     """One gradient step on the objective.
 
@@ -97,6 +168,7 @@ def take_step(
         context: The images that are learned from, 0..1, not normalised.
         index: Index of each image in the stream.
         number: Number of the step on this batch: each draws other views.
+        importance: A weight of each image, beside what the selection gives; None weighs all alike.
 
     Returns:
         The report, and what the objective computed in the first pass; None if it made none.
@@ -119,9 +191,7 @@ def take_step(
             with autocast(learner.device, learner.settings.precision):
                 outcome = as_outcome(objective(learner.model, views, *drawn))
             with torch.no_grad():
-                weights = learner.selection(outcome)
-                if selected and weights is not None:  # a second pass adds no images
-                    weights = weights * (selected[0] != 0)
+                weights = _weights(learner, outcome, importance, selected)
             loss = learner.penalty(weighted_mean(outcome.losses, weights))
             loss.backward()
         outcomes.append(outcome)
@@ -141,6 +211,18 @@ def take_step(
     step = learner.counted(_merged(reports))
     learner.undo(step)
     return step, outcomes[0]
+
+
+def _weights(
+    learner: Learner, outcome: Outcome, importance: Tensor | None, selected: Sequence[Tensor | None]
+) -> Tensor | None:
+    """The weight of each image in the loss; None stands for ones."""
+    weights = learner.selection(outcome)
+    if importance is not None:
+        weights = importance if weights is None else weights * importance
+    if selected and weights is not None:  # a second pass adds no images
+        weights = weights * (selected[0] != 0)
+    return weights
 
 
 def _report(learner: Learner, loss: Tensor, weights: Tensor | None, count: int) -> Step:

@@ -62,6 +62,12 @@ def as_network(adapter: Adapter, images: Tensor | None = None) -> Network:
             f"on its own has none; choose another method, or correction none."
         )
     classifier = copy.deepcopy(adapter.model).cpu().float().eval()
+    teacher = adapter._learner.teacher
+    if adapter.settings.answer.of_teacher and teacher is not None:
+        values = {n.removeprefix("model."): t for n, t in teacher.state().items()}
+        own = classifier.state_dict()  # its tensors, not copies
+        for name in own.keys() & values.keys():
+            own[name].copy_(values[name])
     network = Network(classifier, adapter.preprocessing).eval()
     norms = [m for m in classifier.modules() if isinstance(m, AdaptiveBatchNorm)]
     norms = [norm for norm in norms if not isinstance(norm.policy, RunningStatistics)]

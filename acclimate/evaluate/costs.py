@@ -6,6 +6,7 @@ import torch
 
 from acclimate.adapt import Adapter, Cost
 from acclimate.errors import InputError
+from acclimate.parts.banks import Balanced, Reservoir
 from acclimate.runtime.budget import free_bytes
 from acclimate.source.train import untrained
 
@@ -37,8 +38,21 @@ def count_cost(name: str, model: str, size: int, batch: int = BATCH) -> Cost:
     adapter = Adapter(untrained(name, model, size), name, device="cpu")
     if batch <= 4 or adapter.settings.one_by_one:
         return adapter.cost(batch)
-    few = max(2, adapter.settings.memory.images)
-    first, second = adapter.cost(few), adapter.cost(few + 2)
+    memory = adapter.settings.memory
+    if isinstance(memory, Balanced | Reservoir):  # its steps are on so many images
+        few, batch = 2, memory.images
+        first, second = (
+            Adapter(
+                untrained(name, model, size),
+                name,
+                device="cpu",
+                memory={"images": count, "every": count},
+            ).cost(count)
+            for count in (few, few + 2)
+        )
+    else:
+        few = max(2, memory.images)
+        first, second = adapter.cost(few), adapter.cost(few + 2)
     further = (batch - few) / 2
 
     def at_batch(name: str) -> float:
@@ -48,6 +62,7 @@ def count_cost(name: str, model: str, size: int, batch: int = BATCH) -> Cost:
     return replace(
         first,
         forward_equivalents=at_batch("forward_equivalents"),
+        held_bytes=round(at_batch("held_bytes")),
         activation_bytes=round(at_batch("activation_bytes")),
     )
 

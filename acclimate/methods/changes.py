@@ -10,6 +10,7 @@ from acclimate.methods.settings import AdapterSettings
 from acclimate.parts import (
     aftermath,
     answer,
+    banks,
     correction,
     diverse,
     kalman,
@@ -19,6 +20,7 @@ from acclimate.parts import (
     penalty,
     reliable,
     reset,
+    robust,
     selection,
     supports,
     update,
@@ -26,6 +28,8 @@ from acclimate.parts import (
 
 KINDS: dict[str, dict[str, type]] = {
     "objective": {
+        "augmented-student": objectives.AugmentedStudentOptions,
+        "averaged-teacher": objectives.AveragedTeacherOptions,
         "clustering": objectives.ClusteringOptions,
         "contrastive": objectives.ContrastiveOptions,
         "contrastive-moments": objectives.ContrastiveMomentsOptions,
@@ -40,7 +44,12 @@ KINDS: dict[str, dict[str, type]] = {
         "reconstruction": objectives.ReconstructionOptions,
         "rotation": objectives.RotationOptions,
     },
-    "memory": {"batch": memory.CurrentBatch, "recent": memory.Recent},
+    "memory": {
+        "batch": memory.CurrentBatch,
+        "recent": memory.Recent,
+        "balanced": banks.Balanced,
+        "reservoir": banks.Reservoir,
+    },
     "selection": {
         "all": selection.All,
         "certain-and-diverse": diverse.CertainAndDiverse,
@@ -54,11 +63,14 @@ KINDS: dict[str, dict[str, type]] = {
         "teacher": aftermath.Teacher,
         "pull": aftermath.PullToSource,
         "kalman": kalman.KalmanFilter,
+        "restore": aftermath.Restore,
     },
     "normalisation": {
         "source": normalisation.SourceStatistics,
         "batch": normalisation.BatchStatistics,
         "running": normalisation.RunningStatistics,
+        "robust": robust.RobustStatistics,
+        "instance-aware": robust.InstanceAware,
     },
     "answer": {
         "after": answer.After,

@@ -8,6 +8,8 @@ from typing import Any, get_args, get_type_hints
 from acclimate.errors import InputError, unknown_name
 from acclimate.methods.changes import KINDS
 from acclimate.methods.settings import AdapterSettings
+from acclimate.parts.answer import After
+from acclimate.parts.banks import Balanced, Reservoir
 from acclimate.runtime.precision import Precision
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -19,7 +21,8 @@ def check_settings(settings: AdapterSettings) -> None:
 
     Raises:
         InputError: a value of another type than its setting's, or out of range; a part in the place
-            of another; steps without an objective or an update; an unknown precision.
+            of another; steps without an objective or an update; a bank with answers after the
+            steps; an unknown precision.
     """
     if not isinstance(settings, AdapterSettings):
         raise InputError(f"settings must be AdapterSettings, not {type(settings).__name__}.")
@@ -33,6 +36,11 @@ def check_settings(settings: AdapterSettings) -> None:
         _check_types(part, f"{name}.")
         if hasattr(part, "check"):
             part.check()
+    if isinstance(settings.memory, Balanced | Reservoir) and type(settings.answer) is After:
+        raise InputError(
+            "a bank chooses by the answers which images it keeps, so that they come before the "
+            "steps: choose answer before or answer teacher."
+        )
     if settings.steps and (settings.objective is None or settings.update is None):
         raise InputError(
             "the method takes no gradient steps: choose a method that does, such as tent, give an "

@@ -7,14 +7,18 @@ from acclimate.methods.corrections import CORRECTIONS
 from acclimate.methods.cta import TWIN
 from acclimate.methods.ensembles import ENSEMBLES
 from acclimate.methods.entropy import ENTROPY
+from acclimate.methods.memories import MEMORIES
 from acclimate.methods.method import Method
 from acclimate.methods.reliable import RELIABLE
 from acclimate.methods.source_trained import SOURCE_TRAINED
 from acclimate.methods.statistics import STATISTICS
+from acclimate.methods.teachers import TEACHERS
 
 METHODS: dict[str, Method] = {
     **STATISTICS,
     **ENTROPY,
+    **TEACHERS,
+    **MEMORIES,
     **RELIABLE,
     **ENSEMBLES,
     **CORRECTIONS,

@@ -3,6 +3,7 @@
 from acclimate.methods.recipes import RECIPES
 from acclimate.methods.table import Method
 from acclimate.objectives import Objective
+from acclimate.parts.banks import Balanced, Reservoir
 
 _BEFORE = {
     "supervised": ["any classifier"],
@@ -19,7 +20,7 @@ def needs(row: Method) -> str:
 
     Labels are named only where a method's own training takes them.
     """
-    recipe = RECIPES[row.recipe]
+    recipe, memory = RECIPES[row.recipe], row.settings.memory
     requirements = list(_BEFORE.get(row.recipe, ["labels"]))
     if row.oracle:
         requirements.append("target images")
@@ -31,18 +32,23 @@ def needs(row: Method) -> str:
         requirements.append("a vision transformer")
     if row.batch_norm:
         requirements.append("batch norm")
-    elif row.settings.normalisation.uses_batch or row.settings.correction.uses_batch:
+    elif (
+        row.settings.normalisation.uses_batch or row.settings.correction.uses_batch
+    ) and not isinstance(memory, Balanced | Reservoir):
         requirements.append("batches")
-    if row.settings.memory.images > 1:
-        requirements.append(f"{row.settings.memory.images} images")
+    if memory.images > 1:
+        requirements.append(f"{memory.images} images")
     return ", ".join(requirements)
 
 
 def learns(row: Method) -> str:
     """Steps per image or batch, and whether they are kept, for example "1 step a batch, online"."""
+    memory = row.settings.memory
     if not row.settings.steps:
         return "-"
     steps = f"{row.settings.steps} step{'s' if row.settings.steps > 1 else ''}"
-    unit = "image" if row.settings.one_by_one else "batch"
+    unit = "an image" if row.settings.one_by_one else "a batch"
+    if isinstance(memory, Balanced | Reservoir):
+        unit = f"every {memory.every} images"
     kind = "then forgets" if row.settings.reset.always else "online"
-    return f"{steps} a{'n' if unit == 'image' else ''} {unit}, {kind}"
+    return f"{steps} {unit}, {kind}"

@@ -15,9 +15,22 @@ from acclimate.objectives.noise_contrastive import NoiseContrastive, NoiseContra
 from acclimate.objectives.objective import Objective, ObjectiveOptions, Outcome, as_outcome
 from acclimate.objectives.reconstruction import Reconstruction, ReconstructionOptions
 from acclimate.objectives.rotation import Rotation, RotationOptions
+from acclimate.objectives.taught import (
+    AugmentedStudent,
+    AugmentedStudentOptions,
+    AveragedTeacher,
+    AveragedTeacherOptions,
+    Taught,
+    cross_entropy,
+    symmetric_cross_entropy,
+)
 
 __all__ = [
     "OBJECTIVES",
+    "AugmentedStudent",
+    "AugmentedStudentOptions",
+    "AveragedTeacher",
+    "AveragedTeacherOptions",
     "Clustering",
     "ClusteringOptions",
     "Contrastive",
@@ -47,11 +60,14 @@ __all__ = [
     "ReconstructionOptions",
     "Rotation",
     "RotationOptions",
+    "Taught",
     "alignment_loss",
     "as_outcome",
     "contrastive_loss",
+    "cross_entropy",
     "entropy_loss",
     "shuffled_patches",
+    "symmetric_cross_entropy",
 ]
 
 OBJECTIVES: dict[str, type[Objective]] = {

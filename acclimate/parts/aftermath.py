@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -10,6 +11,7 @@ from torch.func import functional_call
 from acclimate.parts.approach import approach
 from acclimate.parts.checks import share
 from acclimate.parts.kalman import KalmanFilter
+from acclimate.randomness import key, uniform
 
 Moving = Mapping[str, Tensor]
 
@@ -50,7 +52,28 @@ class PullToSource:
         return SourcePull(moving, self.rate)
 
 
-Aftermath = Teacher | PullToSource | KalmanFilter
+@dataclass(frozen=True)
+class Restore:
+    """After each step each weight returns to the source's with a small probability (CoTTA).
+
+    Wang et al. 2022, *Continual test-time domain adaptation*, § 3.3, stochastic restoration.
+    """
+
+    probability: float = 0.01
+    """Probability with which a single weight returns."""
+    seed: int = 0
+    """Seed of the choice."""
+
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
+        share("probability", self.probability)
+
+    def build(self, moving: Moving) -> "StochasticRestore":
+        """A return to the weights as they are now."""
+        return StochasticRestore(moving, self.probability, self.seed)
+
+
+Aftermath = Teacher | PullToSource | KalmanFilter | Restore
 
 
 class AverageTeacher:
@@ -62,17 +85,28 @@ class AverageTeacher:
 
     Attributes:
         copies: Tensors that are kept beside the state; none.
+        statistics: Running statistics of batch norm that are the teacher's own, by name.
     """
 
     def __init__(self, moving: Moving, rate: float):
         self._moving, self._rate = moving, rate
         self._averages = {name: tensor.detach().clone() for name, tensor in moving.items()}
         self.copies: list[Tensor] = []
+        self.statistics: dict[str, Tensor] = {}
+
+    def keep_statistics(self, statistics: Moving) -> None:
+        """Have running statistics of its own, which its passes in the steps move.
+
+        Args:
+            statistics: Those of the adapted model, by name; copied.
+        """
+        self.statistics = {name: tensor.clone() for name, tensor in statistics.items()}
 
     def __call__(self, taken: Bool[Tensor, ""]) -> None:
         """Move towards the model, after a step that was taken."""
         approach(list(self._averages.values()), list(self._moving.values()), self._rate * taken)
 
+    @torch.no_grad()
     def logits(
         self, model: nn.Module, images: Float[Tensor, "batch 3 h w"]
     ) -> Float[Tensor, "batch classes"]:
@@ -82,13 +116,11 @@ class AverageTeacher:
             model: The adapted classifier.
             images: Normalised.
         """
-        prefix = "model."
-        names = {n.removeprefix(prefix): t for n, t in self._averages.items() if n[:6] == prefix}
-        return functional_call(model, names, (images,))
+        return logits_with(model, {**self._averages, **self.statistics}, images)
 
     def state(self) -> dict[str, Tensor]:
-        """The averages."""
-        return dict(self._averages)
+        """The averages, and statistics of its own."""
+        return {**self._averages, **self.statistics}
 
 
 class SourcePull:
@@ -114,3 +146,62 @@ class SourcePull:
     def state(self) -> dict[str, Tensor]:
         """Nothing: the source's values do not change."""
         return {}
+
+
+class StochasticRestore:
+    """A return of random single weights to their values when it was built.
+
+    Args:
+        moving: The parameters, by name; changed in place.
+        probability: With which a weight returns after a step.
+        seed: Seed of the choice.
+
+    Attributes:
+        copies: Tensors that are kept beside the state: the values to which weights return.
+    """
+
+    def __init__(self, moving: Moving, probability: float, seed: int):
+        self._moving = list(moving.values())
+        self._probability = probability
+        self._keys = [key(seed, "restore", name) for name in moving]
+        self.copies = [tensor.detach().clone() for tensor in self._moving]
+        # A tensor: each replay of a CUDA graph draws other numbers.
+        self._steps = torch.zeros(1, dtype=torch.int64, device=self._moving[0].device)
+
+    @torch.no_grad()
+    def __call__(self, taken: Bool[Tensor, ""]) -> None:
+        """Restore, after a step that was taken."""
+        limit = self._probability * taken
+        for number, (tensor, source) in enumerate(zip(self._moving, self.copies)):
+            returns = self.numbers(number) < limit
+            tensor.copy_(torch.where(returns, source, tensor))
+        self._steps += taken
+
+    def numbers(self, number: int) -> Float[Tensor, "..."]:
+        """A uniform random number for each weight of a parameter; other ones for each step.
+
+        Args:
+            number: Place of the parameter among those that move.
+        """
+        shape = self.copies[number].shape
+        return uniform(self._keys[number], self._steps, shape.numel()).view(shape)
+
+    def state(self) -> dict[str, Tensor]:
+        """How many steps there were."""
+        return {"steps": self._steps}
+
+
+def logits_with(
+    model: nn.Module, tensors: Moving, images: Float[Tensor, "batch 3 h w"]
+) -> Float[Tensor, "batch classes"]:
+    """The logits of a classifier with other parameters and statistics.
+
+    Args:
+        model: The adapted classifier; left as it is.
+        tensors: What takes the place of its own, by name; names begin with ``model.``, and others
+            are left out.
+        images: Normalised.
+    """
+    prefix = "model."
+    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return functional_call(model, own, (images,))

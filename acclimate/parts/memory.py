@@ -1,4 +1,7 @@
-"""Memory: which images a step learns from, the batch alone or earlier ones too."""
+"""Memory: which images a step learns from, the batch alone or earlier ones too.
+
+Banks, which choose by the answers what they keep, are in `acclimate.parts.banks`.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,11 +11,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from acclimate.errors import InputError
+from acclimate.parts.banks import Balanced, Reservoir, Shape
 
 Images = Float[Tensor, "n channels height width"]
 Index = Int64[Tensor, " n"]
-Shape = tuple[int, int, int]  # height, width, channels
-
 
 _MOST = 10_000
 """Images that a memory may hold."""
@@ -25,7 +27,7 @@ class CurrentBatch:
     images: ClassVar[int] = 1
     keeps: ClassVar[bool] = False
 
-    def build(self, shape: Shape, device: torch.device) -> "CurrentBatch":
+    def build(self, shape: Shape, device: torch.device, classes: int) -> "CurrentBatch":
         """Nothing is kept."""
         return self
 
@@ -51,12 +53,12 @@ class Recent:
         if not 1 <= self.images <= _MOST:
             raise InputError(f"images must be 1 to {_MOST}, not {self.images}.")
 
-    def build(self, shape: Shape, device: torch.device) -> "RecentImages":
+    def build(self, shape: Shape, device: torch.device, classes: int) -> "RecentImages":
         """An empty memory for images of this height, width and number of channels."""
         return RecentImages(self.images, shape, device)
 
 
-Memory = CurrentBatch | Recent
+Memory = CurrentBatch | Recent | Balanced | Reservoir
 
 
 class RecentImages:

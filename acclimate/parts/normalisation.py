@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from acclimate.backbones.batch_norm import Control, batch_norms, exchange
 from acclimate.backbones.taps import to_the_end
 from acclimate.errors import InputError
-from acclimate.parts.checks import not_negative
+from acclimate.parts.checks import not_negative, share
 
 _ALIGNMENT = 64
 """Statistics of a layer begin at multiples of so many floats, as kernels on a GPU like it."""
@@ -60,14 +60,14 @@ class BatchStatistics:
     def answer(self, norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
         """By the input's statistics, blended with the source's."""
         assert self.prior is not None  # the adapter has put in what was measured
-        share = 1 - self.limit * len(x) / (len(x) + self.prior)
+        of_source = 1 - self.limit * len(x) / (len(x) + self.prior)
         source = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
         # Batch norm's own kernel: 28 times faster than var_mean on channels_last bf16. It also
         # updates running averages, for which it gets throw-away memory: without any it would give
         # statistics in bf16.
         waste = torch.empty_like(source[0]), torch.empty_like(source[1])
         mean, variance = torch.batch_norm_update_stats(x, *waste, 1.0)
-        mean, variance = mean.lerp(source[0], share), variance.lerp(source[1], share)
+        mean, variance = mean.lerp(source[0], of_source), variance.lerp(source[1], of_source)
         return batch_norm(x, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
 
 
@@ -75,15 +75,22 @@ class BatchStatistics:
 class RunningStatistics:
     """Running averages over the views that the steps see; they normalise the answer."""
 
+    momentum: float | None = None
+    """Share of the views' statistics in the averages; None takes each layer's own."""
     uses_batch: ClassVar[bool] = True
     runs: ClassVar[bool] = True
+
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
+        if self.momentum is not None:
+            share("momentum", self.momentum)
 
     def learn(self, norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
         """By the input's own statistics, which enter the running averages."""
         if norm.control.apart:
             return _by_own_statistics(norm, x)
         mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-        momentum = norm.momentum
+        momentum = norm.momentum if self.momentum is None else self.momentum
         if momentum is None:  # a cumulative average, as in torch
             count = norm.get_buffer("num_batches_tracked").add_(1)
             if x.device.type != "cpu":  # where reading the count would wait

@@ -26,6 +26,8 @@ class Adam:
     parameters' names."""
     auxiliary: bool = False
     """Whether the objective's own parameters (a projector, a branch) move too."""
+    head: bool = False
+    """Whether the classifier's head moves too."""
 
     def check(self) -> None:
         """Refuse settings that cannot be meant."""
@@ -50,6 +52,8 @@ class SGD:
     """What moves in the encoder; see `Adam`."""
     auxiliary: bool = False
     """Whether the objective's own parameters move too."""
+    head: bool = False
+    """Whether the classifier's head moves too."""
 
     def check(self) -> None:
         """Refuse settings that cannot be meant."""

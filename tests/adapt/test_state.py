@@ -7,6 +7,7 @@ import pytest
 import torch
 from dotted import dotted
 from loose import loose
+from soon import soon
 from torch import nn
 
 from acclimate.adapt import Adapter
@@ -23,7 +24,8 @@ WITH_STEPS = [name for name, row in METHODS.items() if row.objective]
 
 def adapter_of(bundle, name, **changes):
     if METHODS[name].settings.steps:
-        changes = {"steps": 2, "learning_rate": 3e-3} | loose(name) | changes
+        own = {"steps": 2, "learning_rate": 3e-3} | loose(name) | soon(name, 20)
+        changes = own | changes
     return Adapter(bundle, name, device="cpu", precision="fp32", **dotted(**changes))
 
 

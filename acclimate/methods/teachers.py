@@ -1,0 +1,47 @@
+"""Methods whose student follows an average of itself."""
+
+from acclimate.methods.method import Method
+from acclimate.methods.settings import AdapterSettings
+from acclimate.objectives import AugmentedStudentOptions, AveragedTeacherOptions
+from acclimate.parts.aftermath import Restore, Teacher
+from acclimate.parts.answer import Before, FromTeacher
+from acclimate.parts.banks import Balanced
+from acclimate.parts.normalisation import BatchStatistics
+from acclimate.parts.reset import Never
+from acclimate.parts.robust import RobustStatistics
+from acclimate.parts.update import Adam
+
+COTTA = "Wang et al. 2022, Continual test-time domain adaptation"
+ROTTA = "Yuan et al. 2023, Robust test-time adaptation in dynamic scenarios"
+
+TEACHERS: dict[str, Method] = {
+    "cotta": Method(
+        "learn a teacher's mean answer to many views; some weights return to the source's",
+        COTTA,
+        "supervised",
+        AdapterSettings(
+            steps=1,
+            objective=AveragedTeacherOptions(),
+            update=Adam(1e-3, head=True),
+            aftermath=(Teacher(0.999), Restore(0.01)),
+            normalisation=BatchStatistics(),
+            answer=Before(),
+            reset=Never(),
+        ),
+    ),
+    "rotta": Method(
+        "learn a teacher's answers to a balanced bank of recent images, by robust statistics",
+        ROTTA,
+        "supervised",
+        AdapterSettings(
+            steps=1,
+            objective=AugmentedStudentOptions(),
+            memory=Balanced(),
+            update=Adam(1e-3, parameters="norm"),
+            aftermath=(Teacher(0.999),),
+            normalisation=RobustStatistics(),
+            answer=FromTeacher(),
+            reset=Never(),
+        ),
+    ),
+}
