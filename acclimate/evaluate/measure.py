@@ -20,6 +20,7 @@ from acclimate.evaluate.arrival import arrange
 from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.metrics import expected_calibration_error
 from acclimate.evaluate.variant import Variant
+from acclimate.evaluate.window import SlidingWindow
 from acclimate.methods import AdapterSettings
 from acclimate.parts.answer import After
 from acclimate.runtime.memory import PeakMemory
@@ -38,6 +39,7 @@ def measure(
     order: str = "shuffled",
     seed: int = 0,
     batch: int = 128,
+    window: int = 0,
     curve: bool = False,
     settings: AdapterSettings | None = None,
     label: str = "",
@@ -58,6 +60,7 @@ def measure(
         order: Order of arrival, a name of `acclimate.data.streams.ORDERS`.
         seed: Seed of order, corruption and views.
         batch: Images that arrive together.
+        window: Length of the sliding window that single images pass through; 0 without.
         curve: Also score the answers before and after each step.
         settings: Used in place of the variant's.
         label: Label of the bundle in the result.
@@ -76,10 +79,14 @@ def measure(
     stream = arrange(order, data, shifts, batch=batch, seed=seed)
     with PeakMemory() as memory:
         adapter = Adapter(bundle, variant.method, settings, **where)
-        logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
+        answer = SlidingWindow(adapter, window) if window else adapter
+        if curve and not window:
+            answer = adapter.trace
+        logits, numbers, places, seconds = _answers(answer, stream, advance)
         refused, rate = adapter.refused, _rate(adapter, stream, seconds, curve)
     common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}
-    common |= {"order": order, "seed": seed, "batch": batch, "steps": settings.steps}
+    common |= {"order": order, "seed": seed, "batch": batch, "window": window}
+    common["steps"] = settings.steps
     common["refused_steps"] = refused
     common |= {"seconds": seconds, "images_per_second": rate, "peak_memory": memory.most}
     labels = match.outputs[data.labels[numbers]]
@@ -119,20 +126,20 @@ def _scores(
 
 
 def _answers(
-    adapter: Adapter, stream: Stream, curve: bool, advance: Callable[[int], None]
+    answer: Callable[[Tensor], Tensor], stream: Stream, advance: Callable[[int], None]
 ) -> tuple[Float[Tensor, "steps images classes"], Tensor, dict[Shift, list[int]], float]:
-    """Answer for a stream.
+    """Answer for a stream, with logits or with those before and after each step.
 
     Returns:
-        Logits in the order of arrival, with ``curve`` before and after each step; the index of
-        each image in the data set; the positions of each shift; the seconds it took.
+        Logits in the order of arrival; the index of each image in the data set; the positions of
+        each shift; the seconds it took.
     """
     answers, numbers, seconds = [], [], 0.0
     places: dict[Shift, list[int]] = defaultdict(list)
     for arrived in stream:
         started = time.perf_counter()
-        logits = adapter.trace(arrived.images) if curve else adapter(arrived.images)[None]
-        answers.append(logits.cpu())
+        logits = answer(arrived.images).cpu()
+        answers.append(logits if logits.ndim == 3 else logits[None])
         seconds += time.perf_counter() - started
         numbers.append(arrived.numbers)
         first = arrived.position - len(arrived.numbers)

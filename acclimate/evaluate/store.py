@@ -35,7 +35,9 @@ _APPLICATION = 0x41434C4D  # "ACLM"
 _TYPES = {
     "positions": "<i8", "numbers": "<i8", "predictions": "<i8", "confidences": "<f4", "right": "?",
 }  # fmt: skip
-_SCALARS = [field.name for field in fields(Cell) if field.name not in ("variant", "answers")]
+_APART = ("variant", "answers", "card")
+"""Fields of a cell that its record has in another form; the card follows from the task."""
+_SCALARS = [field.name for field in fields(Cell) if field.name not in _APART]
 
 
 class Measured(NamedTuple):

@@ -47,6 +47,8 @@ class Task:
     """Source of the frost pictures, if frost is laid over the images."""
     outputs: tuple[int, ...] = ()
     """The output of each class of the data, where the bundle has them in another order."""
+    window: int = 0
+    """Length of the window that single images pass through; 0 without."""
 
     @property
     def key(self) -> str:
@@ -57,8 +59,9 @@ class Task:
         """The task as plain values, for JSON."""
         plain = {"variant": str(self.variant), "settings": settings_record(self.settings)}
         record = asdict(self) | plain
-        if not self.outputs:  # as in stores of before there was this field
-            del record["outputs"]
+        for name in ("outputs", "window"):  # as in stores of before there were these fields
+            if not record[name]:
+                del record[name]
         return record
 
     @classmethod
@@ -74,6 +77,7 @@ class Task:
             "settings": settings_of_record(record["settings"]),
             "shifts": tuple(Shift(**shift) for shift in record["shifts"]),
             "outputs": tuple(record.get("outputs", ())),
+            "window": record.get("window", 0),
         }
         return cls(**{**record, **plain})
 
@@ -106,12 +110,20 @@ class Grid:
     batch: int = 128
     """Images that arrive together."""
     curve: bool = True
-    """Whether accuracy is recorded before and after each gradient step."""
+    """Whether accuracy is recorded before and after each gradient step; never with a window."""
+    window: int = 0
+    """Length of the sliding window that single images pass through, see
+    `acclimate.evaluate.window`; 0 without."""
 
     def __post_init__(self):
         for name in ("severities", "orders", "seeds"):
             if not getattr(self, name):
                 raise InputError(f"there are no {name}; give at least one.")
+        if self.window and (self.window < 2 or self.batch != 1):
+            raise InputError(
+                f"a window of {self.window} images and batches of {self.batch}: a window takes "
+                "single images; give batch 1 and a window of at least 2."
+            )
 
     def variants(self) -> tuple[Variant, ...]:
         """The methods, read.
@@ -194,9 +206,10 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
                 shifts=shifts,
                 batch=grid.batch,
                 seed=seed,
-                curve=grid.curve and variant.settings.steps > 0,
+                curve=grid.curve and variant.settings.steps > 0 and not grid.window,
                 frost=_frost(shifts),
                 outputs=match.moved,
+                window=grid.window,
             )
             for variant in chosen
             for (seed, order, shifts), length in lengths.items()

@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from acclimate.evaluate.arrival import AS_IT_GOES
 from acclimate.evaluate.store import Measured
 from acclimate.report.figures.style import figure, line, looks
-from acclimate.report.measured import AS_IT_GOES, RowKey, reported, row_names, usual_images
+from acclimate.report.measured import RowKey, reported, row_names, usual_images
 
 
 def batch_size(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
