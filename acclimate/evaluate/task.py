@@ -53,7 +53,7 @@ class Task:
     @property
     def key(self) -> str:
         """Name of the task: a hash of all its fields."""
-        return hashlib.sha256(json.dumps(self.record()).encode()).hexdigest()[:32]
+        return key_of(json.dumps(self.record()))
 
     def record(self) -> dict[str, Any]:
         """The task as plain values, for JSON."""
@@ -215,6 +215,11 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
             for (seed, order, shifts), length in lengths.items()
         ]
     return tasks
+
+
+def key_of(record: str) -> str:
+    """The key of a task whose record is this text."""
+    return hashlib.sha256(record.encode()).hexdigest()[:32]
 
 
 def checksum_of(bundle: Path) -> str:

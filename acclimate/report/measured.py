@@ -36,6 +36,11 @@ class Protocol:
     window: int = 0
     """Length of the window that single images passed through; 0 without."""
 
+    @property
+    def together(self) -> int:
+        """Images whose statistics are taken together."""
+        return self.window or self.batch
+
     def __str__(self) -> str:
         severity = "" if self.severity is None else f", severity {self.severity:g}"
         came = f"batches of {self.batch}"

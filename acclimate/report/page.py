@@ -150,7 +150,7 @@ def _section(protocol: Protocol, cells: Sequence[Measured], report: Report, plac
     kinds = WITHIN if place == 0 else [kind for kind in WITHIN if kind.name == "along"]
     shown = [each for each in cells if each.row not in repeated]
     figures = _drawn(kinds, shown, report.held_out)
-    warnings = warnings_of(table, protocol.batch)
+    warnings = warnings_of(table, protocol.together)
     return _Section(
         protocol, table, downloads, published, beside, repeated, seeds, warnings, figures
     )

@@ -14,7 +14,9 @@ from acclimate.report.measured import RowKey, reported, row_names, usual_images
 
 def batch_size(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
     """Images that arrive together against accuracy."""
-    drawn = _varied(measured, held_out, lambda each: (each.task.batch, each.cell.order))
+    drawn = _varied(
+        measured, held_out, lambda each: (each.task.batch, (each.cell.order, each.cell.window))
+    )
     if drawn is not None:
         sizes = sorted({each.task.batch for each in measured})
         drawn.update_xaxes(title="images a batch", type="log", tickvals=sizes, ticktext=sizes)
@@ -23,7 +25,9 @@ def batch_size(measured: Sequence[Measured], held_out: Collection[str]) -> go.Fi
 
 def order(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
     """The order in which images arrive against accuracy."""
-    drawn = _varied(measured, held_out, lambda each: (each.cell.order, each.task.batch))
+    drawn = _varied(
+        measured, held_out, lambda each: (each.cell.order, (each.task.batch, each.cell.window))
+    )
     if drawn is not None:
         drawn.update_traces(mode="markers", marker_size=11)
         drawn.update_xaxes(title="order of arrival", type="category")
