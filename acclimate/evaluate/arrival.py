@@ -10,7 +10,7 @@ AS_IT_GOES = ("gradual", "growing-noise", "class-correlated-gradual")
 """Orders whose streams pass through severities, so that no one severity describes them."""
 _BY_NAME = ("gradual", "class-correlated-gradual")
 """Orders that take the names of corruptions, and go through the severities by themselves."""
-_TOGETHER = (
+TOGETHER = (
     *_BY_NAME,
     "continual",
     "recurring",
@@ -18,8 +18,9 @@ _TOGETHER = (
     "class-correlated-continual",
     "class-correlated-mixed",
 )
+"""Orders whose streams have several shifts; adapters go through them without a new beginning."""
 _LABELLED = ("class-correlated", "label-shifted")
-_LABELLED_TOGETHER = tuple(order for order in _TOGETHER if order.startswith("class-correlated"))
+_LABELLED_TOGETHER = tuple(order for order in TOGETHER if order.startswith("class-correlated"))
 
 
 def groups(order: str, shifts: Sequence[Shift]) -> list[tuple[Shift, ...]]:
@@ -34,7 +35,7 @@ def groups(order: str, shifts: Sequence[Shift]) -> list[tuple[Shift, ...]]:
     """
     if order not in streams.ORDERS:
         raise unknown_name("order", order, streams.ORDERS)
-    if order not in _TOGETHER and order != "growing-noise":
+    if order not in TOGETHER and order != "growing-noise":
         return [(shift,) for shift in shifts]
     usable = AMOUNTS if order == "growing-noise" else CORRUPTIONS
     corrupted = [shift for shift in shifts if shift.corruption in usable]
@@ -71,7 +72,7 @@ def arrange(
                 f"images {theirs} cannot come under {shift.name!r}; give the images of that "
                 "domain, or a corruption for images of no domain."
             )
-    if len(shifts) != 1 and order not in _TOGETHER:
+    if len(shifts) != 1 and order not in TOGETHER:
         raise InputError(f"a stream of order {order!r} has one shift, not {len(shifts)}.")
     make = streams.ORDERS.get(order)
     if make is None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from acclimate.evaluate.arrival import TOGETHER
 from acclimate.evaluate.protocols import protocol_name
 from acclimate.evaluate.task import Task
 from acclimate.methods.changes import settings_record
@@ -140,7 +141,7 @@ def _card(tasks: list[Task], bundle: Mapping[str, Any], commits: Mapping[str, st
         order=task.order,
         batch=task.batch,
         window=task.window,
-        reset=_reset(own, together=max(len(t.shifts) for t in tasks) > 1),
+        reset=_reset(own, together=task.order in TOGETHER),
         answer=_said("answer", settings.pop("answer")),
         statistics=_said("normalisation", settings.pop("normalisation")),
         settings=settings,
@@ -162,6 +163,7 @@ def _reset(own: Mapping[str, Any], *, together: bool) -> str:
 
 def _said(part: str, record: Mapping[str, Any]) -> str:
     """A part in words, with its settings; what is switched off is left out."""
-    name = _WORDS[part].get(record["kind"], record["kind"])
+    kind: str = record["kind"]
+    name = _WORDS[part].get(kind, kind)
     own = {key: value for key, value in record.items() if key != "kind" and value is not False}
     return ", ".join([name, *(f"{key} {value}" for key, value in own.items())])
