@@ -73,6 +73,9 @@ class Bench:
     window: int = 0
     """Length of the sliding window that single images pass through; default: without one, or 16
     with --protocol single-images."""
+    parts: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also measure each method with its parts switched off in turn: what each part of its gain is,
+    for the report."""
     curve: bool = True
     """Record the accuracy before and after each gradient step."""
     workers: int | None = None
@@ -147,6 +150,7 @@ class Bench:
             batch=self.batch if self.batch is not None else 1 if single else 128,
             curve=self.curve,
             window=self.window,
+            parts=self.parts,
         )
         return grid if self.protocol is None else under(self.protocol, grid)
 

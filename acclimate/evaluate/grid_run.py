@@ -133,8 +133,9 @@ def _note(
     grid["domains"] = list(dict.fromkeys(s.domain for t in tasks for s in t.shifts if s.domain))
     grid["images"] = max(task.n_images for task in tasks)
     grid |= {"options": dict(grid_run.options), "notes": list(notes)}
-    if not grid["window"]:  # as in manifests of before there were windows
-        del grid["window"]
+    for name in ("window", "parts"):  # as in manifests of before there were these
+        if not grid[name]:
+            del grid[name]
     grid = json.loads(json.dumps(grid, default=str))
     bundles = known["bundles"]
     for label, folder in grid_run.bundles.items():

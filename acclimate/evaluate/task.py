@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from acclimate.adapt import Adapter, model_of
-from acclimate.bundle import Bundle, read_record
+from acclimate.bundle import read_record
 from acclimate.data import LabelledImages, Shift
 from acclimate.data.classes import Match, match_classes
 from acclimate.data.corruptions.frost import frost_source
@@ -16,8 +15,9 @@ from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
 from acclimate.evaluate.arrival import arrange, groups
 from acclimate.evaluate.cell import CLEAN
+from acclimate.evaluate.fitting import variants_of
 from acclimate.evaluate.variant import Variant
-from acclimate.methods import METHODS, AdapterSettings, method
+from acclimate.methods import AdapterSettings
 from acclimate.methods.changes import settings_of_record, settings_record
 
 
@@ -106,7 +106,8 @@ class Grid:
     """Seeds of order, corruption and views."""
     methods: tuple[str, ...] = ()
     """Methods and their variants as `Variant.parse` reads them, each for the bundles that it fits.
-    Without any, all methods that fit, see `variants_of`."""
+    Without any, all methods that fit, see
+    `acclimate.evaluate.fitting`."""
     batch: int = 128
     """Images that arrive together."""
     curve: bool = True
@@ -114,6 +115,9 @@ class Grid:
     window: int = 0
     """Length of the sliding window that single images pass through, see
     `acclimate.evaluate.window`; 0 without."""
+    parts: bool = False
+    """Whether each method is also measured with its parts switched off in turn, see
+    `acclimate.evaluate.switches`."""
 
     def __post_init__(self):
         for name in ("severities", "orders", "seeds"):
@@ -186,7 +190,7 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
     }
     if not bundles:
         raise InputError("there is no bundle; make one with acclimate train or acclimate align.")
-    variants = variants_of(bundles, grid.variants())
+    variants = variants_of(bundles, grid.variants(), parts=grid.parts)
     images = _fingerprint(data)
     tasks = []
     for label, chosen in variants.items():
@@ -231,53 +235,6 @@ def checksum_of(bundle: Path) -> str:
     record = read_record(bundle)
     answering = {name: record[name] for name in record.keys() - {"provenance", "method"}}
     return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
-
-
-def variants_of(
-    bundles: Mapping[str, Path], chosen: Sequence[Variant] = ()
-) -> dict[str, list[Variant]]:
-    """The variants that each bundle is measured with: those that its recipe is for.
-
-    Without a choice these are all methods that fit the bundle. Beside them stand its classifier
-    frozen and with batch statistics, which alone explain much of what others gain. Methods that
-    adapt any classifier come with the first bundle only.
-
-    Args:
-        bundles: Folders by their labels.
-        chosen: Variants; without any, all methods as published.
-
-    Raises:
-        InputError: an unknown method or setting, a chosen variant that fits no bundle or has
-            settings that cannot be meant, or a damaged bundle.
-    """
-    for variant in chosen:
-        variant.settings  # noqa: B018 - refuses unknown names before any bundle is read
-    found: dict[str, list[Variant]] = {label: [] for label in bundles}
-    misfits: dict[Variant, InputError] = {}
-    for position, (label, path) in enumerate(bundles.items()):
-        bundle = Bundle.load(path)
-        for variant in dict.fromkeys(chosen or map(Variant, METHODS)):
-            row = method(variant.method)
-            if position and row.recipe == "supervised" and row.settings.steps:
-                continue
-            try:
-                _check_fit(bundle, variant)
-            except InputError as error:
-                misfits[variant] = error
-            else:
-                found[label].append(variant)
-    fitting = {variant for variants in found.values() for variant in variants}
-    for variant in chosen:
-        if variant not in fitting:
-            raise misfits[variant]
-    return found
-
-
-def _check_fit(bundle: Bundle, variant: Variant) -> None:
-    """Refuse a bundle that lacks what a method needs, and changes that cannot be meant."""
-    model_of(bundle, variant.method)
-    if variant.changes:
-        Adapter(bundle, variant.method, variant.settings, device="cpu")
 
 
 def match_of(bundle: Path, data: LabelledImages) -> Match:

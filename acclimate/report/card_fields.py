@@ -82,6 +82,17 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Dif
     ]
 
 
+def shown_fields(card: Mapping[str, Any]) -> dict[str, str]:
+    """All fields of a card by what they are called, hashes in full.
+
+    ```python
+    shown_fields(manifest["cards"][name])["batch size"]
+    ```
+    """
+    found = {**_flat(card), **{name: card.get(name, ()) for name in _APART}}
+    return {_words(name): _text(name, found, whole=True) for name in found if found[name] != ""}
+
+
 def _flat(card: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in flat(card) if name not in _APART}
     for name, value in list(found.items()):  # several parts in one place, such as an aftermath
@@ -98,14 +109,16 @@ def _words(name: str) -> str:
     if name in WORDS:
         return WORDS[name]
     group, _, rest = name.partition(".")
+    if not rest:
+        return name
     return f"preprocessing: {rest}" if group == "preprocessing" else f"setting {rest}"
 
 
-def _text(name: str, card: Mapping[str, Any]) -> str:
+def _text(name: str, card: Mapping[str, Any], *, whole: bool = False) -> str:
     if name not in card:
         return UNKNOWN if name.startswith("preprocessing") else _ABSENT
     value = card[name]
-    if name in _HASHES and value != UNKNOWN:
+    if name in _HASHES and value != UNKNOWN and not whole:
         return f"{value[:12]}…"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
