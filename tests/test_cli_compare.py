@@ -79,6 +79,20 @@ def test_every_number_names_its_card(grid):
         assert card["preprocessing"]["mean"] and card["commits"]
 
 
+def test_parts_and_cards_are_measured_and_reported(bench, tmp_path):
+    given = ("--corruptions", "fog", "contrast", "--batch", "12", "--methods", "source", "cta")
+    out = bench(tmp_path / "parts", *given, "--parts")
+    assert {row["method"] for row in rows(out)} == {
+        "source", "cta", "cta:normalisation=source", "cta:steps=0", "bn-adapt", "cta:memory=batch",
+    }  # fmt: skip
+    main(["report", str(out)])
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for heading in ("What each part of a gain is", "Protocol cards", "what all have in common"):
+        assert heading in page
+    assert "metric = accuracy: the share of right answers" in page
+    assert "bench --parts" in page and "--parts" in page.split('id="again"')[1]
+
+
 def test_the_same_folder_does_not_differ(grid, compare):
     code, said = compare(grid, grid)
     assert code == 0
