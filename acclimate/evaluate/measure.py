@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def measure(
         order: Order of arrival, a name of `acclimate.data.streams.ORDERS`.
         seed: Seed of order, corruption and views.
         batch: Images that arrive together.
-        window: Length of the sliding window that single images pass through; 0 without.
+        window: Length of the window that single images pass through, without a curve; or 0.
         curve: Also score the answers before and after each step.
         settings: Used in place of the variant's.
         label: Label of the bundle in the result.
@@ -79,34 +80,37 @@ def measure(
     stream = arrange(order, data, shifts, batch=batch, seed=seed)
     with PeakMemory() as memory:
         adapter = Adapter(bundle, variant.method, settings, **where)
-        answer = SlidingWindow(adapter, window) if window else adapter
-        if curve and not window:
-            answer = adapter.trace
+        answer = _answering(adapter, window, curve)
         logits, numbers, places, seconds = _answers(answer, stream, advance)
         refused, rate = adapter.refused, _rate(adapter, stream, seconds, curve)
     common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}
     common |= {"order": order, "seed": seed, "batch": batch, "window": window}
-    common["steps"] = settings.steps
-    common["refused_steps"] = refused
+    common |= {"steps": settings.steps, "refused_steps": refused}
     common |= {"seconds": seconds, "images_per_second": rate, "peak_memory": memory.most}
     labels = match.outputs[data.labels[numbers]]
     if order == "growing-noise":  # its severity is another for each image
         places = {shifts[0]: range(stream.length)}
-    return tuple(
-        Cell(**common, **_scores(shift, torch.tensor(rows), logits, numbers, labels, curve))
-        for shift, rows in places.items()
-    )
+    scores = partial(_scores, logits, numbers, labels, curve and not window)
+    return tuple(Cell(**common, **scores(*place)) for place in places.items())
+
+
+def _answering(adapter: Adapter, window: int, curve: bool) -> Callable[[Tensor], Tensor]:
+    """What answers: the adapter, with a curve or in a window."""
+    if window:
+        return SlidingWindow(adapter, window)
+    return adapter.trace if curve else adapter
 
 
 def _scores(
-    shift: Shift,
-    rows: Tensor,
     logits: Float[Tensor, "steps images classes"],
     numbers: Tensor,
     labels: Tensor,
     curve: bool,
+    shift: Shift,
+    places: Sequence[int],
 ) -> dict[str, Any]:
-    """The fields of a cell that are of the images in these rows of the stream."""
+    """The fields of a cell that are of the images at these places of the stream."""
+    rows = torch.tensor(places)
     logits, numbers, labels = logits[:, rows], numbers[rows], labels[rows]
     right = logits.argmax(2) == labels
     confidences, predictions = logits[-1].softmax(1).max(1)
