@@ -72,8 +72,8 @@ def measure(
         A cell for each shift, in the order in which they first come.
 
     Raises:
-        InputError: an unknown method, setting, order or corruption, images of another domain than
-            the shift says, or a bundle for other classes or that lacks what the method needs.
+        InputError: an unknown name, images of another domain than the shift says, or a bundle for
+            other classes or that lacks what the method needs.
     """
     settings = replace(settings or variant.settings, seed=seed)
     match = match_classes(bundle.classes, data.classes, whose="the bundle", data=data.name)
@@ -84,13 +84,12 @@ def measure(
         logits, numbers, places, seconds = _answers(answer, stream, advance)
         refused, rate = adapter.refused, _rate(adapter, stream, seconds, curve)
     common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}
-    common |= {"order": order, "seed": seed, "batch": batch, "window": window}
-    common |= {"steps": settings.steps, "refused_steps": refused}
+    common |= {"order": order, "seed": seed, "batch": batch}
+    common |= {"window": window, "steps": settings.steps, "refused_steps": refused}
     common |= {"seconds": seconds, "images_per_second": rate, "peak_memory": memory.most}
-    labels = match.outputs[data.labels[numbers]]
     if order == "growing-noise":  # its severity is another for each image
         places = {shifts[0]: range(stream.length)}
-    scores = partial(_scores, logits, numbers, labels, curve and not window)
+    scores = partial(_scores, logits, numbers, match.outputs[data.labels[numbers]], curve)
     return tuple(Cell(**common, **scores(*place)) for place in places.items())
 
 
