@@ -11,8 +11,9 @@ from packed import images
 
 from acclimate.data import LabelledImages
 from acclimate.data.corruptions import PUBLISHED
+from acclimate.evaluate.fitting import variants_of
 from acclimate.evaluate.grid_run import GridRun
-from acclimate.evaluate.task import Grid, variants_of
+from acclimate.evaluate.task import Grid
 from acclimate.methods import METHODS, RECIPES
 from acclimate.methods.method import Method
 from acclimate.source.loop import Training

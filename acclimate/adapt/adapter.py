@@ -14,7 +14,7 @@ from acclimate.adapt.alone import adapt_alone, threads
 from acclimate.adapt.chosen import model_of, objective_of, settings_for, statistics_of
 from acclimate.adapt.cost import Cost, measure_cost
 from acclimate.adapt.learner import REFUSED, Learner
-from acclimate.adapt.loop import adapt
+from acclimate.adapt.loop import adapt, answer_only
 from acclimate.adapt.state import AdapterState, check_belongs
 from acclimate.adapt.turns import TakesTurns, building, in_turn
 from acclimate.backbones import Classifier
@@ -142,6 +142,20 @@ class Adapter(TakesTurns):
             InputError: as calling.
         """
         return torch.stack(self._answers(images, every=True))
+
+    @in_turn
+    def peek(self, images: Tensor) -> Float[Tensor, "batch classes"]:
+        """The answer of the model as it is now: nothing is learned, and no state changes.
+
+        Args:
+            images: As for calling.
+
+        Raises:
+            InputError: as calling.
+        """
+        check_images(images, self.preprocessing.channels)
+        with undisturbed(self.device):
+            return answer_only(self._learner, self.preprocessing.unit(images.to(self.device)))
 
     def _answers(self, images: Tensor, *, every: bool) -> list[Tensor]:
         check_images(images, self.preprocessing.channels)

@@ -110,6 +110,23 @@ def _steps_of(values: Sequence[Tensor]) -> list[Step]:
     return [Step(*values[start : start + width]) for start in range(0, len(values), width)]
 
 
+def answer_only(
+    learner: Learner, images: Float[Tensor, "batch 3 size size"]
+) -> Float[Tensor, "batch classes"]:
+    """The answer of the model as it is now; the state is left as it was.
+
+    Args:
+        learner: Its state is written back: an answer may move statistics or a correction.
+        images: 0..1, not normalised.
+    """
+    before = learner.state.copy()
+    forward = partial(predict, learner, images, len(images))
+    try:
+        return _answer(learner, forward, learner.answer.early(forward, False), wait=True)
+    finally:
+        learner.state.load(before)
+
+
 def _without_waiting(
     learner: Learner, count: int, context: Tensor, index: Tensor
 ) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ VERBS = (
     "corrupt",
     "bench",
     "report",
+    "compare",
     "analyse",
     "info",
     "methods",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from acclimate.data import LabelledImages
     from acclimate.evaluate.grid import Estimate
     from acclimate.evaluate.store import Measured
+    from acclimate.evaluate.task import Grid
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Bench:
 
     Example: acclimate bench cta --data cifar10.zip --out runs/main
     --methods source ptbn ptbn:normalisation.prior=256 cta:update.learning_rate=0,steps=3
+
+    Example: acclimate bench cta --data cifar10.zip --out runs/main --protocol continual --batch 200
 
     Example: acclimate bench cta --data cifar10-c --root data --domains fog/5 snow/5 --out runs/c
     """
@@ -54,15 +57,25 @@ class Bench:
     (pacs), fog/5 (cifar10-c)."""
     severities: tuple[int, ...] = (5,)
     """Severities of each corruption, 1 to 5."""
-    orders: tuple[str, ...] = ("shuffled",)
-    """Orders of arrival: shuffled, class-correlated, label-shifted, gradual, growing-noise,
-    continual, recurring, mixed."""
+    protocol: str | None = None
+    """How images arrive, by the name of a protocol of the field: reset (at each corruption),
+    continual, gradual, mixed, recurring, class-correlated, class-correlated-continual,
+    class-correlated-gradual, class-correlated-mixed, single-images."""
+    orders: tuple[str, ...] | None = None
+    """Orders of arrival in place of a protocol: shuffled (the default), label-shifted,
+    growing-noise, and protocols' names but reset and single-images."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of order, corruption and views."""
     images: int | None = None
     """Number of test images, evenly spaced; all without it."""
-    batch: int = 128
-    """Images that arrive together."""
+    batch: int | None = None
+    """Images that arrive together; default: 128, or 1 for single images."""
+    window: int = 0
+    """Length of the sliding window that single images pass through; default: without one, or 16
+    with --protocol single-images."""
+    parts: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also measure each method with its parts switched off in turn: what each part of its gain is,
+    for the report."""
     curve: bool = True
     """Record the accuracy before and after each gradient step."""
     workers: int | None = None
@@ -115,20 +128,31 @@ class Bench:
         if errors:
             raise SystemExit(1)
 
-    def _grid(self):
+    def _grid(self) -> "Grid":
         from acclimate.data.corruptions import PUBLISHED
+        from acclimate.evaluate.protocols import under
         from acclimate.evaluate.task import Grid
 
         usual = () if self.domains else ("none", *PUBLISHED)
-        return Grid(
+        single = self.window > 0 or self.protocol == "single-images"
+        if self.protocol is not None and self.orders is not None:
+            raise InputError("a protocol says in which order images come; leave --orders out.")
+        if self.window and self.protocol not in (None, "single-images"):
+            raise InputError("--window is for single images; choose --protocol single-images.")
+        if single and self.batch not in (None, 1):
+            raise InputError(f"single images come one by one; leave --batch {self.batch} out.")
+        grid = Grid(
             corruptions=usual if self.corruptions is None else self.corruptions,
             severities=self.severities,
-            orders=self.orders,
+            orders=("shuffled",) if self.orders is None else self.orders,
             seeds=self.seeds,
             methods=self.methods,
-            batch=self.batch,
+            batch=self.batch if self.batch is not None else 1 if single else 128,
             curve=self.curve,
+            window=self.window,
+            parts=self.parts,
         )
+        return grid if self.protocol is None else under(self.protocol, grid)
 
     def _options(self, bundles: dict[str, Path]) -> dict[str, Any]:
         """What the manifest must hold, besides the grid, to run it again."""
@@ -169,7 +193,7 @@ def show_results(
     console = console or Console()
     for protocol, cells in by_protocol(measured).items():
         table = compare(cells, held_out_of(cells))
-        warnings = warnings_of(table, protocol.batch)
+        warnings = warnings_of(table, protocol.together)
         show_table(table, console, title=f"{protocol}: accuracy, %", warnings=warnings)
     for name, reason in errors:
         console.print(f"failed: {name}: {reason}", markup=False, highlight=False)

@@ -6,11 +6,21 @@ from acclimate.data import CORRUPTIONS, LabelledImages, Shift, Stream, streams
 from acclimate.data.corruptions import AMOUNTS
 from acclimate.errors import InputError, unknown_name
 
-_TOGETHER = ("gradual", "continual", "recurring", "mixed")
-_CORRELATED = {
-    "class-correlated": streams.class_correlated,
-    "label-shifted": streams.label_shifted,
-}
+AS_IT_GOES = ("gradual", "growing-noise", "class-correlated-gradual")
+"""Orders whose streams pass through severities, so that no one severity describes them."""
+_BY_NAME = ("gradual", "class-correlated-gradual")
+"""Orders that take the names of corruptions, and go through the severities by themselves."""
+TOGETHER = (
+    *_BY_NAME,
+    "continual",
+    "recurring",
+    "mixed",
+    "class-correlated-continual",
+    "class-correlated-mixed",
+)
+"""Orders whose streams have several shifts; adapters go through them without a new beginning."""
+_LABELLED = ("class-correlated", "label-shifted")
+_LABELLED_TOGETHER = tuple(order for order in TOGETHER if order.startswith("class-correlated"))
 
 
 def groups(order: str, shifts: Sequence[Shift]) -> list[tuple[Shift, ...]]:
@@ -25,13 +35,13 @@ def groups(order: str, shifts: Sequence[Shift]) -> list[tuple[Shift, ...]]:
     """
     if order not in streams.ORDERS:
         raise unknown_name("order", order, streams.ORDERS)
-    if order not in _TOGETHER and order != "growing-noise":
+    if order not in TOGETHER and order != "growing-noise":
         return [(shift,) for shift in shifts]
     usable = AMOUNTS if order == "growing-noise" else CORRUPTIONS
     corrupted = [shift for shift in shifts if shift.corruption in usable]
     if not corrupted:
         raise InputError(f"the order {order!r} needs a corruption, such as {next(iter(usable))}.")
-    if order in ("gradual", "growing-noise"):  # which go through all severities by themselves
+    if order in AS_IT_GOES:  # which go through all severities by themselves
         corrupted = [Shift(name, 5) for name in dict.fromkeys(s.corruption for s in corrupted)]
     if order == "growing-noise":
         return [(shift,) for shift in corrupted]
@@ -62,19 +72,17 @@ def arrange(
                 f"images {theirs} cannot come under {shift.name!r}; give the images of that "
                 "domain, or a corruption for images of no domain."
             )
-    names = [shift.corruption for shift in shifts]
-    if len(shifts) != 1 and order not in _TOGETHER:
+    if len(shifts) != 1 and order not in TOGETHER:
         raise InputError(f"a stream of order {order!r} has one shift, not {len(shifts)}.")
-    if order == "shuffled":
-        return streams.shuffled(data.images, shifts[0], batch=batch, seed=seed)
-    if order in _CORRELATED:
-        make = _CORRELATED[order]
-        return make(data.images, data.labels, shift=shifts[0], batch=batch, seed=seed)
-    if order == "growing-noise":
-        last = float(shifts[0].severity)
-        return streams.growing_noise(data.images, names[0], last=last, batch=batch, seed=seed)
-    if order == "gradual":
-        return streams.gradual(data.images, names, batch=batch, seed=seed)
-    if order not in streams.ORDERS:
+    make = streams.ORDERS.get(order)
+    if make is None:
         raise unknown_name("order", order, streams.ORDERS)
-    return streams.ORDERS[order](data.images, shifts, batch=batch, seed=seed)
+    named = {"batch": batch, "seed": seed}
+    if order in _LABELLED:
+        return make(data.images, data.labels, shift=shifts[0], **named)
+    if order == "growing-noise":
+        return make(data.images, shifts[0].corruption, last=float(shifts[0].severity), **named)
+    what = [shift.corruption for shift in shifts] if order in _BY_NAME else shifts
+    if order in _LABELLED_TOGETHER:
+        return make(data.images, data.labels, what, **named)
+    return make(data.images, what[0] if order == "shuffled" else what, **named)

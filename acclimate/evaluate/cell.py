@@ -76,6 +76,10 @@ class Cell:
     """Cost of an image, see `acclimate.Cost`; nan where it was not counted."""
     domain: str = ""
     """Domain of a published set that the images are of, such as ``"fog/5"`` of cifar10-c."""
+    window: int = 0
+    """Length of the window that single images passed through; 0 without."""
+    card: str = ""
+    """Name of the protocol card, see `acclimate.evaluate.card`; empty where none was written."""
     curve: tuple[float, ...] = ()
     """Accuracy after 0, 1, ... steps; the last is ``accuracy``. Empty if it was not recorded."""
     answers: Answers | None = field(default=None, compare=False, repr=False)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from acclimate.bundle import read_record
 from acclimate.data import LabelledImages
 from acclimate.errors import InputError
+from acclimate.evaluate.card import card_name, protocol_cards
 from acclimate.evaluate.grid import Estimate, estimate, measure_speeds, run
 from acclimate.evaluate.results import line_of, write_results
 from acclimate.evaluate.store import Measured, Store
@@ -110,7 +111,11 @@ def run_grid(
             try:
                 run(tasks, store, place, engine=engine, speeds=speeds, progress=progress)
             finally:  # also after an interrupt
-                write_results(sorted(store.cells(answers=False), key=line_of), out / RESULTS)
+                cells = [
+                    replace(each.cell, card=card_name(each.task))
+                    for each in store.measured(store.tasks(), answers=False)
+                ]
+                write_results(sorted(cells, key=line_of), out / RESULTS)
                 note()
             return store.measured(tasks), store.errors(tasks)
 
@@ -128,21 +133,32 @@ def _note(
     grid["domains"] = list(dict.fromkeys(s.domain for t in tasks for s in t.shifts if s.domain))
     grid["images"] = max(task.n_images for task in tasks)
     grid |= {"options": dict(grid_run.options), "notes": list(notes)}
+    for name in ("window", "parts"):  # as in manifests of before there were these
+        if not grid[name]:
+            del grid[name]
     grid = json.loads(json.dumps(grid, default=str))
     bundles = known["bundles"]
     for label, folder in grid_run.bundles.items():
         record = read_record(folder)
-        names = ("recipe", "architecture", "weights_sha256", "provenance")
+        names = ("recipe", "architecture", "preprocessing", "weights_sha256", "provenance")
         bundles[label] = {name: record[name] for name in names}
     methods = {str(task.variant): settings_record(task.settings) for task in tasks}
     manifest = {
         "grids": [*(old for old in known["grids"] if _combined(old) != _combined(grid)), grid],
         "bundles": bundles,
         "methods": known["methods"] | methods,
+        "cards": known["cards"] | _cards(tasks, store, bundles),
         "commits": list(store.sources()),
         "machine": machine.describe(),
     }
     write_text(path, json.dumps(manifest, indent=2) + "\n")
+
+
+def _cards(tasks: Sequence[Task], store: Store, bundles: Mapping[str, Mapping]) -> dict[str, dict]:
+    """The cards of all that the store holds of these bundles, of earlier runs too."""
+    checksums = {task.bundle: task.checksum for task in tasks}
+    done = [t for t in store.tasks() if checksums.get(t.bundle) == t.checksum]
+    return protocol_cards(done, bundles, store.commits())
 
 
 def _combined(grid: Mapping) -> dict:
@@ -152,13 +168,14 @@ def _combined(grid: Mapping) -> dict:
 
 def _read_manifest(path: Path) -> dict:
     if not path.exists():
-        return {"grids": [], "bundles": {}, "methods": {}}
+        return {"grids": [], "bundles": {}, "methods": {}, "cards": {}}
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         return {
             "grids": list(known["grids"]),
             "bundles": dict(known["bundles"]),
             "methods": dict(known["methods"]),
+            "cards": dict(known.get("cards", {})),  # there were none in earlier versions
         }
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged; delete it and run the grid again.") from error

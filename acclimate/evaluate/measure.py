@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from acclimate.evaluate.arrival import arrange
 from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.metrics import expected_calibration_error
 from acclimate.evaluate.variant import Variant
+from acclimate.evaluate.window import SlidingWindow
 from acclimate.methods import AdapterSettings
 from acclimate.parts.answer import After
 from acclimate.runtime.memory import PeakMemory
@@ -38,6 +40,7 @@ def measure(
     order: str = "shuffled",
     seed: int = 0,
     batch: int = 128,
+    window: int = 0,
     curve: bool = False,
     settings: AdapterSettings | None = None,
     label: str = "",
@@ -58,6 +61,7 @@ def measure(
         order: Order of arrival, a name of `acclimate.data.streams.ORDERS`.
         seed: Seed of order, corruption and views.
         batch: Images that arrive together.
+        window: Length of the window that single images pass through, without a curve; or 0.
         curve: Also score the answers before and after each step.
         settings: Used in place of the variant's.
         label: Label of the bundle in the result.
@@ -68,38 +72,44 @@ def measure(
         A cell for each shift, in the order in which they first come.
 
     Raises:
-        InputError: an unknown method, setting, order or corruption, images of another domain than
-            the shift says, or a bundle for other classes or that lacks what the method needs.
+        InputError: an unknown name, images of another domain than the shift says, or a bundle for
+            other classes or that lacks what the method needs.
     """
     settings = replace(settings or variant.settings, seed=seed)
     match = match_classes(bundle.classes, data.classes, whose="the bundle", data=data.name)
     stream = arrange(order, data, shifts, batch=batch, seed=seed)
     with PeakMemory() as memory:
         adapter = Adapter(bundle, variant.method, settings, **where)
-        logits, numbers, places, seconds = _answers(adapter, stream, curve, advance)
+        answer = _answering(adapter, window, curve)
+        logits, numbers, places, seconds = _answers(answer, stream, advance)
         refused, rate = adapter.refused, _rate(adapter, stream, seconds, curve)
     common: dict[str, Any] = {"variant": variant, "bundle": label, "dataset": data.name}
-    common |= {"order": order, "seed": seed, "batch": batch, "steps": settings.steps}
-    common["refused_steps"] = refused
+    common |= {"order": order, "seed": seed, "batch": batch}
+    common |= {"window": window, "steps": settings.steps, "refused_steps": refused}
     common |= {"seconds": seconds, "images_per_second": rate, "peak_memory": memory.most}
-    labels = match.outputs[data.labels[numbers]]
     if order == "growing-noise":  # its severity is another for each image
         places = {shifts[0]: range(stream.length)}
-    return tuple(
-        Cell(**common, **_scores(shift, torch.tensor(rows), logits, numbers, labels, curve))
-        for shift, rows in places.items()
-    )
+    scores = partial(_scores, logits, numbers, match.outputs[data.labels[numbers]], curve)
+    return tuple(Cell(**common, **scores(*place)) for place in places.items())
+
+
+def _answering(adapter: Adapter, window: int, curve: bool) -> Callable[[Tensor], Tensor]:
+    """What answers: the adapter, with a curve or in a window."""
+    if window:
+        return SlidingWindow(adapter, window)
+    return adapter.trace if curve else adapter
 
 
 def _scores(
-    shift: Shift,
-    rows: Tensor,
     logits: Float[Tensor, "steps images classes"],
     numbers: Tensor,
     labels: Tensor,
     curve: bool,
+    shift: Shift,
+    places: Sequence[int],
 ) -> dict[str, Any]:
-    """The fields of a cell that are of the images in these rows of the stream."""
+    """The fields of a cell that are of the images at these places of the stream."""
+    rows = torch.tensor(places)
     logits, numbers, labels = logits[:, rows], numbers[rows], labels[rows]
     right = logits.argmax(2) == labels
     confidences, predictions = logits[-1].softmax(1).max(1)
@@ -119,20 +129,20 @@ def _scores(
 
 
 def _answers(
-    adapter: Adapter, stream: Stream, curve: bool, advance: Callable[[int], None]
+    answer: Callable[[Tensor], Tensor], stream: Stream, advance: Callable[[int], None]
 ) -> tuple[Float[Tensor, "steps images classes"], Tensor, dict[Shift, list[int]], float]:
-    """Answer for a stream.
+    """Answer for a stream, with logits or with those before and after each step.
 
     Returns:
-        Logits in the order of arrival, with ``curve`` before and after each step; the index of
-        each image in the data set; the positions of each shift; the seconds it took.
+        Logits in the order of arrival; the index of each image in the data set; the positions of
+        each shift; the seconds it took.
     """
     answers, numbers, seconds = [], [], 0.0
     places: dict[Shift, list[int]] = defaultdict(list)
     for arrived in stream:
         started = time.perf_counter()
-        logits = adapter.trace(arrived.images) if curve else adapter(arrived.images)[None]
-        answers.append(logits.cpu())
+        logits = answer(arrived.images).cpu()
+        answers.append(logits if logits.ndim == 3 else logits[None])
         seconds += time.perf_counter() - started
         numbers.append(arrived.numbers)
         first = arrived.position - len(arrived.numbers)

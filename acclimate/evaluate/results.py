@@ -23,6 +23,7 @@ _MEASURED = (
     "order",
     "seed",
     "batch",
+    "window",
     "accuracy",
     "ece",
     "nll",
@@ -35,7 +36,9 @@ _MEASURED = (
     "refused_steps",
 )
 """Fields of `Cell`, with the same meaning and unit."""
-COLUMNS = ("method", *_MEASURED, "error", "corruption_error", "oracle_accuracy", "oracle_steps")
+COLUMNS = (
+    "method", *_MEASURED, "error", "corruption_error", "oracle_accuracy", "oracle_steps", "card",
+)  # fmt: skip
 """The columns of ``results.csv``.
 
 ``method`` is the variant as `Variant` writes it. ``domain`` is the domain of a published set, and
@@ -44,7 +47,8 @@ empty for other images; images of a domain have no corruption and no severity.
 the same bundle on the same images (Hendrycks and Dietterich 2019, § 4.2, for one severity), in the
 same precision if that was measured.
 ``oracle_accuracy`` is the best accuracy of the curve, chosen by labels, after ``oracle_steps``
-steps: no method reaches it, but it says how much the number of steps matters. Empty is unknown.
+steps: no method reaches it, but it says how much the number of steps matters. ``card`` names the
+protocol card in the manifest. Empty is unknown.
 """
 TIMINGS = ("seconds", "images_per_second", "peak_memory")
 """The columns that differ from one run to the next."""
@@ -68,7 +72,7 @@ def write_results(cells: Sequence[Cell], path: Path) -> None:
 def read_results(path: Path) -> list[Cell]:
     """The cells of a file that `write_results` wrote, without curves and answers.
 
-    Files of before there were domains, which lack that column, are read too.
+    Files of before there were domains, windows and cards, which lack these columns, are read too.
 
     Raises:
         InputError: the file is missing, or is something else.
@@ -87,7 +91,7 @@ def _cell(row: Mapping[str, str]) -> Cell:
     kinds: dict[str, Any] = {field.name: field.type for field in fields(Cell)}
     if (row["severity"] or "").isdecimal():  # the strength of growing noise is always a float
         kinds["severity"] = int
-    values = {name: kinds[name](row[name]) for name in _MEASURED if row.get(name)}
+    values = {name: kinds[name](row[name]) for name in (*_MEASURED, "card") if row.get(name)}
     if row.get("domain"):
         values |= {"corruption": "", "severity": 0}
     cell = Cell(variant=Variant.parse(row["method"]), **values)
@@ -101,7 +105,7 @@ def line_of(cell: Cell) -> tuple:
     method = _rank(cell.variant.method, METHODS)
     corruption = _rank(cell.corruption, (CLEAN, *CORRUPTIONS))
     what = (method, str(cell.variant), cell.bundle, cell.dataset, cell.n_images, cell.order)
-    return (*what, corruption, cell.severity, cell.domain, cell.seed, cell.batch)
+    return (*what, corruption, cell.severity, cell.domain, cell.seed, cell.batch, cell.window)
 
 
 def _rank(name: str, known: Iterable[str]) -> tuple[int, str]:
@@ -119,7 +123,7 @@ def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, object]]:
     }
     for cell in cells:
         row: dict[str, object] = {name: getattr(cell, name) for name in _MEASURED}
-        row["method"] = str(cell.variant)
+        row |= {"method": str(cell.variant), "card": cell.card}
         if cell.domain:
             row["severity"] = ""
         row["error"] = 1 - cell.accuracy

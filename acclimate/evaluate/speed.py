@@ -5,10 +5,14 @@ import json
 import time
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages
 from acclimate.evaluate.task import Task
+from acclimate.evaluate.window import SlidingWindow, passes_in_window
 from acclimate.methods.changes import settings_record
 
 _ALONE = 4
@@ -36,6 +40,7 @@ def speed_key(task: Task) -> str:
         task.batch,
         task.curve,
         min(task.n_images, task.batch),
+        *([task.window] if task.window else []),
     )
     settings = settings_record(replace(task.settings, seed=0))
     return hashlib.sha256(json.dumps([*same, settings]).encode()).hexdigest()[:32]
@@ -51,16 +56,23 @@ def measure_speed(
     """Time the first images of a task's data set after a warm-up on them, and count the cost."""
     where = {"device": device, "memory_limit": memory_limit}
     adapter = Adapter(bundle, task.variant.method, task.settings, **where)
-    images = data.images[: _ALONE if task.settings.one_by_one else task.batch]
+    images = data.images[: _ALONE if task.settings.one_by_one else task.window or task.batch]
     answer = adapter.trace if task.curve else adapter
+    if task.window:
+        window = SlidingWindow(adapter, task.window)
+
+        def answer(images: Tensor) -> Tensor:
+            return torch.cat([window(image) for image in images.split(1)])
+
     answer(images)
     started = time.perf_counter()
     answer(images).cpu()
     seconds = time.perf_counter() - started
-    cost = adapter.cost(min(task.batch, len(data.images)))
+    cost = adapter.cost(min(task.window or task.batch, len(data.images)))
+    passes = cost.forward_equivalents
     return Speed(
         seconds / len(images),
-        cost.forward_equivalents,
+        passes_in_window(task.settings, task.window, passes) if task.window else passes,
         cost.moving_parameters,
         cost.held_bytes,
         cost.activation_bytes,

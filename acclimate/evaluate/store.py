@@ -14,7 +14,7 @@ import numpy as np
 from acclimate.errors import InputError
 from acclimate.evaluate.cell import Answers, Cell
 from acclimate.evaluate.speed import Speed
-from acclimate.evaluate.task import Task
+from acclimate.evaluate.task import Task, key_of
 from acclimate.evaluate.variant import Variant
 from acclimate.storage.atomic import cannot_write
 
@@ -35,7 +35,9 @@ _APPLICATION = 0x41434C4D  # "ACLM"
 _TYPES = {
     "positions": "<i8", "numbers": "<i8", "predictions": "<i8", "confidences": "<f4", "right": "?",
 }  # fmt: skip
-_SCALARS = [field.name for field in fields(Cell) if field.name not in ("variant", "answers")]
+_APART = ("variant", "answers", "card")
+"""Fields of a cell that its record has in another form; the card follows from the task."""
+_SCALARS = [field.name for field in fields(Cell) if field.name not in _APART]
 
 
 class Measured(NamedTuple):
@@ -113,13 +115,13 @@ class Store:
         return {key for (key,) in self._rows("SELECT key FROM tasks WHERE error IS NULL")}
 
     def tasks(self) -> list[Task]:
-        """All tasks that have cells."""
+        """All tasks that have cells, but for those of a version with other settings."""
         rows = self._rows("SELECT key, task FROM tasks WHERE error IS NULL ORDER BY key")
         with self._told():
-            tasks = [Task.of_record(json.loads(text)) for _, text in rows]
-        if [task.key for task in tasks] != [key for key, _ in rows]:
-            raise self._damaged()
-        return tasks
+            tasks = {key: Task.of_record(json.loads(text)) for key, text in rows}
+            if any(key_of(text) != key for key, text in rows):
+                raise self._damaged()
+        return [task for key, task in tasks.items() if task.key == key]
 
     def add(self, task: Task, cells: Sequence[Cell], source: str) -> None:
         """Keep the cells of a task, in place of an error if it had one.
@@ -159,9 +161,16 @@ class Store:
             keys = sorted(done) if tasks is None else [t.key for t in tasks if t.key in done]
             return [cell for key in keys for cell in self._cells(key, answers)]
 
-    def measured(self, tasks: Iterable[Task]) -> list[Measured]:
+    def measured(self, tasks: Iterable[Task], *, answers: bool = True) -> list[Measured]:
         """The cells of those tasks that are done, each beside its task."""
-        return [Measured(task, cell) for task in tasks for cell in self.cells([task])]
+        done = self.done()
+        with self._told():
+            return [
+                Measured(task, cell)
+                for task in tasks
+                if task.key in done
+                for cell in self._cells(task.key, answers)
+            ]
 
     def errors(self, tasks: Iterable[Task] | None = None) -> list[tuple[str, str]]:
         """Name and reason of each task that failed; without a choice, of all."""
@@ -177,6 +186,10 @@ class Store:
     def sources(self) -> list[str]:
         """The commits that measured the cells."""
         return [commit for (commit,) in self._rows("SELECT DISTINCT source FROM tasks ORDER BY 1")]
+
+    def commits(self) -> dict[str, str]:
+        """The commit that measured each task that has cells, by the task's key."""
+        return dict(self._rows("SELECT key, source FROM tasks WHERE error IS NULL"))
 
     def speed(self, key: str) -> Speed | None:
         """The speed that was kept under a key of `acclimate.evaluate.speed.speed_key`."""

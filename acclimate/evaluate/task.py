@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from acclimate.adapt import Adapter, model_of
-from acclimate.adapt.chosen import statistics_of
-from acclimate.bundle import Bundle, read_record
+from acclimate.bundle import read_record
 from acclimate.data import LabelledImages, Shift
 from acclimate.data.classes import Match, match_classes
 from acclimate.data.corruptions.frost import frost_source
@@ -17,8 +15,9 @@ from acclimate.data.fingerprint import fingerprint
 from acclimate.errors import InputError
 from acclimate.evaluate.arrival import arrange, groups
 from acclimate.evaluate.cell import CLEAN
+from acclimate.evaluate.fitting import variants_of
 from acclimate.evaluate.variant import Variant
-from acclimate.methods import METHODS, AdapterSettings, method
+from acclimate.methods import AdapterSettings
 from acclimate.methods.changes import settings_of_record, settings_record
 
 
@@ -48,18 +47,21 @@ class Task:
     """Source of the frost pictures, if frost is laid over the images."""
     outputs: tuple[int, ...] = ()
     """The output of each class of the data, where the bundle has them in another order."""
+    window: int = 0
+    """Length of the window that single images pass through; 0 without."""
 
     @property
     def key(self) -> str:
         """Name of the task: a hash of all its fields."""
-        return hashlib.sha256(json.dumps(self.record()).encode()).hexdigest()[:32]
+        return key_of(json.dumps(self.record()))
 
     def record(self) -> dict[str, Any]:
         """The task as plain values, for JSON."""
         plain = {"variant": str(self.variant), "settings": settings_record(self.settings)}
         record = asdict(self) | plain
-        if not self.outputs:  # as in stores of before there was this field
-            del record["outputs"]
+        for name in ("outputs", "window"):  # as in stores of before there were these fields
+            if not record[name]:
+                del record[name]
         return record
 
     @classmethod
@@ -75,6 +77,7 @@ class Task:
             "settings": settings_of_record(record["settings"]),
             "shifts": tuple(Shift(**shift) for shift in record["shifts"]),
             "outputs": tuple(record.get("outputs", ())),
+            "window": record.get("window", 0),
         }
         return cls(**{**record, **plain})
 
@@ -103,16 +106,28 @@ class Grid:
     """Seeds of order, corruption and views."""
     methods: tuple[str, ...] = ()
     """Methods and their variants as `Variant.parse` reads them, each for the bundles that it fits.
-    Without any, all methods that fit, see `variants_of`."""
+    Without any, all methods that fit, see
+    `acclimate.evaluate.fitting`."""
     batch: int = 128
     """Images that arrive together."""
     curve: bool = True
-    """Whether accuracy is recorded before and after each gradient step."""
+    """Whether accuracy is recorded before and after each gradient step; never with a window."""
+    window: int = 0
+    """Length of the sliding window that single images pass through, see
+    `acclimate.evaluate.window`; 0 without."""
+    parts: bool = False
+    """Whether each method is also measured with its parts switched off in turn, see
+    `acclimate.evaluate.switches`."""
 
     def __post_init__(self):
         for name in ("severities", "orders", "seeds"):
             if not getattr(self, name):
                 raise InputError(f"there are no {name}; give at least one.")
+        if self.window and (self.window < 2 or self.batch != 1):
+            raise InputError(
+                f"a window of {self.window} images and batches of {self.batch}: a window takes "
+                "single images; give batch 1 and a window of at least 2."
+            )
 
     def variants(self) -> tuple[Variant, ...]:
         """The methods, read.
@@ -175,7 +190,7 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
     }
     if not bundles:
         raise InputError("there is no bundle; make one with acclimate train or acclimate align.")
-    variants = variants_of(bundles, grid.variants())
+    variants = variants_of(bundles, grid.variants(), parts=grid.parts)
     images = _fingerprint(data)
     tasks = []
     for label, chosen in variants.items():
@@ -195,14 +210,20 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
                 shifts=shifts,
                 batch=grid.batch,
                 seed=seed,
-                curve=grid.curve and variant.settings.steps > 0,
+                curve=grid.curve and variant.settings.steps > 0 and not grid.window,
                 frost=_frost(shifts),
                 outputs=match.moved,
+                window=grid.window,
             )
             for variant in chosen
             for (seed, order, shifts), length in lengths.items()
         ]
     return tasks
+
+
+def key_of(record: str) -> str:
+    """The key of a task whose record is this text."""
+    return hashlib.sha256(record.encode()).hexdigest()[:32]
 
 
 def checksum_of(bundle: Path) -> str:
@@ -214,54 +235,6 @@ def checksum_of(bundle: Path) -> str:
     record = read_record(bundle)
     answering = {name: record[name] for name in record.keys() - {"provenance", "method"}}
     return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
-
-
-def variants_of(
-    bundles: Mapping[str, Path], chosen: Sequence[Variant] = ()
-) -> dict[str, list[Variant]]:
-    """The variants that each bundle is measured with: those that its recipe is for.
-
-    Without a choice these are all methods that fit the bundle. Beside them stand its classifier
-    frozen and with batch statistics, which alone explain much of what others gain. Methods that
-    adapt any classifier come with the first bundle only.
-
-    Args:
-        bundles: Folders by their labels.
-        chosen: Variants; without any, all methods as published.
-
-    Raises:
-        InputError: an unknown method or setting, a chosen variant that fits no bundle or has
-            settings that cannot be meant, or a damaged bundle.
-    """
-    for variant in chosen:
-        variant.settings  # noqa: B018 - refuses unknown names before any bundle is read
-    found: dict[str, list[Variant]] = {label: [] for label in bundles}
-    misfits: dict[Variant, InputError] = {}
-    for position, (label, path) in enumerate(bundles.items()):
-        bundle = Bundle.load(path)
-        for variant in dict.fromkeys(chosen or map(Variant, METHODS)):
-            row = method(variant.method)
-            if position and row.recipe == "supervised" and row.settings.steps:
-                continue
-            try:
-                _check_fit(bundle, variant)
-            except InputError as error:
-                misfits[variant] = error
-            else:
-                found[label].append(variant)
-    fitting = {variant for variants in found.values() for variant in variants}
-    for variant in chosen:
-        if variant not in fitting:
-            raise misfits[variant]
-    return found
-
-
-def _check_fit(bundle: Bundle, variant: Variant) -> None:
-    """Refuse a bundle that lacks what a method needs, and changes that cannot be meant."""
-    model_of(bundle, variant.method)
-    statistics_of(bundle, variant.method, variant.settings)
-    if variant.changes:
-        Adapter(bundle, variant.method, variant.settings, device="cpu")
 
 
 def match_of(bundle: Path, data: LabelledImages) -> Match:

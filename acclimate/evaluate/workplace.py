@@ -50,6 +50,7 @@ def measure_task(task: Task, place: Workplace) -> tuple[Cell, ...]:
         order=task.order,
         seed=task.seed,
         batch=task.batch,
+        window=task.window,
         curve=task.curve,
         settings=task.settings,
         label=task.bundle,

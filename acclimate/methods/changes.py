@@ -215,6 +215,8 @@ def _made(settings: AdapterSettings, name: str, value: Any) -> Any:
     """A part of a kind given by name; it keeps the settings that both kinds have."""
     kinds = KINDS.get(name)
     if name == "aftermath":  # one part, or several
+        if value == "none":
+            return ()
         values = value if isinstance(value, list | tuple) else [value]
         return tuple(
             _made_kind(None, KINDS[name], name, v) if isinstance(v, str) else v for v in values

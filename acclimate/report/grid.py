@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from acclimate.report.against import results_of
 from acclimate.report.analyses import read_analyses
 from acclimate.report.gains import parts_of
 from acclimate.report.measured import by_protocol, held_out_of, read_grid
 from acclimate.report.page import Report, write_page
+from acclimate.report.protocol_cards import shown_cards
 from acclimate.report.published import read_published
 from acclimate.report.reproduce import provenance_of
 from acclimate.report.samples import Sample
@@ -55,6 +57,7 @@ def report_grid(
         published=read_published(published) if published else (),
         analyses=read_analyses(folder),
         samples=samples,
+        protocol_cards=shown_cards(results_of(measured, manifest)),
         parts=parts_of(next(iter(by_protocol(measured).values())), held_out),
     )
     path = out or folder / PAGE

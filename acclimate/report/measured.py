@@ -3,12 +3,13 @@
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acclimate.data import CORRUPTIONS, Shift
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.errors import InputError, unknown_name
+from acclimate.evaluate.arrival import AS_IT_GOES
 from acclimate.evaluate.cell import CLEAN, Cell
 from acclimate.evaluate.grid_run import MANIFEST, RESULTS, STORE
 from acclimate.evaluate.results import line_of, read_results
@@ -18,8 +19,6 @@ from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS, AdapterSettings
 from acclimate.methods.changes import settings_of_record
 
-AS_IT_GOES = ("gradual", "growing-noise")
-"""Orders whose streams pass through severities, so that no one severity describes them."""
 RowKey = tuple[str, Variant]
 """Bundle and variant: what has a row in a table and a colour in a figure."""
 Settings = Mapping[Variant, AdapterSettings]
@@ -34,10 +33,20 @@ class Protocol:
     batch: int
     severity: float | None
     """None where a stream passes through several, and for images of domains, which have none."""
+    window: int = 0
+    """Length of the window that single images passed through; 0 without."""
+
+    @property
+    def together(self) -> int:
+        """Images whose statistics are taken together."""
+        return self.window or self.batch
 
     def __str__(self) -> str:
         severity = "" if self.severity is None else f", severity {self.severity:g}"
-        return f"{self.dataset}{severity}, {self.order}, batches of {self.batch}"
+        came = f"batches of {self.batch}"
+        if self.window:
+            came = f"single images in a window of {self.window}"
+        return f"{self.dataset}{severity}, {self.order}, {came}"
 
 
 def read_grid(folder: Path) -> tuple[list[Measured], dict]:
@@ -150,6 +159,7 @@ def _task(cell: Cell, settings: AdapterSettings, grids: Sequence[Mapping]) -> Ta
         seed=cell.seed,
         curve=False,
         frost="",
+        window=cell.window,
     )
 
 
@@ -168,8 +178,8 @@ def by_protocol(measured: Iterable[Measured]) -> dict[Protocol, list[Measured]]:
             found[_protocol(each)].append(each)
     rows = {protocol: {each.row for each in some} for protocol, some in found.items()}
     for each in clean:
-        same = (each.cell.dataset, each.cell.order, each.task.batch)
-        severities = [p for p in rows if (p.dataset, p.order, p.batch) == same]
+        same = replace(_protocol(each), severity=None)
+        severities = [protocol for protocol in rows if replace(protocol, severity=None) == same]
         own = [protocol for protocol in severities if each.row in rows[protocol]]
         for protocol in own or severities or [_protocol(each)]:
             found[protocol].append(each)
@@ -218,7 +228,7 @@ def row_names(measured: Iterable[Measured]) -> dict[RowKey, str]:
 def _protocol(each: Measured) -> Protocol:
     cell = each.cell
     severity = None if cell.order in AS_IT_GOES or cell.domain else cell.severity
-    return Protocol(cell.dataset, cell.order, each.task.batch, severity)
+    return Protocol(cell.dataset, cell.order, each.task.batch, severity, cell.window)
 
 
 def _place(each: Measured) -> tuple:

@@ -21,11 +21,13 @@ from acclimate.evaluate.store import Measured
 from acclimate.report.analyses import Analysis
 from acclimate.report.cards import cards_of
 from acclimate.report.comparison import Comparison, Row, compare
+from acclimate.report.each_part import PartsRow, each_part, parts_shown
 from acclimate.report.exports import as_csv, as_latex, as_markdown, points
 from acclimate.report.figures import ACROSS, WITHIN, Kind, iterations_of
 from acclimate.report.figures.style import looks
 from acclimate.report.gains import Gain
 from acclimate.report.measured import Protocol, RowKey, by_protocol, row_names
+from acclimate.report.protocol_cards import ShownCard
 from acclimate.report.published import Published, published_score
 from acclimate.report.samples import Sample
 from acclimate.report.warnings import warnings_of
@@ -57,6 +59,8 @@ class Report:
     """Images to show."""
     parts: Sequence[tuple[str, Gain]] = ()
     """Gains of the parts of CTA, see `acclimate.report.gains.parts_of`."""
+    protocol_cards: Sequence[ShownCard] = ()
+    """How every number was measured."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class _Section:
     seeds: Sequence[int]
     warnings: Sequence[str]
     figures: Sequence[tuple[Kind, go.Figure]]
+    parts: Sequence[PartsRow]
+    """What each part of each method's gain is."""
 
 
 def write_page(path: Path, report: Report) -> None:
@@ -120,6 +126,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"png": _png, "json": _json, "points": points, "spaced": _spaced}
+    environment.filters["parts_shown"] = parts_shown
     return environment.get_template("page.html.jinja")
 
 
@@ -150,9 +157,10 @@ def _section(protocol: Protocol, cells: Sequence[Measured], report: Report, plac
     kinds = WITHIN if place == 0 else [kind for kind in WITHIN if kind.name == "along"]
     shown = [each for each in cells if each.row not in repeated]
     figures = _drawn(kinds, shown, report.held_out)
-    warnings = warnings_of(table, protocol.batch)
+    warnings = warnings_of(table, protocol.together)
+    parts = each_part(cells, report.held_out)
     return _Section(
-        protocol, table, downloads, published, beside, repeated, seeds, warnings, figures
+        protocol, table, downloads, published, beside, repeated, seeds, warnings, figures, parts
     )
 
 

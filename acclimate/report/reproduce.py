@@ -45,6 +45,8 @@ def command(grid: Mapping) -> str:
     if images is not None:
         words += ["--images", str(images)]
     words += ["--batch", str(grid["batch"])]
+    words += ["--parts"] if grid.get("parts") else []
+    words += ["--window", str(grid["window"])] if grid.get("window") else []
     if options.get("threads", 1) != 1:
         words += ["--threads", str(options["threads"])]
     words += ["--trust-code"] if options.get("trust_code") else []

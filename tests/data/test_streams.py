@@ -30,6 +30,9 @@ def make(order, images, labels, **options):
         "continual": (SHIFTS,),
         "recurring": (SHIFTS,),
         "mixed": (SHIFTS,),
+        "class-correlated-continual": (labels, SHIFTS),
+        "class-correlated-gradual": (labels, ["gaussian_noise", "contrast"]),
+        "class-correlated-mixed": (labels, SHIFTS),
     }[order]
     if order == "recurring":
         options |= {"rounds": 3}

@@ -6,10 +6,13 @@ from hypothesis import strategies as st
 from acclimate.data import Shift, streams
 from acclimate.data.corruptions import AMOUNTS
 from acclimate.errors import InputError
+from acclimate.evaluate import arrival
 from acclimate.evaluate.arrival import arrange, groups
 
 ALONE = ("shuffled", "class-correlated", "label-shifted")
-TOGETHER = ("continual", "recurring", "mixed")
+TOGETHER = (
+    "continual", "recurring", "mixed", "class-correlated-continual", "class-correlated-mixed",
+)  # fmt: skip
 SHIFTS = st.lists(
     st.builds(Shift, st.sampled_from(["fog", "contrast", "gaussian_noise"]), st.integers(1, 5))
     | st.just(streams.CLEAN),
@@ -34,13 +37,14 @@ def test_every_shift_is_in_one_stream(shifts):
 def test_orders_that_go_through_severities_take_each_corruption_once(shifts):
     names = list(dict.fromkeys(s.corruption for s in shifts if s != streams.CLEAN))
     if names:
-        assert groups("gradual", shifts) == [tuple(Shift(name, 5) for name in names)]
+        for order in ("gradual", "class-correlated-gradual"):
+            assert groups(order, shifts) == [tuple(Shift(name, 5) for name in names)]
     noises = [name for name in names if name in AMOUNTS]
     if noises:
         assert groups("growing-noise", shifts) == [(Shift(noise, 5),) for noise in noises]
 
 
-@pytest.mark.parametrize("order", ["gradual", "growing-noise", *TOGETHER])
+@pytest.mark.parametrize("order", [*arrival.AS_IT_GOES, *TOGETHER])
 def test_an_order_without_a_usable_corruption_is_refused(order):
     with pytest.raises(InputError, match=f"{order}.* needs a corruption, such as gaussian_noise"):
         groups(order, [streams.CLEAN])

@@ -154,6 +154,9 @@ SEVERAL = {
     "recurring": [Shift("contrast", 5), Shift("fog", 5)],
     "mixed": [Shift("contrast", 5), Shift("fog", 5), Shift("snow", 5)],
     "gradual": [Shift("contrast", 5), Shift("fog", 5)],
+    "class-correlated-continual": [Shift("contrast", 5), Shift("fog", 5)],
+    "class-correlated-gradual": [Shift("contrast", 5), Shift("fog", 5)],
+    "class-correlated-mixed": [Shift("contrast", 5), Shift("fog", 5)],
     "growing-noise": [Shift("gaussian_noise", 5)],
     "label-shifted": [Shift("fog", 5)],
 }

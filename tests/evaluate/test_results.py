@@ -13,7 +13,7 @@ CELL = Cell(
     variant=Variant("cta"), bundle="my, bundle", dataset="my, set", corruption="fog", severity=5,
     order="shuffled", seed=3, batch=64, accuracy=0.1 + 0.2, ece=1 / 3, nll=2 / 3, n_images=7,
     steps=20, seconds=1.25, images_per_second=5.6, peak_memory=123, refused_steps=2,
-    forward_equivalents=4.5, curve=(0.2, 0.4, 0.4, 0.1 + 0.2),
+    forward_equivalents=4.5, card="0123456789ab", window=3, curve=(0.2, 0.4, 0.4, 0.1 + 0.2),
 )  # fmt: skip
 FROZEN = replace(CELL, variant=Variant("source"), accuracy=0.6, steps=0, curve=())
 
@@ -27,9 +27,9 @@ def test_the_file_reads_back_as_the_cells(tmp_path):
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == (
-        "method,bundle,dataset,corruption,severity,domain,order,seed,batch,accuracy,ece,nll,n_images,"
+        "method,bundle,dataset,corruption,severity,domain,order,seed,batch,window,accuracy,ece,nll,n_images,"
         "steps,forward_equivalents,seconds,images_per_second,peak_memory,refused_steps,"
-        "error,corruption_error,oracle_accuracy,oracle_steps"
+        "error,corruption_error,oracle_accuracy,oracle_steps,card"
     )
     for row, cell in zip(rows, cells, strict=True):
         names = [name for name in row if hasattr(cell, name)]

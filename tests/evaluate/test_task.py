@@ -7,7 +7,8 @@ from PIL import Image
 from acclimate.bundle import Bundle
 from acclimate.data import Shift
 from acclimate.errors import InputError
-from acclimate.evaluate.task import Grid, checksum_of, tasks_of, variants_of
+from acclimate.evaluate.fitting import variants_of
+from acclimate.evaluate.task import Grid, Task, checksum_of, tasks_of
 from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS
 from acclimate.methods.changes import changed
@@ -25,13 +26,19 @@ def task(saved, data):
     return only(GRID, {"b": saved}, data)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Grid) if field.name != "methods"])
+@pytest.mark.parametrize(
+    "name", [field.name for field in fields(Grid) if field.name not in ("methods", "parts")]
+)
 def test_what_a_grid_says_is_part_of_the_key(name, task, saved, data):
     others = {
         "corruptions": ("snow",), "severities": (4,), "orders": ("class-correlated",),
         "seeds": (1,), "batch": 12, "curve": False,
     }  # fmt: skip
-    other = only(replace(GRID, **{name: others[name]}), {"b": saved}, data)
+    changes = {"window": 4, "batch": 1} if name == "window" else {name: others[name]}
+    other = only(replace(GRID, **changes), {"b": saved}, data)
+    if name == "window":
+        assert not other.curve
+        task = only(replace(GRID, batch=1, curve=False), {"b": saved}, data)
     assert other.key != task.key
 
 
@@ -44,6 +51,14 @@ def test_every_field_of_a_task_is_part_of_the_key(task):
         if field.name == "shifts":
             other = (Shift("frost", 4),)
         assert replace(task, **{field.name: other}).key != task.key, field.name
+
+
+def test_keys_of_before_there_were_windows_stay(task):
+    record = task.record()
+    assert "window" not in record and "outputs" not in record
+    again = Task.of_record(record)
+    assert again == task and again.key == task.key
+    assert Task.of_record(replace(task, window=16).record()).window == 16
 
 
 def test_images_and_labels_are_part_of_the_key(task, saved, data):
@@ -153,6 +168,8 @@ def test_usual_methods(saved, bundle_of, tmp_path):
         ({"methods": ("ctaa",)}, "unknown method 'ctaa'"),
         ({"methods": ("source", "clust3")}, "made for cta, not for clust3"),
         ({"batch": 0}, "batch is 0"),
+        ({"batch": 8, "window": 8}, "a window takes single images; give batch 1"),
+        ({"batch": 1, "window": 1}, "a window of at least 2"),
         *(({name: ()}, f"no {name}") for name in ("corruptions", "severities", "orders", "seeds")),
     ],
     ids=str,

@@ -103,10 +103,24 @@ def test_the_command_of_a_grid_has_every_option_that_matters():
     record |= {"domains": ["fog/5", "snow/3"], "images": 10_000}
     record["options"] = json.loads(json.dumps(bench._options(bundles), default=str))
     again = shlex.split(command(record))
+    bench = replace(bench, orders=("shuffled",))  # the default, in full
     assert parse(again[1], again[2:]) == bench
     fewer = record | {"options": record["options"] | {"images": 7}}
     again = shlex.split(command(fewer))
     assert parse(again[1], again[2:]) == replace(bench, images=7)
+
+
+def test_the_command_of_a_named_protocol_says_what_it_stands_for():
+    words = ["one", "--data", "cifar10", "--out", "DIR", "--protocol"]
+    for name, given in (
+        ("recurring", ("recurring", 128, 0)),
+        ("single-images", ("shuffled", 1, 16)),
+    ):
+        bench = parse("bench", [*words, name])
+        record = asdict(bench._grid()) | {"bundles": ["one"], "dataset": "cifar10"}
+        assert (*record["orders"], record["batch"], record["window"]) == given
+        again = shlex.split(command(record))
+        assert parse(again[1], again[2:])._grid() == bench._grid()
 
 
 def test_a_bundle_is_shown_without_settings_of_stages_it_did_not_have():

@@ -14,6 +14,7 @@ from acclimate.methods.changes import settings_record
 from acclimate.report.analyses import Analysis
 from acclimate.report.gains import Gain
 from acclimate.report.page import Report, write_page
+from acclimate.report.protocol_cards import ShownCard
 from acclimate.report.published import Published
 from acclimate.report.samples import Sample
 
@@ -188,11 +189,42 @@ def test_what_is_not_there_has_no_section(write, measured, share):
     text = write(measured=bare, provenance={}, held_out=(), **nothing)
     text = text.replace(get_plotlyjs(), "")
     assert not Tags(text).unbalanced
-    for absent in ("Published", "Analyses", "Samples", "each part", "Other protocols",
+    for absent in ("Published", "Analyses", "Samples", "each part", "Each part", "Protocol cards",
+                   "Other protocols",
                    "passes an image", "gain on source", "oracle", "†", "over seeds"):  # fmt: skip
         assert absent not in plain(text.split("<body>")[1].split("<script>\n")[0]), absent
     with pytest.raises(InputError, match="no results"):
         write(measured=[])
+
+
+def test_the_parts_of_a_gain_stand_beside_it(write, cells, measured, share):
+    more = [
+        measured("tent:steps=0", corruption, share(count), bundle="good")
+        for corruption, count in (("fog", 10), ("contrast", 9))
+    ]
+    settings = {
+        name: settings_record(Variant.parse(name).settings)
+        for name in ("source", "ptbn", "tent", "tent:steps=0")
+    }
+    text = write(measured=[*cells, *more], settings=settings).replace(get_plotlyjs(), "")
+    assert not Tags(text).unbalanced
+    section = text.split('id="each-part"')[1].split("</table>")[0]
+    # 24 right answers of 40 with the steps, 19 without, 12 of the frozen classifier.
+    shown = plain(section)
+    assert "method gain on source statistics steps" in shown
+    assert "tent · good+30.0 [" in shown and "– +12.5 [" in shown
+
+
+def test_protocol_cards_say_what_is_common_once(write):
+    cards = [
+        ShownCard("", {"batch size": "128", "images (SHA-256)": EVIL}),
+        ShownCard("tent · good", {"weights of the bundle (SHA-256)": "abc"}),
+    ]
+    text = write(protocol_cards=cards).replace(get_plotlyjs(), "")
+    assert not Tags(text).unbalanced and EVIL not in text
+    section = plain(text.split('id="cards"')[1].split('id="again"')[0])
+    assert "what all have in common batch size = 128" in section
+    assert "tent · good weights of the bundle (SHA-256) = abc" in section
 
 
 def test_other_protocols_have_tables_of_their_own(write, cells, measured, share):

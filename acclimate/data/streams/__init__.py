@@ -10,6 +10,11 @@ for batch in streams.continual(images, [Shift("fog", 5), Shift("contrast", 5)], 
 
 from collections.abc import Callable
 
+from acclimate.data.streams.correlated import (
+    class_correlated_continual,
+    class_correlated_gradual,
+    class_correlated_mixed,
+)
 from acclimate.data.streams.labelled import class_correlated, label_shifted
 from acclimate.data.streams.orders import (
     continual,
@@ -29,6 +34,9 @@ __all__ = [
     "Shift",
     "Stream",
     "class_correlated",
+    "class_correlated_continual",
+    "class_correlated_gradual",
+    "class_correlated_mixed",
     "continual",
     "gradual",
     "growing_noise",
@@ -49,4 +57,7 @@ ORDERS: dict[str, Callable[..., Stream]] = {
     "continual": continual,
     "recurring": recurring,
     "mixed": mixed,
+    "class-correlated-continual": class_correlated_continual,
+    "class-correlated-gradual": class_correlated_gradual,
+    "class-correlated-mixed": class_correlated_mixed,
 }

@@ -53,16 +53,8 @@ def class_correlated(
         InputError: there is no image, ``batch`` or ``slots`` is below 1, the number of labels
             differs from the number of images, or the concentration is outside 1e-6..1e6.
     """
-    classes = _classes(images, labels)
-    slots = min(int(classes.max()) + 1, _MOST_SLOTS) if slots is None else slots
-    if slots < 1:
-        raise InputError(f"slots is {slots}: give at least 1.")
-    if not 1e-6 <= concentration <= 1e6:
-        raise InputError(f"concentration is {concentration}: give a number in 1e-6..1e6.")
-    rng = np.random.default_rng(_order_key(seed, "class-correlated", shift) & (2**63 - 1))
-    slot = draw_slots(classes, concentration, slots, rng)
-    class_rank = rng.random((slots, int(classes.max()) + 1))[slot, classes]  # in the image's slot
-    order = np.lexsort((rng.random(len(classes)), classes, class_rank, slot))
+    classes = classes_of(images, labels)
+    order = correlated_order(classes, shift, seed=seed, concentration=concentration, slots=slots)
     return _one_segment(images, order, shift, batch, seed)
 
 
@@ -98,7 +90,7 @@ def label_shifted(
         InputError: there is no image, ``batch`` is below 1, the number of labels differs from the
             number of images, or the imbalance is below 1.
     """
-    classes = _classes(images, labels)
+    classes = classes_of(images, labels)
     if not 1 <= imbalance < math.inf:
         raise InputError(f"imbalance is {imbalance}: give a number of at least 1.")
     sizes = np.bincount(classes)
@@ -117,6 +109,37 @@ def label_shifted(
     # Every shift gets the same images, but in another order.
     reordering = permutation(_order_key(seed, name, shift), len(chosen)).numpy()
     return _one_segment(images, chosen[reordering], shift, batch, seed)
+
+
+def correlated_order(
+    classes: Int64[np.ndarray, " n"],
+    shift: Shift,
+    *,
+    seed: int,
+    concentration: float = 0.1,
+    slots: int | None = None,
+) -> Int64[np.ndarray, " n"]:
+    """The order of `class_correlated`, as places in ``classes``.
+
+    Args:
+        classes: Class of each image, from 0; every class occurs.
+        shift: Each shift has an order of its own.
+        seed: Seed of the order.
+        concentration: γ.
+        slots: S.
+
+    Raises:
+        InputError: ``slots`` is below 1, or the concentration is outside 1e-6..1e6.
+    """
+    slots = min(int(classes.max()) + 1, _MOST_SLOTS) if slots is None else slots
+    if slots < 1:
+        raise InputError(f"slots is {slots}: give at least 1.")
+    if not 1e-6 <= concentration <= 1e6:
+        raise InputError(f"concentration is {concentration}: give a number in 1e-6..1e6.")
+    rng = np.random.default_rng(_order_key(seed, "class-correlated", shift) & (2**63 - 1))
+    slot = draw_slots(classes, concentration, slots, rng)
+    class_rank = rng.random((slots, int(classes.max()) + 1))[slot, classes]  # in the image's slot
+    return np.lexsort((rng.random(len(classes)), classes, class_rank, slot))
 
 
 def draw_slots(
@@ -138,7 +161,7 @@ def _order_key(seed: int, name: str, shift: Shift) -> int:
     return key(seed, "stream", name, shift.name, str(shift.severity))
 
 
-def _classes(images: Pixels, labels: Labels) -> Int64[np.ndarray, " n"]:
+def classes_of(images: Pixels, labels: Labels) -> Int64[np.ndarray, " n"]:
     """Labels renumbered from 0, without classes that do not occur."""
     if not isinstance(labels, Tensor) or labels.is_floating_point():
         given = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__

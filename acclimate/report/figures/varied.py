@@ -6,14 +6,17 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from acclimate.evaluate.arrival import AS_IT_GOES
 from acclimate.evaluate.store import Measured
 from acclimate.report.figures.style import figure, line, looks
-from acclimate.report.measured import AS_IT_GOES, RowKey, reported, row_names, usual_images
+from acclimate.report.measured import RowKey, reported, row_names, usual_images
 
 
 def batch_size(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
     """Images that arrive together against accuracy."""
-    drawn = _varied(measured, held_out, lambda each: (each.task.batch, each.cell.order))
+    drawn = _varied(
+        measured, held_out, lambda each: (each.task.batch, (each.cell.order, each.cell.window))
+    )
     if drawn is not None:
         sizes = sorted({each.task.batch for each in measured})
         drawn.update_xaxes(title="images a batch", type="log", tickvals=sizes, ticktext=sizes)
@@ -22,7 +25,9 @@ def batch_size(measured: Sequence[Measured], held_out: Collection[str]) -> go.Fi
 
 def order(measured: Sequence[Measured], held_out: Collection[str]) -> go.Figure | None:
     """The order in which images arrive against accuracy."""
-    drawn = _varied(measured, held_out, lambda each: (each.cell.order, each.task.batch))
+    drawn = _varied(
+        measured, held_out, lambda each: (each.cell.order, (each.task.batch, each.cell.window))
+    )
     if drawn is not None:
         drawn.update_traces(mode="markers", marker_size=11)
         drawn.update_xaxes(title="order of arrival", type="category")
