@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from functools import partial
 
 import torch
@@ -10,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from acclimate.adapt.learner import Learner
+from acclimate.adapt.reports import merged, report_of, steps_of, values_of
 from acclimate.objectives import Outcome, as_outcome
 from acclimate.parts.answer import Predict, Prediction
 from acclimate.parts.banks import Bank
@@ -47,7 +47,7 @@ def adapt(
     logits, *reports = learner.recorder(run, context, index, constants=count)
     if not torch.isfinite(logits).all():  # the only time that a batch waits for its device
         logits = _recovered(learner, partial(predict, learner, context, count))
-    return [logits], _steps_of(reports)
+    return [logits], steps_of(reports)
 
 
 def _with_bank(
@@ -76,7 +76,7 @@ def _with_bank(
             reports = learner.recorder(
                 partial(_reports, learner), *bank.context(), constants="step"
             )
-            steps = _steps_of(reports)
+            steps = steps_of(reports)
         images, index = images[count:], index[count:]
     answers = [torch.cat(answers)]
     return answers * (learner.settings.steps + 1 if every else 1), steps
@@ -97,34 +97,7 @@ def _reports(
 ) -> tuple[Tensor, ...]:
     """Learn from a bank; the values of each step's report."""
     numbers = range(learner.settings.steps)
-    return _values_of([_step(learner, context, index, n, weights)[0] for n in numbers])
-
-
-def _values_of(steps: Sequence[Step]) -> tuple[Tensor, ...]:
-    return tuple(getattr(step, field.name) for step in steps for field in fields(Step))
-
-
-def _steps_of(values: Sequence[Tensor]) -> list[Step]:
-    """The reports whose values `_values_of` gave."""
-    width = len(fields(Step))
-    return [Step(*values[start : start + width]) for start in range(0, len(values), width)]
-
-
-def answer_only(
-    learner: Learner, images: Float[Tensor, "batch 3 size size"]
-) -> Float[Tensor, "batch classes"]:
-    """The answer of the model as it is now; the state is left as it was.
-
-    Args:
-        learner: Its state is written back: an answer may move statistics or a correction.
-        images: 0..1, not normalised.
-    """
-    before = learner.state.copy()
-    forward = partial(predict, learner, images, len(images))
-    try:
-        return _answer(learner, forward, learner.answer.early(forward, False), wait=True)
-    finally:
-        learner.state.load(before)
+    return values_of([_step(learner, context, index, n, weights)[0] for n in numbers])
 
 
 def _without_waiting(
@@ -132,7 +105,7 @@ def _without_waiting(
 ) -> tuple[Tensor, ...]:
     """The last answer, not checked, and the values of each step's report."""
     (logits,), steps = _learn(learner, context, index, count, every=False, wait=False)
-    return logits, *_values_of(steps)
+    return logits, *values_of(steps)
 
 
 def _learn(
@@ -213,10 +186,12 @@ def take_step(
             loss.backward()
         outcomes.append(outcome)
         selected.append(weights)
-        reports.append(report := _report(learner, loss.detach(), weights, len(context)))
+        reports.append(
+            report := report_of(learner.moving.values(), loss.detach(), weights, len(context))
+        )
         wanted = torch.stack([each.taken for each in reports]).all()
         optimizer.found_inf = 1 - wanted.float()  # read by the fused step
-        return report.loss
+        return reports[-1].loss
 
     try:
         optimizer.step(backward)
@@ -225,7 +200,7 @@ def take_step(
         raise
     finally:
         optimizer.zero_grad(set_to_none=True)
-    step = learner.counted(_merged(reports))
+    step = learner.counted(merged(reports))
     learner.undo(step)
     return step, outcomes[0]
 
@@ -242,26 +217,21 @@ def _weights(
     return weights
 
 
-def _report(learner: Learner, loss: Tensor, weights: Tensor | None, count: int) -> Step:
-    """The report of one pass, whose gradients are in the parameters."""
-    gradients = [p.grad for p in learner.moving.values() if p.grad is not None]
-    norms = torch.stack(torch._foreach_norm(gradients))
-    if weights is None:
-        images = torch.full((), count, device=loss.device)
-    else:
-        images = weights.count_nonzero()
-    finite = torch.isfinite(loss + norms.sum())
-    return Step(loss, torch.linalg.vector_norm(norms), images, finite)
+def answer_only(
+    learner: Learner, images: Float[Tensor, "batch 3 size size"]
+) -> Float[Tensor, "batch classes"]:
+    """The answer of the model as it is now; the state is left as it was.
 
-
-def _merged(reports: Sequence[Step]) -> Step:
-    """The report of a step of one or more passes: each must be finite and have images."""
-    last = reports[-1]
-    for other in reports[:-1]:
-        images = torch.minimum(last.images, other.images)
-        loss = torch.where(other.loss.isfinite(), last.loss, other.loss)
-        last = replace(last, loss=loss, images=images, finite=last.finite & other.finite)
-    return last
+    Args:
+        learner: Its state is written back: an answer may move statistics or a correction.
+        images: 0..1, not normalised.
+    """
+    before = learner.state.copy()
+    forward = partial(predict, learner, images, len(images))
+    try:
+        return _answer(learner, forward, learner.answer.early(forward, False), wait=True)
+    finally:
+        learner.state.load(before)
 
 
 def _answer(
