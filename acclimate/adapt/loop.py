@@ -186,9 +186,7 @@ def take_step(
             loss.backward()
         outcomes.append(outcome)
         selected.append(weights)
-        reports.append(
-            report := report_of(learner.moving.values(), loss.detach(), weights, len(context))
-        )
+        reports.append(report_of(learner.moving.values(), loss.detach(), weights, len(context)))
         wanted = torch.stack([each.taken for each in reports]).all()
         optimizer.found_inf = 1 - wanted.float()  # read by the fused step
         return reports[-1].loss
