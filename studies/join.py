@@ -29,8 +29,8 @@ from acclimate.evaluate.results import COLUMNS, line_of, read_results, rows_of
 from acclimate.storage.atomic import write_text
 
 SETTINGS = "settings.json"
-DOMAIN = "domain"
-"""Column that older files lack."""
+LATER = {"domain", "window", "card"}
+"""Columns that files of earlier versions lack."""
 CLAIM_TABLES = {"claims.csv": ("claim", "where"), "steps.csv": ("method", "bundle")}
 """Files of `claims`, and the columns that identify their rows."""
 
@@ -104,7 +104,7 @@ def read_lines(part: Path) -> Lines:
     cells = read_results(part / RESULTS)
     with (part / RESULTS).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    if any(set(row) | {DOMAIN} != set(COLUMNS) for row in rows):
+    if any(set(row) | LATER != set(COLUMNS) for row in rows):
         raise InputError(f"{part / RESULTS} has other columns than acclimate bench writes.")
     lines = {line_of(cell): (cell, row) for cell, row in zip(cells, rows)}
     if len(lines) < len(cells):

@@ -314,7 +314,8 @@ def test_one_seed_one_answer(bundle_of, images, name):
             Reconstruction,
             Flow,
         )
-        or METHODS[name].settings.answer.fixed
+        # Such an answer comes before any draw, but for CoTTA's teacher, which answers for views.
+        or (METHODS[name].settings.answer.fixed and name != "cotta")
     )
     assert torch.equal(answer(0), answer(1)) == draws_nothing
 

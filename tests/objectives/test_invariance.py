@@ -135,7 +135,7 @@ def test_starts_are_even_in_minus_one_to_one_and_depend_on_key_and_number_alone(
 def test_loss_is_the_sum_over_images_of_divergence_and_weighed_entropy(model, drawn, weight):
     views, start = drawn
     objective = Invariance(model, PREPROCESSING, entropy=weight)
-    found, logits, _ = objective(model, views, start)
+    found, logits, *_ = objective(model, views, start)
     clean = model(views)
     torch.testing.assert_close(logits, clean.detach())
     assert not logits.requires_grad
