@@ -73,20 +73,20 @@ class Recorder:
         """
         if self.obstacle:
             return function(*inputs)
-        shapes = tuple((x.shape, x.dtype, x.stride()) for x in inputs)
+        kind = (tuple((x.shape, x.dtype, x.stride()) for x in inputs), constants)
         with self._apart():
-            graph = self._graphs.get((shapes, constants))
+            graph = self._graphs.get(kind)
             if graph is None:
-                self._runs[shapes] += 1
-                if self._runs[shapes] <= _WARM_UP:
-                    return self._watched(function, inputs, self._runs[shapes] == _WARM_UP)
+                self._runs[kind] += 1
+                if self._runs[kind] <= _WARM_UP:
+                    return self._watched(function, inputs, self._runs[kind] == _WARM_UP)
                 graph = self._recorded(function, inputs)
                 if graph is None:
                     return function(*inputs)
                 # Only now: the memory of graphs is shared while one of them lives.
                 while len(self._graphs) >= self._most:
                     del self._graphs[next(iter(self._graphs))]
-                self._graphs[shapes, constants] = graph
+                self._graphs[kind] = graph
             return graph(*inputs)
 
     def __getstate__(self) -> dict[str, Any]:
