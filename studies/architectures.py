@@ -35,7 +35,7 @@ from acclimate.preprocessing import Preprocessing
 
 CLASSES = 10
 IMAGES = 4
-SIZES = (32, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
+SIZES = (32, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 336, 384, 448, 512)
 SIZE_WORDS = (
     ("test",),
     ("zepto", "atto", "nano", "pico", "femto", "tiny", "t", "xxs", "xxt", "xt", "ti"),

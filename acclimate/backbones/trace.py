@@ -61,9 +61,18 @@ def trace(network: nn.Module, size: Side) -> Call:
 
 
 def input_channels(network: nn.Module) -> int:
-    """Number of channels of the images: those of the first convolution, or 3 without one."""
+    """Number of channels of the images: those of the first convolution, or 3 without one.
+
+    A stem may rearrange pixels into channels before it (TResNet): where the number is no usual one,
+    what timm's networks state is taken.
+    """
     convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
-    return next((convolution.in_channels for convolution in convolutions), 3)
+    first = next((convolution.in_channels for convolution in convolutions), 3)
+    if first in (1, 3, 4):
+        return first
+    configurations = (getattr(module, "default_cfg", None) for module in network.modules())
+    stated = next((each.get("input_size") for each in configurations if each), None)
+    return stated[0] if stated else first
 
 
 def two_images(network: nn.Module, size: Side) -> Float[Tensor, "2 channels height width"]:
