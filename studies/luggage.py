@@ -12,12 +12,12 @@ from acclimate.storage.atomic import write_atomically
 NAME = "state.zip"
 PIECE = 15 * 2**20
 """Largest size of a file in bytes."""
-KINDS = ("bundles", "stages", "grid")
+KINDS = ("log", "bundles", "stages", "grid")
 """Folders of a study, the most important first."""
 
 
 def leave(out: Path, results: Path, pieces: int) -> list[str]:
-    """Write bundles, checkpoints of unfinished bundles, and measurements as numbered pieces.
+    """Write log, bundles, checkpoints of unfinished bundles and measurements as numbered pieces.
 
     Args:
         out: Folder of the study.

@@ -201,10 +201,11 @@ def publish(arguments: Arguments, seconds: dict[str, float]) -> None:
     """Write what is to come back: tables, settings, and the state in pieces."""
     grid, results = arguments.out / "grid", arguments.results
     commit = {"commit": arguments.commit} if arguments.commit else {}
-    log = arguments.out / "runs.json"
+    log = arguments.out / "log" / "runs.json"  # of all runs, on whatever machine
     runs = json.loads(log.read_text(encoding="utf-8")) if log.exists() else []
     run = {"arguments": recorded_options(arguments), "seconds": seconds}
     run |= {"machine": machine.describe() | commit, "training": trained(arguments)}
+    log.parent.mkdir(parents=True, exist_ok=True)
     write_text(log, json.dumps([*runs, run], indent=2, default=str) + "\n")
     measured = (grid / RESULTS).exists()
     if measured:

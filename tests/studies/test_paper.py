@@ -122,7 +122,7 @@ def test_the_state_travels_in_pieces(tmp_path, monkeypatch):
     out, results = tmp_path / "out", tmp_path / "results"
     content = random.Random(0).randbytes(50_000)
     results.mkdir()
-    for name in ("bundles/cta/a", "stages/cta/b", "stages/ttt/c", "grid/d"):
+    for name in ("log/runs.json", "bundles/cta/a", "stages/cta/b", "stages/ttt/c", "grid/d"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(name)
     (out / "grid" / "large").write_bytes(content)
@@ -130,13 +130,13 @@ def test_the_state_travels_in_pieces(tmp_path, monkeypatch):
     assert len(list(results.iterdir())) > 1
     luggage.bring(results, tmp_path / "there")
     there = {p.relative_to(tmp_path / "there").as_posix() for p in (tmp_path / "there").rglob("*")}
-    assert {"bundles/cta/a", "stages/ttt/c", "grid/d", "grid/large"} <= there
+    assert {"log/runs.json", "bundles/cta/a", "stages/ttt/c", "grid/d", "grid/large"} <= there
     assert "stages/cta/b" not in there  # its bundle is finished
     assert (tmp_path / "there" / "grid" / "large").read_bytes() == content
     (results / "state.zip.00").unlink()
     luggage.bring(results, tmp_path / "there")  # nothing to do any more
     with pytest.raises(InputError, match="lacks some"):
         luggage.bring(results, tmp_path / "elsewhere")
-    assert luggage.leave(out, results, 3) == ["grid"]
+    assert luggage.leave(out, results, 4) == ["grid"]
     assert all(path.stat().st_size <= 8000 for path in results.iterdir())
-    assert len(list(results.iterdir())) == 3
+    assert len(list(results.iterdir())) == 4
