@@ -1,4 +1,4 @@
-"""Throughput and memory of CTA's adapter against torch-ttt's TTT++ engine.
+"""Throughput and memory of adapters against torch-ttt's engines.
 
 Needs ``pip install torch-ttt einops`` (the extra ``benchmarks``).
 """
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -29,18 +30,35 @@ from acclimate.parts.update import Adam
 from acclimate.preprocessing import Preprocessing
 
 FASTER, MEMORY = 3, 0.5
+WARM = 5
+"""Batches on a GPU before those that count: a graph is recorded after some."""
+RATE = 1e-4
+"""Learning rate of both."""
+CERTAIN = 30.0
+"""Factor of the head: methods select no image whose answer is as uncertain as random weights'."""
+ENGINES = {
+    "cta": "ttt_pp_engine.TTTPPEngine",
+    "tent": "tent_engine.TentEngine",
+    "eta": "eata_engine.EataEngine",  # its own Fisher weights cannot be computed: it raises
+    "deyo": "deyo_engine.DeYOEngine",
+}
+"""torch-ttt's engine beside each method."""
 
 
 @dataclass
 class Options:
     """Compare both on the same model, images, batch and steps; memory in separate processes."""
 
+    method: Literal["cta", "tent", "eta", "deyo"] = "cta"
+    """Method, beside whose adapter stands the engine of `ENGINES`."""
     model: str = "acclimate:resnet14-w32"
     """Architecture, as for `acclimate.build`."""
     batch: int = 128
     """Images per batch."""
     steps: int = 20
     """Gradient steps per batch."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where both run."""
     size: int = 32
     """Height and width of the images, in pixels."""
     pairs: int = 3
@@ -58,30 +76,38 @@ class Options:
 
 
 def adapter(classifier: nn.Module, twin: nn.Module, options: Options) -> Adapter:
-    """CTA's adapter with the batch's statistics and the given number of steps."""
-    bundle = Bundle(classifier, twin, Preprocessing(options.size), tuple(map(str, range(CLASSES))))
+    """The method's adapter, with the given number of steps and the batch's statistics."""
+    names = tuple(map(str, range(CLASSES)))
+    if options.method != "cta":
+        bundle = Bundle(twin, None, Preprocessing(options.size), names)
+        changes = {"steps": options.steps, "update.learning_rate": RATE}
+        return Adapter(bundle, options.method, device=options.device, **changes)
     settings = AdapterSettings(
         steps=options.steps,
         objective=ContrastiveOptions(),
         memory=Recent(8),
-        update=Adam(1e-4),
+        update=Adam(RATE),
         normalisation=BatchStatistics(),
         seed=options.seed,
     )
-    return Adapter(bundle, "cta", settings)
+    bundle = Bundle(classifier, twin, Preprocessing(options.size), names)
+    return Adapter(bundle, "cta", settings, device=options.device)
 
 
 def engine(model: nn.Module, images: Tensor, options: Options) -> Callable[[Tensor], Tensor]:
     """torch-ttt's engine, set up as in its documentation, with our steps and learning rate."""
-    from torch_ttt.engine.ttt_pp_engine import TTTPPEngine
-
-    settings = {"num_steps": options.steps, "lr": 1e-4, "optimizer_name": "adam"}
-    engine = TTTPPEngine(model, "head", optimization_parameters=settings)
-    normalize = Preprocessing(options.size)
-    loader = torch.utils.data.DataLoader(
-        torch.utils.data.TensorDataset(normalize(images).contiguous()), batch_size=len(images)
-    )
-    engine.compute_statistics(loader)
+    module, _, name = ENGINES[options.method].partition(".")
+    kind = getattr(import_module(f"torch_ttt.engine.{module}"), name)
+    model, normalize = model.to(options.device), Preprocessing(options.size)
+    given = {"num_steps": options.steps, "lr": RATE, "optimizer_name": "adam"}
+    if options.method == "cta":
+        engine = kind(model, "head", optimization_parameters=given)
+        loader = torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(normalize(images).contiguous()), batch_size=len(images)
+        )
+        engine.compute_statistics(loader)
+    else:
+        engine = kind(model, optimization_parameters=given)
     engine.eval()
     return lambda images: engine(normalize(images).contiguous())[0]
 
@@ -91,9 +117,12 @@ def runs(options: Options) -> tuple[dict[str, Callable[[Tensor], Tensor]], nn.Mo
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads or torch.get_num_threads())
     shape = (options.batch, 3, options.size, options.size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8).to(options.device)
     classifier = split(build(options.model, classes=CLASSES)).eval()
     twin = projected(classifier).eval()
+    if options.method != "cta":
+        with torch.no_grad():
+            twin.head.weight.mul_(CERTAIN)
     wanted = ("torch-ttt", "acclimate") if options.weigh is None else (options.weigh,)
     makers = {
         "torch-ttt": lambda: engine(copy.deepcopy(twin), images, options),
@@ -103,19 +132,22 @@ def runs(options: Options) -> tuple[dict[str, Callable[[Tensor], Tensor]], nn.Mo
 
 
 def weigh(options: Options) -> None:
-    """Print the process's peak resident memory, in bytes, after one batch."""
+    """Print the peak memory, in bytes: the process's on a CPU, that of tensors on a GPU."""
     adapters, twin, images = runs(options)
     if options.infer:
         # The same float32 forward pass for both, after each one's own set-up.
         with torch.inference_mode():
-            twin(Preprocessing(options.size)(images).contiguous())
+            twin.to(options.device)(Preprocessing(options.size)(images).contiguous())
     else:
         for run in adapters.values():
-            run(images)
-    print(json.dumps({"peak": _peak()}))
+            for _ in range(1 if options.device == "cpu" else WARM):
+                run(images)
+    print(json.dumps({"peak": _peak(options.device)}))
 
 
-def _peak() -> int:
+def _peak(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     # VmHWM is of this process only; getrusage's ru_maxrss would include the parent process.
     status = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
@@ -126,7 +158,7 @@ def memory_above_inference(name: str, options: Options) -> dict[str, int]:
     peaks = {}
     for task, flag in (("adapting", "--no-infer"), ("inference", "--infer")):
         command = [sys.executable, __file__, "--weigh", name, flag]
-        for option in ("model", "batch", "steps", "size", "seed"):
+        for option in ("method", "model", "batch", "steps", "device", "size", "seed"):
             command += [f"--{option}", str(getattr(options, option))]
         if options.threads:
             command += ["--threads", str(options.threads)]
@@ -140,13 +172,19 @@ def main(options: Options) -> None:
     if options.weigh:
         return weigh(options)
     adapters, _, images = runs(options)
-    seconds = alternate(
-        {name: lambda number, run=run: run(images) for name, run in adapters.items()}, options.pairs
-    )
+
+    def timed(run: Callable[[Tensor], Tensor]) -> Callable[[int], float]:
+        return lambda number: float(run(images).sum())  # waits for the device
+
+    for run in adapters.values() if options.device == "cuda" else ():
+        for _ in range(WARM):  # batches before a graph is recorded
+            run(images)
+    seconds = alternate({name: timed(run) for name, run in adapters.items()}, options.pairs)
     memory = {name: memory_above_inference(name, options) for name in adapters}
     faster = ratio(seconds, "torch-ttt", "acclimate")
     lighter = memory["acclimate"]["above"] / max(1, memory["torch-ttt"]["above"])
-    print(f"{options.model}, batch {options.batch}, {options.steps} steps, {options.size} pixels")
+    given = f"batch {options.batch}, {options.steps} steps, {options.size} pixels"
+    print(f"{options.method}, {options.model}, {given}, {options.device}")
     print(f"{'':10} {'images/s':>9} {'peak MB':>8} {'above inference':>16}")
     for name, times in seconds.items():
         peak, above = (memory[name][task] / 1e6 for task in ("adapting", "above"))
@@ -157,7 +195,8 @@ def main(options: Options) -> None:
         "benchmark": "against_torch_ttt",
         "targets": {"throughput": FASTER, "memory": MEMORY},
         "settings": {
-            name: getattr(options, name) for name in ("model", "batch", "steps", "size", "pairs")
+            name: getattr(options, name)
+            for name in ("method", "model", "batch", "steps", "device", "size", "pairs")
         },
         "seconds": seconds,
         "throughput_ratio": faster,

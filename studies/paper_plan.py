@@ -16,6 +16,7 @@ from acclimate.evaluate.grid_run import GridRun
 from acclimate.evaluate.task import Grid
 from acclimate.methods import METHODS, RECIPES
 from acclimate.methods.method import Method
+from acclimate.parts.banks import Balanced, Reservoir
 from acclimate.source.loop import Training
 from acclimate.source.presets import PRESETS, SourceSettings, with_epochs
 
@@ -92,7 +93,8 @@ class Arguments:
     images: int = 10_000
     """Number of test images per corruption for methods of at most one step a batch."""
     paper_images: int = 2000
-    """Number of test images for methods of many steps a batch, and what they are compared with."""
+    """Number of test images for methods of many steps a batch, or of decisions image by image, and
+    what they are compared with."""
     online_images: int = 500
     """Number of test images for ttt-online, and what it is compared with."""
     single_images: int = 100
@@ -175,7 +177,8 @@ def limit_of(row: Method, arguments: Arguments) -> int:
         return arguments.single_images
     if row.settings.one_by_one:
         return arguments.online_images
-    return arguments.paper_images if row.settings.steps > 1 else arguments.images
+    banked = isinstance(row.settings.memory, Balanced | Reservoir)  # decides image by image
+    return arguments.paper_images if row.settings.steps > 1 or banked else arguments.images
 
 
 def estimate(part: Part, arguments: Arguments) -> str:
