@@ -50,7 +50,7 @@ def exact():
 
 
 def certain(bundle):
-    """With large weights in the heads: from images with uncertain answers some methods do not learn."""
+    """With large weights in the heads: some methods learn only from images with certain answers."""
     models = {name: copy.deepcopy(getattr(bundle, name)) for name in ("classifier", "twin")}
     with torch.no_grad():
         for parameter in (p for m in models.values() if m for p in m.head.parameters()):
