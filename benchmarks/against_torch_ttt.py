@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -132,25 +132,38 @@ def runs(options: Options) -> tuple[dict[str, Callable[[Tensor], Tensor]], nn.Mo
 
 
 def weigh(options: Options) -> None:
-    """Print the peak memory, in bytes: the process's on a CPU, that of tensors on a GPU."""
+    """Print the process's peak resident memory, in bytes, after one batch."""
     adapters, twin, images = runs(options)
     if options.infer:
         # The same float32 forward pass for both, after each one's own set-up.
         with torch.inference_mode():
-            twin.to(options.device)(Preprocessing(options.size)(images).contiguous())
+            twin(Preprocessing(options.size)(images).contiguous())
     else:
         for run in adapters.values():
-            for _ in range(1 if options.device == "cpu" else WARM):
-                run(images)
-    print(json.dumps({"peak": _peak(options.device)}))
+            run(images)
+    print(json.dumps({"peak": _peak()}))
 
 
-def _peak(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
+def _peak() -> int:
     # VmHWM is of this process only; getrusage's ru_maxrss would include the parent process.
     status = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+
+def on_gpu(name: str, options: Options) -> dict[str, int]:
+    """Peaks as `memory_above_inference` has them, of the tensors on the GPU; in this process."""
+    before = torch.cuda.memory_allocated()
+    adapters, twin, images = runs(replace(options, weigh=name))
+    peaks = {}
+    inference = torch.inference_mode()(lambda: twin(Preprocessing(options.size)(images)))
+    twin.to(options.device)
+    for task, run in (("inference", inference), ("adapting", lambda: adapters[name](images))):
+        for _ in range(WARM):
+            run()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        peaks[task] = torch.cuda.max_memory_allocated() - before
+    return peaks | {"above": peaks["adapting"] - peaks["inference"]}
 
 
 def memory_above_inference(name: str, options: Options) -> dict[str, int]:
@@ -158,7 +171,7 @@ def memory_above_inference(name: str, options: Options) -> dict[str, int]:
     peaks = {}
     for task, flag in (("adapting", "--no-infer"), ("inference", "--infer")):
         command = [sys.executable, __file__, "--weigh", name, flag]
-        for option in ("method", "model", "batch", "steps", "device", "size", "seed"):
+        for option in ("method", "model", "batch", "steps", "size", "seed"):
             command += [f"--{option}", str(getattr(options, option))]
         if options.threads:
             command += ["--threads", str(options.threads)]
@@ -180,7 +193,8 @@ def main(options: Options) -> None:
         for _ in range(WARM):  # batches before a graph is recorded
             run(images)
     seconds = alternate({name: timed(run) for name, run in adapters.items()}, options.pairs)
-    memory = {name: memory_above_inference(name, options) for name in adapters}
+    weighed = on_gpu if options.device == "cuda" else memory_above_inference
+    memory = {name: weighed(name, options) for name in list(adapters)}
     faster = ratio(seconds, "torch-ttt", "acclimate")
     lighter = memory["acclimate"]["above"] / max(1, memory["torch-ttt"]["above"])
     given = f"batch {options.batch}, {options.steps} steps, {options.size} pixels"

@@ -31,8 +31,9 @@ Part = Literal[
     "measure-oracles",
     "gradients",
 ]
-ENTROPY = ("tent", "tipi")
-"""Methods that learn with any classifier: they are measured with CTA's."""
+REFERENCES = ("source", "ptbn", "bn-adapt")
+"""Methods that are measured with each bundle. The others that fit any classifier are measured with
+CTA's alone: there are many by now."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,7 @@ def grids(
     An accuracy over steps is recorded on fewer images only, for it doubles the cost.
     """
     fitting = {v.method for variants in variants_of(bundles).values() for v in variants}
-    others = () if PLAIN in bundles else ENTROPY
-    names = [name for name in METHODS if name in fitting and name not in others]
+    names = [name for name in METHODS if name in fitting and (PLAIN in bundles or own(name))]
     for count, chosen in sizes(arguments, names).items():
         grid = Grid(
             ("none", *corruptions),
@@ -169,6 +169,11 @@ def sizes(arguments: Arguments, names: list[str]) -> dict[int, list[str]]:
         count: [name for name, limit in limits.items() if limit >= count]
         for count in sorted(counts, reverse=True)
     }
+
+
+def own(name: str) -> bool:
+    """Whether a method is measured with every bundle that it fits."""
+    return name in REFERENCES or METHODS[name].recipe != PLAIN
 
 
 def limit_of(row: Method, arguments: Arguments) -> int:
@@ -203,7 +208,7 @@ def estimate(part: Part, arguments: Arguments) -> str:
         images_of_all = 5 * len(arguments.corruptions) * arguments.single_images
         return f"{images_of_all:,} images one by one, on the CPU"
     names = [n for n, row in METHODS.items() if row.recipe in (PLAIN, *recipes)]
-    names = [n for n in names if what == "cta" or not METHODS[n].settings.steps or n not in ENTROPY]
+    names = [name for name in names if what == "cta" or own(name)]
     rounds = len(arguments.seeds) * (len(arguments.corruptions) + 1)
     if what == "oracles":
         rounds = 2 * arguments.oracles * len(arguments.seeds)

@@ -111,6 +111,12 @@ def test_training_stops_after_an_epoch_and_not_before_the_first():
         tell("supervised", done, 2, f"epoch {done}")
 
 
+def test_what_fits_any_classifier_is_measured_with_one():
+    assert not paper_plan.own("tent") and not paper_plan.own("cotta")
+    names = {name for name in METHODS if paper_plan.own(name)}
+    assert {"ptbn", "bn-adapt", "cta", "ttt-online", "y"} <= names
+
+
 def test_a_grid_stops_after_a_task():
     engine = Clock(0).engine(here)
     assert list(engine(str, [1, 2, 3])) == [(1, "1")]
