@@ -1,4 +1,6 @@
 import csv
+import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -45,6 +47,12 @@ def test_limits(monkeypatch):
     monkeypatch.setattr(architectures, "tried", busy)
     row = architectures.measured(NAMES[0], "own", 9, replace(arguments, seconds=1))
     assert row.head == "not finished in 1 seconds"
+
+
+def test_a_crash_is_a_row(monkeypatch):
+    monkeypatch.setattr(architectures, "measured", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    row = architectures.apart(NAMES[0], "own", architectures.Arguments(Path()))
+    assert row.head == "ended its process: Killed" and row.source == "-"
 
 
 def test_outcomes():
