@@ -91,6 +91,7 @@ def test_the_options_of_a_batch_that_fits_are_named(
         ["align", "--model", "timm:resnet18", "--images", "x", "--out", "grid"],
         ["train", "--data", "x", "--out", "grid"],
         ["wrap", "--model", "timm:resnet18", "--out", "grid"],
+        ["measure", "b", "x", "--out", "y"],
     ],
     ids=lambda command: command[0],
 )

@@ -55,8 +55,8 @@ def statistics_of(bundle: Bundle, name: str, settings: AdapterSettings) -> Stati
         tensors = {n: t for n, t in bundle.statistics.items() if n.startswith(prefix)}
         if not tensors:
             raise InputError(
-                f"{name} needs statistics of source images ({kind}), which this bundle lacks; make "
-                f"the bundle anew from images, or add them with acclimate.measure(bundle, images)."
+                f"{name} needs statistics of source images ({kind}), which this bundle lacks; add "
+                f"them with acclimate measure BUNDLE IMAGES, or acclimate.measure in Python."
             )
         found[kind] = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return found

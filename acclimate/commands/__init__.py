@@ -9,6 +9,7 @@ VERBS = (
     "train",
     "align",
     "wrap",
+    "measure",
     "adapt",
     "corrupt",
     "bench",
