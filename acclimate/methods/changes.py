@@ -31,6 +31,7 @@ KINDS: dict[str, dict[str, type]] = {
         "augmented-student": objectives.AugmentedStudentOptions,
         "averaged-teacher": objectives.AveragedTeacherOptions,
         "clustering": objectives.ClusteringOptions,
+        "contrasted-student": objectives.ContrastedStudentOptions,
         "contrastive": objectives.ContrastiveOptions,
         "contrastive-moments": objectives.ContrastiveMomentsOptions,
         "destroyed": objectives.DestroyedOptions,

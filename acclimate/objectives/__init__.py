@@ -2,6 +2,11 @@
 
 from acclimate.objectives.alignment import alignment_loss
 from acclimate.objectives.clustering import Clustering, ClusteringOptions
+from acclimate.objectives.contrasted import (
+    ContrastedStudent,
+    ContrastedStudentOptions,
+    group_contrast,
+)
 from acclimate.objectives.contrastive import Contrastive, ContrastiveOptions, contrastive_loss
 from acclimate.objectives.destroyed import Destroyed, DestroyedOptions, shuffled_patches
 from acclimate.objectives.entropy import Entropy, EntropyOptions, entropy_loss
@@ -33,6 +38,8 @@ __all__ = [
     "AveragedTeacherOptions",
     "Clustering",
     "ClusteringOptions",
+    "ContrastedStudent",
+    "ContrastedStudentOptions",
     "Contrastive",
     "ContrastiveMoments",
     "ContrastiveMomentsOptions",
@@ -66,6 +73,7 @@ __all__ = [
     "contrastive_loss",
     "cross_entropy",
     "entropy_loss",
+    "group_contrast",
     "shuffled_patches",
     "symmetric_cross_entropy",
 ]
