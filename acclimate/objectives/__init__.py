@@ -1,6 +1,7 @@
 """Objectives without labels, one per file: a loss function, and the module that applies it."""
 
 from acclimate.objectives.alignment import alignment_loss
+from acclimate.objectives.anchored import AnchoredStudent, AnchoredStudentOptions
 from acclimate.objectives.clustering import Clustering, ClusteringOptions
 from acclimate.objectives.contrasted import (
     ContrastedStudent,
@@ -32,6 +33,8 @@ from acclimate.objectives.taught import (
 
 __all__ = [
     "OBJECTIVES",
+    "AnchoredStudent",
+    "AnchoredStudentOptions",
     "AugmentedStudent",
     "AugmentedStudentOptions",
     "AveragedTeacher",

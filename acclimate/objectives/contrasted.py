@@ -72,6 +72,7 @@ class ContrastedStudent(Taught):
     """
 
     gives_logits = True
+    asks_source = False
     untrained = True
 
     def __init__(
