@@ -47,13 +47,15 @@ def statistics_of(bundle: Bundle, name: str, settings: AdapterSettings) -> Stati
     """The statistics of source images that the settings need, by kind and name.
 
     Raises:
-        InputError: the bundle lacks some.
+        InputError: the bundle lacks some, or a head on maps leaves no features to measure.
     """
     found: Statistics = {}
     for kind in settings.source_statistics:
         prefix = f"{method(name).model}.{kind}."
         tensors = {n: t for n, t in bundle.statistics.items() if n.startswith(prefix)}
         if not tensors:
+            if kind == "prototypes":
+                model_of(bundle, name).feature_dim  # refuses a head on maps  # noqa: B018
             raise InputError(
                 f"{name} needs statistics of source images ({kind}), which this bundle lacks; add "
                 f"them with acclimate measure BUNDLE IMAGES, or acclimate.measure in Python."

@@ -13,14 +13,14 @@ from acclimate.adapt.chosen import Statistics
 from acclimate.adapt.norms import norms_of, values_a_channel
 from acclimate.adapt.room import Room
 from acclimate.adapt.state import State, Undo
-from acclimate.adapt.teaching import give_source, give_teacher
+from acclimate.adapt.teaching import SourceModel, give_divergence, give_source, give_teacher
 from acclimate.backbones import Classifier, check_finite, duplicate, forgetful
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, Taught, as_outcome
-from acclimate.parts.aftermath import AverageTeacher
 from acclimate.parts.penalty import Unpenalised
 from acclimate.parts.step import Step
+from acclimate.parts.teacher import AverageTeacher
 from acclimate.parts.update import select_parameters
 from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import key
@@ -48,11 +48,11 @@ class Learner:
         room: How passes keep within the memory.
         recorder: Runs batches, on a GPU as a recorded graph.
         counts: Steps taken, skipped and refused; an answer that was undone counts as refused.
+        watching: Parts that see each answer.
         state: Everything that learning changes.
 
     Raises:
-        InputError: weights that are not finite, or parameters that do not exist or that the
-            objective's gradient does not reach.
+        InputError: weights that are not finite, or parameters that the objective does not use.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class Learner:
         self.objective = None if objective is None else _own(objective, device)
         self.min_images = objective.min_images if objective else 1
         self.gives_logits = objective is not None and objective.gives_logits
-        if objective is not None and settings.correction.needs_features:
+        reading = (settings.correction, *settings.aftermath)
+        if objective is not None and any(getattr(p, "needs_features", False) for p in reading):
             self.gives_logits &= objective.gives_features
         classes = self.model.num_classes
         self.statistics = {
@@ -97,8 +98,8 @@ class Learner:
         # On the CPU: no one waits for a device to learn it.
         self.seen = torch.zeros((), dtype=torch.int64)
         self.state = State(self._learned(), self._kept())
-        if isinstance(self.objective, Taught):
-            give_source(self.objective, self.state)
+        if self.source is not None:
+            self.source.take_weights(self.state)
         self._undo = Undo([*self._statistics, *self._written.values()])
         self._undo_selection = Undo(list(self.selection.state().values()))
 
@@ -122,8 +123,9 @@ class Learner:
 
     @contextmanager
     def passing(self):
-        """Within it an answer is not the batch's last: the correction does not remember it."""
-        undo = Undo(list(self.correction.state().values()))
+        """Within it an answer is not the batch's last: no part remembers it."""
+        parts = (self.correction, *self.watching)
+        undo = Undo([tensor for part in parts for tensor in part.state().values()])
         yield
         undo.unless(torch.zeros((), dtype=torch.bool, device=self.device))
 
@@ -154,7 +156,9 @@ class Learner:
         """The parameters that move, their optimiser, and what follows a step."""
         self.optimizer: Any = None
         self.aftermath: list[Any] = []
+        self.watching: list[Any] = []
         self.penalty: Any = Unpenalised()
+        self.source: SourceModel | None = None
         update = self.settings.update
         if self.objective is None or update is None:
             return
@@ -174,8 +178,11 @@ class Learner:
                     value.zero_()
         self.penalty = self._built(self.settings.penalty, self.moving)
         self.aftermath = [self._built(part, self.moving) for part in self.settings.aftermath]
+        self.watching = [part for part in self.aftermath if hasattr(part, "sees")]
+        give_divergence(self.penalty, self.teacher)
         if isinstance(self.objective, Taught):
             give_teacher(self.objective, self.teacher, self.norms)
+            self.source = give_source(self.objective, self.norms)
 
     @property
     def teacher(self) -> AverageTeacher | None:
@@ -185,8 +192,8 @@ class Learner:
     @property
     def _statistics(self) -> list[Tensor]:
         """The running statistics that passes of steps write to."""
-        teacher = self.teacher
-        return [*self.norms.written(), *(teacher.statistics.values() if teacher else ())]
+        others = (other.statistics.values() for other in (self.teacher, self.source) if other)
+        return [*self.norms.written(), *(tensor for each in others for tensor in each)]
 
     def _reached(self) -> dict[str, Tensor]:
         """Those of the chosen parameters that the objective's gradient reaches: one trial shows."""
@@ -249,13 +256,8 @@ class Learner:
         """The model that answers: logits, and features where they are known."""
         if not self.answer.of_teacher:
             return self._logits_and_features
-        if self.settings.correction.needs_features:
-            raise InputError(
-                "the correction needs features, and a teacher's answer has only logits; choose "
-                "another answer or correction."
-            )
         if (teacher := self.teacher) is not None:
-            return lambda images: (teacher.logits(self.model, images), None)
+            return partial(teacher.answer, self.model)
         raise InputError("the answer is a teacher's; add Teacher to aftermath, and take steps.")
 
     def _logits_and_features(
@@ -278,6 +280,7 @@ class Learner:
             "penalty": self.penalty,
             "correction": self.correction,
             "reset": self.reset,
+            **({"source": self.source} if self.source else {}),
             **{f"aftermath.{place}": part for place, part in enumerate(self.aftermath)},
         }
         return {**self.moving, **self._written, **moments, **_named(parts)}

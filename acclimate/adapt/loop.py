@@ -86,7 +86,7 @@ def _told(learner: Learner, images: Tensor) -> tuple[Tensor, Tensor]:
     """Answers, and of each the class and the uncertainty, which is not finite if a logit is not."""
     forward = partial(predict, learner, images, len(images))
     early = learner.answer.early(forward, False)
-    logits = learner.correction(learner.answer.late(forward, early))
+    logits = _corrected(learner, learner.answer.late(forward, early))
     p = logits.softmax(1)
     uncertainty = -(p * (p + 1e-6).log()).sum(1) + 0 * logits.sum(1)
     return logits, torch.stack([logits.argmax(1).to(logits.dtype), uncertainty])
@@ -236,14 +236,21 @@ def _answer(
     learner: Learner, forward: Predict, early: Prediction | None, wait: bool
 ) -> Float[Tensor, "batch classes"]:
     """The corrected answer; if checked and not finite, from the source weights."""
-    logits = learner.correction(learner.answer.late(forward, early))
+    logits = _corrected(learner, learner.answer.late(forward, early))
     return _recovered(learner, forward) if wait and not torch.isfinite(logits).all() else logits
 
 
 def _recovered(learner: Learner, forward: Predict) -> Float[Tensor, "batch classes"]:
     """The answer from the source weights, in place of one that was not finite."""
     learner.recover()
-    return learner.correction(learner.answer.late(forward, None))
+    return _corrected(learner, learner.answer.late(forward, None))
+
+
+def _corrected(learner: Learner, prediction: Prediction) -> Float[Tensor, "batch classes"]:
+    """The corrected logits; parts that watch answers see the prediction before."""
+    for part in learner.watching:
+        part.sees(prediction)
+    return learner.correction(prediction)
 
 
 def predict(

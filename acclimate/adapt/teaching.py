@@ -1,14 +1,17 @@
-"""What an objective with a teacher is given: the teacher, and the model as it was."""
+"""What parts are given that another part makes: a teacher, its divergence, the model as it was."""
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from acclimate.adapt.state import State
+from acclimate.adapt.state import Named, State
+from acclimate.backbones import Classifier
 from acclimate.errors import InputError
 from acclimate.objectives import Taught
-from acclimate.parts.aftermath import AverageTeacher, logits_with
+from acclimate.parts.divergence import SensingAverage
 from acclimate.parts.normalisation import BatchNorms
+from acclimate.parts.penalty import Turned
+from acclimate.parts.teacher import AverageTeacher, answer_with
 
 
 def give_teacher(objective: Taught, teacher: AverageTeacher | None, norms: BatchNorms) -> None:
@@ -23,30 +26,57 @@ def give_teacher(objective: Taught, teacher: AverageTeacher | None, norms: Batch
     objective.teacher = teacher.logits
 
 
-def give_source(objective: Taught, state: State) -> None:
-    """Let an objective ask the model with the values that a reset goes back to."""
-    objective.source = SourceModel(state).logits
+def give_divergence(penalty: object, teacher: AverageTeacher | None) -> None:
+    """Let a penalty that goes by a divergence ask the teacher that measures it.
+
+    Raises:
+        InputError: nothing that follows a step measures it.
+    """
+    if not isinstance(penalty, Turned):
+        return
+    if not isinstance(teacher, SensingAverage):
+        raise InputError("the penalty goes by a divergence; add SensingTeacher to aftermath.")
+    penalty.divergence = teacher.divergence
+
+
+def give_source(objective: Taught, norms: BatchNorms) -> "SourceModel | None":
+    """Let an objective that asks the source model do so; its weights are given to it later."""
+    if not objective.asks_source:
+        return None
+    source = SourceModel(norms.state())
+    objective.source = source.logits
+    return source
 
 
 class SourceModel:
-    """The model with the source's weights.
+    """The model with the source's weights, and running statistics of its own.
 
     Args:
-        state: The adapter's; its values in the beginning are used, not copied.
+        statistics: Those of the adapted model, by name; copied. Passes in the steps move the copy.
+
+    Attributes:
+        statistics: Its running statistics, by name.
     """
 
-    def __init__(self, state: State):
-        sources = {
-            name.removeprefix("normalisation."): (torch.zeros_like(t) if kept is None else kept)
-            for (name, t), kept in zip(state.tensors.items(), state.sources.values())
+    def __init__(self, statistics: Named):
+        self.statistics = {name: tensor.clone() for name, tensor in statistics.items()}
+        self._weights: dict[str, Tensor] = {}
+
+    def take_weights(self, state: State) -> None:
+        """Use the values that parameters have in the beginning.
+
+        Args:
+            state: The adapter's; its values are used, not copied.
+        """
+        self._weights = {
+            name: torch.zeros_like(state.tensors[name]) if kept is None else kept
+            for name, kept in state.sources.items()
+            if name.startswith("model.")
         }
-        own = {name: t for name, t in sources.items() if name.startswith("model.")}
-        self._weights = {name: t for name, t in own.items() if name in state.tensors}
-        self._statistics = {name: t for name, t in own.items() if name not in state.tensors}
 
     @torch.no_grad()
     def logits(
-        self, model: nn.Module, images: Float[Tensor, "batch 3 h w"]
+        self, model: Classifier, images: Float[Tensor, "batch 3 h w"]
     ) -> Float[Tensor, "batch classes"]:
         """The source's logits of normalised images.
 
@@ -54,6 +84,8 @@ class SourceModel:
             model: The adapted classifier.
             images: Normalised.
         """
-        # A pass of a step moves running statistics: copies are given to it.
-        statistics = {name: tensor.clone() for name, tensor in self._statistics.items()}
-        return logits_with(model, {**self._weights, **statistics}, images)
+        return answer_with(model, {**self._weights, **self.statistics}, images)[0]
+
+    def state(self) -> dict[str, Tensor]:
+        """Its running statistics."""
+        return dict(self.statistics)

@@ -32,12 +32,13 @@ class Adapt:
     The settings below start from the method's own. Another kind of a part is chosen by its name:
     --update adam, sgd, sam; --normalisation source, batch, running, robust, instance-aware; --reset
     batch, never, signal; --memory batch, recent, balanced, reservoir; --answer after, before,
-    teacher; --aftermath teacher, pull, kalman, restore (one of them); --selection all,
-    certain-and-diverse, reliable, reliable-new, reliable-shape; --penalty none, fisher;
-    --correction none, prior, laplacian, supports; --objective augmented-student, averaged-teacher,
-    clustering, contrastive, contrastive-moments, destroyed, entropy, flow, information, invariance,
-    likelihood-ratio, masked-reconstruction, noise-contrastive, reconstruction, rotation. Then the
-    options of that kind can be given.
+    teacher; --aftermath teacher, sensing-teacher, pull, kalman, restore (one of them); --selection
+    all, certain-and-diverse, reliable, reliable-new, reliable-shape; --penalty none, fisher,
+    divergence; --correction none, prior, laplacian, supports; --objective anchored-student,
+    augmented-student, averaged-teacher, clustering, contrasted-student, contrastive,
+    contrastive-moments, destroyed, entropy, flow, information, invariance, likelihood-ratio,
+    masked-reconstruction, noise-contrastive, reconstruction, rotation. Then the options of that
+    kind can be given.
 
     Example: acclimate adapt bundle photos --out predictions.csv
 

@@ -12,6 +12,7 @@ from acclimate.parts import (
     answer,
     banks,
     correction,
+    divergence,
     diverse,
     kalman,
     laplacian,
@@ -28,9 +29,11 @@ from acclimate.parts import (
 
 KINDS: dict[str, dict[str, type]] = {
     "objective": {
+        "anchored-student": objectives.AnchoredStudentOptions,
         "augmented-student": objectives.AugmentedStudentOptions,
         "averaged-teacher": objectives.AveragedTeacherOptions,
         "clustering": objectives.ClusteringOptions,
+        "contrasted-student": objectives.ContrastedStudentOptions,
         "contrastive": objectives.ContrastiveOptions,
         "contrastive-moments": objectives.ContrastiveMomentsOptions,
         "destroyed": objectives.DestroyedOptions,
@@ -57,10 +60,15 @@ KINDS: dict[str, dict[str, type]] = {
         "reliable-new": reliable.ReliableAndNew,
         "reliable-shape": reliable.ReliableByShape,
     },
-    "penalty": {"none": penalty.Unpenalised, "fisher": penalty.FisherPenalty},
+    "penalty": {
+        "none": penalty.Unpenalised,
+        "fisher": penalty.FisherPenalty,
+        "divergence": penalty.DivergencePenalty,
+    },
     "update": {"adam": update.Adam, "sgd": update.SGD, "sam": update.SAM},
     "aftermath": {
         "teacher": aftermath.Teacher,
+        "sensing-teacher": divergence.SensingTeacher,
         "pull": aftermath.PullToSource,
         "kalman": kalman.KalmanFilter,
         "restore": aftermath.Restore,

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 from acclimate.errors import InputError, unknown_name
 from acclimate.methods.changes import KINDS
 from acclimate.methods.settings import AdapterSettings
+from acclimate.objectives import Taught
 from acclimate.parts.answer import After
 from acclimate.parts.banks import Balanced, Reservoir
 from acclimate.runtime.precision import Precision
@@ -21,8 +22,8 @@ def check_settings(settings: AdapterSettings) -> None:
 
     Raises:
         InputError: a value of another type than its setting's, or out of range; a part in the place
-            of another; steps without an objective or an update; a bank with answers after the
-            steps; an unknown precision.
+            of another; steps without an objective or an update, or without the teacher that the
+            objective asks; a bank with answers after the steps; an unknown precision.
     """
     if not isinstance(settings, AdapterSettings):
         raise InputError(f"settings must be AdapterSettings, not {type(settings).__name__}.")
@@ -41,6 +42,10 @@ def check_settings(settings: AdapterSettings) -> None:
             "a bank chooses by the answers which images it keeps, so that they come before the "
             "steps: choose answer before or answer teacher."
         )
+    kind = getattr(settings.objective, "kind", None)
+    asks = isinstance(kind, type) and issubclass(kind, Taught)
+    if settings.steps and asks and not settings.aftermath:
+        raise InputError("the objective asks a teacher; add Teacher to aftermath.")
     if settings.steps and (settings.objective is None or settings.update is None):
         raise InputError(
             "the method takes no gradient steps: choose a method that does, such as tent, give an "

@@ -1,7 +1,13 @@
 """Objectives without labels, one per file: a loss function, and the module that applies it."""
 
 from acclimate.objectives.alignment import alignment_loss
+from acclimate.objectives.anchored import AnchoredStudent, AnchoredStudentOptions
 from acclimate.objectives.clustering import Clustering, ClusteringOptions
+from acclimate.objectives.contrasted import (
+    ContrastedStudent,
+    ContrastedStudentOptions,
+    group_contrast,
+)
 from acclimate.objectives.contrastive import Contrastive, ContrastiveOptions, contrastive_loss
 from acclimate.objectives.destroyed import Destroyed, DestroyedOptions, shuffled_patches
 from acclimate.objectives.entropy import Entropy, EntropyOptions, entropy_loss
@@ -27,12 +33,16 @@ from acclimate.objectives.taught import (
 
 __all__ = [
     "OBJECTIVES",
+    "AnchoredStudent",
+    "AnchoredStudentOptions",
     "AugmentedStudent",
     "AugmentedStudentOptions",
     "AveragedTeacher",
     "AveragedTeacherOptions",
     "Clustering",
     "ClusteringOptions",
+    "ContrastedStudent",
+    "ContrastedStudentOptions",
     "Contrastive",
     "ContrastiveMoments",
     "ContrastiveMomentsOptions",
@@ -66,6 +76,7 @@ __all__ = [
     "contrastive_loss",
     "cross_entropy",
     "entropy_loss",
+    "group_contrast",
     "shuffled_patches",
     "symmetric_cross_entropy",
 ]

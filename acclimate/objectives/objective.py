@@ -1,7 +1,7 @@
 """The interface of all objectives: used by the adapter and by training before deployment."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, NamedTuple
 
@@ -68,6 +68,9 @@ class Objective(nn.Module):
     device or takes the shape of its result from values, all that changes from step to step is a
     tensor that changes in place, and all random numbers come from the key. A number or list in
     Python would silently stay what it was when the graph was captured."""
+    untrained: bool = False
+    """Whether its own layers begin at deployment, with weights of its constructor's choice. Without
+    it they must have been trained with the bundle."""
     keeps_source: tuple[str, ...] = ()
     """Names of submodules whose batch norm keeps the source statistics at deployment."""
 
@@ -156,10 +159,14 @@ class ObjectiveOptions:
 
     kind: ClassVar[type[Objective]]
     source_statistics: ClassVar[tuple[str, ...]] = ()
-    """Kinds of statistics of source images that it needs, each a keyword of its ``build``."""
+    """Kinds of statistics of source images that it needs, each a keyword of the constructor."""
 
     def build(
-        self, model: Classifier, preprocessing: Preprocessing, trained: Objective | None
+        self,
+        model: Classifier,
+        preprocessing: Preprocessing,
+        trained: Objective | None,
+        **source: Mapping[str, Tensor],
     ) -> Objective:
         """Create an adapter's objective, a copy that the adapter owns.
 
@@ -167,6 +174,7 @@ class ObjectiveOptions:
             model: The classifier that adapts.
             preprocessing: The preprocessing of its images.
             trained: The bundle's objective, if it has one.
+            source: Statistics of source images, by their kind, for the constructor.
 
         Raises:
             InputError: the objective must be trained, and the bundle has none of its kind; or
@@ -176,8 +184,8 @@ class ObjectiveOptions:
         changes = {name: value for name, value in values.items() if value is not None}
         if trained is None or type(trained) is not self.kind:
             with torch.random.fork_rng(devices=[]):
-                made = self.kind(model, preprocessing, **changes)
-            if any(True for _ in made.parameters()):
+                made = self.kind(model, preprocessing, **changes, **source)
+            if not self.kind.untrained and any(True for _ in made.parameters()):
                 raise InputError(
                     f"{self.kind.__name__} must be trained with the bundle, and this one has "
                     f"another objective or none; make a bundle for it with acclimate train."

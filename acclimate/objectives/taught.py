@@ -71,6 +71,8 @@ class Taught(Objective):
     """
 
     replayable = True
+    asks_source: bool = True
+    """Whether it asks the source model, which then has running statistics of its own."""
 
     def __init__(self, model: Classifier, preprocessing: Preprocessing):
         super().__init__()
@@ -184,6 +186,8 @@ class AugmentedStudent(Taught):
         model: Not used.
         preprocessing: Not used.
     """
+
+    asks_source = False
 
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]

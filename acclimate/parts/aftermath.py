@@ -1,35 +1,17 @@
 """Aftermath: what follows each step, such as a teacher's average or a pull towards the source."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from acclimate.parts.approach import approach
 from acclimate.parts.checks import share
+from acclimate.parts.divergence import SensingTeacher
 from acclimate.parts.kalman import KalmanFilter
+from acclimate.parts.teacher import Moving, Teacher
 from acclimate.randomness import key, uniform
-
-Moving = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A second model, the exponential moving average of the adapted one (mean teacher)."""
-
-    momentum: float = 0.999
-    """Share of the teacher that stays in each step."""
-
-    def check(self) -> None:
-        """Refuse settings that cannot be meant."""
-        share("momentum", self.momentum)
-
-    def build(self, moving: Moving) -> "AverageTeacher":
-        """A teacher that is the model as it is now."""
-        return AverageTeacher(moving, 1 - self.momentum)
 
 
 @dataclass(frozen=True)
@@ -73,54 +55,7 @@ class Restore:
         return StochasticRestore(moving, self.probability, self.seed)
 
 
-Aftermath = Teacher | PullToSource | KalmanFilter | Restore
-
-
-class AverageTeacher:
-    """The averages of the moving parameters; all else is the adapted model's own.
-
-    Args:
-        moving: The parameters, by name; changed in place by the steps.
-        rate: Share of the model that enters in each step.
-
-    Attributes:
-        copies: Tensors that are kept beside the state; none.
-        statistics: Running statistics of batch norm that are the teacher's own, by name.
-    """
-
-    def __init__(self, moving: Moving, rate: float):
-        self._moving, self._rate = moving, rate
-        self._averages = {name: tensor.detach().clone() for name, tensor in moving.items()}
-        self.copies: list[Tensor] = []
-        self.statistics: dict[str, Tensor] = {}
-
-    def keep_statistics(self, statistics: Moving) -> None:
-        """Have running statistics of its own, which its passes in the steps move.
-
-        Args:
-            statistics: Those of the adapted model, by name; copied.
-        """
-        self.statistics = {name: tensor.clone() for name, tensor in statistics.items()}
-
-    def __call__(self, taken: Bool[Tensor, ""]) -> None:
-        """Move towards the model, after a step that was taken."""
-        approach(list(self._averages.values()), list(self._moving.values()), self._rate * taken)
-
-    @torch.no_grad()
-    def logits(
-        self, model: nn.Module, images: Float[Tensor, "batch 3 h w"]
-    ) -> Float[Tensor, "batch classes"]:
-        """The teacher's logits of normalised images.
-
-        Args:
-            model: The adapted classifier.
-            images: Normalised.
-        """
-        return logits_with(model, {**self._averages, **self.statistics}, images)
-
-    def state(self) -> dict[str, Tensor]:
-        """The averages, and statistics of its own."""
-        return {**self._averages, **self.statistics}
+Aftermath = Teacher | SensingTeacher | PullToSource | KalmanFilter | Restore
 
 
 class SourcePull:
@@ -189,19 +124,3 @@ class StochasticRestore:
     def state(self) -> dict[str, Tensor]:
         """How many steps there were."""
         return {"steps": self._steps}
-
-
-def logits_with(
-    model: nn.Module, tensors: Moving, images: Float[Tensor, "batch 3 h w"]
-) -> Float[Tensor, "batch classes"]:
-    """The logits of a classifier with other parameters and statistics.
-
-    Args:
-        model: The adapted classifier; left as it is.
-        tensors: What takes the place of its own, by name; names begin with ``model.``, and others
-            are left out.
-        images: Normalised.
-    """
-    prefix = "model."
-    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    return functional_call(model, own, (images,))

@@ -1,6 +1,6 @@
 """Penalty: what is added to the loss of a step, such as for leaving the source weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -70,7 +70,34 @@ class FisherPenalty:
         return Anchored(moving, importance, self.weight)
 
 
-Penalty = Unpenalised | FisherPenalty
+@dataclass(frozen=True)
+class DivergencePenalty:
+    """Turning away from the source weights costs more, the further features have drifted (PeTTA).
+
+    γ λ₀ R(θ), where R is the mean over parameters of −cos(θ, θ₀), and γ the divergence that a
+    `acclimate.parts.divergence.SensingTeacher` measures (Hoang et al. 2024, *Persistent test-time
+    adaptation in recurring testing scenarios*).
+    """
+
+    weight: float = 10.0
+    """λ₀."""
+    squared: bool = False
+    """Whether R is the mean of ‖θ − θ₀‖² instead."""
+
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
+        not_negative("weight", self.weight)
+
+    def build(self, moving: Mapping[str, Tensor]) -> "Turned":
+        """The penalty around the weights as they are now.
+
+        Args:
+            moving: The parameters, by name.
+        """
+        return Turned(moving, self)
+
+
+Penalty = Unpenalised | FisherPenalty | DivergencePenalty
 
 
 class Anchored:
@@ -104,4 +131,43 @@ class Anchored:
 
     def state(self) -> dict[str, Tensor]:
         """Nothing: F and the source's values do not change."""
+        return {}
+
+
+class Turned:
+    """How far the moving parameters have turned from their values when it was built.
+
+    Args:
+        moving: The parameters, by name; changed in place by the steps.
+        settings: Weight and form.
+
+    Attributes:
+        copies: Tensors that are kept beside the state: the source's values, and their lengths.
+        divergence: γ, once an adapter has made the teacher that measures it.
+    """
+
+    def __init__(self, moving: Mapping[str, Tensor], settings: DivergencePenalty):
+        self._moving = list(moving.values())
+        self._settings = settings
+        self._sources = [tensor.detach().clone() for tensor in self._moving]
+        self._lengths = torch.stack(torch._foreach_norm(self._sources))
+        self.copies = [*self._sources, self._lengths]
+        self.divergence: Callable[[], Float[Tensor, ""]] | None = None
+
+    def __call__(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The loss with the penalty."""
+        assert self.divergence is not None
+        return loss + self._settings.weight * self.divergence() * self.distance()
+
+    def distance(self) -> Float[Tensor, ""]:
+        """R, the mean over parameters of −cos(θ, θ₀), or of ‖θ − θ₀‖²."""
+        pairs = zip(self._moving, self._sources)
+        if self._settings.squared:
+            return torch.stack([((now - source) ** 2).sum() for now, source in pairs]).mean()
+        products = torch.stack([torch.dot(now.flatten(), s.flatten()) for now, s in pairs])
+        lengths = torch.stack(torch._foreach_norm(self._moving)) * self._lengths
+        return -(products / lengths.clamp_min(1e-8)).mean()
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: the source's values do not change."""
         return {}

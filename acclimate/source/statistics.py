@@ -24,6 +24,7 @@ from acclimate.runtime.device import find_device
 from acclimate.runtime.precision import autocast, usual_defaults
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
+from acclimate.source.prototypes import prototypes
 
 Named = dict[str, Tensor]
 Measure = Callable[[Classifier, SourceImages, Run], Named]
@@ -165,6 +166,6 @@ def _thrift(
     return thrift if need.of(batch) <= budget else None
 
 
-SOURCE_STATISTICS: dict[str, Measure] = {"fisher": fisher_weights}
+SOURCE_STATISTICS: dict[str, Measure] = {"fisher": fisher_weights, "prototypes": prototypes}
 """The function that measures each kind. A part names the kinds that it needs in
 ``source_statistics``, and is given each as a keyword of its ``build``."""

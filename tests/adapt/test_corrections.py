@@ -5,7 +5,6 @@ import torch
 from dotted import dotted
 
 from acclimate.adapt import Adapter
-from acclimate.errors import InputError
 from acclimate.methods import METHODS
 from acclimate.parts.aftermath import Teacher
 from acclimate.parts.answer import Before, FromTeacher
@@ -113,7 +112,11 @@ def test_only_the_images_that_are_answered_for_are_corrected(bundle, images):
     assert int(adapter._learner.correction.entropies.isfinite().sum()) == 4 + 13
 
 
-def test_a_teacher_s_answer_has_no_features(bundle):
-    changes = {"answer": FromTeacher(), "aftermath": (Teacher(),), "correction": Laplacian()}
-    with pytest.raises(InputError, match="a teacher's answer has only logits"):
-        adapter_of(bundle, "tent", **changes)
+def test_a_teacher_s_answer_has_the_teacher_s_features(bundle, images):
+    """A correction by features takes them: here they are the source's, whatever the student is."""
+    changes = {"answer": FromTeacher(), "aftermath": (Teacher(1.0),), "correction": Laplacian()}
+    adapter = adapter_of(bundle, "tent", **changes | {"update.learning_rate": 0.1})
+    source = adapter_of(bundle, "ptbn", correction=Laplacian())
+    for batch in images[:48].split(24):
+        torch.testing.assert_close(adapter(batch), source(batch), atol=1e-4, rtol=1e-4)
+    assert bool(adapter.steps[0].taken)

@@ -27,7 +27,7 @@ def moved(module, before):
 
 @pytest.mark.parametrize("name", WITH_STEPS)
 def test_a_temperature_is_refused_where_there_is_none(bundle_of, name):
-    if name in ("tttpp", "y", "cta-c", "cta", "cta-paper"):
+    if name in ("tttpp", "y", "cta-c", "cta", "cta-paper", "rmt"):
         assert adapter_of(bundle_of(name), name, temperature=0.2)
     else:
         with pytest.raises(InputError, match=r"objective\.temperature"):

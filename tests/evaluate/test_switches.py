@@ -154,3 +154,12 @@ def test_an_aftermath_can_be_left_out():
     settings = changed(METHODS["tent"].settings, {"aftermath": "pull"})
     assert len(settings.aftermath) == 1
     assert changed(settings, {"aftermath": "none"}) == METHODS["tent"].settings
+
+
+@pytest.mark.parametrize("name", ["cotta", "rotta", "petta", "rmt"])
+def test_a_teacher_that_the_objective_asks_is_not_switched_off(bundle_of, name):
+    """An adapter can be made of every variant."""
+    switches = switches_of(Variant(name))
+    assert "ensembling of weights" not in {switch.part for switch in switches}
+    for switch in switches:
+        Adapter(bundle_of(name), name, switch.off.settings, device="cpu")

@@ -1,4 +1,4 @@
-"""CoTTA, RoTTA and NOTE as adapters: against CoTTA's release, and what the papers claim of them."""
+"""CoTTA, RoTTA, PeTTA and NOTE as adapters: against CoTTA's release, and what papers claim."""
 
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def test_cotta_is_the_release():
     close(outcome.losses.mean(), "cotta_gate_open_loss")
 
 
-@pytest.mark.parametrize("name", ["rotta", "note"])
+@pytest.mark.parametrize("name", ["rotta", "petta", "note"])
 @pytest.mark.parametrize("norm", ["", "-gn"])
 def test_methods_with_a_bank_do_not_depend_on_the_batch_size(
     bundle, group_norm_bundle, images, name, norm
@@ -166,7 +166,7 @@ def test_an_answer_that_is_not_finite_is_given_by_the_source(bundle, images):
     assert torch.equal(adapter(images[:20]), source) and adapter.refused == 1
 
 
-@pytest.mark.parametrize("name", ["rotta", "note"])
+@pytest.mark.parametrize("name", ["rotta", "petta", "note"])
 def test_a_bank_needs_the_answers_first(bundle, name):
     with pytest.raises(InputError, match="choose answer before or answer teacher"):
         Adapter(bundle, name, answer="after", **EXACT)
@@ -179,7 +179,7 @@ def test_a_trace_of_a_method_with_a_bank_is_its_answer(bundle, images):
     assert torch.equal(traced[0], other(images[:20]))
 
 
-@pytest.mark.parametrize("name", ["rotta", "note"])
+@pytest.mark.parametrize("name", ["rotta", "petta", "note"])
 def test_what_a_batch_costs_with_a_bank_is_its_share_of_the_steps(bundle, name):
     adapter = Adapter(bundle, name, memory={"images": 8, "every": 16}, **EXACT)
     few, many = adapter.cost(4), adapter.cost(32)
@@ -199,7 +199,7 @@ def test_note_runs_with_the_norm_that_it_was_trained_with(bundle, images):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cotta", "rotta", "note"])
+@pytest.mark.parametrize("name", ["cotta", "rotta", "petta", "note"])
 def test_they_learn_on_a_network_with_layer_norm(bundle_of, images, name):
     changes = {"objective": {"views": 4}} if name == "cotta" else {"memory": {"every": 20}}
     adapter = Adapter(bundle_of("ttt-mae"), name, **changes, **EXACT)
