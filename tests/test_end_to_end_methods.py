@@ -7,6 +7,7 @@ import pytest
 import torch
 from loose import loose
 from soon import soon
+from trials import few_trials
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.loop import adapt
@@ -46,6 +47,7 @@ def trained(small_options):
     data = replace(whole, images=whole.images[:256].clone(), labels=whole.labels[:256])
 
     @functools.cache
+    @few_trials()
     def trained(recipe):
         method = next(name for name, row in METHODS.items() if row.recipe == recipe)
         model = "acclimate:vit2-w32-p4" if recipe == "ttt-mae" else "acclimate:resnet8-w8"

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from trials import few_trials
 
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
@@ -37,6 +38,7 @@ def pictures(size):
 def untrained(small_options):
     """The bundle of no epochs that a method takes."""
 
+    @few_trials()
     def untrained(method, model, size=32, **options):
         images = pictures(size)
         labels = torch.arange(len(images)) % 4
