@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from trials import few_trials
 
 from acclimate.backbones import FORMS, build, projected, split
 from acclimate.bundle import Bundle
@@ -34,6 +35,13 @@ def own_environment(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCLIMATE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("ACCLIMATE_FROST", "synthetic")
+        yield
+
+
+@pytest.fixture(scope="module", name="few_trials")
+def _few_trials():
+    """What trains in a test measures less, see `trials.few_trials`."""
+    with few_trials():
         yield
 
 

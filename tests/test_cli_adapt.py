@@ -77,7 +77,7 @@ def test_any_name_in_any_locale(saved, tmp_path, environment):
     assert sorted(paths) == sorted([*names, b"bad\xe9.png"])
 
 
-@pytest.mark.parametrize("out", ["/dev/stdout", "-"])
+@pytest.mark.parametrize("out", ["-", pytest.param("/dev/stdout", marks=pytest.mark.slow)])
 def test_answers_on_standard_output_alone(saved, photos, tmp_path, out):
     command = [sys.executable, "-m", "acclimate", "adapt", saved, photos, "--method", "source"]
     done = subprocess.run([*command, "--out", out], capture_output=True, text=True, cwd=tmp_path)

@@ -136,10 +136,12 @@ def test_methods_are_listed_with_costs(capsys, monkeypatch):
     assert "128" in said and "resnet14-w16" in said
 
 
-def test_a_network_of_one_s_own_is_counted(capsys, monkeypatch):
+def test_methods_are_listed_with_what_they_cost_on_a_network_of_one_s_own(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     main(["methods", "--model", "acclimate:resnet8-w4", "--size", "16", "--transformer", "timm:no"])
     said = capsys.readouterr().out
+    assert all(name in said for name in METHODS)
+    assert "target images" in said and "10 steps an" in said
     assert "MiB of memory" in said and "not on timm:no" in said
     cost = count_cost("cta", "acclimate:resnet8-w4", 16)
     (line,) = [line for line in said.splitlines() if re.search(r"\bcta \s", line)]

@@ -14,7 +14,7 @@ SMALL = ["--model", "acclimate:resnet8-w4", "--epochs", "1", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
+def trained(few_trials, data, tmp_path_factory):
     """Bundles of three methods, each from its command."""
     folder = tmp_path_factory.mktemp("trained")
     for method in ("clust3", "ttt-flow", "rec-ttt"):

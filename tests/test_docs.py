@@ -4,13 +4,15 @@ Snippets run as they stand. ``python tests/test_docs.py`` writes docs/reference-
 """
 
 import ast
+import functools
 import inspect
 import itertools
 import re
 import shlex
 import shutil
 import textwrap
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
@@ -18,6 +20,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from PIL import Image
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from acclimate import cli
 from acclimate.backbones import build
@@ -62,10 +65,17 @@ def commands(language: str, text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """The files that the snippets speak of."""
+    """A folder with the files that the snippets speak of; not to be changed."""
+    folder = tmp_path_factory.mktemp("docs")
+    with narrow_networks():
+        prepare(folder)
+    return folder
+
+
+def prepare(folder: Path) -> None:
+    """Write the files that the snippets speak of."""
     from safetensors.torch import save_file
 
-    folder = tmp_path_factory.mktemp("docs")
     data = load("fashion-mnist-mini", "train")
     chosen = torch.arange(0, 10_000, 400)[:24]
     images, labels = data.images[chosen].contiguous(), data.labels[chosen]
@@ -85,7 +95,6 @@ def prepared(tmp_path_factory) -> Path:
     few = LabelledImages(images, labels, data.classes, data.name)
     bundle = train("cta", "acclimate:resnet8", few, with_epochs(PRESETS["small"], 0), Run())
     bundle.save(folder / "quickstart" / "bundle")
-    return folder
 
 
 @pytest.fixture
@@ -132,31 +141,71 @@ class ParsedError(Exception):
     pass
 
 
-@pytest.fixture
-def narrow(monkeypatch):
-    """For timm's EfficientNet-Lite0 stands one with fewer and narrower layers, for 64 pixels."""
-    from timm.models import _registry, efficientnet
+@contextmanager
+def narrow_networks() -> Iterator[None]:
+    """In place of two networks, similar ones of fewer channels: snippets take a tenth of the time.
 
-    name = "tf_efficientnet_lite0"
-    stated = replace(_registry.get_pretrained_cfg(name), input_size=(3, 64, 64))
+    timm's EfficientNet-Lite0 is for images of 64 pixels then.
+    """
+    from timm.models import _registry, efficientnet
+    from torchvision import models
+    from torchvision.models import _api
+
+    lite = "tf_efficientnet_lite0"
+    stated = replace(_registry.get_pretrained_cfg(lite), input_size=(3, 64, 64))
 
     def build(**options):
         width = {"channel_multiplier": 0.1, "depth_multiplier": 0.1}
-        return efficientnet._gen_efficientnet_lite(name, pad_type="same", **width, **options)
+        return efficientnet._gen_efficientnet_lite(lite, pad_type="same", **width, **options)
 
-    monkeypatch.setitem(_registry._model_entrypoints, name, build)
-    monkeypatch.setitem(_registry._model_pretrained_cfgs, name, stated)
+    @functools.wraps(models.resnet18)
+    def resnet18(*, weights=None, num_classes=1000):
+        return NarrowResNet(num_classes)
+
+    with (
+        patch.dict(_registry._model_entrypoints, {lite: build}),
+        patch.dict(_registry._model_pretrained_cfgs, {lite: stated}),
+        patch.dict(_api.BUILTIN_MODELS, {"resnet18": resnet18}),
+        patch.object(models, "resnet18", resnet18),
+    ):
+        yield
+
+
+class NarrowResNet(ResNet):
+    """A ResNet-18 with an eighth of the channels after its stem."""
+
+    def __init__(self, classes: int):
+        super().__init__(BasicBlock, [2, 2, 2, 2])
+        self.fc = torch.nn.Linear(512 // 8, classes)
+
+    def _make_layer(self, block, planes, blocks, **options):
+        return super()._make_layer(block, planes // 8, blocks, **options)
 
 
 @pages
-@pytest.mark.usefixtures("own_tables", "narrow")
+@pytest.mark.usefixtures("own_tables", "few_trials")
 def test_snippets_run(page, prepared, tmp_path, monkeypatch):
-    if page.name != "bench.md":  # one page with processes of its own is enough
-        monkeypatch.setattr(workers, "processes", lambda *_: workers.here)
-    place = tmp_path / "place"
-    shutil.copytree(prepared, place)
+    shutil.copytree(prepared, tmp_path / "place")
+    with narrow_networks():
+        run_snippets(page, tmp_path / "place", monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["README.md", "docs/my-own-classifier.md", "docs/checkpoints.md"])
+@pytest.mark.usefixtures("own_tables")
+def test_snippets_run_with_the_networks_that_they_name(name, tmp_path, monkeypatch):
+    prepare(tmp_path / "place")
+    run_snippets(ROOT / name, tmp_path / "place", monkeypatch)
+
+
+def run_snippets(page: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a page's snippets, in a folder."""
+    # One command with processes of its own is enough: the first of one page.
+    engines = iter([workers.processes] if page.name == "bench.md" else [])
+    here = lambda *_: workers.here  # noqa: E731
+    monkeypatch.setattr(workers, "processes", lambda *given: next(engines, here)(*given))
     monkeypatch.chdir(place)
-    monkeypatch.setenv("ACCLIMATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ACCLIMATE_CACHE", str(place / "cache"))
     names: dict[str, object] = {"__name__": page.stem}
     for reason, language, text in blocks(page):
         if reason:

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fewer import few_views
 from loose import loose
 from soon import soon
+from trials import few_trials
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.loop import adapt
@@ -46,6 +48,7 @@ def trained(small_options):
     data = replace(whole, images=whole.images[:256].clone(), labels=whole.labels[:256])
 
     @functools.cache
+    @few_trials()
     def trained(recipe):
         method = next(name for name, row in METHODS.items() if row.recipe == recipe)
         model = "acclimate:vit2-w32-p4" if recipe == "ttt-mae" else "acclimate:resnet8-w8"
@@ -97,7 +100,7 @@ def test_the_steps_lower_what_they_minimise(trained, target, name, shift):
     rate = row.settings.update.learning_rate * FASTER.get(name, 1)
     # What is to be seen is a descent: as many steps as the longest methods take.
     changes = {"steps": 20, "update": {"learning_rate": rate}, "reset": "batch"}
-    changes |= loose(name) | soon(name, 48)
+    changes |= loose(name) | soon(name, 48) | few_views(name)
     adapter = Adapter(bundle, name, **changes, **common)
     learner = adapter._learner
     groups = [images[i : i + 1] for i in range(len(images))] if alone else [images]

@@ -29,7 +29,7 @@ LAYERS = (("conv", 1), ("bn", 1), ("conv", 2), ("bn", 2))
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(few_trials, monkeypatch, capsys):
     """Run an example in this process; it returns what it prints."""
 
     def run(name: str, *arguments: str) -> str:

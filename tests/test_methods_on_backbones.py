@@ -4,10 +4,12 @@ Nothing is trained: a bundle of no epochs has random weights, and enough of ever
 """
 
 import functools
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from trials import few_trials
 
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
@@ -35,9 +37,12 @@ def pictures(size):
 
 @pytest.fixture(scope="module")
 def untrained(small_options):
-    """The bundle of no epochs that a method takes."""
+    """The bundle of no epochs that a method takes; not to be changed."""
 
-    def untrained(method, model, size=32, **options):
+    @functools.lru_cache(maxsize=8)  # what is adapted in several ways is made once
+    @few_trials()
+    def make(method, model, size, options):
+        options = json.loads(options)
         images = pictures(size)
         labels = torch.arange(len(images)) % 4
         files = tuple(map(str, range(len(images))))
@@ -46,6 +51,9 @@ def untrained(small_options):
         chosen = small_options(METHODS[method].recipe) | options if recipe.objective else None
         run = Run(device="cpu", precision="fp32")
         return train(method, model, data, SETTINGS, run, options=chosen)
+
+    def untrained(method, model, size=32, **options):
+        return make(method, model, size, json.dumps(options))
 
     return untrained
 

@@ -48,7 +48,7 @@ def data(images):
 
 
 @pytest.fixture(scope="module")
-def run(data):
+def run(few_trials, data):
     def run(out, study=STUDY_OF_TWO, data=data, **named):
         said = io.StringIO()
         console = Console(file=said, width=200)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from trials import few_trials
 
 from acclimate.data import load
 from acclimate.methods import METHODS, RECIPES
@@ -43,6 +44,7 @@ def method_of():
 def make(data, target, small_options, method_of):
     """Train a recipe's bundle: ``make("ttt", epochs=2, folder=path, weight=0.5)``."""
 
+    @few_trials()
     def make(recipe, *, epochs=1, options=None, settings=SETTINGS, run=None, **given):
         named = {name for name in given if hasattr(settings, name)}
         stages = {name: replace(getattr(settings, name), epochs=epochs) for name in STAGES}

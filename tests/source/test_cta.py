@@ -21,6 +21,8 @@ from acclimate.source.presets import PRESETS, SourceSettings, with_epochs
 from acclimate.source.train import train
 from acclimate.views import SimCLRViews, simclr_views
 
+pytestmark = pytest.mark.usefixtures("few_trials")
+
 NAME = "acclimate:resnet8-w8"
 SETTINGS = SourceSettings(
     supervised=Training(epochs=2, batch=32, optimizer="sgd", learning_rate=0.05, warm_up=1),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from trials import few_trials
 
 from acclimate.backbones import build, split
 from acclimate.backbones.batch_norm import Trust
@@ -181,7 +182,9 @@ def test_what_is_said_to_be_held_out_is(data, monkeypatch, caplog, many, share):
     monkeypatch.setattr(stages, "fit", fit)
     monkeypatch.setattr(stages, "hold_out", hold)
     settings = replace(with_epochs(PRESETS["small"], 1), interpolation=share)
-    align(model(), data.images, settings=settings, run=stages.Run(device="cpu", precision="fp32"))
+    with few_trials():
+        run = stages.Run(device="cpu", precision="fp32")
+        align(model(), data.images, settings=settings, run=run)
     disjoint = not shown["trained"] & shown["held"]
     assert disjoint == (share is None or not many)
     assert ("on held-out images" in caplog.text) == disjoint

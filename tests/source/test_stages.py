@@ -1,6 +1,7 @@
 """Each stage trains its parts and leaves the others alone, to the bit."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -70,19 +71,12 @@ def test_a_stage_trains_its_parts_alone(make, watched, recipe):
                 assert not changed, (name, part, changed)
             elif before[part]:
                 assert changed, (name, part)
+            if (name, part) == ("pretrain", "classifier.encoder"):
+                assert weights(after[part]) <= changed
 
 
 def weights(state):
     return {name for name, value in state.items() if value.is_floating_point() and value.ndim > 1}
-
-
-def test_all_weights_of_what_is_pretrained_move(make, watched):
-    for recipe in ("cta-c", "ttt-mae"):
-        make(recipe)
-    for _, before, after, _ in (stage for stage in watched if stage[0] == "pretrain"):
-        encoder = "classifier.encoder"
-        for name in weights(after[encoder]):
-            assert not torch.equal(before[encoder][name], after[encoder][name]), name
 
 
 def test_the_twin_begins_as_a_copy_of_the_trained_classifier(make):
@@ -91,10 +85,16 @@ def test_the_twin_begins_as_a_copy_of_the_trained_classifier(make):
     assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
 
 
+@pytest.fixture(scope="module")
+def made(make):
+    """A recipe's bundle; not to be changed."""
+    return functools.cache(make)
+
+
 @pytest.mark.parametrize("recipe", ["tttpp", "rec-ttt", "cta-c", "ttt-mae"])
-def test_batch_norm_knows_the_images_themselves_in_the_end(make, data, recipe):
+def test_batch_norm_knows_the_images_themselves_in_the_end(made, data, recipe):
     """Running statistics are those of plain source images, not of views; ViTs have none."""
-    bundle = make(recipe)
+    bundle = made(recipe)
     norms = [m for m in bundle.classifier.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert bool(norms) == (recipe != "ttt-mae")
     first = norms[0] if norms else None
@@ -108,8 +108,8 @@ def test_batch_norm_knows_the_images_themselves_in_the_end(make, data, recipe):
     torch.testing.assert_close(first.running_mean, kept[0].mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
 
 
-def test_observed_moments_are_the_source_features(make, data):
-    bundle = make("tttpp")
+def test_observed_moments_are_the_source_features(made, data):
+    bundle = made("tttpp")
     with torch.no_grad():
         features = bundle.classifier.encoder(bundle.preprocessing(data.images))
     moments = bundle.objective.features

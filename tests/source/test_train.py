@@ -1,6 +1,7 @@
 """`acclimate.train` makes the bundle of every recipe; the same one, however often it is stopped."""
 
 import functools
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -156,34 +157,54 @@ def test_rec_ttts_teacher_is_the_encoder_that_the_first_stage_trained(make):
             assert not torch.equal(weight, untrained.get_parameter(name))
 
 
+@pytest.fixture(scope="module")
+def checkpoints_of(make, tmp_path_factory):
+    """The folder in which a recipe's run left its checkpoints; not to be changed."""
+
+    @functools.cache
+    def checkpoints_of(recipe):
+        folder = tmp_path_factory.mktemp("checkpoints")
+        make(recipe, folder=folder)
+        return folder
+
+    return checkpoints_of
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        ({"recipe": "ttt"}, {"recipe": "clust3"}),
-        ({"recipe": "ttt"}, {"options": {"tap": 1}}),
-        ({"recipe": "ttt"}, {"options": {"padding": 2}}),
-        ({"recipe": "ttt"}, {"weight": 0.5}),
-        ({"recipe": "ttt"}, {"recipe": "uda-ss"}),
-        ({"recipe": "uda-ss"}, {"target": "other"}),
-        ({"recipe": "tttpp"}, {"options": {"temperature": 0.1}}),
-        ({"recipe": "tttpp"}, {"views": SimCLRViews(smallest_crop=0.6)}),
-        ({"recipe": "y"}, {"options": {"temperature": 0.1}}),
-        ({"recipe": "rec-ttt"}, {"options": {"warm_up_steps": 99}}),
-        ({"recipe": "ttt-mae"}, {"options": {"masked": 0.5}}),
-        ({"recipe": "ttt-flow"}, {"options": {"padding": 2}}),
-        ({"recipe": "cta-c"}, {"contrastive_temperature": 0.1}),
-        ({"recipe": "ttt"}, {"data": "relabelled"}),
+        ("ttt", {"recipe": "clust3"}),
+        ("ttt", {"options": {"tap": 1}}),
+        ("ttt", {"options": {"padding": 2}}),
+        ("ttt", {"weight": 0.5}),
+        ("ttt", {"recipe": "uda-ss"}),
+        ("uda-ss", {"target": "other"}),
+        ("tttpp", {"options": {"temperature": 0.1}}),
+        ("tttpp", {"views": SimCLRViews(smallest_crop=0.6)}),
+        ("y", {"options": {"temperature": 0.1}}),
+        ("rec-ttt", {"options": {"warm_up_steps": 99}}),
+        ("ttt-mae", {"options": {"masked": 0.5}}),
+        ("ttt-flow", {"options": {"padding": 2}}),
+        ("cta-c", {"contrastive_temperature": 0.1}),
+        ("ttt", {"data": "relabelled"}),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused(make, data, target, tmp_path, first, second):
+def test_a_checkpoint_of_another_run_is_refused(
+    make, checkpoints_of, data, target, tmp_path, first, second
+):
+    folder = tmp_path / "run"
+    shutil.copytree(checkpoints_of(first), folder)
     if second.get("target"):
         second = {"target": target.flip(0)}
     if second.get("data"):
         second = {"data": replace(data, labels=data.labels.flip(0))}
-    make(**first, folder=tmp_path)
     with pytest.raises(InputError, match=r"checkpoint of a run with other settings or data; .*\.$"):
-        make(**first | second, folder=tmp_path)
-    make(**first, folder=tmp_path)  # what lies there was left alone
+        make(**{"recipe": first} | second, folder=folder)
+    assert contents(folder) == contents(checkpoints_of(first))  # what lies there was left alone
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_published_options_stand_unless_others_are_given(trained, make):

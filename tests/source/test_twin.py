@@ -17,6 +17,8 @@ from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run, Training
 from acclimate.source.presets import STAGES, SourceSettings
 
+pytestmark = pytest.mark.usefixtures("few_trials")
+
 TRAINING = Training(1, 32, learning_rate=1e-3)
 SETTINGS = SourceSettings(
     **dict.fromkeys(STAGES, TRAINING), start="copy", interpolation=None, contrastive_temperature=0.5

@@ -10,6 +10,8 @@ from acclimate.objectives import MaskedReconstruction, MaskedReconstructionOptio
 from acclimate.parts.update import Adam
 from acclimate.source.presets import PRESETS, with_epochs
 
+pytestmark = pytest.mark.usefixtures("few_trials")
+
 
 @pytest.fixture(scope="module")
 def data(images):

@@ -5,6 +5,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from trials import few_trials
 
 from acclimate.data import load
 from acclimate.source import train as source
@@ -33,4 +34,6 @@ def train(folder: Path, sender: Connection) -> None:
         device="cpu",
         progress=lambda stage, done, *_: sender.send((stage, done)) if stage in STEPS else None,
     )
-    source.train("cta", "acclimate:resnet8-w8", data, SETTINGS, run).save(folder / "bundle")
+    with few_trials():
+        bundle = source.train("cta", "acclimate:resnet8-w8", data, SETTINGS, run)
+    bundle.save(folder / "bundle")
