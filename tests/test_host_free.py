@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fewer import few_views
 from loose import loose
 from pretended import pretended_gpu
 from soon import banked, soon
@@ -119,7 +120,7 @@ def test_what_is_replayed_is_all_but_the_python_code(gpu):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_adapted_batch_waits_for_its_answers_check_alone(gpu, bundle_of, images, name):
-    changes = {"precision": "fp32"} | loose(name) | soon(name, 20)
+    changes = {"precision": "fp32"} | loose(name) | soon(name, 20) | few_views(name)
     changes |= {"steps": 2} if METHODS[name].settings.steps else {}
     size = 2 if METHODS[name].settings.one_by_one else 24
     adapter = Adapter(bundle_of(name), name, device="pretended", **changes)
@@ -165,7 +166,7 @@ STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
 @pytest.mark.parametrize("name", [name for name in STEPPING if not banked(name)])
 def test_a_recorded_batch_is_learned_from_anew(gpu, bundle_of, images, name):
     """What is recorded from one batch, and replayed with others, answers as if it were run."""
-    changes = {"precision": "fp32", "steps": 2, "reset": "never"} | loose(name)
+    changes = {"precision": "fp32", "steps": 2, "reset": "never"} | loose(name) | few_views(name)
     size = 1 if METHODS[name].settings.one_by_one else 24
     here, there_ = (Adapter(bundle_of(name), name, device="pretended", **changes) for _ in range(2))
     (every,) = there(gpu, here.preprocessing.unit(images))
