@@ -27,6 +27,7 @@ from acclimate.source.presets import SourceSettings
 from acclimate.views import (
     SimCLRViews,
     all_rotations,
+    augmix_views,
     cutout,
     mild_views,
     rotate,
@@ -137,7 +138,7 @@ def test_an_adapted_batch_waits_for_its_answers_check_alone(gpu, bundle_of, imag
     torch.testing.assert_close(logits.values, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["ttt", "ttt-mae"])
+@pytest.mark.parametrize("name", ["ttt", "ttt-mae", "memo"])
 def test_images_learned_from_alone_and_together_wait_for_the_check_alone(
     gpu, bundle_of, images, name
 ):
@@ -352,6 +353,10 @@ VIEWS = {
         images, SimCLRViews(), key=3, index=index, count=2
     ),
     "mild_views": lambda images, index: mild_views(images, key=3, index=index, count=2),
+    "augmix_views": lambda images, index: augmix_views(images, key=3, index=index, count=2),
+    "augmix_views of resized crops": lambda images, index: augmix_views(
+        images, key=3, index=index, count=2, smallest_crop=0.1
+    ),
     "shifted_crop": lambda images, index: shifted_crop(images, 4, key=3, index=index),
     "cutout": lambda images, index: cutout(images, 5, key=3, index=index),
     "rotate": lambda images, index: rotate(images, index % 4),
@@ -368,7 +373,8 @@ def test_views_do_not_wait_and_are_those_of_a_cpu(gpu, images, name):
     with gpu.watched():
         found = VIEWS[name](unit, index)
     assert_free(gpu)
-    assert gpu.kernels < ({"simclr_views": 180, "mild_views": 260}.get(name, 60))
+    most = {"simclr_views": 180, "mild_views": 260, "augmix_views": 560}
+    assert gpu.kernels < most.get(name.partition(" ")[0], 60)
     torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-6)
     assert name == "cutout" or found.is_contiguous(memory_format=torch.channels_last)
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from acclimate.backbones.fitting import Need, fitted, measured
 from acclimate.backbones.recompute import Thrift
 from acclimate.errors import InputError
-from acclimate.parts.normalisation import BatchStatistics
 from acclimate.runtime.budget import for_passes, show_bytes
 from acclimate.runtime.live import most_bytes
 from acclimate.runtime.memory import return_freed_memory
@@ -97,7 +96,8 @@ class Room:
         if _SURELY * images * pixels * 4 <= budget:
             return Thrift()
         need = measured(run, 2)
-        whole = isinstance(learner.settings.normalisation, BatchStatistics)
+        normalisation = learner.settings.normalisation
+        whole = normalisation.uses_batch and not normalisation.runs
         if need.of(images) <= budget:
             return Thrift()
         if whole and learner.norms.layers:

@@ -11,6 +11,7 @@ from acclimate.parts import (
     aftermath,
     answer,
     banks,
+    blended,
     correction,
     diverse,
     kalman,
@@ -39,6 +40,7 @@ KINDS: dict[str, dict[str, type]] = {
         "information": objectives.InformationOptions,
         "invariance": objectives.InvarianceOptions,
         "likelihood-ratio": objectives.LikelihoodRatioOptions,
+        "marginal-entropy": objectives.MarginalEntropyOptions,
         "masked-reconstruction": objectives.MaskedReconstructionOptions,
         "noise-contrastive": objectives.NoiseContrastiveOptions,
         "reconstruction": objectives.ReconstructionOptions,
@@ -68,6 +70,7 @@ KINDS: dict[str, dict[str, type]] = {
     "normalisation": {
         "source": normalisation.SourceStatistics,
         "batch": normalisation.BatchStatistics,
+        "blended": blended.BlendedStatistics,
         "running": normalisation.RunningStatistics,
         "robust": robust.RobustStatistics,
         "instance-aware": robust.InstanceAware,

@@ -10,6 +10,7 @@ from acclimate.methods.entropy import ENTROPY
 from acclimate.methods.memories import MEMORIES
 from acclimate.methods.method import Method
 from acclimate.methods.reliable import RELIABLE
+from acclimate.methods.single import SINGLE
 from acclimate.methods.source_trained import SOURCE_TRAINED
 from acclimate.methods.statistics import STATISTICS
 from acclimate.methods.teachers import TEACHERS
@@ -22,6 +23,7 @@ METHODS: dict[str, Method] = {
     **RELIABLE,
     **ENSEMBLES,
     **CORRECTIONS,
+    **SINGLE,
     **SOURCE_TRAINED,
     **TWIN,
 }

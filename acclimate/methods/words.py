@@ -33,8 +33,10 @@ def needs(row: Method) -> str:
     if row.batch_norm:
         requirements.append("batch norm")
     elif (
-        row.settings.normalisation.uses_batch or row.settings.correction.uses_batch
-    ) and not isinstance(memory, Balanced | Reservoir):
+        not row.settings.one_by_one
+        and (row.settings.normalisation.uses_batch or row.settings.correction.uses_batch)
+        and not isinstance(memory, Balanced | Reservoir)
+    ):
         requirements.append("batches")
     if memory.images > 1:
         requirements.append(f"{memory.images} images")

@@ -9,6 +9,11 @@ from acclimate.objectives.flow import Flow, FlowOptions
 from acclimate.objectives.information import Information, InformationOptions
 from acclimate.objectives.invariance import Invariance, InvarianceOptions
 from acclimate.objectives.likelihood_ratio import LikelihoodRatio, LikelihoodRatioOptions
+from acclimate.objectives.marginal import (
+    MarginalEntropy,
+    MarginalEntropyOptions,
+    marginal_entropies,
+)
 from acclimate.objectives.masked import MaskedReconstruction, MaskedReconstructionOptions
 from acclimate.objectives.moments import ContrastiveMoments, ContrastiveMomentsOptions
 from acclimate.objectives.noise_contrastive import NoiseContrastive, NoiseContrastiveOptions
@@ -49,6 +54,8 @@ __all__ = [
     "InvarianceOptions",
     "LikelihoodRatio",
     "LikelihoodRatioOptions",
+    "MarginalEntropy",
+    "MarginalEntropyOptions",
     "MaskedReconstruction",
     "MaskedReconstructionOptions",
     "NoiseContrastive",
@@ -66,6 +73,7 @@ __all__ = [
     "contrastive_loss",
     "cross_entropy",
     "entropy_loss",
+    "marginal_entropies",
     "shuffled_patches",
     "symmetric_cross_entropy",
 ]
