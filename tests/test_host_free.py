@@ -10,7 +10,7 @@ import pytest
 import torch
 from loose import loose
 from pretended import pretended_gpu
-from soon import banked, soon
+from soon import banked, searches, soon
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.loop import _reports, _told
@@ -40,6 +40,11 @@ ALLOWED = {"adapt/loop.py:adapt", "adapt/loop.py:_answer", "adapt/vmapped.py:log
 OF_BANKS = {"adapt/loop.py:_with_bank", "parts/banks.py:offer", "parts/banks.py:context"}
 """What a bank is told of an answer, instead of that check: what it keeps decides shapes. And which
 places images take, and their weights, which are small."""
+OF_SEARCH = {
+    *("parts/search.py:<dictcomp>", "parts/search.py:ask", "parts/search.py:tell"),
+    "adapt/search.py:search_step",
+}
+"""Candidates for prompts are drawn on the host, which is told what each is worth."""
 ON_THE_HOST = {"jpeg_compression"}
 """The codec that gives Pillow's pixels is the CPU's; a GPU's gives others."""
 BY_VALUES = {("spatter", 1)}
@@ -58,7 +63,7 @@ def there(gpu, *tensors):
 
 def assert_free(gpu):
     assert gpu.kernels
-    assert [wait for wait in gpu.waits if wait[1] not in ALLOWED | OF_BANKS] == []
+    assert [wait for wait in gpu.waits if wait[1] not in ALLOWED | OF_BANKS | OF_SEARCH] == []
 
 
 @pytest.mark.parametrize(
@@ -161,9 +166,18 @@ def test_objectives_say_that_their_steps_can_be_replayed():
 
 
 STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
+SEARCHING = [name for name in STEPPING if searches(name)]
 
 
-@pytest.mark.parametrize("name", [name for name in STEPPING if not banked(name)])
+@pytest.mark.parametrize("name", SEARCHING)
+def test_a_batch_with_a_search_is_not_recorded(bundle_of, name):
+    learner = Adapter(bundle_of(name), name, device="cpu", steps=1)._learner
+    assert learner.recorder.obstacle == "candidates are drawn on the host"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in STEPPING if not banked(name) and name not in SEARCHING]
+)
 def test_a_recorded_batch_is_learned_from_anew(gpu, bundle_of, images, name):
     """What is recorded from one batch, and replayed with others, answers as if it were run."""
     changes = {"precision": "fp32", "steps": 2, "reset": "never"} | loose(name)

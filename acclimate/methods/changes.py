@@ -22,7 +22,9 @@ from acclimate.parts import (
     reliable,
     reset,
     robust,
+    search,
     selection,
+    shifted,
     supports,
     update,
 )
@@ -35,6 +37,7 @@ KINDS: dict[str, dict[str, type]] = {
         "contrastive": objectives.ContrastiveOptions,
         "contrastive-moments": objectives.ContrastiveMomentsOptions,
         "destroyed": objectives.DestroyedOptions,
+        "discrepancy": objectives.DiscrepancyOptions,
         "entropy": objectives.EntropyOptions,
         "flow": objectives.FlowOptions,
         "information": objectives.InformationOptions,
@@ -60,7 +63,12 @@ KINDS: dict[str, dict[str, type]] = {
         "reliable-shape": reliable.ReliableByShape,
     },
     "penalty": {"none": penalty.Unpenalised, "fisher": penalty.FisherPenalty},
-    "update": {"adam": update.Adam, "sgd": update.SGD, "sam": update.SAM},
+    "update": {
+        "adam": update.Adam,
+        "sgd": update.SGD,
+        "sam": update.SAM,
+        "cma-es": search.CovarianceAdaptation,
+    },
     "aftermath": {
         "teacher": aftermath.Teacher,
         "pull": aftermath.PullToSource,
@@ -83,6 +91,7 @@ KINDS: dict[str, dict[str, type]] = {
     "correction": {
         "none": correction.Uncorrected,
         "prior": correction.Prior,
+        "shifted": shifted.Shifted,
         "laplacian": laplacian.Laplacian,
         "supports": supports.Supports,
     },

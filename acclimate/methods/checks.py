@@ -10,6 +10,8 @@ from acclimate.methods.changes import KINDS
 from acclimate.methods.settings import AdapterSettings
 from acclimate.parts.answer import After
 from acclimate.parts.banks import Balanced, Reservoir
+from acclimate.parts.penalty import Unpenalised
+from acclimate.parts.search import CovarianceAdaptation
 from acclimate.runtime.precision import Precision
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -22,7 +24,7 @@ def check_settings(settings: AdapterSettings) -> None:
     Raises:
         InputError: a value of another type than its setting's, or out of range; a part in the place
             of another; steps without an objective or an update; a bank with answers after the
-            steps; an unknown precision.
+            steps; a penalty or an aftermath without gradients; an unknown precision.
     """
     if not isinstance(settings, AdapterSettings):
         raise InputError(f"settings must be AdapterSettings, not {type(settings).__name__}.")
@@ -40,6 +42,12 @@ def check_settings(settings: AdapterSettings) -> None:
         raise InputError(
             "a bank chooses by the answers which images it keeps, so that they come before the "
             "steps: choose answer before or answer teacher."
+        )
+    without = isinstance(settings.update, CovarianceAdaptation)
+    if without and (settings.aftermath or settings.penalty != Unpenalised()):
+        raise InputError(
+            "the update cma-es computes no gradients and moves no weights: choose penalty none and "
+            "aftermath none."
         )
     if settings.steps and (settings.objective is None or settings.update is None):
         raise InputError(

@@ -4,6 +4,7 @@ from acclimate.objectives.alignment import alignment_loss
 from acclimate.objectives.clustering import Clustering, ClusteringOptions
 from acclimate.objectives.contrastive import Contrastive, ContrastiveOptions, contrastive_loss
 from acclimate.objectives.destroyed import Destroyed, DestroyedOptions, shuffled_patches
+from acclimate.objectives.discrepancy import Discrepancy, DiscrepancyOptions, discrepancy
 from acclimate.objectives.entropy import Entropy, EntropyOptions, entropy_loss
 from acclimate.objectives.flow import Flow, FlowOptions
 from acclimate.objectives.information import Information, InformationOptions
@@ -44,6 +45,8 @@ __all__ = [
     "ContrastiveOptions",
     "Destroyed",
     "DestroyedOptions",
+    "Discrepancy",
+    "DiscrepancyOptions",
     "Entropy",
     "EntropyOptions",
     "Flow",
@@ -72,6 +75,7 @@ __all__ = [
     "as_outcome",
     "contrastive_loss",
     "cross_entropy",
+    "discrepancy",
     "entropy_loss",
     "marginal_entropies",
     "shuffled_patches",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from dotted import dotted
 from loose import loose
+from rated import rated
 from soon import banked, soon
 from torch import nn
 
@@ -49,7 +50,7 @@ def short(name, **changes):
         return settings_of(name)
     if METHODS[name].settings.one_by_one:  # as many steps again for each image
         changes = {"steps": 1} | changes
-    given = {"steps": 3, "learning_rate": 3e-3} | loose(name) | soon(name, 20) | changes
+    given = {"steps": 3} | rated(name, 3e-3) | loose(name) | soon(name, 20) | dotted(**changes)
     return settings_of(name, **given)
 
 

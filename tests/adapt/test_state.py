@@ -7,6 +7,7 @@ import pytest
 import torch
 from dotted import dotted
 from loose import loose
+from rated import rated
 from soon import soon
 from torch import nn
 
@@ -24,8 +25,8 @@ WITH_STEPS = [name for name, row in METHODS.items() if row.objective]
 
 def adapter_of(bundle, name, **changes):
     if METHODS[name].settings.steps:
-        own = {"steps": 2, "learning_rate": 3e-3} | loose(name) | soon(name, 20)
-        changes = own | changes
+        own = {"steps": 2} | rated(name, 3e-3) | loose(name) | soon(name, 20)
+        changes = own | dotted(**changes)
     return Adapter(bundle, name, device="cpu", precision="fp32", **dotted(**changes))
 
 
