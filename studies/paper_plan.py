@@ -199,7 +199,8 @@ def estimate(part: Part, arguments: Arguments) -> str:
     if action == "gradients":
         images_of_all = 5 * len(arguments.corruptions) * arguments.single_images
         return f"{images_of_all:,} images one by one, on the CPU"
-    names = [n for n, row in METHODS.items() if row.recipe in (PLAIN, *recipes)]
+    rows = METHODS.items()
+    names = [n for n, row in rows if row.recipe in (PLAIN, *recipes) and not row.transformer]
     names = [n for n in names if what == "cta" or not METHODS[n].settings.steps or n not in ENTROPY]
     rounds = len(arguments.seeds) * (len(arguments.corruptions) + 1)
     if what == "oracles":

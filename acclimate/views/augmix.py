@@ -160,7 +160,8 @@ def _stretched(levels: Tensor) -> Tensor:
 
 def _equalized(levels: Tensor) -> Tensor:
     """Each channel with about as many pixels of one level as of another (Pillow's equalize)."""
-    places = levels.flatten(2).long()  # [n, channels, h w]
+    # A place outside of the table would end the process on a GPU: NaN has one inside.
+    places = levels.flatten(2).nan_to_num(0).clamp(0, 255).long()  # [n, channels, h w]
     counts = levels.new_zeros(*places.shape[:2], 256)
     counts.scatter_add_(2, places, torch.ones_like(places, dtype=levels.dtype))
     of_brightest = counts.gather(2, places.amax(2, keepdim=True))

@@ -148,3 +148,12 @@ def test_chunks_leave_no_trace():
     views = augmix_views(images, key=5, index=torch.arange(3), count=20)  # several chunks
     some = augmix_views(images[2:], key=5, index=torch.tensor([2]), count=20)
     torch.testing.assert_close(views[40:], some)
+
+
+def test_what_is_not_finite_harms_no_other_image():
+    images = pictures()
+    images[1, 0, 3, 4], images[2] = torch.nan, torch.inf
+    views = augmix_views(images, key=5, index=INDEX, count=6).unflatten(0, (4, 6))
+    alone = augmix_views(images[:1], key=5, index=INDEX[:1], count=6)
+    assert torch.equal(views[0], alone) and views[3].isfinite().all()
+    assert not any(view.isfinite().all() for view in views[2])
