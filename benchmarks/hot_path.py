@@ -24,7 +24,7 @@ from acclimate.runtime.memory import keep_freed_memory
 from acclimate.runtime.precision import Precision, resolve
 
 TARGET = 1.05
-WITH_STEPS = tuple(name for name, row in METHODS.items() if row.objective)
+WITH_STEPS = tuple(name for name, row in METHODS.items() if row.objective and not row.transformer)
 MODELS = {"ttt": "acclimate:preact26", "ttt-mae": "acclimate:vit6-w192-p4"}
 """By recipe, where a method asks for another model."""
 

@@ -132,7 +132,9 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
     plain = {name: path for name, path in bundles.items() if name != ORACLE}
     convolutional = {n: path for n, path in plain.items() if not RECIPES[n].transformer}
     batch = tuple(
-        name for name, row in METHODS.items() if row.recipe in convolutional and name not in SINGLE
+        name
+        for name, row in METHODS.items()
+        if row.recipe in convolutional and name not in SINGLE and not row.transformer
     )
     if arguments.controls:
         batch += tuple(
@@ -148,7 +150,11 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
             transformer = RECIPES[recipe].transformer
             count = arguments.transformer_images if transformer else arguments.single_images
             frozen = ("source",) if transformer else ("source", "ptbn")
-            methods = (other for other, row in METHODS.items() if row.recipe == recipe)
+            methods = (
+                other
+                for other, row in METHODS.items()
+                if row.recipe == recipe and (row.settings.one_by_one or recipe != "supervised")
+            )
             grid = replace(first, methods=(*frozen, *methods))
             load = partial(test_images, arguments.data, count)
             yield GridRun(grid, {recipe: plain[recipe]}, (load,))

@@ -207,7 +207,8 @@ def estimate(part: Part, arguments: Arguments) -> str:
     if action == "gradients":
         images_of_all = 5 * len(arguments.corruptions) * arguments.single_images
         return f"{images_of_all:,} images one by one, on the CPU"
-    names = [n for n, row in METHODS.items() if row.recipe in (PLAIN, *recipes)]
+    rows = METHODS.items()
+    names = [n for n, row in rows if row.recipe in (PLAIN, *recipes) and not row.transformer]
     names = [name for name in names if what == "cta" or own(name)]
     rounds = len(arguments.seeds) * (len(arguments.corruptions) + 1)
     if what == "oracles":

@@ -13,6 +13,7 @@ from trials import few_trials
 from acclimate.backbones import FORMS, build, projected, split
 from acclimate.bundle import Bundle
 from acclimate.methods import METHODS, RECIPES
+from acclimate.methods.words import needs_transformer
 from acclimate.preprocessing import Preprocessing
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
@@ -89,12 +90,12 @@ def saved(bundle, tmp_path_factory):
 @pytest.fixture(scope="session")
 def bundle_of():
     """The bundle that a method takes; not to be changed."""
-    return functools.cache(lambda name: _bundle_of_recipe(METHODS[name].recipe))
+    return lambda name: _bundle_of_recipe(METHODS[name].recipe, needs_transformer(METHODS[name]))
 
 
 @functools.cache
-def _bundle_of_recipe(recipe):
-    architecture = "acclimate:vit2-w32-p4" if recipe == "ttt-mae" else "acclimate:resnet8-w8"
+def _bundle_of_recipe(recipe, transformer):
+    architecture = "acclimate:vit2-w32-p4" if transformer else "acclimate:resnet8-w8"
     return random_bundle(architecture, recipe, **SMALL_OPTIONS.get(recipe, {}))
 
 

@@ -7,13 +7,15 @@ import pytest
 import torch
 from fewer import few_views
 from loose import loose
-from soon import soon
+from rated import rated
+from soon import searches, soon
 from trials import few_trials
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.loop import adapt
 from acclimate.data import corrupt, load
 from acclimate.methods import METHODS, RECIPES
+from acclimate.methods.words import needs_transformer
 from acclimate.objectives import as_outcome
 from acclimate.randomness import key
 from acclimate.runtime.precision import autocast
@@ -43,15 +45,18 @@ SETTINGS = SourceSettings(
 
 @pytest.fixture(scope="module")
 def trained(small_options):
-    """A recipe's bundle, after a few seconds of training on 256 pictures."""
+    """A method's bundle, after a few seconds of training on 256 pictures."""
     whole = load("fashion-mnist-mini", "train")
     data = replace(whole, images=whole.images[:256].clone(), labels=whole.labels[:256])
 
+    def trained(name):
+        return made(METHODS[name].recipe, needs_transformer(METHODS[name]))
+
     @functools.cache
     @few_trials()
-    def trained(recipe):
+    def made(recipe, transformer):
         method = next(name for name, row in METHODS.items() if row.recipe == recipe)
-        model = "acclimate:vit2-w32-p4" if recipe == "ttt-mae" else "acclimate:resnet8-w8"
+        model = "acclimate:vit2-w32-p4" if transformer else "acclimate:resnet8-w8"
         options = small_options(recipe) if RECIPES[recipe].objective else None
         run = Run(device="cpu", precision="fp32")
         return train(method, model, data, SETTINGS, run, options=options)
@@ -95,12 +100,15 @@ def test_the_steps_lower_what_they_minimise(trained, target, name, shift):
     row = METHODS[name]
     alone = row.settings.one_by_one
     images = target[shift][: 6 if alone else 48]
-    bundle = trained(row.recipe)
+    bundle = trained(name)
     common = {"device": "cpu", "precision": "fp32"}
-    rate = row.settings.update.learning_rate * FASTER.get(name, 1)
     # What is to be seen is a descent: as many steps as the longest methods take.
-    changes = {"steps": 20, "update": {"learning_rate": rate}, "reset": "batch"}
+    changes = {"steps": 20, "reset": "batch"}
+    published = getattr(row.settings.update, "learning_rate", 0)
+    changes |= rated(name, published * FASTER.get(name, 1))
     changes |= loose(name) | soon(name, 48) | few_views(name)
+    if searches(name):  # what three prompts do to such a network is small
+        changes |= {"objective.weight": 20.0}
     adapter = Adapter(bundle, name, **changes, **common)
     learner = adapter._learner
     groups = [images[i : i + 1] for i in range(len(images))] if alone else [images]
@@ -128,7 +136,7 @@ def test_answers_with_the_published_settings(trained, target, name):
     if METHODS[name].oracle:
         pytest.skip("it does not adapt, and is trained for one target")
     images = target["gaussian_noise"][: 4 if row.settings.one_by_one else 48]
-    bundle = trained(row.recipe)
+    bundle = trained(name)
     adapter = Adapter(bundle, name, device="cpu", precision="fp32", **soon(name, 24))
     answers, frozen = adapter(images), frozen_of(bundle)(images)
     assert answers.isfinite().all() and adapter.refused == 0

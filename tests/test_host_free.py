@@ -11,7 +11,7 @@ import torch
 from fewer import few_views
 from loose import loose
 from pretended import pretended_gpu
-from soon import banked, soon
+from soon import banked, searches, soon
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.loop import _reports, _told
@@ -28,6 +28,7 @@ from acclimate.source.presets import SourceSettings
 from acclimate.views import (
     SimCLRViews,
     all_rotations,
+    augmix_views,
     cutout,
     mild_views,
     rotate,
@@ -40,6 +41,11 @@ ALLOWED = {"adapt/loop.py:adapt", "adapt/loop.py:_answer", "adapt/vmapped.py:log
 OF_BANKS = {"adapt/loop.py:_with_bank", "parts/banks.py:offer", "parts/banks.py:context"}
 """What a bank is told of an answer, instead of that check: what it keeps decides shapes. And which
 places images take, and their weights, which are small."""
+OF_SEARCH = {
+    *("parts/search.py:<dictcomp>", "parts/search.py:ask", "parts/search.py:tell"),
+    "adapt/search.py:search_step",
+}
+"""Candidates for prompts are drawn on the host, which is told what each is worth."""
 ON_THE_HOST = {"jpeg_compression"}
 """The codec that gives Pillow's pixels is the CPU's; a GPU's gives others."""
 BY_VALUES = {("spatter", 1)}
@@ -58,7 +64,7 @@ def there(gpu, *tensors):
 
 def assert_free(gpu):
     assert gpu.kernels
-    assert [wait for wait in gpu.waits if wait[1] not in ALLOWED | OF_BANKS] == []
+    assert [wait for wait in gpu.waits if wait[1] not in ALLOWED | OF_BANKS | OF_SEARCH] == []
 
 
 @pytest.mark.parametrize(
@@ -138,7 +144,7 @@ def test_an_adapted_batch_waits_for_its_answers_check_alone(gpu, bundle_of, imag
     torch.testing.assert_close(logits.values, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["ttt", "ttt-mae"])
+@pytest.mark.parametrize("name", ["ttt", "ttt-mae", "memo"])
 def test_images_learned_from_alone_and_together_wait_for_the_check_alone(
     gpu, bundle_of, images, name
 ):
@@ -161,9 +167,18 @@ def test_objectives_say_that_their_steps_can_be_replayed():
 
 
 STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
+SEARCHING = [name for name in STEPPING if searches(name)]
 
 
-@pytest.mark.parametrize("name", [name for name in STEPPING if not banked(name)])
+@pytest.mark.parametrize("name", SEARCHING)
+def test_a_batch_with_a_search_is_not_recorded(bundle_of, name):
+    learner = Adapter(bundle_of(name), name, device="cpu", steps=1)._learner
+    assert learner.recorder.obstacle == "candidates are drawn on the host"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in STEPPING if not banked(name) and name not in SEARCHING]
+)
 def test_a_recorded_batch_is_learned_from_anew(gpu, bundle_of, images, name):
     """What is recorded from one batch, and replayed with others, answers as if it were run."""
     changes = {"precision": "fp32", "steps": 2, "reset": "never"} | loose(name) | few_views(name)
@@ -353,6 +368,10 @@ VIEWS = {
         images, SimCLRViews(), key=3, index=index, count=2
     ),
     "mild_views": lambda images, index: mild_views(images, key=3, index=index, count=2),
+    "augmix_views": lambda images, index: augmix_views(images, key=3, index=index, count=2),
+    "augmix_views of resized crops": lambda images, index: augmix_views(
+        images, key=3, index=index, count=2, smallest_crop=0.1
+    ),
     "shifted_crop": lambda images, index: shifted_crop(images, 4, key=3, index=index),
     "cutout": lambda images, index: cutout(images, 5, key=3, index=index),
     "rotate": lambda images, index: rotate(images, index % 4),
@@ -369,7 +388,8 @@ def test_views_do_not_wait_and_are_those_of_a_cpu(gpu, images, name):
     with gpu.watched():
         found = VIEWS[name](unit, index)
     assert_free(gpu)
-    assert gpu.kernels < ({"simclr_views": 180, "mild_views": 260}.get(name, 60))
+    most = {"simclr_views": 180, "mild_views": 260, "augmix_views": 560}
+    assert gpu.kernels < most.get(name.partition(" ")[0], 60)
     torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-6)
     assert name == "cutout" or found.is_contiguous(memory_format=torch.channels_last)
 

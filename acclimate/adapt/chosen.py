@@ -83,5 +83,5 @@ def model_of(bundle: Bundle, name: str) -> Classifier:
     model = bundle.classifier
     if row.model == "twin" and bundle.twin is not None:
         model = bundle.twin
-    check_model(name, model)
+    check_model(name, model, bundle.preprocessing.size)
     return model

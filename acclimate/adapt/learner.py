@@ -12,6 +12,7 @@ from torch import Tensor
 from acclimate.adapt.chosen import Statistics
 from acclimate.adapt.norms import norms_of, values_a_channel
 from acclimate.adapt.room import Room
+from acclimate.adapt.search import prompted
 from acclimate.adapt.state import State, Undo
 from acclimate.adapt.teaching import SourceModel, give_divergence, give_source, give_teacher
 from acclimate.backbones import Classifier, check_finite, duplicate, forgetful
@@ -19,9 +20,10 @@ from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, Taught, as_outcome
 from acclimate.parts.penalty import Unpenalised
+from acclimate.parts.search import CovarianceAdaptation
 from acclimate.parts.step import Step
 from acclimate.parts.teacher import AverageTeacher
-from acclimate.parts.update import select_parameters
+from acclimate.parts.update import allocate_state, select_parameters
 from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import key
 from acclimate.runtime.graphs import Recorder
@@ -162,20 +164,16 @@ class Learner:
         update = self.settings.update
         if self.objective is None or update is None:
             return
+        if isinstance(update, CovarianceAdaptation):
+            size, seed = self.preprocessing.size, self.settings.seed
+            name, self.optimizer = prompted(self.model, size, update, seed)
+            self.moving = {f"model.encoder.{name}": self.optimizer.prompts}
+            self.recorder.obstacle = "candidates are drawn on the host"
+            self.room.measure(partial(self.trial, max(2, self.min_images)))
+            return
         self.moving = self._reached()
         self.optimizer = update.build(self.moving.values())
-        # A step on zero gradients allocates the optimiser's state: states have one form.
-        for parameter in self.moving.values():
-            parameter.grad = torch.zeros_like(parameter)
-        before = [parameter.detach().clone() for parameter in self.moving.values()]
-        self.optimizer.step(lambda: torch.zeros(()))
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            torch._foreach_copy_(list(self.moving.values()), before)
-        for state in self.optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, Tensor):
-                    value.zero_()
+        allocate_state(self.optimizer, list(self.moving.values()))
         self.penalty = self._built(self.settings.penalty, self.moving)
         self.aftermath = [self._built(part, self.moving) for part in self.settings.aftermath]
         self.watching = [part for part in self.aftermath if hasattr(part, "sees")]
@@ -198,7 +196,8 @@ class Learner:
     def _reached(self) -> dict[str, Tensor]:
         """Those of the chosen parameters that the objective's gradient reaches: one trial shows."""
         update, objective = self.settings.update, self.objective
-        assert objective is not None and update is not None
+        assert objective is not None
+        assert update is not None and not isinstance(update, CovarianceAdaptation)
         chosen: dict[str, Tensor] = {
             f"model.encoder.{name}": parameter
             for name, parameter in select_parameters(self.model.encoder, update.parameters).items()
@@ -244,7 +243,8 @@ class Learner:
         with self.norms.learning(), torch.enable_grad():
             with autocast(self.device, self.settings.precision):
                 loss = as_outcome(objective(self.model, views, *rest)).losses.mean()
-            loss.backward()
+            if loss.requires_grad:
+                loss.backward()
         norms.unless(torch.zeros((), dtype=torch.bool, device=self.device))
         statistics = {id(tensor) for tensor in self.norms.state().values()}
         for name, buffer in objective.named_buffers():

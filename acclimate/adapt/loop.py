@@ -1,7 +1,6 @@
 """One adapted batch: what is learned from, the steps, the answer."""
 
 import math
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -9,11 +8,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from acclimate.adapt.learner import Learner
+from acclimate.adapt.passes import evaluated
 from acclimate.adapt.reports import merged, report_of, steps_of, values_of
-from acclimate.objectives import Outcome, as_outcome
+from acclimate.adapt.search import search_step
+from acclimate.objectives import Outcome
 from acclimate.parts.answer import Predict, Prediction
 from acclimate.parts.banks import Bank
-from acclimate.parts.selection import weighted_mean
+from acclimate.parts.search import Search
 from acclimate.parts.step import Step, refused, too_few
 from acclimate.randomness import key
 from acclimate.runtime.precision import autocast
@@ -171,6 +172,10 @@ def take_step(
     views, *drawn = objective.draw(context, key(learner.settings.seed, "adapt", number), index)
     views = learner.preprocessing.normalize(views)
     learner.keep()
+    if isinstance(optimizer, Search):
+        step = learner.counted(search_step(learner, views, drawn, len(context), importance))
+        learner.undo(step)
+        return step, None
     outcomes, selected, reports = [], [], []
 
     def backward() -> Tensor:
@@ -178,11 +183,7 @@ def take_step(
         again = bool(reports)  # a second pass leaves running statistics alone
         thrift = learner.room.step(len(context))
         with learner.norms.learning(apart=again), thrift, torch.enable_grad():
-            with autocast(learner.device, learner.settings.precision):
-                outcome = as_outcome(objective(learner.model, views, *drawn))
-            with torch.no_grad():
-                weights = _weights(learner, outcome, importance, selected)
-            loss = learner.penalty(weighted_mean(outcome.losses, weights))
+            outcome, weights, loss = evaluated(learner, views, drawn, importance, selected)
             loss.backward()
         outcomes.append(outcome)
         selected.append(weights)
@@ -201,18 +202,6 @@ def take_step(
     step = learner.counted(merged(reports))
     learner.undo(step)
     return step, outcomes[0]
-
-
-def _weights(
-    learner: Learner, outcome: Outcome, importance: Tensor | None, selected: Sequence[Tensor | None]
-) -> Tensor | None:
-    """The weight of each image in the loss; None stands for ones."""
-    weights = learner.selection(outcome)
-    if importance is not None:
-        weights = importance if weights is None else weights * importance
-    if selected and weights is not None:  # a second pass adds no images
-        weights = weights * (selected[0] != 0)
-    return weights
 
 
 def answer_only(

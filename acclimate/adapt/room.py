@@ -11,7 +11,7 @@ from torch import Tensor
 from acclimate.backbones.fitting import Need, fitted, measured
 from acclimate.backbones.recompute import Thrift
 from acclimate.errors import InputError
-from acclimate.parts.normalisation import BatchStatistics
+from acclimate.parts.search import Search
 from acclimate.runtime.budget import for_passes, show_bytes
 from acclimate.runtime.live import most_bytes
 from acclimate.runtime.memory import return_freed_memory
@@ -86,6 +86,8 @@ class Room:
     def _thriftiest(self, images: int, budget: float) -> tuple[Thrift, Need]:
         """The cheapest way of a step that fits, or the thriftiest one."""
         encoder = self._learner.model.encoder
+        if isinstance(self._learner.optimizer, Search):  # nothing is kept for a backward pass
+            return Thrift(), measured(self._trial, self._few)
         few = max(self._few, min(_ENOUGH * self._few, images // 2))
         mixes = bool(self._learner.norms.layers) or not self._same(Thrift((encoder,), images=1))
         return fitted(self._trial, encoder, few=few, images=images, budget=budget, mixes=mixes)
@@ -97,7 +99,8 @@ class Room:
         if _SURELY * images * pixels * 4 <= budget:
             return Thrift()
         need = measured(run, 2)
-        whole = isinstance(learner.settings.normalisation, BatchStatistics)
+        normalisation = learner.settings.normalisation
+        whole = normalisation.uses_batch and not normalisation.runs
         if need.of(images) <= budget:
             return Thrift()
         if whole and learner.norms.layers:
@@ -112,7 +115,8 @@ class Room:
     def _trial(self, images: int) -> None:
         """The passes of a step on any images, without a trace."""
         self._learner.trial(images)
-        self._learner.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._learner.moving.values():
+            parameter.grad = None
 
     def _gradients(self) -> Tensor:
         self._learner.trial(self._few)

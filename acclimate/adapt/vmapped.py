@@ -15,6 +15,8 @@ from acclimate.adapt.learner import REFUSED, Learner
 from acclimate.backbones import Classifier
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, as_outcome
+from acclimate.parts.blended import BlendedStatistics
+from acclimate.parts.normalisation import SourceStatistics
 from acclimate.parts.step import Step
 from acclimate.parts.update import SGD
 from acclimate.randomness import key
@@ -22,7 +24,7 @@ from acclimate.runtime.precision import autocast
 
 
 def can_vmap(learner: Learner) -> bool:
-    """Whether each image starts from the source, with plain SGD and the source's statistics."""
+    """Whether each image starts from the source, with plain SGD and statistics that do not run."""
     settings = learner.settings
     if learner.objective is None or _of_own_input(learner.model, learner.objective):
         return False
@@ -30,11 +32,13 @@ def can_vmap(learner: Learner) -> bool:
         steps=settings.steps,
         objective=settings.objective,
         update=settings.update,
+        normalisation=settings.normalisation,
         one_by_one=settings.one_by_one,
         seed=settings.seed,
         precision=settings.precision,
     )
-    return settings == plain and type(settings.update) is SGD
+    arithmetic = isinstance(settings.normalisation, SourceStatistics | BlendedStatistics)
+    return settings == plain and type(settings.update) is SGD and arithmetic
 
 
 def vmapped(
@@ -86,7 +90,7 @@ class _PlainBatchNorm(TorchFunctionMode):
     """Within it, batch norm is arithmetic on tensors: vmap cannot call cuDNN's kernel."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return (_by_statistics if func is batch_norm else func)(*args, **(kwargs or {}))
+        return _ARITHMETIC.get(func, func)(*args, **(kwargs or {}))
 
 
 def _by_statistics(
@@ -98,6 +102,16 @@ def _by_statistics(
     shift = -mean * scale if bias is None else bias - mean * scale
     scale, shift = (part.view(-1, *[1] * (x.ndim - 2)) for part in (scale, shift))
     return (x * scale + shift).to(x.dtype)  # in float32, and back
+
+
+def _statistics(x, running_mean, running_var, momentum) -> tuple[Tensor, Tensor]:
+    """`torch.batch_norm_update_stats`, but running averages stay: mean and biased variance."""
+    precise = x.to(torch.promote_types(x.dtype, torch.float32))
+    variance, mean = torch.var_mean(precise, (0, *range(2, x.ndim)), correction=0)
+    return mean, variance
+
+
+_ARITHMETIC = {batch_norm: _by_statistics, torch.batch_norm_update_stats: _statistics}
 
 
 class _Group:
@@ -148,14 +162,18 @@ class _Group:
     def logits(self, normalized: Tensor) -> Float[Tensor, "batch classes"]:
         """Each image's logits by its own parameters, or by the source's if they are not finite."""
         with autocast(self.learner.device, self.learner.settings.precision):
-            with _PlainBatchNorm():
-                logits = vmap(self._logits)(self.own, normalized[:, None]).squeeze(1).float()
+            logits = self._of_each(normalized)
             finite: Bool[Tensor, "batch 1"] = logits.isfinite().all(1, keepdim=True)
             if finite.all():
                 return logits
             self.learner.counts[REFUSED] += (~finite).sum()
             self._forget(~finite.squeeze(1))
-            return torch.where(finite, logits, self.learner.model(normalized).float())
+            return torch.where(finite, logits, self._of_each(normalized))
+
+    def _of_each(self, normalized: Tensor) -> Float[Tensor, "batch classes"]:
+        """Each image's logits by its own parameters."""
+        with _PlainBatchNorm():
+            return vmap(self._logits)(self.own, normalized[:, None]).squeeze(1).float()
 
     def _forget(self, which: Bool[Tensor, " batch"]) -> None:
         """Reset some images' parameters to the source."""

@@ -8,7 +8,7 @@ from acclimate.backbones.registry import build, recorded_name
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
 from acclimate.backbones.rest import rest_after
 from acclimate.backbones.split import split
-from acclimate.backbones.stages import as_map, resolve_tap, stage_names
+from acclimate.backbones.stages import as_map, block_names, resolve_tap, stage_names
 from acclimate.backbones.stated import preprocessing_of
 from acclimate.backbones.taps import tapped, to_the_end
 from acclimate.backbones.vit import attend_plainly, vit
@@ -18,6 +18,7 @@ __all__ = [
     "Classifier",
     "as_map",
     "attend_plainly",
+    "block_names",
     "build",
     "check_finite",
     "duplicate",

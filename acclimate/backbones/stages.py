@@ -42,7 +42,7 @@ def stage_names(encoder: nn.Module, size: Side) -> list[str]:
         InputError: the network does not accept images of this size.
     """
     root = trace(encoder, size)
-    if _dimensions_at_the_end(root) == 3:
+    if _of_tokens(root):
         return [call.name for call in _blocks(root)]
     units = _units(root, is_root=True)
     containers = [unit for unit in units if _is_container(unit) and _has_weights(unit)]
@@ -50,6 +50,27 @@ def stage_names(encoder: nn.Module, size: Side) -> list[str]:
     if len(names) < 2:
         names = {_resolution(unit): unit.name for unit in units}
     return list(names.values())
+
+
+def block_names(encoder: nn.Module, size: Side) -> list[str]:
+    """The names of a transformer's blocks, in the order in which they are called.
+
+    ```python
+    block_names(timm.create_model("vit_tiny_patch16_224"), 224)  # ["blocks.0", ..., "blocks.11"]
+    ```
+
+    Args:
+        encoder: Maps images to features. It is not changed.
+        size: Height and width of the images.
+
+    Returns:
+        Dotted names; an empty list for a network that is no plain transformer.
+
+    Raises:
+        InputError: the network does not accept images of this size.
+    """
+    root = trace(encoder, size)
+    return [call.name for call in _blocks(root)] if _of_tokens(root) else []
 
 
 def resolve_tap(encoder: nn.Module, tap: str | int, size: Side) -> str:
@@ -157,6 +178,11 @@ def _dimensions_at_the_end(call: Call) -> int:
         return _dimensions(call)
     ends = (_dimensions_at_the_end(part) for part in reversed(call.calls))
     return next((end for end in ends if end), 0)
+
+
+def _of_tokens(root: Call) -> bool:
+    """Whether the network works on tokens to the end."""
+    return _dimensions_at_the_end(root) == 3
 
 
 def _is_container(call: Call) -> bool:

@@ -11,6 +11,8 @@ from acclimate.methods.settings import AdapterSettings
 from acclimate.objectives import Taught
 from acclimate.parts.answer import After
 from acclimate.parts.banks import Balanced, Reservoir
+from acclimate.parts.penalty import Unpenalised
+from acclimate.parts.search import CovarianceAdaptation
 from acclimate.runtime.precision import Precision
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -23,7 +25,8 @@ def check_settings(settings: AdapterSettings) -> None:
     Raises:
         InputError: a value of another type than its setting's, or out of range; a part in the place
             of another; steps without an objective or an update, or without the teacher that the
-            objective asks; a bank with answers after the steps; an unknown precision.
+            objective asks; a bank with answers after the steps; a penalty or an aftermath without
+            gradients; an unknown precision.
     """
     if not isinstance(settings, AdapterSettings):
         raise InputError(f"settings must be AdapterSettings, not {type(settings).__name__}.")
@@ -46,6 +49,12 @@ def check_settings(settings: AdapterSettings) -> None:
     asks = isinstance(kind, type) and issubclass(kind, Taught)
     if settings.steps and asks and not settings.aftermath:
         raise InputError("the objective asks a teacher; add Teacher to aftermath.")
+    without = isinstance(settings.update, CovarianceAdaptation)
+    if without and (settings.aftermath or settings.penalty != Unpenalised()):
+        raise InputError(
+            "the update cma-es computes no gradients and moves no weights: choose penalty none and "
+            "aftermath none."
+        )
     if settings.steps and (settings.objective is None or settings.update is None):
         raise InputError(
             "the method takes no gradient steps: choose a method that does, such as tent, give an "

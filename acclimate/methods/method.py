@@ -24,6 +24,8 @@ class Method:
     """Which of the bundle's models adapts and answers."""
     batch_norm: bool = False
     """Whether the method is of no effect without batch norm."""
+    transformer: bool = False
+    """Whether the method needs a vision transformer, though its recipe does not."""
     oracle: bool = False
     """Whether it was shown, before deployment, what it is measured on: no fair competitor."""
 

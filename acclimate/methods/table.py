@@ -1,18 +1,21 @@
 """Every method by its name: how a model adapts at deployment."""
 
-from acclimate.backbones import Classifier
+from acclimate.backbones import Classifier, block_names
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.errors import InputError, unknown_name
 from acclimate.methods.corrections import CORRECTIONS
 from acclimate.methods.cta import TWIN
 from acclimate.methods.ensembles import ENSEMBLES
 from acclimate.methods.entropy import ENTROPY
+from acclimate.methods.forward import FORWARD
 from acclimate.methods.memories import MEMORIES
 from acclimate.methods.method import Method
 from acclimate.methods.reliable import RELIABLE
+from acclimate.methods.single import SINGLE
 from acclimate.methods.source_trained import SOURCE_TRAINED
 from acclimate.methods.statistics import STATISTICS
 from acclimate.methods.teachers import TEACHERS
+from acclimate.resizing import Side
 
 METHODS: dict[str, Method] = {
     **STATISTICS,
@@ -22,18 +25,31 @@ METHODS: dict[str, Method] = {
     **RELIABLE,
     **ENSEMBLES,
     **CORRECTIONS,
+    **SINGLE,
+    **FORWARD,
     **SOURCE_TRAINED,
     **TWIN,
 }
 """Every method by its name."""
 
 
-def check_model(name: str, model: Classifier) -> None:
+def check_model(name: str, model: Classifier, size: Side) -> None:
     """Refuse a model that a method can do nothing with.
 
+    Args:
+        name: Of the method.
+        model: The model that is to adapt.
+        size: Height and width of its images.
+
     Raises:
-        InputError: the method is about batch norm, and the model has none.
+        InputError: the method is about batch norm, and the model has none; or it needs a vision
+            transformer.
     """
+    if METHODS[name].transformer and not block_names(model.encoder, size):
+        raise InputError(
+            f"{name} gives prompts to a vision transformer's blocks, and this model has no such "
+            f"blocks; choose another method or model."
+        )
     if METHODS[name].batch_norm and not batch_norms(model.encoder):
         raise InputError(
             f"{name} is about batch norm's statistics, and this model has no batch norm; choose "

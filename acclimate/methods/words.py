@@ -15,12 +15,17 @@ Its classifier may come from anywhere: ``acclimate align`` makes a bundle of rec
 unlabelled images, and every bundle has a classifier."""
 
 
+def needs_transformer(row: Method) -> bool:
+    """Whether a method adapts vision transformers alone."""
+    return row.transformer or RECIPES[row.recipe].transformer
+
+
 def needs(row: Method) -> str:
     """Requirements of a method before and at deployment, for example "labels, batches".
 
     Labels are named only where a method's own training takes them.
     """
-    recipe, memory = RECIPES[row.recipe], row.settings.memory
+    memory = row.settings.memory
     requirements = list(_BEFORE.get(row.recipe, ["labels"]))
     if row.oracle:
         requirements.append("target images")
@@ -28,13 +33,15 @@ def needs(row: Method) -> str:
         requirements.append("source statistics")
     elif row.settings.source_statistics:
         requirements.append("statistics of unlabelled source images")
-    if recipe.transformer:
+    if needs_transformer(row):
         requirements.append("a vision transformer")
     if row.batch_norm:
         requirements.append("batch norm")
     elif (
-        row.settings.normalisation.uses_batch or row.settings.correction.uses_batch
-    ) and not isinstance(memory, Balanced | Reservoir):
+        not row.settings.one_by_one
+        and (row.settings.normalisation.uses_batch or row.settings.correction.uses_batch)
+        and not isinstance(memory, Balanced | Reservoir)
+    ):
         requirements.append("batches")
     if memory.images > 1:
         requirements.append(f"{memory.images} images")

@@ -10,11 +10,17 @@ from acclimate.objectives.contrasted import (
 )
 from acclimate.objectives.contrastive import Contrastive, ContrastiveOptions, contrastive_loss
 from acclimate.objectives.destroyed import Destroyed, DestroyedOptions, shuffled_patches
+from acclimate.objectives.discrepancy import Discrepancy, DiscrepancyOptions, discrepancy
 from acclimate.objectives.entropy import Entropy, EntropyOptions, entropy_loss
 from acclimate.objectives.flow import Flow, FlowOptions
 from acclimate.objectives.information import Information, InformationOptions
 from acclimate.objectives.invariance import Invariance, InvarianceOptions
 from acclimate.objectives.likelihood_ratio import LikelihoodRatio, LikelihoodRatioOptions
+from acclimate.objectives.marginal import (
+    MarginalEntropy,
+    MarginalEntropyOptions,
+    marginal_entropies,
+)
 from acclimate.objectives.masked import MaskedReconstruction, MaskedReconstructionOptions
 from acclimate.objectives.moments import ContrastiveMoments, ContrastiveMomentsOptions
 from acclimate.objectives.noise_contrastive import NoiseContrastive, NoiseContrastiveOptions
@@ -49,6 +55,8 @@ __all__ = [
     "ContrastiveOptions",
     "Destroyed",
     "DestroyedOptions",
+    "Discrepancy",
+    "DiscrepancyOptions",
     "Entropy",
     "EntropyOptions",
     "Flow",
@@ -59,6 +67,8 @@ __all__ = [
     "InvarianceOptions",
     "LikelihoodRatio",
     "LikelihoodRatioOptions",
+    "MarginalEntropy",
+    "MarginalEntropyOptions",
     "MaskedReconstruction",
     "MaskedReconstructionOptions",
     "NoiseContrastive",
@@ -75,8 +85,10 @@ __all__ = [
     "as_outcome",
     "contrastive_loss",
     "cross_entropy",
+    "discrepancy",
     "entropy_loss",
     "group_contrast",
+    "marginal_entropies",
     "shuffled_patches",
     "symmetric_cross_entropy",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from acclimate.backbones import Classifier
 from acclimate.parts.answer import Prediction
 from acclimate.parts.laplacian import Laplacian
+from acclimate.parts.shifted import Shifted
 from acclimate.parts.supports import Supports
 
 
@@ -80,4 +81,4 @@ def smoothed_prior(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " cl
     return (prior + smooth) / (1 + smooth * classes)
 
 
-Correction = Uncorrected | Prior | Laplacian | Supports
+Correction = Uncorrected | Prior | Laplacian | Shifted | Supports

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from acclimate.backbones.batch_norm import Control, batch_norms, exchange
 from acclimate.backbones.taps import to_the_end
 from acclimate.errors import InputError
+from acclimate.parts.blended import BlendedStatistics
 from acclimate.parts.checks import not_negative, share
 
 _ALIGNMENT = 64
@@ -105,7 +106,7 @@ class RunningStatistics:
         return batch_norm(x, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
 
 
-Policy = BatchStatistics | RunningStatistics
+Policy = BatchStatistics | BlendedStatistics | RunningStatistics
 Normalisation = SourceStatistics | Policy
 
 

@@ -1,7 +1,10 @@
-"""Update: the optimiser of the steps, and which parameters they move."""
+"""Update: the optimiser of the steps, and which parameters they move.
+
+A search without gradients is in `acclimate.parts.search`.
+"""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from acclimate.errors import InputError
 from acclimate.parts.checks import not_negative, share
+from acclimate.parts.search import CovarianceAdaptation
 
 _NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
@@ -87,7 +91,7 @@ class SAM(SGD):
         )
 
 
-Update = Adam | SGD | SAM
+Update = Adam | SGD | SAM | CovarianceAdaptation
 
 
 class SharpnessAware(torch.optim.SGD):
@@ -126,6 +130,26 @@ class SharpnessAware(torch.optim.SGD):
             torch._foreach_copy_(moving, before)
         super().step()
         return loss
+
+
+def allocate_state(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
+    """Let an optimiser make its state, all zeros: states have one form then.
+
+    Args:
+        optimizer: Takes a step on gradients of 0.
+        parameters: All that it moves; their values stay, their gradients are dropped.
+    """
+    before = [parameter.detach().clone() for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(lambda: torch.zeros(()))  # type: ignore[arg-type]
+    optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        torch._foreach_copy_(list(parameters), before)
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()
 
 
 def select_parameters(encoder: nn.Module, which: str) -> dict[str, nn.Parameter]:

@@ -12,6 +12,7 @@ from acclimate.evaluate.cell import CLEAN, Cell
 from acclimate.evaluate.store import Measured
 from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS, AdapterSettings
+from acclimate.parts.blended import BlendedStatistics
 from acclimate.report.gains import Gain, gain_between, stream_of
 from acclimate.report.measured import RowKey, reported, row_names, usual_images
 
@@ -192,6 +193,8 @@ def compare(measured: Sequence[Measured], held_out: Collection[str] = ()) -> Com
 
 def _batch_alone(settings: AdapterSettings) -> bool:
     normalisation = settings.normalisation
+    if isinstance(normalisation, BlendedStatistics):
+        return False
     return normalisation.uses_batch and getattr(normalisation, "prior", 0) == 0
 
 

@@ -9,19 +9,20 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from acclimate.backbones import Classifier, duplicate
+from acclimate.backbones import Classifier, block_names, duplicate
 from acclimate.backbones.batch_norm import Control
 from acclimate.backbones.fitting import fitted
 from acclimate.backbones.recompute import Thrift
 from acclimate.bundle import Bundle
 from acclimate.methods import METHODS
+from acclimate.objectives.discrepancy import Tokens
 from acclimate.parts.normalisation import BatchStatistics, replace_batch_norms
 from acclimate.parts.update import norm_parameters
 from acclimate.preprocessing import check_images
 from acclimate.randomness import key, permutation
 from acclimate.runtime.budget import for_passes, parse_bytes
 from acclimate.runtime.device import find_device
-from acclimate.runtime.precision import autocast, usual_defaults
+from acclimate.runtime.precision import at_least_float32, autocast, usual_defaults
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.prototypes import prototypes
@@ -32,6 +33,8 @@ Measure = Callable[[Classifier, SourceImages, Run], Named]
 
 FISHER_IMAGES, FISHER_BATCH = 2_000, 64
 """EATA's number of images, and images of a batch whose mean gradient is squared."""
+MOMENT_IMAGES, MOMENT_BATCH = 2_000, 64
+"""Images whose activations give the moments, and images of a pass."""
 _log = logging.getLogger(__name__)
 
 
@@ -166,6 +169,44 @@ def _thrift(
     return thrift if need.of(batch) <= budget else None
 
 
-SOURCE_STATISTICS: dict[str, Measure] = {"fisher": fisher_weights, "prototypes": prototypes}
+def token_moments(model: Classifier, source: SourceImages, run: Run) -> Named:
+    """Mean and standard deviation of what a transformer's blocks give on to the next.
+
+    Niu et al. 2024, *Test-time model adaptation with only forward passes* (FOA), § 3.1. At most
+    2,000 training images of the source; the release takes the validation images.
+
+    Args:
+        model: h∘f, on its device; left as it is.
+        source: Source images; labels are not used.
+        run: Precision and progress.
+
+    Returns:
+        ``mean.LAYER`` and ``std.LAYER``, unbiased; of the last, of the features. Nothing for a
+        network that is no plain transformer, from a single image, or where one is not finite.
+    """
+    model = duplicate(model).eval().requires_grad_(False)
+    images = source.sample(MOMENT_IMAGES).images
+    size = source.preprocessing.size
+    if len(images) < 2 or not block_names(model.encoder, size):
+        return {}
+    tokens, device = Tokens(model, size), next(model.parameters()).device
+    parts = images.split(MOMENT_BATCH)
+    found = []
+    for done, part in enumerate(parts, 1):
+        with torch.no_grad(), autocast(device, run.precision):
+            activations = tokens.activations(model, source.preprocessing(part.to(device)))
+        found.append([at_least_float32(each) for each in activations])
+        run.progress("moments of source images", done, len(parts), "")
+    named: Named = {}
+    for layer, values in enumerate(zip(*found)):
+        named[f"std.{layer}"], named[f"mean.{layer}"] = torch.std_mean(torch.cat(values), dim=0)
+    return named if all(value.isfinite().all() for value in named.values()) else {}
+
+
+SOURCE_STATISTICS: dict[str, Measure] = {
+    "fisher": fisher_weights,
+    "prototypes": prototypes,
+    "moments": token_moments,
+}
 """The function that measures each kind. A part names the kinds that it needs in
 ``source_statistics``, and is given each as a keyword of its ``build``."""

@@ -74,7 +74,7 @@ def train(
     source = SourceImages(data.images, Preprocessing.fit(data.images), data.labels)
     classifier = split(initial(model, len(data.classes), run, "classifier", weights))
     check_images(data.images, input_channels(classifier))
-    check_model(name, classifier)
+    check_model(name, classifier, source.preprocessing.size)
     start = None
     if settings.start == "separate" and "contrastive" in recipe.stages:
         start = split(initial(model, len(data.classes), run, "twin", weights)).encoder

@@ -10,8 +10,8 @@ from typing import Any
 
 from acclimate.commands.methods import RECORD
 from acclimate.evaluate.costs import BATCH, count_cost
-from acclimate.methods import METHODS, RECIPES
-from acclimate.methods.words import learns, needs
+from acclimate.methods import METHODS
+from acclimate.methods.words import learns, needs, needs_transformer
 
 NETWORK = {"model": "acclimate:resnet14-w16", "transformer": "acclimate:vit6-w192-p4", "size": 32}
 
@@ -29,7 +29,7 @@ def words(name: str) -> dict[str, str]:
 
 def cost(name: str) -> dict[str, Any]:
     """What a method costs on the network of the record."""
-    transformer = RECIPES[METHODS[name].recipe].transformer
+    transformer = needs_transformer(METHODS[name])
     found = count_cost(name, NETWORK["transformer" if transformer else "model"], NETWORK["size"])
     return {
         "forward_equivalents": round(found.forward_equivalents, 3),

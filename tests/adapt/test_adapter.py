@@ -7,6 +7,7 @@ import torch
 from dotted import dotted
 from fewer import few_views
 from loose import loose
+from rated import rated
 from soon import banked, soon
 from torch import nn
 
@@ -50,8 +51,8 @@ def short(name, **changes):
         return settings_of(name)
     if METHODS[name].settings.one_by_one:  # as many steps again for each image
         changes = {"steps": 1} | changes
-    given = {"steps": 3, "learning_rate": 3e-3} | loose(name) | soon(name, 20) | few_views(name)
-    return settings_of(name, **given | changes)
+    given = {"steps": 3} | rated(name, 3e-3) | loose(name) | soon(name, 20) | few_views(name)
+    return settings_of(name, **given | dotted(**changes))
 
 
 # What the adapter does, as a plain loop: one image list, one deep copy, one autograd step at a time

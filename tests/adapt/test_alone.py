@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from acclimate.adapt import Adapter
 from acclimate.randomness import key
 
-ALONE = ["ttt", "ttt-mae"]
+ALONE = ["ttt", "ttt-mae", "memo"]
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def three_threads():
 
 def visible(name):
     """Settings under which a step can be seen in an answer."""
-    rate = {"ttt": 1e-2, "ttt-online": 1e-2, "ttt-mae": 5e-3}[name]
+    rate = {"ttt": 1e-2, "ttt-online": 1e-2, "ttt-mae": 5e-3, "memo": 0.1}[name]
     return {"steps": 2, "update.learning_rate": rate, "precision": "fp32"}
 
 
@@ -52,7 +52,7 @@ def test_the_steps_of_these_comparisons_are_visible(bundle_of, images, name):
     assert (learned - frozen).abs().amax(1).min() > 2e-3  # 20 times the tolerance, of every image
 
 
-@pytest.mark.parametrize("name", ["ttt", "ttt-online", "ttt-mae"])
+@pytest.mark.parametrize("name", ["ttt", "ttt-online", "ttt-mae", "memo"])
 def test_a_batch_is_its_images_given_singly(bundle_of, images, name):
     together, singly = (Adapter(bundle_of(name), name, **visible(name)) for _ in range(2))
     found = together(images[:7])

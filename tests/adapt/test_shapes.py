@@ -10,6 +10,7 @@ from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.methods import METHODS, RECIPES
+from acclimate.methods.words import needs_transformer
 from acclimate.objectives import Rotation
 from acclimate.preprocessing import Preprocessing
 from acclimate.source.aligned import align
@@ -88,7 +89,7 @@ def test_rotation_needs_squares(case):
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_on_images_that_are_not_square(name):
     """Rotations by 90 degrees need squares; all other methods answer."""
-    transformer = RECIPES[METHODS[name].recipe].transformer
+    transformer = needs_transformer(METHODS[name])
     model = "acclimate:vit2-w64-p4" if transformer else "acclimate:resnet8-w4"
     if name == "cta-rotation" or RECIPES[METHODS[name].recipe].objective is Rotation:
         with pytest.raises(InputError, match="square images, not 24 x 16"):

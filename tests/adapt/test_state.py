@@ -7,6 +7,7 @@ import pytest
 import torch
 from dotted import dotted
 from loose import loose
+from rated import rated
 from soon import soon
 from torch import nn
 
@@ -24,8 +25,8 @@ WITH_STEPS = [name for name, row in METHODS.items() if row.objective]
 
 def adapter_of(bundle, name, **changes):
     if METHODS[name].settings.steps:
-        own = {"steps": 2, "learning_rate": 3e-3} | loose(name) | soon(name, 20)
-        changes = own | changes
+        own = {"steps": 2} | rated(name, 3e-3) | loose(name) | soon(name, 20)
+        changes = own | dotted(**changes)
     return Adapter(bundle, name, device="cpu", precision="fp32", **dotted(**changes))
 
 
@@ -65,13 +66,14 @@ def test_every_method_goes_on_in_another_process(bundle_of, images, tmp_path):
     torch.set_num_threads(1)
     saved = {}
     for name, row in METHODS.items():
-        if row.recipe not in saved:
-            saved[row.recipe] = tmp_path / row.recipe
-            bundle_of(name).save(saved[row.recipe])
+        made = id(bundle_of(name))  # shared by methods
+        if made not in saved:
+            saved[made] = tmp_path / name
+            bundle_of(name).save(saved[made])
         changes = {"reset": "never"}
         if row.settings.steps:
-            changes |= {"steps": 2, "update": {"learning_rate": 3e-3}}
-        bundle = Bundle.load(saved[row.recipe])
+            changes |= {"steps": 2} | rated(name, 3e-3)
+        bundle = Bundle.load(saved[made])
         adapter = Adapter(bundle, name, device="cpu", precision="fp32", **changes)
         past, future = (
             (images[:3], images[3:5]) if row.settings.one_by_one else images[:29].split([20, 9])
@@ -80,7 +82,7 @@ def test_every_method_goes_on_in_another_process(bundle_of, images, tmp_path):
         adapter.save(tmp_path / f"{name}.state")
         jobs.append(
             (
-                str(saved[row.recipe]),
+                str(saved[made]),
                 name,
                 changes,
                 str(tmp_path / f"{name}.state"),

@@ -8,7 +8,7 @@ from acclimate.adapt.alone import adapt_alone
 from acclimate.adapt.learner import REFUSED
 from acclimate.adapt.vmapped import _PlainBatchNorm, can_vmap, vmapped
 
-CASES = [("ttt", 0.0), ("ttt", 0.9), ("ttt-mae", 0.9)]
+CASES = [("ttt", 0.0), ("ttt", 0.9), ("ttt-mae", 0.9), ("memo", 0.0), ("memo", 0.9)]
 
 
 def learner_of(bundle_of, name, **changes):
@@ -36,8 +36,9 @@ def test_all_at_once_equals_one_after_another(bundle_of, images, name, momentum)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_an_image_that_blows_up_harms_no_other(bundle_of, images):
-    learner = learner_of(bundle_of, "ttt")
+@pytest.mark.parametrize("name", ["ttt", "memo"])
+def test_an_image_that_blows_up_harms_no_other(bundle_of, images, name):
+    learner = learner_of(bundle_of, name)
     unit, index = images[:3].float() / 255, torch.arange(3)
     with torch.no_grad():
         (alone,), _ = vmapped(learner, unit[:2], index[:2])
@@ -49,6 +50,8 @@ def test_an_image_that_blows_up_harms_no_other(bundle_of, images):
 
 def test_only_what_it_can_do(bundle_of):
     assert can_vmap(learner_of(bundle_of, "ttt"))
+    assert can_vmap(learner_of(bundle_of, "memo"))
+    assert not can_vmap(learner_of(bundle_of, "memo", normalisation="batch"))
     assert not can_vmap(learner_of(bundle_of, "ttt", update="adam"))
     assert not can_vmap(learner_of(bundle_of, "ttt", reset="never"))
     assert not can_vmap(learner_of(bundle_of, "clust3"))

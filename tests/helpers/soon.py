@@ -1,7 +1,8 @@
-"""Methods that learn from a bank, made to learn from few images."""
+"""Methods that take long to learn: from a bank, or by many candidates; made to be quick."""
 
 from acclimate.methods import METHODS
 from acclimate.parts.banks import Balanced, Reservoir
+from acclimate.parts.search import CovarianceAdaptation
 
 
 def banked(name):
@@ -9,6 +10,12 @@ def banked(name):
     return isinstance(METHODS[name].settings.memory, Balanced | Reservoir)
 
 
+def searches(name):
+    """Whether a method seeks candidates instead of following gradients."""
+    return isinstance(METHODS[name].settings.update, CovarianceAdaptation)
+
+
 def soon(name, images):
-    """Changes by which a method that learns from a bank does so after every so many images."""
-    return {"memory.every": images} if banked(name) else {}
+    """Changes by which a bank is learned from after so many images, and a search tries few."""
+    few = {"update.population": 6} if searches(name) else {}
+    return few | ({"memory.every": images} if banked(name) else {})

@@ -24,7 +24,12 @@ from acclimate.randomness import key, permutation
 from acclimate.source import statistics
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
-from acclimate.source.statistics import SOURCE_STATISTICS, fisher_weights, measure_statistics
+from acclimate.source.statistics import (
+    SOURCE_STATISTICS,
+    fisher_weights,
+    measure_statistics,
+    token_moments,
+)
 from acclimate.storage import sealed
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "online.npz")
@@ -213,3 +218,31 @@ def test_a_bundle_of_any_maker_has_what_rows_need(sized, images):
     models = {"classifier": wrapped.classifier, "twin": wrapped.classifier}
     found = measure_statistics(models, SourceImages(images, wrapped.preprocessing), RUN)
     assert not any(name.startswith("twin.") for name in found), "no row needs the twin's"
+
+
+def test_moments_are_those_of_all_images_at_once(monkeypatch, bundle_of, images):
+    """Measured in passes of a few; the last layer's are the features'."""
+    monkeypatch.setattr(statistics, "MOMENT_BATCH", 7)
+    monkeypatch.setattr(statistics, "MOMENT_IMAGES", 30)
+    bundle = bundle_of("foa")
+    source = SourceImages(images, bundle.preprocessing)
+    found = token_moments(bundle.classifier, source, RUN)
+    assert found.keys() == {"mean.0", "std.0", "mean.1", "std.1"}
+    chosen = bundle.preprocessing(source.sample(30).images)
+    encoder, outputs = bundle.classifier.encoder, []
+    handle = encoder.blocks[0].register_forward_hook(lambda _, __, output: outputs.append(output))
+    with torch.no_grad():
+        features = encoder(chosen)
+        first = encoder.blocks[1].norm1(outputs[0].mean(1))
+    handle.remove()
+    for layer, values in enumerate((first, features)):
+        close = {"atol": 1e-5, "rtol": 1e-4}
+        torch.testing.assert_close(found[f"mean.{layer}"], values.mean(0), **close)
+        torch.testing.assert_close(found[f"std.{layer}"], values.std(0), **close)
+
+
+def test_there_are_no_moments_of_other_networks_or_of_one_image(bundle, bundle_of, images):
+    assert token_moments(bundle.classifier, SourceImages(images, bundle.preprocessing), RUN) == {}
+    given = bundle_of("foa")
+    one = SourceImages(images[:1], given.preprocessing)
+    assert token_moments(given.classifier, one, RUN) == {}
