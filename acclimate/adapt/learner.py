@@ -19,6 +19,7 @@ from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, Taught, as_outcome
 from acclimate.parts.aftermath import AverageTeacher
+from acclimate.parts.class_balanced import ClassBalanced
 from acclimate.parts.penalty import Unpenalised
 from acclimate.parts.step import Step
 from acclimate.parts.update import select_parameters
@@ -73,6 +74,8 @@ class Learner:
         self.gives_logits = objective is not None and objective.gives_logits
         if objective is not None and settings.correction.needs_features:
             self.gives_logits &= objective.gives_features
+        # An answer's own pass is where images enter the statistics of classes.
+        self.gives_logits &= not isinstance(settings.normalisation, ClassBalanced)
         classes = self.model.num_classes
         self.statistics = {
             kind: {name: tensor.to(device) for name, tensor in named.items()}
@@ -122,8 +125,8 @@ class Learner:
 
     @contextmanager
     def passing(self):
-        """Within it an answer is not the batch's last: the correction does not remember it."""
-        undo = Undo(list(self.correction.state().values()))
+        """Within it an answer is not the batch's last: nothing remembers it."""
+        undo = Undo([*self.correction.state().values(), *self.norms.state().values()])
         yield
         undo.unless(torch.zeros((), dtype=torch.bool, device=self.device))
 

@@ -13,6 +13,7 @@ from acclimate.adapt.reports import merged, report_of, steps_of, values_of
 from acclimate.objectives import Outcome, as_outcome
 from acclimate.parts.answer import Predict, Prediction
 from acclimate.parts.banks import Bank
+from acclimate.parts.class_balanced import ClassNorms
 from acclimate.parts.selection import weighted_mean
 from acclimate.parts.step import Step, refused, too_few
 from acclimate.randomness import key
@@ -163,7 +164,7 @@ def take_step(
     Returns:
         The report, and what the objective computed in the first pass; None if it made none.
     """
-    if len(context) < learner.min_images:
+    if len(context) < max(learner.min_images, getattr(learner.memory, "least", 1)):
         return learner.counted(too_few(context.device)), None
     learner.room.step(len(context))  # refuses what does not fit before anything moves
     objective, optimizer = learner.objective, learner.optimizer
@@ -257,6 +258,9 @@ def predict(
         count: Only the last so many images are answered for; the others count in statistics.
         mirrored: Whether the images are mirrored left to right.
     """
+    norms = learner.norms if isinstance(learner.norms, ClassNorms) else None
+    if norms is not None:  # which have seen earlier images
+        context = context[-count:]
     images = learner.preprocessing.normalize(context.flip(-1) if mirrored else context)
 
     def run(few: int) -> tuple[Tensor, Tensor | None]:
@@ -265,6 +269,9 @@ def predict(
 
     with learner.room.answer(len(images), run):
         logits, features = run(len(images))
+        if norms is not None and not mirrored:
+            with norms.entering(logits.argmax(1)):
+                logits, features = run(len(images))
     return _last(logits, features, count)
 
 

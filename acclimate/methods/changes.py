@@ -11,6 +11,7 @@ from acclimate.parts import (
     aftermath,
     answer,
     banks,
+    class_balanced,
     correction,
     diverse,
     kalman,
@@ -47,6 +48,7 @@ KINDS: dict[str, dict[str, type]] = {
     "memory": {
         "batch": memory.CurrentBatch,
         "recent": memory.Recent,
+        "gathered": memory.Gathered,
         "balanced": banks.Balanced,
         "reservoir": banks.Reservoir,
     },
@@ -71,6 +73,7 @@ KINDS: dict[str, dict[str, type]] = {
         "running": normalisation.RunningStatistics,
         "robust": robust.RobustStatistics,
         "instance-aware": robust.InstanceAware,
+        "class-balanced": class_balanced.ClassBalanced,
     },
     "answer": {
         "after": answer.After,

@@ -4,6 +4,7 @@ from acclimate.methods.recipes import RECIPES
 from acclimate.methods.table import Method
 from acclimate.objectives import Objective
 from acclimate.parts.banks import Balanced, Reservoir
+from acclimate.parts.class_balanced import ClassBalanced
 
 _BEFORE = {
     "supervised": ["any classifier"],
@@ -21,6 +22,7 @@ def needs(row: Method) -> str:
     Labels are named only where a method's own training takes them.
     """
     recipe, memory = RECIPES[row.recipe], row.settings.memory
+    normalisation = row.settings.normalisation
     requirements = list(_BEFORE.get(row.recipe, ["labels"]))
     if row.oracle:
         requirements.append("target images")
@@ -33,7 +35,8 @@ def needs(row: Method) -> str:
     if row.batch_norm:
         requirements.append("batch norm")
     elif (
-        row.settings.normalisation.uses_batch or row.settings.correction.uses_batch
+        (normalisation.uses_batch and not isinstance(normalisation, ClassBalanced))
+        or row.settings.correction.uses_batch
     ) and not isinstance(memory, Balanced | Reservoir):
         requirements.append("batches")
     if memory.images > 1:
