@@ -9,6 +9,7 @@ from acclimate.methods.ensembles import ENSEMBLES
 from acclimate.methods.entropy import ENTROPY
 from acclimate.methods.memories import MEMORIES
 from acclimate.methods.method import Method
+from acclimate.methods.ours import OURS
 from acclimate.methods.reliable import RELIABLE
 from acclimate.methods.source_trained import SOURCE_TRAINED
 from acclimate.methods.statistics import STATISTICS
@@ -24,6 +25,7 @@ METHODS: dict[str, Method] = {
     **CORRECTIONS,
     **SOURCE_TRAINED,
     **TWIN,
+    **OURS,
 }
 """Every method by its name."""
 

@@ -1,7 +1,8 @@
-"""Methods that learn from a bank, made to learn from few images."""
+"""Methods that learn from a bank, or from images that they gather, made to learn from few."""
 
 from acclimate.methods import METHODS
 from acclimate.parts.banks import Balanced, Reservoir
+from acclimate.parts.memory import Gathered
 
 
 def banked(name):
@@ -10,5 +11,7 @@ def banked(name):
 
 
 def soon(name, images):
-    """Changes by which a method that learns from a bank does so after every so many images."""
+    """Changes by which a method that learns at intervals does so after every so many images."""
+    if isinstance(METHODS[name].settings.memory, Gathered):
+        return {"memory.images": images}
     return {"memory.every": images} if banked(name) else {}
