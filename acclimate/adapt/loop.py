@@ -269,7 +269,7 @@ def predict(
 
     with learner.room.answer(len(images), run):
         logits, features = run(len(images))
-        if norms is not None and not mirrored:
+        if norms is not None and norms.kept and not mirrored:
             with norms.entering(logits.argmax(1)):
                 logits, features = run(len(images))
     return _last(logits, features, count)
