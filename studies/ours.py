@@ -78,12 +78,12 @@ class Arguments:
     10,000 images; or the chosen one on test images under the 15 reported corruptions."""
     images: int = 2000
     """Held-out images of each stream of the screening, and test images under each of the 15."""
-    shifts: tuple[str, ...] = SHIFTS
-    """Held-out corruptions, of those that no table reports."""
+    shifts: tuple[str, ...] = (CLEAN, *SHIFTS)
+    """Held-out corruptions, of those that no table reports, and none."""
     candidates: tuple[str, ...] = ()
     """Names of candidates; all of a part without it."""
     orders: tuple[str, ...] = ("shuffled", "class-correlated")
-    """Orders of arrival."""
+    """Orders of arrival; finalists come shuffled, and with ``continual`` also without a reset."""
     lengths: tuple[int, ...] = (500, 10_000)
     """Lengths of the streams of the finalists."""
     epochs: int = 3
@@ -142,7 +142,7 @@ def make_twin(arguments: Arguments) -> None:
 def grids(arguments: Arguments) -> Iterator[GridRun]:
     """The grids of a part."""
     part, orders = arguments.part, arguments.orders
-    grid = Grid((CLEAN, *arguments.shifts), seeds=arguments.seeds, batch=200, curve=False)
+    grid = Grid(arguments.shifts, seeds=arguments.seeds, batch=200, curve=False)
     bundles = {LABEL: arguments.out / LABEL}
 
     def job(names: Sequence[str], count: int, **changes: object) -> GridRun:
@@ -161,8 +161,9 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
     elif part == "finalists":
         for count in arguments.lengths:
             yield job(FINALISTS, count)
-        shifts, orders = tuple(arguments.shifts), ("continual",)
-        yield job(FINALISTS, arguments.images, corruptions=shifts, orders=orders)
+        if "continual" in orders:
+            shifts = tuple(name for name in arguments.shifts if name != CLEAN)
+            yield job(FINALISTS, arguments.images, corruptions=shifts, orders=("continual",))
     else:
         fifteen = replace(grid, corruptions=(CLEAN, *PUBLISHED), methods=FIFTEEN)
         yield GridRun(fifteen, bundles, (partial(test, arguments.data, arguments.images),))

@@ -47,7 +47,15 @@ CORRELATED = (
 """Candidates that are measured where images of a class come close together."""
 SMALL = ("as it is", "no steps", "memory of the batch alone", "batch statistics, as measured")
 """Candidates that are measured in small batches."""
-FINALISTS = ("as it is", "no steps", "entropy", "no mirrored image", "pulled to the source")
+FINALISTS = (
+    "as it is",
+    "no steps",
+    "entropy",
+    "all images alike",
+    "rate 1e-2",
+    "no mirrored image",
+    "pulled to the source",
+)
 """Candidates that are measured on 500 and on 10,000 images."""
 FIFTEEN = ("source", "ptbn", "tent", "roid", "aligned-bn", "cta", ROW)
 """Methods that are measured on the reported corruptions."""

@@ -1,4 +1,4 @@
-"""Our own default in the adapter: its settings, its state, its cost, and what it is safe against."""
+"""Our own default in the adapter: settings, state, cost, and what it is safe against."""
 
 import pytest
 import torch
