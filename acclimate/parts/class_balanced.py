@@ -11,7 +11,6 @@ from torch.nn.functional import batch_norm
 
 from acclimate.errors import InputError
 from acclimate.parts.normalisation import AdaptiveBatchNorm, BatchNorms, BatchStatistics
-from acclimate.runtime.precision import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,7 @@ class ClassStatistics:
     ) -> None:
         settings, groups = self._settings, len(self.counts)
         members = members.to(self.sums.dtype)
-        values = at_least_float32(x).reshape(len(x), x.shape[1], -1)
-        moments = torch.cat([values.mean(2), values.square().mean(2)], 1)  # [batch, 2 channels]
+        moments = moments_of(x)
         new = members.sum(0)[:, None]  # [groups, 1]
         room = (settings.horizon / groups - new).clamp_min(0)
         kept = (room / self.counts.clamp_min(1e-6)).clamp_max(1)
@@ -107,6 +105,25 @@ class ClassStatistics:
         first, second = (own + of_source * source).mean(0).chunk(2)
         self.mean.copy_(first)
         self.variance.copy_((second - first.square()).clamp_min(0))
+
+
+def moments_of(x: Float[Tensor, "batch channels *places"]) -> Float[Tensor, "batch 2*channels"]:
+    """Of each image the mean of each channel, then the mean square of each channel.
+
+    ```python
+    mean, square = moments_of(x).chunk(2, 1)
+    ```
+
+    Args:
+        x: Of any float type; computed in at least float32.
+    """
+    # One copy, and no other of its size: on a CPU squares alone would take longer than a
+    # convolution.
+    precise = torch.promote_types(x.dtype, torch.float32)
+    values = x.to(precise, memory_format=torch.contiguous_format).view(*x.shape[:2], -1)
+    places = values.shape[2]
+    square = torch.linalg.vector_norm(values, dim=2).square()
+    return torch.cat([values.sum(2), square], 1) / places  # [batch, 2 channels]
 
 
 class ClassNorms(BatchNorms):

@@ -40,13 +40,13 @@ def by_hand(policy, source, history, classes):
     """The mean and variance of a mixture with equal shares of all classes, image by image.
 
     Args:
-        history: Batches of (image, class). A batch pushes a class's older images aside in equal
-            parts, as far as they exceed its room.
+        history: Batches of (image, class). With each batch, what was kept of a class shrinks in
+            equal parts to the room that the batch's images of it leave.
     """
     room = policy.horizon / classes
     kept = defaultdict(list)  # of each class: [weight, mean, mean square]
     for images in history:
-        for k in {label for _, label in images}:
+        for k in range(classes):
             new = sum(label == k for _, label in images)
             old = sum(weight for weight, *_ in kept[k])
             factor = min(1, max(0, room - new) / old) if old else 1
