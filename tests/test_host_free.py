@@ -182,6 +182,7 @@ def test_a_batch_with_a_search_is_not_recorded(bundle_of, name):
 def test_a_recorded_batch_is_learned_from_anew(gpu, bundle_of, images, name):
     """What is recorded from one batch, and replayed with others, answers as if it were run."""
     changes = {"precision": "fp32", "steps": 2, "reset": "never"} | loose(name) | few_views(name)
+    changes |= soon(name, 24)
     size = 1 if METHODS[name].settings.one_by_one else 24
     here, there_ = (Adapter(bundle_of(name), name, device="pretended", **changes) for _ in range(2))
     (every,) = there(gpu, here.preprocessing.unit(images))

@@ -10,6 +10,7 @@ from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings, check_model, method
 from acclimate.objectives import Objective
+from acclimate.parts.class_balanced import ClassBalanced
 from acclimate.parts.normalisation import BatchStatistics
 
 Statistics = dict[str, dict[str, Tensor]]
@@ -62,6 +63,18 @@ def statistics_of(bundle: Bundle, name: str, settings: AdapterSettings) -> Stati
             )
         found[kind] = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return found
+
+
+def answers_in_steps(objective: Objective | None, settings: AdapterSettings) -> bool:
+    """Whether what a step computes may serve as the answer before it, without a pass of its own."""
+    if objective is None or not objective.gives_logits:
+        return False
+    if isinstance(settings.normalisation, ClassBalanced):
+        return False  # an answer's own pass is where images enter the statistics of classes
+    reading = (settings.correction, *settings.aftermath)
+    return objective.gives_features or not any(
+        getattr(part, "needs_features", False) for part in reading
+    )
 
 
 def model_of(bundle: Bundle, name: str) -> Classifier:

@@ -18,6 +18,7 @@ from acclimate.adapt.learner import Learner
 from acclimate.adapt.loop import predict, take_step
 from acclimate.parts.answer import Prediction
 from acclimate.parts.banks import Bank
+from acclimate.parts.memory import GatheredImages
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,16 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
     Args:
         learner: The learner that is measured.
         batch: Number of images in a batch. If the memory completes it with earlier images, their
-            cost is counted for the batch. Of a bank's steps, each on a full bank, the batch's share
-            is counted.
+            cost is counted for the batch. Of steps on a full bank, or on images that were gathered,
+            the batch's share is counted.
     """
     height, width, channels = learner.preprocessing.shape
     memory = learner.memory
     context, share = max(batch, learner.settings.memory.images if learner.objective else 1), 1.0
     if isinstance(memory, Bank):
         context, share = memory.capacity, batch / memory.every
+    if isinstance(memory, GatheredImages):
+        share = min(1.0, batch / memory.least)
     images = torch.rand(
         max(batch, context), channels, height, width, generator=torch.Generator().manual_seed(0)
     )
@@ -60,7 +63,8 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
         learner.room.step(context)  # its trials are no part of the cost
     before, saved = learner.state.copy(), _Saved(learner)
     normalized = learner.preprocessing.normalize(images)
-    run = partial(predict, learner, images[-batch:] if isinstance(memory, Bank) else images, batch)
+    apart = isinstance(memory, Bank | GatheredImages)
+    run = partial(predict, learner, images[-batch:] if apart else images, batch)
     given = learner.gives_logits and learner.settings.steps > 0 and not isinstance(memory, Bank)
     with _flops() as step:
         if learner.objective:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from acclimate.adapt.chosen import Statistics
+from acclimate.adapt.chosen import Statistics, answers_in_steps
 from acclimate.adapt.norms import norms_of, values_a_channel
 from acclimate.adapt.room import Room
 from acclimate.adapt.search import prompted
@@ -72,10 +72,7 @@ class Learner:
         check_finite(self.model)
         self.objective = None if objective is None else _own(objective, device)
         self.min_images = objective.min_images if objective else 1
-        self.gives_logits = objective is not None and objective.gives_logits
-        reading = (settings.correction, *settings.aftermath)
-        if objective is not None and any(getattr(p, "needs_features", False) for p in reading):
-            self.gives_logits &= objective.gives_features
+        self.gives_logits = answers_in_steps(objective, settings)
         classes = self.model.num_classes
         self.statistics = {
             kind: {name: tensor.to(device) for name, tensor in named.items()}
@@ -126,7 +123,7 @@ class Learner:
     @contextmanager
     def passing(self):
         """Within it an answer is not the batch's last: no part remembers it."""
-        parts = (self.correction, *self.watching)
+        parts = (self.correction, self.norms, *self.watching)
         undo = Undo([tensor for part in parts for tensor in part.state().values()])
         yield
         undo.unless(torch.zeros((), dtype=torch.bool, device=self.device))

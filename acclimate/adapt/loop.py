@@ -14,6 +14,7 @@ from acclimate.adapt.search import search_step
 from acclimate.objectives import Outcome
 from acclimate.parts.answer import Predict, Prediction
 from acclimate.parts.banks import Bank
+from acclimate.parts.class_balanced import ClassNorms
 from acclimate.parts.search import Search
 from acclimate.parts.step import Step, refused, too_few
 from acclimate.randomness import key
@@ -164,7 +165,7 @@ def take_step(
     Returns:
         The report, and what the objective computed in the first pass; None if it made none.
     """
-    if len(context) < learner.min_images:
+    if len(context) < max(learner.min_images, getattr(learner.memory, "least", 1)):
         return learner.counted(too_few(context.device)), None
     learner.room.step(len(context))  # refuses what does not fit before anything moves
     objective, optimizer = learner.objective, learner.optimizer
@@ -253,6 +254,9 @@ def predict(
         count: Only the last so many images are answered for; the others count in statistics.
         mirrored: Whether the images are mirrored left to right.
     """
+    norms = learner.norms if isinstance(learner.norms, ClassNorms) else None
+    if norms is not None:  # which have seen earlier images
+        context = context[-count:]
     images = learner.preprocessing.normalize(context.flip(-1) if mirrored else context)
 
     def run(few: int) -> tuple[Tensor, Tensor | None]:
@@ -261,6 +265,9 @@ def predict(
 
     with learner.room.answer(len(images), run):
         logits, features = run(len(images))
+        if norms is not None and norms.kept and not mirrored:
+            with norms.entering(logits.argmax(1)):
+                logits, features = run(len(images))
     return _last(logits, features, count)
 
 

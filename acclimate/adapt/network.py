@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from acclimate.adapt.adapter import Adapter
 from acclimate.backbones import Classifier
 from acclimate.errors import InputError
+from acclimate.parts.class_balanced import ClassStatistics
 from acclimate.parts.normalisation import AdaptiveBatchNorm, RunningStatistics
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.runtime.precision import undisturbed
@@ -70,6 +71,11 @@ def as_network(adapter: Adapter, images: Tensor | None = None) -> Network:
             own[name].copy_(values[name])
     network = Network(classifier, adapter.preprocessing).eval()
     norms = [m for m in classifier.modules() if isinstance(m, AdaptiveBatchNorm)]
+    for norm in norms:
+        if isinstance(norm.policy, ClassStatistics):  # which are known, whatever images come
+            kept = norm.policy.mean, norm.policy.variance
+            norm.running_mean, norm.running_var = (tensor.clone().cpu() for tensor in kept)
+            norm.policy = RunningStatistics()
     norms = [norm for norm in norms if not isinstance(norm.policy, RunningStatistics)]
     if not norms:
         return network

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from acclimate.backbones import Classifier
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective
+from acclimate.parts.class_balanced import ClassBalanced, ClassNorms
 from acclimate.parts.normalisation import AdaptiveBatchNorm, BatchNorms
 
 
@@ -20,6 +21,8 @@ def norms_of(
     if objective is not None:
         modules["objective"] = objective
         but = [objective.get_submodule(name) for name in objective.keeps_source]
+    if isinstance(settings.normalisation, ClassBalanced):
+        return ClassNorms(settings.normalisation, modules, model.num_classes, but=but)
     return BatchNorms(settings.normalisation, modules, but=but)
 
 

@@ -12,6 +12,7 @@ from acclimate.parts import (
     answer,
     banks,
     blended,
+    class_balanced,
     correction,
     divergence,
     diverse,
@@ -55,6 +56,7 @@ KINDS: dict[str, dict[str, type]] = {
     "memory": {
         "batch": memory.CurrentBatch,
         "recent": memory.Recent,
+        "gathered": memory.Gathered,
         "balanced": banks.Balanced,
         "reservoir": banks.Reservoir,
     },
@@ -90,6 +92,7 @@ KINDS: dict[str, dict[str, type]] = {
         "running": normalisation.RunningStatistics,
         "robust": robust.RobustStatistics,
         "instance-aware": robust.InstanceAware,
+        "class-balanced": class_balanced.ClassBalanced,
     },
     "answer": {
         "after": answer.After,

@@ -10,6 +10,7 @@ from acclimate.methods.entropy import ENTROPY
 from acclimate.methods.forward import FORWARD
 from acclimate.methods.memories import MEMORIES
 from acclimate.methods.method import Method
+from acclimate.methods.ours import OURS
 from acclimate.methods.reliable import RELIABLE
 from acclimate.methods.single import SINGLE
 from acclimate.methods.source_trained import SOURCE_TRAINED
@@ -29,6 +30,7 @@ METHODS: dict[str, Method] = {
     **FORWARD,
     **SOURCE_TRAINED,
     **TWIN,
+    **OURS,
 }
 """Every method by its name."""
 

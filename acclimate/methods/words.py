@@ -4,6 +4,7 @@ from acclimate.methods.recipes import RECIPES
 from acclimate.methods.table import Method
 from acclimate.objectives import Objective
 from acclimate.parts.banks import Balanced, Reservoir
+from acclimate.parts.class_balanced import ClassBalanced
 
 _BEFORE = {
     "supervised": ["any classifier"],
@@ -25,7 +26,7 @@ def needs(row: Method) -> str:
 
     Labels are named only where a method's own training takes them.
     """
-    memory = row.settings.memory
+    memory, normalisation = row.settings.memory, row.settings.normalisation
     requirements = list(_BEFORE.get(row.recipe, ["labels"]))
     if row.oracle:
         requirements.append("target images")
@@ -39,7 +40,10 @@ def needs(row: Method) -> str:
         requirements.append("batch norm")
     elif (
         not row.settings.one_by_one
-        and (row.settings.normalisation.uses_batch or row.settings.correction.uses_batch)
+        and (
+            (normalisation.uses_batch and not isinstance(normalisation, ClassBalanced))
+            or row.settings.correction.uses_batch
+        )
         and not isinstance(memory, Balanced | Reservoir)
     ):
         requirements.append("batches")

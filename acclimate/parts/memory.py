@@ -58,7 +58,29 @@ class Recent:
         return RecentImages(self.images, shape, device)
 
 
-Memory = CurrentBatch | Recent | Balanced | Reservoir
+@dataclass(frozen=True)
+class Gathered:
+    """Small batches are gathered: a step follows once so many new images have come.
+
+    So each image is learned from once, whatever the batch size, and answers come at once. A batch
+    that is large enough is learned from by itself.
+    """
+
+    images: int = 64
+    """The number of images that a step waits for."""
+    keeps: ClassVar[bool] = True
+
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
+        if not 1 <= self.images <= _MOST:
+            raise InputError(f"images must be 1 to {_MOST}, not {self.images}.")
+
+    def build(self, shape: Shape, device: torch.device, classes: int) -> "GatheredImages":
+        """No image has come yet."""
+        return GatheredImages(self.images, shape, device)
+
+
+Memory = CurrentBatch | Recent | Gathered | Balanced | Reservoir
 
 
 class RecentImages:
@@ -92,4 +114,42 @@ class RecentImages:
 
     def state(self) -> dict[str, Tensor]:
         """All that is kept."""
+        return {"images": self.images, "index": self.index, "count": self.count}
+
+
+class GatheredImages:
+    """Images that wait for a step.
+
+    Args:
+        least: The number of images that a step waits for.
+        shape: Height, width and channels of an image.
+        device: Where they are kept.
+    """
+
+    def __init__(self, least: int, shape: Shape, device: torch.device):
+        height, width, channels = shape
+        self.least = least
+        self.images = torch.zeros(least, channels, height, width, device=device)
+        self.index = torch.zeros(least, dtype=torch.int64, device=device)
+        # On the CPU: reading it decides shapes, and must not wait for a device.
+        self.count = torch.zeros((), dtype=torch.int64)
+
+    def remember(self, images: Images, index: Index) -> tuple[Images, Index]:
+        """Add a batch; all that waited and the batch if they are enough, else the batch alone.
+
+        The batch itself comes last. Alone it is too small for a step; see `least`.
+        """
+        waiting, new = int(self.count), len(images)
+        if waiting + new < self.least:
+            self.images[waiting : waiting + new].copy_(images)
+            self.index[waiting : waiting + new].copy_(index)
+            self.count.add_(new)
+        elif waiting:
+            images = torch.cat([self.images[:waiting], images])
+            index = torch.cat([self.index[:waiting], index])
+            self.count.zero_()
+        return images, index
+
+    def state(self) -> dict[str, Tensor]:
+        """All that waits."""
         return {"images": self.images, "index": self.index, "count": self.count}

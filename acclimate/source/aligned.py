@@ -38,6 +38,9 @@ from acclimate.source.train import begin, initial, make
 
 FACTORS = (1.0, 0.1, 0.01)
 """Factors of the learning rates that are tried, until the alignment is of use."""
+TRUSTED = 0.35
+"""Half the weight that statistics have in ``acclimate``: a twin for which less was measured is not
+answered for by them."""
 _log = logging.getLogger(__name__)
 
 
@@ -149,7 +152,13 @@ def _tried(
             f"warning: the aligned twin answers worse than the classifier for {work.measured_on}, "
             f"corrupted; leave out --interpolation, --twin or --preset paper, or use bn-adapt"
         )
-    return bundle
+    return replace(bundle, method=_usual_method(bundle))
+
+
+def _usual_method(bundle: Bundle) -> str:
+    """Our own where statistics of batches were found to be of use, else CTA."""
+    trust = bundle.trust.get("twin")
+    return "acclimate" if trust is not None and trust.limit >= TRUSTED else "cta"
 
 
 def _slower(training: Training, factor: float) -> Training:

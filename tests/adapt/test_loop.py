@@ -3,6 +3,8 @@
 import pytest
 import torch
 from dotted import dotted
+from hypothesis import given
+from hypothesis import strategies as st
 from loose import loose
 from rated import rated
 from soon import banked, searches, soon
@@ -14,7 +16,7 @@ from acclimate.methods import METHODS
 from acclimate.parts.aftermath import PullToSource, Teacher
 from acclimate.parts.answer import After, Before, FromTeacher
 from acclimate.parts.diverse import CertainAndDiverse
-from acclimate.parts.memory import CurrentBatch, Recent
+from acclimate.parts.memory import CurrentBatch, Gathered, Recent
 from acclimate.parts.selection import weighted_mean
 from acclimate.parts.update import SAM
 
@@ -227,9 +229,51 @@ def test_recent_images_are_the_last_of_the_stream(images, capacity):
         assert found.tolist() == list(range(first, seen))
 
 
-def test_a_memory_of_no_image_is_refused():
+@pytest.mark.parametrize("memory", [Recent, Gathered])
+def test_a_memory_of_no_image_is_refused(memory):
     with pytest.raises(InputError, match="images must be 1 to 10000"):
-        Recent(0).check()
+        memory(0).check()
+
+
+@given(least=st.integers(1, 9), sizes=st.lists(st.integers(1, 12), min_size=1, max_size=12))
+def test_gathered_images_are_each_learned_from_once(least, sizes):
+    memory = Gathered(least).build((2, 2, 3), torch.device("cpu"), 4)
+    seen, learned = 0, []
+    for count in sizes:
+        index = torch.arange(seen, seen + count)
+        images = index.float().view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+        seen += count
+        context, found = memory.remember(images, index)
+        assert torch.equal(context[:, 0, 0, 0], found.float())
+        assert found[-count:].tolist() == index.tolist()
+        if len(context) >= memory.least:
+            learned += found.tolist()
+        else:  # too few for a step: the batch alone
+            assert len(context) == count
+    assert learned == list(range(len(learned)))
+    assert seen - len(learned) == int(memory.count) < least
+
+
+def test_small_batches_take_the_steps_of_a_large_one(bundle, images):
+    """Without a reset, the weights after them are those of one batch."""
+    changes = {"memory": Gathered(12), "reset": "never", "steps": 1, "learning_rate": 1e-2}
+    weights = []
+    for size in (1, 5, 12):
+        adapter = adapter_of(bundle, "acclimate", **changes)
+        taken = 0
+        for batch in images[:12].split(size):
+            adapter(batch)
+            taken += int(adapter.steps[-1].taken)
+        assert taken == 1
+        weights.append(torch.cat([p.flatten() for p in adapter._learner.moving.values()]))
+    torch.testing.assert_close(weights[0], weights[2])
+    torch.testing.assert_close(weights[1], weights[2])
+
+
+def test_a_step_that_waits_for_images_says_so(bundle, images):
+    adapter = adapter_of(bundle, "acclimate")
+    adapter(images[:8])
+    assert all("too few" in step.reason for step in adapter.steps)
 
 
 @pytest.mark.parametrize("steps", [1, 2])

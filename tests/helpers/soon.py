@@ -1,7 +1,8 @@
-"""Methods that take long to learn: from a bank, or by many candidates; made to be quick."""
+"""Methods that take long to learn, from a bank, gathered images or many candidates, made quick."""
 
 from acclimate.methods import METHODS
 from acclimate.parts.banks import Balanced, Reservoir
+from acclimate.parts.memory import Gathered
 from acclimate.parts.search import CovarianceAdaptation
 
 
@@ -16,6 +17,8 @@ def searches(name):
 
 
 def soon(name, images):
-    """Changes by which a bank is learned from after so many images, and a search tries few."""
+    """Changes by which a method learns after every so many images, and a search tries few."""
+    if isinstance(METHODS[name].settings.memory, Gathered):
+        return {"memory.images": images}
     few = {"update.population": 6} if searches(name) else {}
     return few | ({"memory.every": images} if banked(name) else {})

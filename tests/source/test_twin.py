@@ -9,7 +9,7 @@ from torch import nn
 
 import acclimate
 from acclimate.backbones import split
-from acclimate.backbones.batch_norm import batch_norms
+from acclimate.backbones.batch_norm import Trust, batch_norms
 from acclimate.preprocessing import Preprocessing
 from acclimate.source import aligned, stages, twin
 from acclimate.source.calibration import carry_statistics, recalibrate
@@ -119,7 +119,7 @@ def test_a_twin_whose_alignment_is_useless_stays_the_classifiers_copy(monkeypatc
 def test_smaller_rates_are_tried_until_the_alignment_is_of_use(monkeypatch):
     _, bundle, trained = aligned_with(monkeypatch, [0.0, 0.5])
     assert trained == pytest.approx([1e-3, 1e-4])
-    assert bundle.method == "cta"
+    assert bundle.method in ("acclimate", "cta")
     assert bundle.provenance["agreement"]["kept"] == 0.5
 
 
@@ -127,7 +127,7 @@ def test_smaller_rates_are_tried_until_the_alignment_is_of_use(monkeypatch):
 def test_a_given_share_is_taken_as_it_is(monkeypatch, caplog, share):
     _, bundle, trained = aligned_with(monkeypatch, None, replace(SETTINGS, interpolation=share))
     assert len(trained) == 1
-    assert bundle.method == "cta"
+    assert bundle.method in ("acclimate", "cta")
     assert bundle.provenance["agreement"]["kept"] == share
     assert "no better" not in caplog.text
 
@@ -169,3 +169,22 @@ def test_a_twin_that_is_worse_is_told_also_where_its_share_is_given(monkeypatch,
     monkeypatch.setattr("acclimate.source.train.measure", lambda work: ({}, figures))
     aligned_with(monkeypatch, None, replace(SETTINGS, interpolation=1.0))
     assert ("worse than the classifier" in caplog.text) is worse
+
+
+@pytest.mark.parametrize(
+    ("limit", "method"),
+    [(None, "cta"), (0.0, "cta"), (0.2, "cta"), (0.35, "acclimate"), (1.0, "acclimate")],
+)
+def test_our_own_is_the_method_where_statistics_of_batches_are_of_use(monkeypatch, limit, method):
+    measured = {} if limit is None else {"twin": Trust(16.0, limit)}
+    monkeypatch.setattr("acclimate.source.train.measure", lambda work: (measured, {}))
+    _, bundle, _ = aligned_with(monkeypatch, None, replace(SETTINGS, interpolation=0.5))
+    assert bundle.method == method
+    assert isinstance(acclimate.Adapter(bundle, device="cpu")(pictures(4)), torch.Tensor)
+
+
+def test_a_bundle_keeps_the_method_that_it_names(monkeypatch, tmp_path):
+    """An older bundle's record says cta, whatever the default is now."""
+    _, bundle, _ = aligned_with(monkeypatch, None)
+    replace(bundle, method="cta").save(tmp_path / "older")
+    assert acclimate.Bundle.load(tmp_path / "older", model=network()).method == "cta"

@@ -1,0 +1,74 @@
+"""Candidates of the study of our default, each as a change of the row ``acclimate``."""
+
+from collections.abc import Iterable
+
+from acclimate.evaluate.variant import Scalar, Variant
+
+ROW = "acclimate"
+REFERENCES = ("source", "aligned", "aligned-bn")
+_RATE = "update.learning_rate"
+_BATCH: dict[str, Scalar] = {"normalisation": "batch"}
+CHANGES: dict[str, dict[str, Scalar]] = {
+    "as it is": {},
+    "no steps": {_RATE: 0},
+    "entropy": {"objective": "entropy"},
+    "with consistency": {"objective.consistency": 1},
+    "contrastive": {"objective": "contrastive", "selection": "all"},
+    "all images alike": {"selection": "all"},
+    "reliable images": {"selection": "reliable-new"},
+    "rate 1e-3": {_RATE: 1e-3},
+    "rate 1e-2": {_RATE: 1e-2},
+    "all weights, rate 3e-4": {_RATE: 3e-4, "update.parameters": "all"},
+    "two steps": {"steps": 2},
+    "pulled to the source": {"aftermath": "pull"},
+    "reset at each batch": {"reset": "batch"},
+    "answered before the step": {"answer": "before"},
+    "no mirrored image": {"answer.flip": False},
+    "prior correction": {"correction": "prior"},
+    "batch statistics, prior 16": _BATCH | {"normalisation.limit": 1},
+    "batch statistics, as measured": _BATCH | {"normalisation.prior": None},
+    "class statistics, limit 1": {"normalisation.limit": 1},
+    "class statistics, limit 0.85": {"normalisation.limit": 0.85},
+    "class statistics, limit 0.5": {"normalisation.limit": 0.5},
+    "class statistics, horizon 128": {"normalisation.horizon": 128},
+    "class statistics, horizon 2048": {"normalisation.horizon": 2048},
+    "memory of the batch alone": {"memory": "batch"},
+}
+"""Changes of the row, by what they are called."""
+CORRELATED = (
+    "as it is",
+    "no steps",
+    "entropy",
+    "all images alike",
+    "answered before the step",
+    "prior correction",
+    *(name for name in CHANGES if "statistics" in name),
+)
+"""Candidates that are measured where images of a class come close together."""
+SMALL = ("as it is", "no steps", "memory of the batch alone", "batch statistics, as measured")
+"""Candidates that are measured in small batches."""
+FINALISTS = (
+    "as it is",
+    "no steps",
+    "entropy",
+    "all images alike",
+    "rate 1e-2",
+    "no mirrored image",
+    "pulled to the source",
+)
+"""Candidates that are measured on 500 and on 10,000 images."""
+FIFTEEN = ("source", "ptbn", "tent", "roid", "aligned-bn", "cta", ROW)
+"""Methods that are measured on the reported corruptions."""
+
+
+def variants(names: Iterable[str]) -> tuple[str, ...]:
+    """Candidates as a grid takes them."""
+    return tuple(str(Variant.of(ROW, CHANGES[name])) for name in names)
+
+
+def name_of(variant: Variant) -> str:
+    """What a candidate is called; another method by its name."""
+    for name, changes in CHANGES.items():
+        if variant == Variant.of(ROW, changes):
+            return name
+    return str(variant)
