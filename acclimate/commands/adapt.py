@@ -30,13 +30,14 @@ class Adapt:
     OUT.partial until all are there. After an interruption, run the same command again to go on.
 
     The settings below start from the method's own. Another kind of a part is chosen by its name:
-    --update adam, sgd, sam; --normalisation source, batch, running, robust, instance-aware; --reset
-    batch, never, signal; --memory batch, recent, balanced, reservoir; --answer after, before,
-    teacher; --aftermath teacher, sensing-teacher, pull, kalman, restore (one of them); --selection
-    all, certain-and-diverse, reliable, reliable-new, reliable-shape; --penalty none, fisher,
-    divergence; --correction none, prior, laplacian, supports; --objective anchored-student,
-    augmented-student, averaged-teacher, clustering, contrasted-student, contrastive,
-    contrastive-moments, destroyed, entropy, flow, information, invariance, likelihood-ratio,
+    --update adam, sgd, sam, cma-es; --normalisation source, batch, blended, running, robust,
+    instance-aware, class-balanced; --reset batch, never, signal; --memory batch, recent, gathered,
+    balanced, reservoir; --answer after, before, teacher; --aftermath teacher, sensing-teacher,
+    pull, kalman, restore (one of them); --selection all, certain-and-diverse, reliable,
+    reliable-new, reliable-shape; --penalty none, fisher, divergence; --correction none, prior,
+    shifted, laplacian, supports; --objective anchored-student, augmented-student, averaged-teacher,
+    clustering, contrasted-student, contrastive, contrastive-moments, destroyed, discrepancy,
+    entropy, flow, information, invariance, likelihood-ratio, marginal-entropy,
     masked-reconstruction, noise-contrastive, reconstruction, rotation. Then the options of that
     kind can be given.
 
