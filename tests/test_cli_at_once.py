@@ -15,6 +15,7 @@ from acclimate.commands import VERBS, kept_help, summary, verb_class
 from acclimate.evaluate import costs
 from acclimate.evaluate.costs import count_cost
 from acclimate.methods import METHODS
+from acclimate.methods.words import needs_transformer
 from acclimate.source.train import untrained
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "build"))
@@ -113,7 +114,8 @@ def test_listed_costs_are_what_is_counted(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_counting_few_images_is_counting_a_batch(name):
     size, batch = listed.NETWORK["size"], costs.BATCH
-    model = listed.NETWORK["transformer" if name == "ttt-mae" else "model"]
+    transformer = needs_transformer(METHODS[name])
+    model = listed.NETWORK["transformer" if transformer else "model"]
     whole = Adapter(untrained(name, model, size), name, device="cpu").cost(batch)
     few = count_cost(name, model, size)
     assert few.forward_equivalents == pytest.approx(whole.forward_equivalents, rel=1e-6)
