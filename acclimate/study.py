@@ -16,9 +16,8 @@ from acclimate.evaluate.cell import CLEAN
 from acclimate.evaluate.grid_run import GridRun, run_grid
 from acclimate.evaluate.store import Measured
 from acclimate.evaluate.task import Grid
-from acclimate.evaluate.variant import Variant
 from acclimate.report.comparison import Comparison, compare
-from acclimate.report.gains import parts_of
+from acclimate.report.gains import STEPPING, parts_of
 from acclimate.report.grid import PAGE, report_grid
 from acclimate.report.measured import by_protocol, held_out_of, read_grid, reported
 from acclimate.report.picture import result_picture
@@ -32,8 +31,9 @@ from acclimate.source.presets import SourceSettings
 from acclimate.source.train import train as train_bundle
 from acclimate.storage import atomic
 
-ROWS = ("source", "ptbn", "aligned", "aligned-bn", "cta", "cta-paper")
-"""Methods in the table. ``cta`` is also measured at learning rate 0, to isolate its steps."""
+ROWS = ("source", "ptbn", "aligned", "aligned-bn", "cta", "cta-paper", "acclimate")
+"""Methods in the table. ``cta`` and ``acclimate`` are also measured at learning rate 0, to isolate
+their steps."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _train(
         progress=progress,
         memory_limit=memory_limit,
     )
-    train_bundle("cta", study.model, train, study.settings, training).save(out / "bundle")
+    train_bundle("acclimate", study.model, train, study.settings, training).save(out / "bundle")
     if not stages:
         shutil.rmtree(out / "stages", ignore_errors=True)
 
@@ -153,13 +153,13 @@ def _measure(
     memory_limit: str | None,
 ) -> None:
     """Run a grid of all corruptions on a subset of the images, and one of all clean images."""
-    without_steps = str(Variant("cta").without_steps)
+    without_steps = tuple(str(variant.without_steps) for variant in STEPPING)
     for images, corruptions in ((subset(test, study.images), study.corruptions), (test, (CLEAN,))):
         grid = Grid(
             corruptions,
             severities=(study.severity,),
             seeds=(study.seed,),
-            methods=(*ROWS, without_steps),
+            methods=(*ROWS, *without_steps),
             batch=study.batch,
         )
         loads = (partial(_unchanged, images),)

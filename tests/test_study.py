@@ -27,7 +27,7 @@ from acclimate.source.loop import Training
 from acclimate.source.presets import PRESETS
 from acclimate.study import ROWS, Study, run_study
 
-STILL = str(Variant("cta").without_steps)
+STILL, OURS_STILL = (str(Variant(name).without_steps) for name in ("cta", "acclimate"))
 SHORT = Training(epochs=1, batch=32, warm_up=0.0)
 STUDY_OF_TWO = Study(
     title="a small study",
@@ -80,7 +80,7 @@ def test_a_study_leaves_all_that_it_should(done):
     assert "What each part adds" in page and "Samples" in page
     assert "is done: open" in " ".join(said.split())
     assert all(name in said for name in ROWS) and STILL not in said
-    assert len(cells) == 7 * 3
+    assert len(cells) == 9 * 3
     assert {path.name for path in out.iterdir() if not path.name.startswith("cells.sqlite-")} == {
         "bundle", "cells.sqlite", "manifest.json", "picture.png", "report.html", "results.csv",
         "study.json",
@@ -93,7 +93,7 @@ def test_results_are_the_cells(done):
         rows = list(csv.DictReader(file))
     places = {(row["method"], row["corruption"], row["severity"]): row for row in rows}
     corruptions = (("none", "0"), ("contrast", "5"), ("saturate", "5"))
-    assert set(places) == {(m, *c) for m in (*ROWS, STILL) for c in corruptions}
+    assert set(places) == {(m, *c) for m in (*ROWS, STILL, OURS_STILL) for c in corruptions}
     for cell in cells:
         row = places[str(cell.variant), cell.corruption, str(cell.severity)]
         assert float(row["accuracy"]) == cell.accuracy
@@ -117,7 +117,9 @@ def test_what_the_steps_add_is_told_apart_from_statistics(done):
     accuracy = {str(c.variant): c.accuracy for c in cells if c.corruption == "contrast"}
     assert accuracy[STILL] == accuracy["aligned-bn"]
     steps = 100 * (accuracy["cta"] - accuracy[STILL])
-    assert f"gradient steps: {steps:+.2f} points" in said
+    assert f"cta: gradient steps: {steps:+.2f} points" in said
+    steps = 100 * (accuracy["acclimate"] - accuracy[OURS_STILL])
+    assert f"acclimate: gradient steps: {steps:+.2f} points" in said
 
 
 def test_a_second_run_says_done_and_does_nothing(done, run, monkeypatch):

@@ -14,12 +14,15 @@ from acclimate.evaluate.variant import Variant
 from acclimate.report.intervals import paired_interval
 from acclimate.report.measured import reported
 
-GRADIENT_STEPS = "gradient steps"
-_CTA = Variant("cta")
+_CTA, _OURS = Variant("cta"), Variant("acclimate")
+STEPPING = (_CTA, _OURS)
+"""Methods whose steps are isolated: they are also measured at learning rate 0."""
 _PARTS = (
     ("batch statistics alone", Variant("ptbn"), Variant("source")),
     ("alignment and batch statistics", Variant("aligned-bn"), Variant("source")),
-    (GRADIENT_STEPS, _CTA, _CTA.without_steps),
+    ("cta: gradient steps", _CTA, _CTA.without_steps),
+    ("acclimate: class statistics and mirrored image", _OURS.without_steps, Variant("aligned-bn")),
+    ("acclimate: gradient steps", _OURS, _OURS.without_steps),
 )
 
 
@@ -59,15 +62,16 @@ def gain_between(mine: Sequence[Measured], base: Sequence[Measured]) -> Gain | N
 def parts_of(
     measured: Sequence[Measured], held_out: Collection[str] = ()
 ) -> list[tuple[str, Gain]]:
-    """Gains of batch statistics, alignment and gradient steps in CTA, with paired intervals.
+    """Gains of statistics, alignment and gradient steps, with paired intervals.
 
     ```python
     for label, gain in parts_of(measured):
         print(label, gain.difference)
     ```
 
-    A part is left out where one of its two variants was not measured, and all are where CTA was not
-    measured at learning rate 0. The parts of several bundles carry the bundles' names.
+    A part is left out where one of its two variants was not measured, and all are where no method
+    of `STEPPING` was measured at learning rate 0. The parts of several bundles carry the bundles'
+    names.
 
     Args:
         measured: Cells of one protocol, with answers.
@@ -77,7 +81,8 @@ def parts_of(
     for each in reported(measured, held_out):
         if each.cell.answers is not None:
             rows[each.row].append(each)
-    bundles = [bundle for bundle, variant in rows if variant == _CTA.without_steps]
+    still = {variant.without_steps for variant in STEPPING}
+    bundles = dict.fromkeys(bundle for bundle, variant in rows if variant in still)
     found = []
     for bundle in bundles:
         for label, variant, base in _PARTS:

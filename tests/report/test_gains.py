@@ -54,7 +54,7 @@ def cells(measured):
 def test_parts_are_paired_differences_over_the_reported_corruptions(cells):
     found = parts_of(cells(), held_out=("snow",))  # no aligned-bn: no such part
     (first, statistics), (second, steps) = found
-    assert (first, second) == ("batch statistics alone", "gradient steps")
+    assert (first, second) == ("batch statistics alone", "cta: gradient steps")
     assert statistics.difference == pytest.approx(3 / 8)
     # The gain of each image over both corruptions is 0, 1, 2, 0 of 2.
     assert 0 <= statistics.low < 3 / 8 < statistics.high <= 1
@@ -71,8 +71,8 @@ def test_parts_need_answers_and_a_control(cells):
 def test_parts_of_several_bundles_carry_their_names(cells):
     labels = [label for label, _ in parts_of([*cells("a"), *cells("b")])]
     assert labels == [
-        "batch statistics alone · a", "gradient steps · a",
-        "batch statistics alone · b", "gradient steps · b",
+        "batch statistics alone · a", "cta: gradient steps · a",
+        "batch statistics alone · b", "cta: gradient steps · b",
     ]  # fmt: skip
 
 
