@@ -10,7 +10,7 @@ from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings, check_model, method
 from acclimate.objectives import Objective
-from acclimate.parts.class_balanced import ClassBalanced
+from acclimate.parts.class_balanced import LEAST_LIMIT, ClassBalanced
 from acclimate.parts.normalisation import BatchStatistics
 
 Statistics = dict[str, dict[str, Tensor]]
@@ -18,20 +18,26 @@ Statistics = dict[str, dict[str, Tensor]]
 
 
 def settings_for(bundle: Bundle, name: str, settings: AdapterSettings) -> AdapterSettings:
-    """The settings with the bundle's own prior and limit where the prior is None.
+    """The settings with the bundle's own prior and limit where these are None.
 
-    A lower limit that the settings give stays. Where the bundle's images were not measured, the
-    limit is 1 and the prior a quarter of the number of classes, but at least 16: a rule of thumb,
-    by which 64 images say little of 1,000 classes.
+    A lower limit that the settings give beside a prior of None stays. Where the bundle's images
+    were not measured, the limit is 1 and the prior a quarter of the number of classes, but at least
+    16: a rule of thumb, by which 64 images say little of 1,000 classes.
     """
     normalisation = settings.normalisation
-    if not isinstance(normalisation, BatchStatistics) or normalisation.prior is not None:
+    if not isinstance(normalisation, BatchStatistics):
         return settings
     usual = Trust(prior=max(16.0, len(bundle.classes) / 4))
     trust = bundle.trust.get(method(name).model, usual)
-    limit = min(normalisation.limit, trust.limit)
-    measured = replace(normalisation, prior=trust.prior, limit=limit)
-    return replace(settings, normalisation=measured)
+    prior, limit = normalisation.prior, normalisation.limit
+    if limit is None:
+        limit = max(LEAST_LIMIT, trust.limit)
+    elif prior is None:
+        limit = min(limit, trust.limit)
+    prior = trust.prior if prior is None else prior
+    if (prior, limit) == (normalisation.prior, normalisation.limit):
+        return settings
+    return replace(settings, normalisation=replace(normalisation, prior=prior, limit=limit))
 
 
 def objective_of(

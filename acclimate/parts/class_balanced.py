@@ -13,6 +13,10 @@ from acclimate.errors import InputError
 from acclimate.parts.normalisation import AdaptiveBatchNorm, BatchNorms, BatchStatistics
 
 
+LEAST_LIMIT = 0.7
+"""Least limit where none is given, see `ClassBalanced`."""
+
+
 @dataclass(frozen=True)
 class ClassBalanced(BatchStatistics):
     """The mean of statistics that are kept of each predicted class, along the stream.
@@ -30,7 +34,11 @@ class ClassBalanced(BatchStatistics):
 
     prior: float | None = 16.0
     """Weight of the source's statistics, in images of all classes together. None takes what was
-    measured when the bundle was made, and at most the limit that was measured."""
+    measured when the bundle was made."""
+    limit: float | None = None
+    """Largest weight of the stream's statistics, 0..1. None takes the limit that was measured with
+    batches when the bundle was made, but at least 0.7: many images deserve more trust than one
+    batch."""
     horizon: int = 512
     """About so many images, of all classes together, are kept in the statistics."""
     groups: int = 64
@@ -38,7 +46,7 @@ class ClassBalanced(BatchStatistics):
 
     def check(self) -> None:
         """Refuse settings that cannot be meant."""
-        super().check()
+        BatchStatistics(self.prior, 1.0 if self.limit is None else self.limit).check()
         for name in ("horizon", "groups"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -95,7 +103,7 @@ class ClassStatistics:
         kept = (room / self.counts.clamp_min(1e-6)).clamp_max(1)
         self.counts.mul_(kept).add_(new)
         self.sums.mul_(kept).add_(members.T @ moments)
-        assert settings.prior is not None  # the adapter has put in what was measured
+        assert settings.prior is not None and settings.limit is not None  # the adapter put them in
         total = (self.counts + settings.prior / groups).clamp_min(1e-6)
         # Sums divided by the count, times the weight n / (n + r): the count cancels.
         own = settings.limit * self.sums / total
