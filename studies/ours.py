@@ -114,8 +114,9 @@ def main(arguments: Arguments) -> None:
     if arguments.results:
         write_table(arguments.results / f"{arguments.part}.csv", rows)
         shutil.copy(folder / MANIFEST, arguments.results / MANIFEST)
-        settings = {"options": recorded_options(arguments)}
-        finish(settings, arguments.seeds[0], arguments.results / f"{arguments.part}.json")
+        options = recorded_options(arguments)
+        del options["weights"]  # a path
+        finish({"options": options}, arguments.seeds[0], arguments.results / f"{arguments.part}.json")
 
 
 def make_twin(arguments: Arguments) -> None:
