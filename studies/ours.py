@@ -116,7 +116,9 @@ def main(arguments: Arguments) -> None:
         shutil.copy(folder / MANIFEST, arguments.results / MANIFEST)
         options = recorded_options(arguments)
         del options["weights"]  # a path
-        finish({"options": options}, arguments.seeds[0], arguments.results / f"{arguments.part}.json")
+        finish(
+            {"options": options}, arguments.seeds[0], arguments.results / f"{arguments.part}.json"
+        )
 
 
 def make_twin(arguments: Arguments) -> None:

@@ -31,7 +31,7 @@ class ClassBalanced(BatchStatistics):
     prior: float | None = 16.0
     """Weight of the source's statistics, in images of all classes together. None takes what was
     measured when the bundle was made, and at most the limit that was measured."""
-    horizon: int = 512
+    horizon: int = 256
     """About so many images, of all classes together, are kept in the statistics."""
     groups: int = 64
     """From more classes on, classes share statistics in so many groups, to save memory."""
