@@ -26,6 +26,7 @@ from ours_candidates import (
     FIFTEEN,
     FINALISTS,
     REFERENCES,
+    ROW,
     SMALL,
     name_of,
     variants,
@@ -40,6 +41,8 @@ from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.cell import CLEAN, Cell
 from acclimate.evaluate.grid_run import MANIFEST, GridRun
 from acclimate.evaluate.task import Grid
+from acclimate.methods import METHODS
+from acclimate.methods.changes import settings_record
 from acclimate.preprocessing import Preprocessing
 from acclimate.runtime.memory import keep_freed_memory
 from acclimate.runtime.progress import live
@@ -114,8 +117,10 @@ def main(arguments: Arguments) -> None:
     if arguments.results:
         write_table(arguments.results / f"{arguments.part}.csv", rows)
         shutil.copy(folder / MANIFEST, arguments.results / MANIFEST)
-        settings = {"options": recorded_options(arguments)}
-        finish(settings, arguments.seeds[0], arguments.results / f"{arguments.part}.json")
+        options = recorded_options(arguments)
+        del options["weights"]  # a path
+        result = {"options": options, ROW: settings_record(METHODS[ROW].settings)}
+        finish(result, arguments.seeds[0], arguments.results / f"{arguments.part}.json")
 
 
 def make_twin(arguments: Arguments) -> None:

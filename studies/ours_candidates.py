@@ -31,7 +31,7 @@ CHANGES: dict[str, dict[str, Scalar]] = {
     "class statistics, limit 0.85": {"normalisation.limit": 0.85},
     "class statistics, limit 0.5": {"normalisation.limit": 0.5},
     "class statistics, horizon 128": {"normalisation.horizon": 128},
-    "class statistics, horizon 2048": {"normalisation.horizon": 2048},
+    "class statistics, horizon 512": {"normalisation.horizon": 512},
     "memory of the batch alone": {"memory": "batch"},
 }
 """Changes of the row, by what they are called."""

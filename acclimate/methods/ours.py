@@ -16,7 +16,7 @@ SETTINGS = AdapterSettings(
     memory=Gathered(64),
     selection=CertainAndDiverse(),
     update=Adam(3e-3, parameters="norm"),
-    normalisation=ClassBalanced(prior=16.0, limit=0.7),
+    normalisation=ClassBalanced(prior=16.0),
     answer=After(flip=True),
     reset=Never(),
 )

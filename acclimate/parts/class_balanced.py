@@ -12,7 +12,6 @@ from torch.nn.functional import batch_norm
 from acclimate.errors import InputError
 from acclimate.parts.normalisation import AdaptiveBatchNorm, BatchNorms, BatchStatistics
 
-
 LEAST_LIMIT = 0.7
 """Least limit where none is given, see `ClassBalanced`."""
 
@@ -39,7 +38,7 @@ class ClassBalanced(BatchStatistics):
     """Largest weight of the stream's statistics, 0..1. None takes the limit that was measured with
     batches when the bundle was made, but at least 0.7: many images deserve more trust than one
     batch."""
-    horizon: int = 512
+    horizon: int = 256
     """About so many images, of all classes together, are kept in the statistics."""
     groups: int = 64
     """From more classes on, classes share statistics in so many groups, to save memory."""

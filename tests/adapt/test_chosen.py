@@ -12,6 +12,7 @@ from acclimate.bundle import Bundle
 from acclimate.bundle_record import read_record, sealed
 from acclimate.errors import InputError
 from acclimate.methods import METHODS
+from acclimate.parts.class_balanced import ClassBalanced
 from acclimate.parts.normalisation import BatchStatistics
 
 TRUST = {"classifier": Trust(4.0, 0.7), "twin": Trust(1.0, 0.35)}
@@ -61,6 +62,21 @@ def test_a_given_prior_is_taken_with_its_limit(measured):
 def test_a_given_limit_is_not_exceeded(measured, limit, left):
     given = replace(METHODS["bn-adapt"].settings, normalisation=BatchStatistics(None, limit))
     assert settings_for(measured, "bn-adapt", given).normalisation == BatchStatistics(4.0, left)
+
+
+@pytest.mark.parametrize(("trusted", "limit"), [(1.0, 1.0), (0.8, 0.8), (0.5, 0.7), (0.0, 0.7)])
+def test_class_statistics_are_trusted_as_far_as_a_batch_s_but_at_least_so_far(
+    bundle, trusted, limit
+):
+    measured = replace(bundle, trust={"twin": Trust(4.0, trusted)})
+    settings = METHODS["acclimate"].settings
+    found = settings_for(measured, "acclimate", settings)
+    assert found.normalisation == replace(settings.normalisation, limit=limit)
+    given = replace(settings, normalisation=ClassBalanced(None, 0.3))
+    found = settings_for(measured, "acclimate", given).normalisation
+    assert found == ClassBalanced(4.0, min(0.3, trusted))
+    unmeasured = replace(bundle, trust={})
+    assert settings_for(unmeasured, "acclimate", settings).normalisation.limit == 1.0
 
 
 @pytest.mark.parametrize("name", ["source", "tent", "ptbn"])

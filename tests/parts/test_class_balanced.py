@@ -104,7 +104,7 @@ def test_without_images_and_with_limit_0_it_is_the_source():
 def test_a_balanced_batch_is_normalised_as_by_its_own_statistics():
     """Without a prior, and as many images of each class: batch norm of the batch."""
     x = batch(12)
-    model, norms = adaptive(ClassBalanced(prior=0.0), 3)
+    model, norms = adaptive(ClassBalanced(prior=0.0, limit=1.0), 3)
     plain = network()
     BatchNorms(BatchStatistics(), {"model": plain})
     with norms.entering(torch.arange(12) % 3):
@@ -113,7 +113,7 @@ def test_a_balanced_batch_is_normalised_as_by_its_own_statistics():
 
 def test_a_stream_of_one_class_moves_only_that_class_s_share():
     """However many images of one class come, the others' statistics are the source's."""
-    model, norms = adaptive(ClassBalanced(), 10)
+    model, norms = adaptive(ClassBalanced(limit=1.0), 10)
     far = batch(32) + 100
     for _ in range(50):
         with norms.entering(torch.zeros(32, dtype=torch.int64)):
@@ -129,7 +129,7 @@ def test_single_images_and_batches_keep_the_same():
     x, labels = batch(20), torch.arange(20) % 4
     found = []
     for size in (1, 7, 20):
-        model, norms = adaptive(ClassBalanced(), 4)
+        model, norms = adaptive(ClassBalanced(limit=1.0), 4)
         for part, of in zip(x.split(size), labels.split(size)):
             with norms.entering(of):
                 model(part)
@@ -143,7 +143,7 @@ def test_the_order_of_a_batch_does_not_matter():
     mixed = torch.randperm(9, generator=torch.Generator().manual_seed(0))
     states = []
     for order in (torch.arange(9), mixed):
-        model, norms = adaptive(ClassBalanced(), 3)
+        model, norms = adaptive(ClassBalanced(limit=1.0), 3)
         with norms.entering(labels[order]):
             model(x[order])
         states.append(norms.state())
@@ -152,7 +152,7 @@ def test_the_order_of_a_batch_does_not_matter():
 
 
 def test_many_classes_share_groups():
-    model, norms = adaptive(ClassBalanced(groups=4), 1000)
+    model, norms = adaptive(ClassBalanced(limit=1.0, groups=4), 1000)
     with norms.entering(torch.tensor([0, 4, 999, 3])):
         model(batch(4))
     (kept,) = norms.kept.values()
@@ -160,7 +160,7 @@ def test_many_classes_share_groups():
 
 
 def test_steps_normalise_by_their_own_images_and_leave_what_is_kept():
-    model, norms = adaptive(ClassBalanced(), 3)
+    model, norms = adaptive(ClassBalanced(limit=1.0), 3)
     plain = network()
     own = BatchNorms(BatchStatistics(), {"model": plain})
     x = batch(8).requires_grad_()
@@ -180,7 +180,7 @@ def test_steps_normalise_by_their_own_images_and_leave_what_is_kept():
 def test_inputs_of_any_number_of_dimensions(kind):
     shape = {nn.BatchNorm1d: (), nn.BatchNorm2d: (4, 5), nn.BatchNorm3d: (2, 3, 4)}[kind]
     x = batch(6, shape=shape)
-    model, norms = adaptive(ClassBalanced(prior=0.0), 2, kind=kind)
+    model, norms = adaptive(ClassBalanced(prior=0.0, limit=1.0), 2, kind=kind)
     with norms.entering(torch.arange(6) % 2):
         y = model(x)
     source = network(kind=kind)[0]
@@ -190,7 +190,7 @@ def test_inputs_of_any_number_of_dimensions(kind):
 
 def test_half_precision_gives_statistics_in_float32():
     model = nn.Sequential(nn.BatchNorm2d(CHANNELS).eval())
-    norms = ClassNorms(ClassBalanced(), {"model": model}, 2)
+    norms = ClassNorms(ClassBalanced(limit=1.0), {"model": model}, 2)
     with norms.entering(torch.tensor([0, 1])):
         y = model((batch(2) + 50).bfloat16())
     assert y.dtype == torch.bfloat16
