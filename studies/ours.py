@@ -10,7 +10,6 @@ chosen, beside other methods, on test images under the 15 reported corruptions. 
 resumes; ``--plan`` says how long a part takes.
 """
 
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from acclimate.commands.script import finish, recorded_options, start, write_tab
 from acclimate.data import LabelledImages, hold_out, load, subset
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.cell import CLEAN, Cell
-from acclimate.evaluate.grid_run import MANIFEST, GridRun
+from acclimate.evaluate.grid_run import GridRun
 from acclimate.evaluate.task import Grid
 from acclimate.methods import METHODS
 from acclimate.methods.changes import settings_record
@@ -116,7 +115,6 @@ def main(arguments: Arguments) -> None:
     Console().print(table)
     if arguments.results:
         write_table(arguments.results / f"{arguments.part}.csv", rows)
-        shutil.copy(folder / MANIFEST, arguments.results / MANIFEST)
         options = recorded_options(arguments)
         del options["weights"]  # a path
         result = {"options": options, ROW: settings_record(METHODS[ROW].settings)}

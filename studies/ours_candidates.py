@@ -9,7 +9,7 @@ REFERENCES = ("source", "aligned", "aligned-bn")
 _RATE = "update.learning_rate"
 _BATCH: dict[str, Scalar] = {"normalisation": "batch"}
 CHANGES: dict[str, dict[str, Scalar]] = {
-    "as it is": {},
+    ROW: {},
     "no steps": {_RATE: 0},
     "entropy": {"objective": "entropy"},
     "with consistency": {"objective.consistency": 1},
@@ -36,7 +36,7 @@ CHANGES: dict[str, dict[str, Scalar]] = {
 }
 """Changes of the row, by what they are called."""
 CORRELATED = (
-    "as it is",
+    ROW,
     "no steps",
     "entropy",
     "all images alike",
@@ -45,10 +45,10 @@ CORRELATED = (
     *(name for name in CHANGES if "statistics" in name),
 )
 """Candidates that are measured where images of a class come close together."""
-SMALL = ("as it is", "no steps", "memory of the batch alone", "batch statistics, as measured")
+SMALL = (ROW, "no steps", "memory of the batch alone", "batch statistics, as measured")
 """Candidates that are measured in small batches."""
 FINALISTS = (
-    "as it is",
+    ROW,
     "no steps",
     "entropy",
     "all images alike",

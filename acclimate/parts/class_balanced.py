@@ -115,7 +115,7 @@ class ClassStatistics:
 
 
 def moments_of(x: Float[Tensor, "batch channels *places"]) -> Float[Tensor, "batch 2*channels"]:
-    """Of each image the mean of each channel, then the mean square of each channel.
+    """The mean of each channel for each image, then the mean square of each channel.
 
     ```python
     mean, square = moments_of(x).chunk(2, 1)

@@ -30,7 +30,7 @@ def test_candidates_are_settings_that_differ(study):
     for variant, name in zip(found, candidates.CHANGES, strict=True):
         check_settings(variant.settings)
         assert candidates.name_of(variant) == name
-        assert (variant.settings == METHODS["acclimate"].settings) == (name == "as it is")
+        assert (variant.settings == METHODS["acclimate"].settings) == (name == "acclimate")
     for few in (candidates.SMALL, candidates.CORRELATED, candidates.FINALISTS):
         assert set(few) <= candidates.CHANGES.keys()
     assert set(candidates.FIFTEEN) <= METHODS.keys()
