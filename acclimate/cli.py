@@ -127,7 +127,8 @@ def _with_kinds(
     Returns:
         The settings, and the arguments without these flags.
     """
-    from acclimate.methods.changes import KINDS, changed
+    from acclimate.methods.changes import changed
+    from acclimate.methods.kinds import KINDS
 
     for part in KINDS:
         flag = f"--{part}"

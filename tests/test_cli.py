@@ -14,7 +14,7 @@ from acclimate.cli import main
 from acclimate.commands import VERBS
 from acclimate.data import corrupt, load
 from acclimate.methods import METHODS, changed
-from acclimate.methods.changes import KINDS
+from acclimate.methods.kinds import KINDS
 from acclimate.parts.aftermath import PullToSource
 from acclimate.source.presets import PRESETS, STAGES
 

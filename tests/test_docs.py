@@ -27,7 +27,7 @@ from acclimate.backbones import build
 from acclimate.data import LabelledImages, load
 from acclimate.evaluate.results import COLUMNS
 from acclimate.methods import METHODS, RECIPES, AdapterSettings, changed, settings_record
-from acclimate.methods.changes import KINDS
+from acclimate.methods.kinds import KINDS
 from acclimate.objectives import OBJECTIVES
 from acclimate.quickstart import STUDY
 from acclimate.runtime import workers

@@ -7,7 +7,7 @@ from typing import Any
 from acclimate.errors import InputError
 from acclimate.evaluate.variant import Scalar, Variant
 from acclimate.methods import METHODS, AdapterSettings, check_settings, method
-from acclimate.methods.changes import KINDS
+from acclimate.methods.kinds import KINDS
 
 PARTS = (
     "statistics",

@@ -2,113 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from acclimate import objectives
 from acclimate.errors import InputError, unknown_name
+from acclimate.methods.kinds import KINDS
 from acclimate.methods.settings import AdapterSettings
-from acclimate.parts import (
-    aftermath,
-    answer,
-    banks,
-    blended,
-    class_balanced,
-    correction,
-    divergence,
-    diverse,
-    kalman,
-    laplacian,
-    memory,
-    normalisation,
-    penalty,
-    reliable,
-    reset,
-    robust,
-    search,
-    selection,
-    shifted,
-    supports,
-    update,
-)
-
-KINDS: dict[str, dict[str, type]] = {
-    "objective": {
-        "anchored-student": objectives.AnchoredStudentOptions,
-        "augmented-student": objectives.AugmentedStudentOptions,
-        "averaged-teacher": objectives.AveragedTeacherOptions,
-        "clustering": objectives.ClusteringOptions,
-        "contrasted-student": objectives.ContrastedStudentOptions,
-        "contrastive": objectives.ContrastiveOptions,
-        "contrastive-moments": objectives.ContrastiveMomentsOptions,
-        "destroyed": objectives.DestroyedOptions,
-        "discrepancy": objectives.DiscrepancyOptions,
-        "entropy": objectives.EntropyOptions,
-        "flow": objectives.FlowOptions,
-        "information": objectives.InformationOptions,
-        "invariance": objectives.InvarianceOptions,
-        "likelihood-ratio": objectives.LikelihoodRatioOptions,
-        "marginal-entropy": objectives.MarginalEntropyOptions,
-        "masked-reconstruction": objectives.MaskedReconstructionOptions,
-        "noise-contrastive": objectives.NoiseContrastiveOptions,
-        "reconstruction": objectives.ReconstructionOptions,
-        "rotation": objectives.RotationOptions,
-    },
-    "memory": {
-        "batch": memory.CurrentBatch,
-        "recent": memory.Recent,
-        "gathered": memory.Gathered,
-        "balanced": banks.Balanced,
-        "reservoir": banks.Reservoir,
-    },
-    "selection": {
-        "all": selection.All,
-        "certain-and-diverse": diverse.CertainAndDiverse,
-        "reliable": reliable.Reliable,
-        "reliable-new": reliable.ReliableAndNew,
-        "reliable-shape": reliable.ReliableByShape,
-    },
-    "penalty": {
-        "none": penalty.Unpenalised,
-        "fisher": penalty.FisherPenalty,
-        "divergence": penalty.DivergencePenalty,
-    },
-    "update": {
-        "adam": update.Adam,
-        "sgd": update.SGD,
-        "sam": update.SAM,
-        "cma-es": search.CovarianceAdaptation,
-    },
-    "aftermath": {
-        "teacher": aftermath.Teacher,
-        "sensing-teacher": divergence.SensingTeacher,
-        "pull": aftermath.PullToSource,
-        "kalman": kalman.KalmanFilter,
-        "restore": aftermath.Restore,
-    },
-    "normalisation": {
-        "source": normalisation.SourceStatistics,
-        "batch": normalisation.BatchStatistics,
-        "blended": blended.BlendedStatistics,
-        "running": normalisation.RunningStatistics,
-        "robust": robust.RobustStatistics,
-        "instance-aware": robust.InstanceAware,
-        "class-balanced": class_balanced.ClassBalanced,
-    },
-    "answer": {
-        "after": answer.After,
-        "before": answer.Before,
-        "teacher": answer.FromTeacher,
-    },
-    "correction": {
-        "none": correction.Uncorrected,
-        "prior": correction.Prior,
-        "shifted": shifted.Shifted,
-        "laplacian": laplacian.Laplacian,
-        "supports": supports.Supports,
-    },
-    "reset": {"batch": reset.EachBatch, "never": reset.Never, "signal": reset.AtLowLoss},
-}
-"""The kinds of each part, by their names in changes and on the command line."""
 
 
 def changed(settings: AdapterSettings, changes: Mapping[str, Any]) -> AdapterSettings:
@@ -254,9 +152,16 @@ def _made(settings: AdapterSettings, name: str, value: Any) -> Any:
 def _made_kind(before: Any, kinds: Mapping[str, type], name: str, value: str) -> Any:
     if value not in kinds:
         raise unknown_name(name, value, kinds)
-    shared = {field.name for field in fields(kinds[value])}
-    kept = {f.name: getattr(before, f.name) for f in fields(before)} if before is not None else {}
-    return kinds[value](**{key: given for key, given in kept.items() if key in shared})
+    hints = get_type_hints(kinds[value])
+    names = {field.name for field in fields(kinds[value])}
+    kept = {} if before is None else {f.name: getattr(before, f.name) for f in fields(before)}
+    # None stands for what a kind finds by itself; another kind may not.
+    shared = {
+        key: given
+        for key, given in kept.items()
+        if key in names and (given is not None or type(None) in get_args(hints[key]))
+    }
+    return kinds[value](**shared)
 
 
 def _replaced(owner: Any, path: list[str], value: Any, whole: str) -> Any:

@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from typing import Any, get_args, get_type_hints
 
 from acclimate.errors import InputError, unknown_name
-from acclimate.methods.changes import KINDS
+from acclimate.methods.kinds import KINDS
 from acclimate.methods.settings import AdapterSettings
 from acclimate.objectives import Taught
 from acclimate.parts.answer import After

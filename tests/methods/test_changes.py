@@ -13,7 +13,7 @@ from acclimate.methods import (
     settings_of_record,
     settings_record,
 )
-from acclimate.methods.changes import KINDS
+from acclimate.methods.kinds import KINDS
 from acclimate.objectives import OBJECTIVES
 from acclimate.parts.aftermath import PullToSource, Teacher
 from acclimate.parts.normalisation import BatchStatistics, RunningStatistics
@@ -33,6 +33,14 @@ def test_single_settings_and_whole_parts():
     assert changed(CTA, {"update": {"learning_rate": 0.5}}).update == Adam(0.5)
     assert changed(CTA, {"update": SAM(0.1)}).update == SAM(0.1)
     assert changed(CTA, {}) == CTA
+
+
+def test_another_kind_does_not_keep_a_none_that_it_does_not_know():
+    ours = METHODS["acclimate"].settings
+    assert ours.normalisation.limit is None
+    assert changed(ours, {"normalisation": "batch"}).normalisation == BatchStatistics(16.0, 1.0)
+    none = changed(METHODS["bn-adapt"].settings, {"normalisation": "class-balanced"})
+    assert none.normalisation.prior is None
 
 
 def test_another_kind_keeps_the_settings_that_both_have():
