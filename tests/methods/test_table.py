@@ -61,5 +61,5 @@ def test_settings_are_frozen():
 def test_unknown_methods_are_refused_with_a_hint():
     with pytest.raises(InputError, match=r"did you mean .*aligned-bn"):
         method("aligned_bn")
-    with pytest.raises(InputError, match="choose one of aligned, aligned-bn, bn-adapt, clust3"):
+    with pytest.raises(InputError, match="choose one of acclimate, aligned, aligned-bn, bn-adapt"):
         method("")
