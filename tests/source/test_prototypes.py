@@ -79,6 +79,6 @@ def test_what_has_no_class_means_says_so(images):
 
 def test_a_bundle_without_them_says_how_to_get_them(bundle_of, images):
     bundle = replace(bundle_of("rmt"), statistics={})
-    with pytest.raises(InputError, match=r"rmt needs .*acclimate\.measure\(bundle, images\)"):
+    with pytest.raises(InputError, match=r"rmt needs .*acclimate measure BUNDLE IMAGES"):
         Adapter(bundle, "rmt", device="cpu")
     Adapter(acclimate.measure(bundle, images[:20], RUN), "rmt", device="cpu")

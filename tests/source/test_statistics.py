@@ -86,7 +86,7 @@ def test_a_bundle_without_them_says_how_to_get_them(sized, bundle_of, tmp_path):
     assert not (tmp_path / "bundle" / STATISTICS).exists()
     loaded = Bundle.load(tmp_path / "bundle")
     assert loaded.statistics == {}
-    with pytest.raises(InputError, match=r"sized needs .*acclimate\.measure\(bundle, images\)"):
+    with pytest.raises(InputError, match=r"sized needs .*acclimate measure BUNDLE IMAGES"):
         Adapter(loaded, "sized", device="cpu")
     Adapter(loaded, "tent", device="cpu")
 
