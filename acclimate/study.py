@@ -139,7 +139,7 @@ def _train(
         progress=progress,
         memory_limit=memory_limit,
     )
-    train_bundle("acclimate", study.model, train, study.settings, training).save(out / "bundle")
+    train_bundle("cta", study.model, train, study.settings, training).save(out / "bundle")
     if not stages:
         shutil.rmtree(out / "stages", ignore_errors=True)
 

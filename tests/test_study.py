@@ -25,6 +25,7 @@ from acclimate.report.measured import read_grid
 from acclimate.runtime.workers import here
 from acclimate.source.loop import Training
 from acclimate.source.presets import PRESETS
+from acclimate.source.trust import TOLERANCE
 from acclimate.study import ROWS, Study, run_study
 
 STILL, OURS_STILL = (str(Variant(name).without_steps) for name in ("cta", "acclimate"))
@@ -227,9 +228,10 @@ def test_settings_are_never_chosen_on_what_is_reported():
 
 @pytest.mark.slow
 def test_the_real_quickstart(tmp_path):
-    """Whatever machine: CTA must be worth having, and cost nothing on clean images.
+    """Whatever machine: adapting must be worth having, and cost little on clean images.
 
-    With more images than usual, for 200 tell a point apart from nothing in clear cases only.
+    No more than a bundle's trust in batches may cost. With more images than usual, for 200 tell a
+    point apart from nothing in clear cases only.
     """
     command = [sys.executable, "-c", "from acclimate.cli import main; main()", "quickstart"]
     out = tmp_path / "quickstart"
@@ -244,6 +246,7 @@ def test_the_real_quickstart(tmp_path):
         name: torch.tensor([accuracy[name, corruption] for corruption in REPORTED]).mean().item()
         for name in ROWS
     }
-    assert mean["cta"] >= mean["source"] + 0.10
+    assert min(mean["cta"], mean["acclimate"]) >= mean["source"] + 0.10
     assert mean["cta"] >= max(mean.values()) - 0.003
-    assert accuracy["cta", "none"] >= accuracy["source", "none"] - 0.01
+    for name in ("cta", "acclimate"):
+        assert accuracy[name, "none"] >= accuracy["source", "none"] - TOLERANCE, name
