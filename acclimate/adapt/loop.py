@@ -266,7 +266,7 @@ def predict(
     with learner.room.answer(len(images), run):
         logits, features = run(len(images))
         if norms is not None and norms.kept and not mirrored:
-            with norms.entering(logits.argmax(1)):
+            with norms.entering(norms.classes(logits, lambda: run(len(images))[0])):
                 logits, features = run(len(images))
     return _last(logits, features, count)
 

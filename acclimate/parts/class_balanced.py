@@ -1,6 +1,6 @@
 """Batch norm by statistics of each predicted class, for streams of any batch size and order."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from torch.nn.functional import batch_norm
 
 from acclimate.errors import InputError
 from acclimate.parts.normalisation import AdaptiveBatchNorm, BatchNorms, BatchStatistics
+from acclimate.runtime.precision import at_least_float32
 
 LEAST_LIMIT = 0.7
 """Least limit where none is given, see `ClassBalanced`."""
@@ -25,8 +26,10 @@ class ClassBalanced(BatchStatistics):
     source's have the rest. All classes count alike, however many images of each came. A class keeps
     at most ``horizon / classes`` images: newer ones take the place of older ones of that class.
 
-    An image's class is what the network answers by the statistics before it. So an answer takes one
-    more pass. Steps normalise by their own images. After Su et al. 2024, *Towards real-world
+    An image's class is what the network answers by the statistics before it, or by the batch's own
+    where those answers are more certain: under a shift in which the network is lost, the statistics
+    before it name one class for all images. So an answer takes two more passes. Steps normalise by
+    their own images. After Su et al. 2024, *Towards real-world
     test-time adaptation: tri-net self-training with balanced normalization*, whose class statistics
     are moving averages that begin as the source's.
     """
@@ -40,15 +43,18 @@ class ClassBalanced(BatchStatistics):
     batch."""
     horizon: int = 256
     """About so many images, of all classes together, are kept in the statistics."""
+    own: int = 32
+    """From so many images on, a batch's own statistics may name the classes; of fewer they say too
+    little. 0 for never, which saves a pass."""
     groups: int = 64
     """From more classes on, classes share statistics in so many groups, to save memory."""
 
     def check(self) -> None:
         """Refuse settings that cannot be meant."""
         BatchStatistics(self.prior, 1.0 if self.limit is None else self.limit).check()
-        for name in ("horizon", "groups"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name, least in (("horizon", 1), ("groups", 1), ("own", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}.")
 
 
 class ClassStatistics:
@@ -133,6 +139,14 @@ def moments_of(x: Float[Tensor, "batch channels *places"]) -> Float[Tensor, "bat
     return torch.cat([values.sum(2), square], 1) / places  # [batch, 2 channels]
 
 
+def _named(
+    logits: Float[Tensor, "batch classes"],
+) -> tuple[Int64[Tensor, " batch"], Float[Tensor, ""]]:
+    """The class of each image, and the mean probability of these classes."""
+    most, found = at_least_float32(logits).softmax(1).max(1)
+    return found, most.mean()
+
+
 class ClassNorms(BatchNorms):
     """The batch-norm layers of an adapter under `ClassBalanced`.
 
@@ -157,7 +171,24 @@ class ClassNorms(BatchNorms):
         for name, layer in self.layers.items():
             self.kept[name] = ClassStatistics(settings, layer, groups)
             layer.policy = self.kept[name]  # type: ignore[assignment]
-        self._groups = groups
+        self._groups, self._own = groups, settings.own
+
+    def classes(
+        self, logits: Float[Tensor, "batch classes"], answer: Callable[[], Tensor]
+    ) -> Int64[Tensor, " batch"]:
+        """The class of each image, by the more certain of two answers.
+
+        Args:
+            logits: By the statistics that are kept.
+            answer: Gives logits of the same images; called where the batch's own statistics
+                normalise.
+        """
+        if not self._own or len(logits) < self._own:
+            return logits.argmax(1)
+        with self.learning():
+            others = answer()
+        found, certainty = zip(*(_named(each) for each in (logits, others)))
+        return torch.where(certainty[1] > certainty[0], found[1], found[0])
 
     @contextmanager
     def entering(self, classes: Int64[Tensor, " batch"]) -> Iterator[None]:

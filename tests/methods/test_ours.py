@@ -58,12 +58,14 @@ def test_the_network_of_its_own_needs_no_images(bundle, images):
     assert adapter(images[32:48]).isfinite().all()  # and it still adapts
 
 
-@pytest.mark.parametrize("batch", [4, 32, 64, 128])
-def test_its_cost_does_not_depend_on_the_batch(bundle, batch):
-    """A step (two passes but the first layer's), two passes of the image, one of its mirror."""
+@pytest.mark.parametrize(("batch", "passes"), [(4, 5), (31, 5), (32, 6), (64, 6), (128, 6)])
+def test_its_cost_hardly_depends_on_the_batch(bundle, batch, passes):
+    """A step (two passes but the first layer's), the image two or three times, its mirror."""
     cost = adapter_of(bundle).cost(batch).forward_equivalents
-    assert 4.8 < cost < 5
-    assert cost == pytest.approx(adapter_of(bundle).cost(64).forward_equivalents)
+    assert passes - 0.2 < cost < passes
+    assert cost == pytest.approx(adapter_of(bundle).cost(64).forward_equivalents + passes - 6)
+    never = adapter_of(bundle, **{"normalisation.own": 0}).cost(batch).forward_equivalents
+    assert never == pytest.approx(cost + 5 - passes)
 
 
 def test_a_network_without_batch_norm_is_spared_the_extra_pass(group_norm_bundle, images):

@@ -199,8 +199,32 @@ def test_half_precision_gives_statistics_in_float32():
 
 
 @pytest.mark.parametrize(
-    "options", [{"horizon": 0}, {"groups": 0}, {"prior": -1.0}, {"limit": 1.5}]
+    "options", [{"horizon": 0}, {"groups": 0}, {"own": -1}, {"prior": -1.0}, {"limit": 1.5}]
 )
 def test_impossible_settings_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
         ClassBalanced(**options).check()
+
+
+def logits_of(*classes, certainty):
+    return certainty * torch.nn.functional.one_hot(torch.tensor(classes), 3).float()
+
+
+@pytest.mark.parametrize(
+    ("own", "certainty", "expected"),
+    [(3, 5.0, [1, 2, 0]), (3, 0.5, [0, 0, 0]), (4, 5.0, [0, 0, 0]), (0, 5.0, [0, 0, 0])],
+)
+def test_the_more_certain_answer_names_the_classes(own, certainty, expected):
+    """The batch's own statistics are asked from so many images on, and normalise then."""
+    model, norms = adaptive(ClassBalanced(limit=1.0, own=own), 3)
+    x, asked = batch(3), []
+
+    def answer():
+        asked.append(model(x))
+        return logits_of(1, 2, 0, certainty=certainty)
+
+    assert norms.classes(logits_of(0, 0, 0, certainty=1.0), answer).tolist() == expected
+    assert len(asked) == (own == 3)
+    for found in asked:  # normalised by the batch's own mean: what is left of it is the shift
+        torch.testing.assert_close(found.mean((0, 2, 3)), model[0].bias)
+    assert not any(each.counts.any() for each in norms.kept.values()), "nothing has entered"
