@@ -6,6 +6,7 @@ from torch import Tensor
 
 from acclimate.backbones import Classifier
 from acclimate.backbones.batch_norm import Trust
+from acclimate.backbones.stages import block_names
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings, check_model, method
@@ -20,7 +21,8 @@ Statistics = dict[str, dict[str, Tensor]]
 def settings_for(bundle: Bundle, name: str, settings: AdapterSettings) -> AdapterSettings:
     """The settings with the bundle's own prior and limit where these are None.
 
-    A lower limit that the settings give beside a prior of None stays. Where the bundle's images
+    A lower limit that the settings give beside a prior of None stays, and any that they give to
+    class statistics. Where the bundle's images
     were not measured, the limit is 1 and the prior a quarter of the number of classes, but at least
     16: a rule of thumb, by which 64 images say little of 1,000 classes.
     """
@@ -32,7 +34,7 @@ def settings_for(bundle: Bundle, name: str, settings: AdapterSettings) -> Adapte
     prior, limit = normalisation.prior, normalisation.limit
     if limit is None:
         limit = max(LEAST_LIMIT, trust.limit)
-    elif prior is None:
+    elif prior is None and not isinstance(normalisation, ClassBalanced):
         limit = min(limit, trust.limit)
     prior = trust.prior if prior is None else prior
     if (prior, limit) == (normalisation.prior, normalisation.limit):
@@ -63,6 +65,12 @@ def statistics_of(bundle: Bundle, name: str, settings: AdapterSettings) -> Stati
         if not tensors:
             if kind == "prototypes":
                 model_of(bundle, name).feature_dim  # refuses a head on maps  # noqa: B018
+            size = bundle.preprocessing.size
+            if kind == "moments" and not block_names(model_of(bundle, name).encoder, size):
+                raise InputError(
+                    f"{name} needs what a vision transformer's blocks give on, and this network is "
+                    f"none; choose another method or other parts."
+                )
             raise InputError(
                 f"{name} needs statistics of source images ({kind}), which this bundle lacks; add "
                 f"them with acclimate measure BUNDLE IMAGES, or acclimate.measure in Python."

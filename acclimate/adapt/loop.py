@@ -1,6 +1,8 @@
 """One adapted batch: what is learned from, the steps, the answer."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -15,6 +17,7 @@ from acclimate.objectives import Outcome
 from acclimate.parts.answer import Predict, Prediction
 from acclimate.parts.banks import Bank
 from acclimate.parts.class_balanced import ClassNorms
+from acclimate.parts.memory import GatheredImages
 from acclimate.parts.search import Search
 from acclimate.parts.step import Step, refused, too_few
 from acclimate.randomness import key
@@ -42,14 +45,27 @@ def adapt(
     if isinstance(learner.memory, Bank):
         return _with_bank(learner, images, index, every=every)
     count = len(images)
-    context, index = learner.memory.remember(images, index)
-    if every:
-        return _learn(learner, context, index, count, every=True, wait=True)
-    run = partial(_without_waiting, learner, count)
-    logits, *reports = learner.recorder(run, context, index, constants=count)
+    with _still_waiting(learner.memory):
+        context, index = learner.memory.remember(images, index)
+        if every:
+            return _learn(learner, context, index, count, every=True, wait=True)
+        run = partial(_without_waiting, learner, count)
+        logits, *reports = learner.recorder(run, context, index, constants=count)
     if not torch.isfinite(logits).all():  # the only time that a batch waits for its device
         logits = _recovered(learner, partial(predict, learner, context, count))
     return [logits], steps_of(reports)
+
+
+@contextmanager
+def _still_waiting(memory: object) -> Iterator[None]:
+    """If a batch within it ends in an error, the images that waited for it wait for another."""
+    waiting = int(memory.count) if isinstance(memory, GatheredImages) else 0
+    try:
+        yield
+    except BaseException:
+        if isinstance(memory, GatheredImages):
+            memory.count.fill_(waiting)
+        raise
 
 
 def _with_bank(

@@ -12,7 +12,7 @@ from acclimate.backbones import Classifier
 from acclimate.backbones.prompts import add_prompts, blocks_of
 from acclimate.backbones.trace import two_images
 from acclimate.parts.search import CovarianceAdaptation, Search
-from acclimate.parts.step import Step
+from acclimate.parts.step import Step, refused
 from acclimate.resizing import Side
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ def search_step(
                     _, weights, loss = evaluated(learner, views, drawn, importance, selected)
                 selected.append(weights)
                 losses.append(loss)
+    except BaseException:  # nothing of half a step stays
+        learner.undo(refused(views.device))
+        raise
     finally:
         search.prompts.copy_(before)
     fitness = torch.stack(losses)

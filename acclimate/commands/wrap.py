@@ -18,7 +18,7 @@ class Wrap:
     The bundle is for methods that learn with any classifier: source, bn-adapt, ptbn, tent, tipi,
     eta, sar, deyo. No weight and no statistic changes. "acclimate align" adds what the other
     methods need. With some hundred unlabelled images it is measured how far bn-adapt should trust a
-    batch, and what eata, petta and rmt need of the source.
+    batch, and what eata, petta, rmt and foa need of the source.
 
     Example: acclimate wrap --model torchvision:resnet18 --weights last.ckpt --images photos --out
     bundle

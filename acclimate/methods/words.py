@@ -5,6 +5,7 @@ from acclimate.methods.table import Method
 from acclimate.objectives import Objective
 from acclimate.parts.banks import Balanced, Reservoir
 from acclimate.parts.class_balanced import ClassBalanced
+from acclimate.parts.memory import Gathered
 
 _BEFORE = {
     "supervised": ["any classifier"],
@@ -61,5 +62,7 @@ def learns(row: Method) -> str:
     unit = "an image" if row.settings.one_by_one else "a batch"
     if isinstance(memory, Balanced | Reservoir):
         unit = f"every {memory.every} images"
+    if isinstance(memory, Gathered):
+        unit = f"{unit} of at least {memory.images} images"
     kind = "then forgets" if row.settings.reset.always else "online"
     return f"{steps} {unit}, {kind}"

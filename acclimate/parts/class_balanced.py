@@ -24,7 +24,8 @@ class ClassBalanced(BatchStatistics):
     Each class k has a count n_k, and sums of the means and of the mean squares of its images.
     With r = prior / classes, its statistics have the weight ``limit * n_k / (n_k + r)``; the
     source's have the rest. All classes count alike, however many images of each came. A class keeps
-    at most ``horizon / classes`` images: newer ones take the place of older ones of that class.
+    at most ``horizon / classes`` images, or those of the last batch if these are more: newer ones
+    take the place of older ones of that class.
 
     An image's class is what the network answers by the statistics before it, or by the batch's own
     where those answers are more certain: under a shift in which the network is lost, the statistics
@@ -183,7 +184,7 @@ class ClassNorms(BatchNorms):
             answer: Gives logits of the same images; called where the batch's own statistics
                 normalise.
         """
-        if not self._own or len(logits) < self._own:
+        if not self._own or len(logits) < max(self._own, 2):  # one image may be a single value
             return logits.argmax(1)
         with self.learning():
             others = answer()

@@ -51,7 +51,7 @@ class Step:
             return ""
         if bool(self.skipped.all()):
             few = bool(self.loss.isnan().all())
-            return "too few images for the objective" if few else "no image was selected"
+            return "too few images for a step" if few else "no image was selected"
         return (
             "the gradient was not finite"
             if bool(self.loss.isfinite().all())

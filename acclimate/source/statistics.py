@@ -67,7 +67,16 @@ def measure(
     source = SourceImages(images, bundle.preprocessing)
     device = find_device(run.device)
     copies = {name: duplicate(model).to(device) for name, model in models.items() if model}
-    return replace(bundle, statistics=measure_statistics(copies, source, run))
+    found = measure_statistics(copies, source, run)
+    kinds = {_kind(name) for name in found}
+    # What cannot be measured of these images may have been of others.
+    kept = {name: value for name, value in bundle.statistics.items() if _kind(name) not in kinds}
+    return replace(bundle, statistics=kept | found)
+
+
+def _kind(name: str) -> tuple[str, ...]:
+    """Model and kind of a statistic."""
+    return tuple(name.split(".", 2)[:2])
 
 
 def measure_statistics(models: Mapping[str, Classifier], source: SourceImages, run: Run) -> Named:

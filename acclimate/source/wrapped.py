@@ -59,8 +59,8 @@ def wrap(
 ) -> Bundle:
     """Make a bundle of a trained classifier for methods that need no training of their own.
 
-    These are ``source``, ``bn-adapt``, ``ptbn``, ``tent`` and others; ``eata``, ``petta`` and
-    ``rmt`` need images. No weight and no statistic changes: the logits stay the same, bit for bit.
+    Such as ``source``, ``bn-adapt`` and ``tent``; ``eata``, ``petta``, ``rmt`` and ``foa`` need
+    images. No weight and no statistic changes: the logits stay the same, bit for bit.
 
     ```python
     bundle = acclimate.wrap(network, preprocessing=Preprocessing(224))

@@ -195,7 +195,7 @@ def test_steps_report_what_they_did(bundle_of, images, name):
 def test_a_step_on_too_few_images_is_skipped_with_its_reason(bundle, images):
     adapter = adapter_of(bundle, "cta", memory=CurrentBatch())
     adapter(images[:1])
-    assert [step.reason for step in adapter.steps] == ["too few images for the objective"] * 2
+    assert [step.reason for step in adapter.steps] == ["too few images for a step"] * 2
     assert adapter._learner.counts.tolist() == [0, 2, 0] and adapter.refused == 0
 
 

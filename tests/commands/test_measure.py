@@ -3,8 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.cli import main
+from acclimate.errors import InputError
+from acclimate.source.loop import Run
 from acclimate.source.statistics import measure
 
 
@@ -38,6 +41,27 @@ def test_a_method_that_lacks_them_says_how_they_come(plain, data, tmp_path, caps
         main(["adapt", str(plain), str(data / "train"), "--method", "eata", *out])
     assert stopped.value.code == 2
     assert "acclimate measure BUNDLE IMAGES" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_cannot_be_measured_anew_stays(bundle, images):
+    """Of a single image there are no Fisher weights, but class means."""
+    run = Run(device="cpu")
+    whole = measure(bundle, images[:16], run)
+    again = measure(whole, images[:1], run)
+    fisher = [name for name in whole.statistics if ".fisher." in name]
+    assert fisher and whole.statistics.keys() == again.statistics.keys()
+    for name in fisher:
+        assert torch.equal(again.statistics[name], whole.statistics[name])
+    changed = [
+        n for n in again.statistics if not torch.equal(again.statistics[n], whole.statistics[n])
+    ]
+    assert changed and all(".prototypes." in name for name in changed)
+
+
+def test_a_part_of_transformers_refuses_other_networks(bundle, images):
+    measured = measure(bundle, images[:8], Run(device="cpu"))
+    with pytest.raises(InputError, match="a vision transformer's blocks give on, and this network"):
+        Adapter(measured, "tent", correction="shifted", device="cpu")
 
 
 def test_nothing_is_overwritten(plain, data, capsys):

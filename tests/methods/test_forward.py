@@ -119,7 +119,7 @@ def test_one_image_is_answered_without_a_step(bundle_of, images):
     adapter = Adapter(bundle_of("foa"), "foa", **FEW, **EXACT)
     frozen = Adapter(bundle_of("foa"), "source", **EXACT)(images[:1])
     assert adapter.steps == [] and adapter(images[:1]).isfinite().all()
-    assert adapter.steps[0].reason == "too few images for the objective"
+    assert adapter.steps[0].reason == "too few images for a step"
     still = Adapter(bundle_of("foa"), "foa", steps=0, correction="none", **EXACT)
     torch.testing.assert_close(still(images[:1]), frozen)
 

@@ -5,6 +5,7 @@ import torch
 from dotted import dotted
 
 from acclimate.adapt import Adapter, as_network
+from acclimate.errors import InputError
 from acclimate.methods import METHODS, check_settings
 from acclimate.parts.class_balanced import ClassBalanced
 from acclimate.parts.memory import Gathered
@@ -66,6 +67,21 @@ def test_its_cost_hardly_depends_on_the_batch(bundle, batch, passes):
     assert cost == pytest.approx(adapter_of(bundle).cost(64).forward_equivalents + passes - 6)
     never = adapter_of(bundle, **{"normalisation.own": 0}).cost(batch).forward_equivalents
     assert never == pytest.approx(cost + 5 - passes)
+
+
+def test_images_that_wait_go_on_waiting_after_an_error(bundle, images, monkeypatch):
+    adapter, plain = (adapter_of(bundle, memory=Gathered(16)) for _ in range(2))
+    for each in (adapter, plain):
+        each(images[:10])
+
+    def refuse(count):
+        raise InputError("too large")
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="too large"):
+        patch.setattr(adapter._learner.room, "step", refuse)
+        adapter(images[10:20])
+    assert torch.equal(adapter(images[10:20]), plain(images[10:20]))
+    assert adapter.steps[0].taken and int(adapter.snapshot().tensors["memory.count"]) == 0
 
 
 def test_a_network_without_batch_norm_is_spared_the_extra_pass(group_norm_bundle, images):
