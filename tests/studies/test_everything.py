@@ -21,7 +21,16 @@ PEERS = {
     "corruption_effect": "imagecorruptions",
 }
 """What a benchmark compares with, which the tests do without."""
-PARTS = ("bundles", "clock", "common", "luggage", "paper_plan", "records")
+PARTS = (
+    "bundles",
+    "clock",
+    "common",
+    "luggage",
+    "ours_candidates",
+    "paper_plan",
+    "public_networks",
+    "records",
+)
 SCRIPTS = [
     path
     for folder in ("benchmarks", "studies")
