@@ -30,9 +30,9 @@ class ClassBalanced(BatchStatistics):
     An image's class is what the network answers by the statistics before it, or by the batch's own
     where those answers are more certain: under a shift in which the network is lost, the statistics
     before it name one class for all images. So an answer takes two more passes. Steps normalise by
-    their own images. After Su et al. 2024, *Towards real-world
-    test-time adaptation: tri-net self-training with balanced normalization*, whose class statistics
-    are moving averages that begin as the source's.
+    their own images. After Su et al. 2024, *Towards real-world test-time adaptation: tri-net
+    self-training with balanced normalization*, whose class statistics are moving averages that
+    begin as the source's.
     """
 
     prior: float | None = 16.0
@@ -134,7 +134,7 @@ def moments_of(x: Float[Tensor, "batch channels *places"]) -> Float[Tensor, "bat
     # One copy, and no other of its size: on a CPU squares alone would take longer than a
     # convolution.
     precise = torch.promote_types(x.dtype, torch.float32)
-    values = x.to(precise, memory_format=torch.contiguous_format).view(*x.shape[:2], -1)
+    values = x.to(precise, memory_format=torch.contiguous_format).reshape(*x.shape[:2], -1)
     places = values.shape[2]
     square = torch.linalg.vector_norm(values, dim=2).square()
     return torch.cat([values.sum(2), square], 1) / places  # [batch, 2 channels]

@@ -39,8 +39,8 @@ from acclimate.source.train import begin, initial, make
 FACTORS = (1.0, 0.1, 0.01)
 """Factors of the learning rates that are tried, until the alignment is of use."""
 TRUSTED = 0.35
-"""Half the weight that statistics have in ``acclimate``: a twin for which less was measured is not
-answered for by them."""
+"""Half the least weight that statistics have in ``acclimate``: a twin whose measured limit is lower
+gets ``cta``. Reasoned, not measured."""
 _log = logging.getLogger(__name__)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from acclimate.errors import InputError
-from acclimate.parts.class_balanced import ClassBalanced, ClassNorms
+from acclimate.parts.class_balanced import ClassBalanced, ClassNorms, moments_of
 from acclimate.parts.normalisation import AdaptiveBatchNorm, BatchNorms, BatchStatistics
 
 CHANNELS = 3
@@ -204,6 +204,21 @@ def test_half_precision_gives_statistics_in_float32():
 def test_impossible_settings_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
         ClassBalanced(**options).check()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_moments_take_any_layout(kind):
+    x = batch(4, shape=(6, 7)).to(kind)
+    layouts = [
+        x,
+        x.to(memory_format=torch.channels_last),
+        x[:, :, :-1, 1:],
+        x[:1].expand(4, -1, -1, -1),
+    ]
+    for given in layouts:
+        mean, square = moments_of(given).chunk(2, 1)
+        torch.testing.assert_close(mean, given.mean((2, 3)))
+        torch.testing.assert_close(square, given.square().mean((2, 3)))
 
 
 def logits_of(*classes, certainty):
