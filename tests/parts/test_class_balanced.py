@@ -215,10 +215,10 @@ def test_moments_take_any_layout(kind):
         x[:, :, :-1, 1:],
         x[:1].expand(4, -1, -1, -1),
     ]
-    for given in layouts:
-        mean, square = moments_of(given).chunk(2, 1)
-        torch.testing.assert_close(mean, given.mean((2, 3)))
-        torch.testing.assert_close(square, given.square().mean((2, 3)))
+    for values in layouts:
+        mean, square = moments_of(values).chunk(2, 1)
+        torch.testing.assert_close(mean, values.mean((2, 3)))
+        torch.testing.assert_close(square, values.square().mean((2, 3)))
 
 
 def logits_of(*classes, certainty):
