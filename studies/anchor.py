@@ -99,20 +99,21 @@ def main(arguments: Arguments) -> None:
 
 
 def grids(arguments: Arguments) -> Iterator[GridRun]:
-    """A grid for each protocol."""
+    """One grid of all protocols in batches, and one of each in windows."""
     bundles = {LABEL: arguments.out / LABEL} | {path.name: path for path in arguments.bundles}
     load = partial(test, arguments.data, arguments.images)
-    for protocol in arguments.protocols:
-        grid = Grid(
-            (CLEAN, *arguments.corruptions),
-            seeds=arguments.seeds,
-            methods=arguments.methods,
-            batch=arguments.batch,
-            curve=False,
-        )
-        if protocol != "reset":  # one stream holds all shifts, and clean images are none
-            grid = replace(grid, corruptions=arguments.corruptions)
-        yield GridRun(under(protocol, grid), bundles, (load,))
+    grid = Grid(
+        (CLEAN, *arguments.corruptions),  # a stream of several shifts leaves clean images out
+        seeds=arguments.seeds,
+        methods=arguments.methods,
+        batch=arguments.batch,
+        curve=False,
+    )
+    each = [under(protocol, grid) for protocol in arguments.protocols]
+    orders = tuple(order for one in each if not one.window for order in one.orders)
+    joined = [replace(grid, orders=orders)] if orders else []
+    for grid in (*joined, *(one for one in each if one.window)):
+        yield GridRun(grid, bundles, (load,))
 
 
 def summary(measured: Sequence[Measured]) -> list[dict[str, object]]:
