@@ -282,8 +282,9 @@ def predict(
     with learner.room.answer(len(images), run):
         logits, features = run(len(images))
         if norms is not None and norms.kept and not mirrored:
-            with norms.entering(norms.classes(logits, lambda: run(len(images))[0])):
-                logits, features = run(len(images))
+            for keep in norms.namings(len(images)):
+                with norms.entering(logits.argmax(1), keep=keep):
+                    logits, features = run(len(images))
     return _last(logits, features, count)
 
 

@@ -59,14 +59,15 @@ def test_the_network_of_its_own_needs_no_images(bundle, images):
     assert adapter(images[32:48]).isfinite().all()  # and it still adapts
 
 
-@pytest.mark.parametrize(("batch", "passes"), [(4, 5), (31, 5), (32, 6), (64, 6), (128, 6)])
+@pytest.mark.parametrize(("batch", "passes"), [(4, 5), (7, 5), (8, 6), (64, 6), (128, 6)])
 def test_its_cost_hardly_depends_on_the_batch(bundle, batch, passes):
     """A step (two passes but the first layer's), the image two or three times, its mirror."""
     cost = adapter_of(bundle).cost(batch).forward_equivalents
+    usual = adapter_of(bundle).cost(64).forward_equivalents
     assert passes - 0.2 < cost < passes
-    assert cost == pytest.approx(adapter_of(bundle).cost(64).forward_equivalents + passes - 6)
-    never = adapter_of(bundle, **{"normalisation.own": 0}).cost(batch).forward_equivalents
-    assert never == pytest.approx(cost + 5 - passes)
+    assert cost == pytest.approx(usual + passes - 6, abs=0.01)
+    never = adapter_of(bundle, **{"normalisation.again": 0}).cost(batch).forward_equivalents
+    assert never == pytest.approx(cost + 5 - passes, abs=0.01)
 
 
 def test_images_that_wait_go_on_waiting_after_an_error(bundle, images, monkeypatch):

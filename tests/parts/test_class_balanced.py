@@ -54,6 +54,7 @@ def by_hand(policy, source, history, classes):
         for x, label in images:
             flat = x.reshape(CHANNELS, -1)
             kept[label].append((1.0, flat.mean(1), (flat**2).mean(1)))
+    assumed = assumed_by_hand(policy, source, kept, classes)
     first, second = torch.zeros(CHANNELS).double(), torch.zeros(CHANNELS).double()
     for k in range(classes):
         n = sum(weight for weight, *_ in kept[k])
@@ -61,9 +62,31 @@ def by_hand(policy, source, history, classes):
         for weight, mean, square in kept[k]:
             first += share * weight / n * mean / classes
             second += share * weight / n * square / classes
-        first += (1 - share) * source.running_mean / classes
-        second += (1 - share) * (source.running_var + source.running_mean**2) / classes
+        first += (1 - share) * assumed[0] / classes
+        second += (1 - share) * assumed[1] / classes
     return first, second - first**2
+
+
+def assumed_by_hand(policy, source, kept, classes):
+    """Mean and mean square of a class of which nothing came, image by image."""
+    every = []  # (share, mean, mean square) of each image; a class counts by its trust
+    for images in kept.values():
+        n = sum(weight for weight, *_ in images)
+        if n:
+            trust = n / (n + policy.prior / classes)
+            every += [(trust * weight / n, *rest) for weight, *rest in images]
+    total = sum(share for share, *_ in every)
+    mean = sum(share / total * m for share, m, _ in every)
+    square = sum(share / total * s for share, _, s in every)
+    spread = distance = 0.0
+    for c in range(CHANNELS):
+        unit = source.running_var[c] + source.eps
+        spread += sum(share / total * (m[c] - mean[c]) ** 2 for share, m, _ in every) / unit
+        distance += (mean[c] - source.running_mean[c]) ** 2 / unit
+    n = sum(weight for images in kept.values() for weight, *_ in images)
+    moved = max(0.0, 1 - policy.leeway * spread / distance) * n / (n + policy.prior)
+    before = source.running_mean, source.running_var + source.running_mean**2
+    return before[0] + moved * (mean - before[0]), before[1] + moved * (square - before[1])
 
 
 @given(
@@ -72,11 +95,12 @@ def by_hand(policy, source, history, classes):
     prior=st.sampled_from([0.5, 4.0, 16.0]),
     limit=st.sampled_from([0.0, 0.7, 1.0]),
     horizon=st.sampled_from([1, 8, 100]),
+    leeway=st.sampled_from([0.0, 0.1, 2.0, 1e9]),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=40, deadline=None)
-def test_it_is_the_mixture_of_all_classes(sizes, classes, prior, limit, horizon, seed):
-    policy = ClassBalanced(prior, limit, horizon=horizon)
+def test_it_is_the_mixture_of_all_classes(sizes, classes, prior, limit, horizon, leeway, seed):
+    policy = ClassBalanced(prior, limit, horizon=horizon, leeway=leeway)
     model, norms = adaptive(policy, classes)
     source = network()[0]
     history = []
@@ -94,8 +118,9 @@ def test_it_is_the_mixture_of_all_classes(sizes, classes, prior, limit, horizon,
 
 
 def test_without_images_and_with_limit_0_it_is_the_source():
+    """Where images differ no more than classes explain."""
     x = batch(6)
-    model, norms = adaptive(ClassBalanced(limit=0.0), 3)
+    model, norms = adaptive(ClassBalanced(limit=0.0, leeway=1e9), 3)
     torch.testing.assert_close(model(x), network()(x))
     with norms.entering(torch.arange(6) % 3):
         torch.testing.assert_close(model(x), network()(x))
@@ -111,17 +136,63 @@ def test_a_balanced_batch_is_normalised_as_by_its_own_statistics():
         torch.testing.assert_close(model(x), plain(x))
 
 
-def test_a_stream_of_one_class_moves_only_that_class_s_share():
-    """However many images of one class come, the others' statistics are the source's."""
-    model, norms = adaptive(ClassBalanced(limit=1.0), 10)
-    far = batch(32) + 100
-    for _ in range(50):
-        with norms.entering(torch.zeros(32, dtype=torch.int64)):
-            model(far)
+def images_of(mean, spread, count=32):
+    """Flat images whose means lie around one, by as much in each channel."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(count, CHANNELS, 1, 1, generator=generator, dtype=torch.float64)
+    noise = (noise - noise.mean(0)) / noise.std(0, correction=0)
+    return (mean.view(1, -1, 1, 1) + spread.view(1, -1, 1, 1) * noise).expand(-1, -1, 4, 4)
+
+
+def share_moved(x, classes=10, times=50, **options):
+    """How far the mean moves towards that of images of one class."""
+    model, norms = adaptive(ClassBalanced(limit=1.0, **options), classes)
+    for _ in range(times):
+        with norms.entering(torch.zeros(len(x), dtype=torch.int64)):
+            model(x)
     (kept,) = norms.kept.values()
     source = network()[0]
-    moved = (kept.mean - source.running_mean) / (far.mean((0, 2, 3)) - source.running_mean)
+    return (kept.mean - source.running_mean) / (x.mean((0, 2, 3)) - source.running_mean)
+
+
+def test_a_stream_of_one_class_moves_only_that_class_s_share():
+    """Its images lie as far from the source's as from each other: the others stay the source's."""
+    source = network()[0]
+    deviation = (source.running_var + source.eps).sqrt()
+    moved = share_moved(images_of(source.running_mean + deviation, deviation))
     assert (moved < 0.1 + 1e-9).all()
+
+
+def test_images_that_are_all_alike_and_far_away_move_every_class():
+    """What a blind network takes for one class; before, it moved by a tenth."""
+    source = network()[0]
+    deviation = (source.running_var + source.eps).sqrt()
+    far = images_of(source.running_mean + 2 * deviation, 0.1 * deviation)
+    moved = share_moved(far)
+    # d² = 4, V = 0.01: 1 - 2 * 0.01 / 4 of what 32 images are trusted, and the class's own share
+    expected = 0.9 * (1 - 0.005) * 32 / 48 + 0.1 * (0.995 * 32 / 48 * 1.6 + 32) / 33.6
+    torch.testing.assert_close(moved, torch.full_like(moved, expected))
+    assert (share_moved(far, leeway=1e9) < 0.1 + 1e-9).all()
+
+
+@given(leeway=st.floats(0, 5), distance=st.floats(0.1, 5), scale=st.floats(0.1, 10))
+@settings(max_examples=30, deadline=None)
+def test_the_move_grows_with_the_distance_and_knows_no_unit(leeway, distance, scale):
+    source = network()[0]
+    deviation = (source.running_var + source.eps).sqrt()
+    options = {"leeway": leeway, "times": 1}
+    near, far = (
+        share_moved(images_of(source.running_mean + d * deviation, 0.3 * deviation), **options)
+        for d in (distance, 2 * distance)
+    )
+    assert (far > near - 1e-9).all()
+    near, wide = (
+        share_moved(
+            images_of(source.running_mean + s * distance * deviation, s * deviation), **options
+        )
+        for s in (1.0, scale)
+    )
+    torch.testing.assert_close(wide, near)
 
 
 def test_single_images_and_batches_keep_the_same():
@@ -199,7 +270,15 @@ def test_half_precision_gives_statistics_in_float32():
 
 
 @pytest.mark.parametrize(
-    "options", [{"horizon": 0}, {"groups": 0}, {"own": -1}, {"prior": -1.0}, {"limit": 1.5}]
+    "options",
+    [
+        {"horizon": 0},
+        {"groups": 0},
+        {"again": -1},
+        {"prior": -1.0},
+        {"limit": 1.5},
+        {"leeway": -1.0},
+    ],
 )
 def test_impossible_settings_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
@@ -221,31 +300,28 @@ def test_moments_take_any_layout(kind):
         torch.testing.assert_close(square, values.square().mean((2, 3)))
 
 
-def logits_of(*classes, certainty):
-    return certainty * torch.nn.functional.one_hot(torch.tensor(classes), 3).float()
-
-
 @pytest.mark.parametrize(
-    ("own", "certainty", "expected"),
-    [
-        (3, 5.0, [1, 2, 0]),
-        (1, 5.0, [1, 2, 0]),
-        (3, 0.5, [0, 0, 0]),
-        (4, 5.0, [0, 0, 0]),
-        (0, 5.0, [0, 0, 0]),
-    ],
+    ("again", "count", "expected"),
+    [(8, 7, (True,)), (8, 8, (False, True)), (1, 1, (False, True)), (0, 200, (True,))],
 )
-def test_the_more_certain_answer_names_the_classes(own, certainty, expected):
-    """The batch's own statistics are asked from so many images on, and normalise then."""
-    model, norms = adaptive(ClassBalanced(limit=1.0, own=own), 3)
-    x, asked = batch(3), []
+def test_a_batch_is_named_twice_from_so_many_images_on(again, count, expected):
+    _, norms = adaptive(ClassBalanced(limit=1.0, again=again), 3)
+    assert norms.namings(count) == expected
 
-    def answer():
-        asked.append(model(x))
-        return logits_of(1, 2, 0, certainty=certainty)
 
-    assert norms.classes(logits_of(0, 0, 0, certainty=1.0), answer).tolist() == expected
-    assert len(asked) == (own in (1, 3))
-    for found in asked:  # normalised by the batch's own mean: what is left of it is the shift
-        torch.testing.assert_close(found.mean((0, 2, 3)), model[0].bias)
-    assert not any(each.counts.any() for each in norms.kept.values()), "nothing has entered"
+def test_images_that_enter_for_trial_count_in_that_pass_alone():
+    x, labels = batch(6), torch.arange(6) % 3
+    model, norms = adaptive(ClassBalanced(limit=1.0), 3)
+    plain, others = adaptive(ClassBalanced(limit=1.0), 3)
+    with norms.entering(torch.zeros_like(labels)):
+        model(batch(4, seed=5)[[0] * 6])
+    with others.entering(torch.zeros_like(labels)):
+        plain(batch(4, seed=5)[[0] * 6])
+    with others.entering(labels):
+        expected = plain(x)
+    with norms.entering(labels, keep=False):
+        torch.testing.assert_close(model(x), expected)
+    with norms.entering(labels):
+        torch.testing.assert_close(model(x), expected)
+    for name, tensor in others.state().items():
+        torch.testing.assert_close(norms.state()[name], tensor)
