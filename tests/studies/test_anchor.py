@@ -20,10 +20,20 @@ def study(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_each_protocol_has_a_grid(study, tmp_path):
-    arguments = study.Arguments("data", Path("weights"), tmp_path, bundles=(Path("runs/mine"),))
-    reset, continual = study.grids(arguments)
-    assert reset.grid.corruptions == (CLEAN, *PUBLISHED) and reset.grid.orders == ("shuffled",)
-    assert continual.grid.corruptions == PUBLISHED and continual.grid.orders == ("continual",)
-    assert set(reset.bundles) == {"resnet20", "mine"}
+def test_protocols_of_batches_share_a_grid(study, tmp_path):
+    protocols = ("reset", "single-images", "continual")
+    given = {"bundles": (Path("runs/mine"),), "protocols": protocols}
+    batches, single = study.grids(study.Arguments("data", Path("weights"), tmp_path, **given))
+    assert batches.grid.orders == ("shuffled", "continual") and not batches.grid.window
+    assert batches.grid.corruptions == single.grid.corruptions == (CLEAN, *PUBLISHED)
+    assert (single.grid.batch, single.grid.window) == (1, 16)
+    assert set(batches.bundles) == {"resnet20", "mine"}
     assert set(study.METHODS) <= METHODS.keys()
+
+
+def test_clean_images_are_no_part_of_a_continual_stream(study, tmp_path):
+    (batches,) = study.grids(study.Arguments("data", Path("weights"), tmp_path))
+    streams = batches.grid.streams()
+    assert {len(shifts) for _, order, shifts in streams if order == "shuffled"} == {1}
+    (shifts,) = [shifts for _, order, shifts in streams if order == "continual"]
+    assert [shift.corruption for shift in shifts] == list(PUBLISHED)
