@@ -19,7 +19,7 @@ def variants_of(
 
     Without a choice these are all methods that fit the bundle. Beside them stand its classifier
     frozen and with batch statistics, which alone explain much of what others gain. Methods that
-    adapt any classifier come with the first bundle only.
+    adapt any classifier come with the first bundle of each network.
 
     Args:
         bundles: Folders by their labels.
@@ -37,11 +37,16 @@ def variants_of(
     wanted = list(dict.fromkeys(chosen or map(Variant, METHODS)))
     if parts:
         wanted = list(dict.fromkeys([*wanted, *switched_off(wanted)]))
-    for position, (label, path) in enumerate(bundles.items()):
+    networks = set()  # by the shapes of their weights: not every one has a name
+    for label, path in bundles.items():
         bundle = Bundle.load(path)
+        tensors = bundle.classifier.state_dict()
+        network = tuple((name, tensor.shape) for name, tensor in tensors.items())
+        another = network in networks
+        networks.add(network)
         for variant in wanted:
             row = method(variant.method)
-            if position and row.recipe == "supervised" and row.settings.steps:
+            if another and row.recipe == "supervised" and row.settings.steps:
                 continue
             try:
                 _check_fit(bundle, variant)

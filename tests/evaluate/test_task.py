@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from acclimate.backbones import build, split
 from acclimate.bundle import Bundle
 from acclimate.data import Shift
 from acclimate.errors import InputError
@@ -12,6 +13,7 @@ from acclimate.evaluate.task import Grid, Task, checksum_of, tasks_of
 from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS
 from acclimate.methods.changes import changed
+from acclimate.preprocessing import Preprocessing
 
 GRID = Grid(("frost",), methods=("cta",), batch=10)
 
@@ -155,6 +157,18 @@ def test_usual_methods(saved, bundle_of, tmp_path):
     clust3, tent = Variant.of("clust3", {"steps": 2}), Variant("tent")
     chosen = variants_of({"cta": saved, "clust3": tmp_path / "clust3"}, [clust3, tent])
     assert chosen == {"cta": [tent], "clust3": [clust3]}
+
+
+def test_methods_for_any_classifier_come_with_each_network(saved, tmp_path):
+    classes = Bundle.load(saved).classes
+    other = build("acclimate:resnet8-w4", classes=len(classes))
+    for label in ("other", "again"):
+        named = Bundle(split(other), None, Preprocessing(28), classes)
+        replace(named, architecture="acclimate:resnet8-w4").save(tmp_path / label)
+    bundles = {"mine": saved, "other": tmp_path / "other", "again": tmp_path / "again"}
+    found = variants_of(bundles, [Variant("tent"), Variant("ptbn")])
+    both = [Variant("tent"), Variant("ptbn")]
+    assert found == {"mine": both, "other": both, "again": [Variant("ptbn")]}
 
 
 @pytest.mark.parametrize(
