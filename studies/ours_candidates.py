@@ -32,6 +32,11 @@ CHANGES: dict[str, dict[str, Scalar]] = {
     "class statistics, limit 0.5": {"normalisation.limit": 0.5},
     "class statistics, horizon 128": {"normalisation.horizon": 128},
     "class statistics, horizon 512": {"normalisation.horizon": 512},
+    "the others assumed as in the source": {"normalisation.leeway": 1e6},
+    "leeway 0": {"normalisation.leeway": 0},
+    "leeway 1": {"normalisation.leeway": 1},
+    "leeway 4": {"normalisation.leeway": 4},
+    "named once": {"normalisation.again": 0},
     "memory of the batch alone": {"memory": "batch"},
 }
 """Changes of the row, by what they are called."""
@@ -43,6 +48,9 @@ CORRELATED = (
     "answered before the step",
     "prior correction",
     *(name for name in CHANGES if "statistics" in name),
+    *(name for name in CHANGES if "leeway" in name),
+    "the others assumed as in the source",
+    "named once",
 )
 """Candidates that are measured where images of a class come close together."""
 SMALL = (ROW, "no steps", "memory of the batch alone", "batch statistics, as measured")
