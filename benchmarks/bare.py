@@ -1,35 +1,19 @@
 """Bare passes: adapt and answer as one would write it by hand for one method."""
 
-import copy
-from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
-from typing import Any
 
 import by_hand
 import torch
-from by_hand import ClassStatistics, Drift, PromptSearch
+from bare_setup import Prepared, kind
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from acclimate.backbones import to_the_end
-from acclimate.backbones.prompts import add_prompts, blocks_of
-from acclimate.backbones.trace import two_images
-from acclimate.bundle import Bundle
-from acclimate.methods import METHODS, AdapterSettings
-from acclimate.objectives import Outcome, Taught, as_outcome
+from acclimate.objectives import Outcome, as_outcome
 from acclimate.parts.banks import Bank
-from acclimate.parts.update import select_parameters
 from acclimate.randomness import key
-from acclimate.runtime.precision import Precision
 
 
-def kind(part: Any) -> str:
-    """The name of a part's class."""
-    return type(part).__name__
-
-
-class Bare:
+class Bare(Prepared):
     """One method without checks, choices, reports and undoing.
 
     Objectives, views, random numbers, and which images a bank keeps are the library's. All else is
@@ -45,168 +29,33 @@ class Bare:
         statistics: Whether images enter the statistics of their classes, where such are kept.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        name: str,
-        settings: AdapterSettings,
-        precision: Precision,
-        layout: torch.memory_format = torch.channels_last,
-        device: str = "cpu",
-        statistics: bool = True,
-    ):
-        self.settings, self.layout, self.device = settings, layout, device
-        self.bf16 = precision == "bf16"
-        row, preprocessing = METHODS[name], bundle.preprocessing
-        model = bundle.twin if row.model == "twin" else bundle.classifier
-        own = copy.deepcopy(model).to(device)
-        self.model = own.to(memory_format=layout).requires_grad_(False).eval()
-        self.source = self._source_statistics(bundle, row.model)
-        wanted = settings.objective.source_statistics
-        given = {name: self.source[name] for name in wanted}
-        objective = settings.objective.build(model, preprocessing, bundle.objective, **given)
-        self.objective = objective.requires_grad_(False).eval().to(device)
-        self.mean, self.std = (
-            torch.tensor(x, device=device)[:, None, None]
-            for x in (preprocessing.mean, preprocessing.std)
-        )
-        self.norms_learn = settings.normalisation.uses_batch
-        self.enters = statistics
-        self.kept: list[ClassStatistics] = []
-        self._exchange_norms()
-        self.weigh = by_hand.WEIGHTS[kind(settings.selection)](settings.selection, 10)
-        size = preprocessing.size
-        self.bank = settings.memory.build((size, size, 3), torch.device(device), 10)
-        self.shift: Tensor | None = None
-        self.seen, self.loss_average = 0, None
-        self._give_teacher()
-        self._prepare(2, size)
-        self._prepare_parts()
-
-    def _source_statistics(self, bundle: Bundle, model: str) -> dict[str, dict[str, Tensor]]:
-        """Statistics of source images, by kind and name."""
-        found: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in bundle.statistics.items():
-            of, sort, rest = name.split(".", 2)
-            if of == model:
-                found.setdefault(sort, {})[rest] = tensor
-        return found
-
-    def _exchange_norms(self) -> None:
-        """The batch norm that torch has not."""
-        settings = self.settings.normalisation
-        for norm in self.model.modules():
-            if not isinstance(norm, _BatchNorm):
-                continue
-            if kind(settings) == "RobustStatistics":
-                norm.forward = partial(by_hand.robust, norm, momentum=settings.momentum)
-            elif kind(settings) == "BlendedStatistics":
-                norm.forward = partial(by_hand.blended, norm, share=settings.share)
-            elif kind(settings) == "ClassBalanced":
-                self.kept.append(ClassStatistics(norm, settings, 10))
-                norm.forward = partial(self.kept[-1], norm)
-            elif kind(settings) == "RunningStatistics" and settings.momentum is not None:
-                norm.momentum = settings.momentum
-
-    def _give_teacher(self) -> None:
-        """Two more models where an objective asks a teacher: that, and the model as it was."""
-        self.teacher, self.former = (copy.deepcopy(self.model) for _ in range(2))
-        if isinstance(self.objective, Taught):
-            self.objective.teacher = lambda _, images: _logits(self.teacher, images)
-            self.objective.source = lambda _, images: _logits(self.former, images)
-
-    def _prepare(self, count: int, size: int) -> None:
-        """What moves: the parameters that a gradient reaches; then what to go back to."""
-        update = self.settings.update
-        if kind(update) == "CovarianceAdaptation":
-            blocks = blocks_of(self.model.encoder, size)
-            example = two_images(self.model.encoder, size)
-            prompts = add_prompts(self.model.encoder, blocks, update.prompts, example)
-            self.search = PromptSearch(prompts, update, self.settings.seed)
-            return
-        chosen = {f"model.encoder.{name}": p for name, p in self._chosen(update.parameters)}
-        if update.head:
-            head = self.model.head.requires_grad_().named_parameters()
-            chosen |= {f"model.head.{name}": p for name, p in head}
-        if update.auxiliary:
-            own = self.objective.requires_grad_().named_parameters()
-            chosen |= {f"objective.{name}": p for name, p in own}
-        models = (self.model.encoder, self.teacher, self.former, self.objective)
-        state = [buffer for model in models for buffer in model.buffers()]
-        before = [tensor.clone() for tensor in state]
-        images = torch.rand(count, 3, size, size, device=self.device)
-        views, drawn = self._drawn(images, torch.arange(count, device=self.device), 0)
-        self._outcome(views, drawn).losses.mean().backward()
-        for tensor, value in zip(state, before):
-            tensor.copy_(value)
-        self.moving = {name: p for name, p in chosen.items() if p.grad is not None}
-        for parameter in chosen.values():
-            parameter.requires_grad_(parameter.grad is not None).grad = None
-        self.optimizer = self._optimizer([*self.moving.values()])
-        self.state = [p.detach() for p in self.moving.values()] + state
-        self.start = [tensor.clone() for tensor in self.state]
-
-    def _chosen(self, which: str) -> list[tuple[str, torch.nn.Parameter]]:
-        return [*select_parameters(self.model.encoder, which).items()]
-
-    def _optimizer(self, moving: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        update = self.settings.update
-        if kind(update) == "Adam":
-            rate, cuda = update.learning_rate, self.device == "cuda"
-            return torch.optim.Adam(moving, rate, fused=True, capturable=cuda)
-        rate, momentum = update.learning_rate, update.momentum
-        return torch.optim.SGD(moving, rate, momentum=momentum, fused=True)
-
-    def _prepare_parts(self) -> None:
-        """What follows a step, and what is added to the loss."""
-        self.follow: list[Callable[[], object]] = []
-        self.drift: Drift | None = None
-        self.penalty: Callable[[], Tensor] | None = None
-        for part in self.settings.aftermath:
-            if kind(part) in by_hand.AFTERMATH:
-                self.follow.append(by_hand.AFTERMATH[kind(part)](part, self.moving))
-                continue
-            if kind(part) == "SensingTeacher":
-                self.drift = Drift(self.source["prototypes"], part.renewal)
-            names = dict(self.teacher.named_parameters())
-            own = {name.removeprefix("model."): p.detach() for name, p in self.moving.items()}
-            pairs = [(names[name], p) for name, p in own.items() if name in names]
-            self.follow.append(partial(self._teach, *zip(*pairs), 1 - part.momentum))
-        if kind(self.settings.penalty) == "FisherPenalty":
-            fisher = [self.source["fisher"][n.removeprefix("model.")] for n in self.moving]
-            self.penalty = by_hand.fisher(self.moving, fisher, self.settings.penalty.weight)
-        elif self.drift is not None:
-            weight = self.settings.penalty.weight
-            self.penalty = by_hand.turned(self.moving, self.drift, weight)
-
-    def _teach(self, averages: tuple[Tensor, ...], moving: tuple[Tensor, ...], rate: float) -> None:
-        if self.drift is not None:
-            rate = rate * (1 - self.drift.divergence().item())
-        torch._foreach_lerp_(averages, moving, rate)
-        if self.drift is not None:
-            self.drift.join()
-
     def __call__(self, images: Tensor) -> Tensor:
         """The logits, of one image after another where the method learns so."""
         images = images.float() / 255
         index = torch.arange(self.seen, self.seen + len(images), device=self.device)
         self.seen += len(images)
         if isinstance(self.bank, Bank):
-            parts = zip(images.split(self.bank.every), index.split(self.bank.every))
-            return torch.cat([self._banked(*part) for part in parts])
+            return self._banked(images, index)
         if not self.settings.one_by_one:
             return self._episode(images, index)
         pairs = zip(images.split(1), index.split(1))
         return torch.cat([self._episode(image, number) for image, number in pairs])
 
     def _banked(self, images: Tensor, index: Tensor) -> Tensor:
-        """Answer, keep what the bank keeps, and learn from it."""
-        logits, _ = self._answer(images)
-        p = logits.softmax(1)
-        uncertainty = -(p * (p + 1e-6).log()).sum(1)
-        self.bank.offer(images, index, logits.argmax(1).tolist(), uncertainty.tolist())
-        self._step(*self.bank.context()[:2], 0, self.bank.context()[2])
-        return logits
+        """Answer, keep what the bank keeps, and learn from it when an update is due."""
+        answers = []
+        while len(images):
+            count = self.bank.until_update()
+            logits, _ = self._answer(images[:count])
+            p = logits.softmax(1)
+            uncertainties = -(p * (p + 1e-6).log()).sum(1)
+            told = logits.argmax(1).tolist(), uncertainties.tolist()
+            if self.bank.offer(images[:count], index[:count], *told):
+                context, numbers, weights = self.bank.context()
+                self._step(context, numbers, 0, weights)
+            answers.append(logits)
+            images, index = images[count:], index[count:]
+        return torch.cat(answers)
 
     def _episode(self, images: Tensor, index: Tensor) -> Tensor:
         if self.settings.reset.always:
@@ -287,9 +136,9 @@ class Bare:
 
     def _outcome(self, views: Tensor, drawn: list[Tensor]) -> Outcome:
         for module in (self.model, self.objective, self.teacher, self.former):
-            module.train(self.norms_learn)
+            _switch(module, self.norms_learn)
         for name in self.objective.keeps_source:
-            self.objective.get_submodule(name).eval()
+            _switch(self.objective.get_submodule(name), False)
         running = kind(self.settings.normalisation) == "RunningStatistics"
         whole = to_the_end() if running else nullcontext()
         with whole, torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
@@ -300,7 +149,7 @@ class Bare:
         """Logits, and features where something reads them."""
         model = self.teacher if kind(self.settings.answer) == "FromTeacher" else self.model
         # In training mode batch norm normalises by the batch's own statistics.
-        model.train(kind(self.settings.normalisation) == "BatchStatistics")
+        _switch(model, kind(self.settings.normalisation) == "BatchStatistics")
         views = self._normalize(images)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             features = model.encoder(views)
@@ -318,9 +167,7 @@ class Bare:
         self.model.train()
         others = self.model(views)
         self.model.eval()
-        (sure, labels), (other, found) = (
-            x.float().softmax(1).max(1) for x in (logits, others)
-        )
+        (sure, labels), (other, found) = (x.float().softmax(1).max(1) for x in (logits, others))
         labels = found if other.mean() > sure.mean() else labels
         members = torch.nn.functional.one_hot(labels, 10).float().T
         for each in self.kept:
@@ -345,6 +192,7 @@ class Bare:
         return ((images - self.mean) / self.std).contiguous(memory_format=self.layout)
 
 
-@torch.no_grad()
-def _logits(model: torch.nn.Module, images: Tensor) -> Tensor:
-    return model(images)
+def _switch(module: torch.nn.Module, training: bool) -> None:
+    """Training mode or not; nothing is done where a module is in that mode."""
+    if module.training != training:
+        module.train(training)

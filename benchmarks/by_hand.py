@@ -244,9 +244,7 @@ class ClassStatistics:
             return batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
         if self.members is not None:
             self.enter(x.float())
-        return batch_norm(
-            x, self.mean, self.variance, norm.weight, norm.bias, False, 0.0, norm.eps
-        )
+        return batch_norm(x, self.mean, self.variance, norm.weight, norm.bias, False, 0.0, norm.eps)
 
     def enter(self, x: Tensor) -> None:
         """Let the images of a pass enter."""

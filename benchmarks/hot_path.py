@@ -6,8 +6,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from bare import Bare, kind
-from common import alternate, describe, random_bundle, ratio
+from bare import Bare
+from bare_setup import kind
+from common import alternate, clock_of, describe, random_bundle, ratio
 from torch import Tensor
 
 from acclimate.adapt import Adapter
@@ -116,9 +117,8 @@ def measured(name: str, options: Options) -> dict:
         runs["bare, float32 channels_last"] = Bare(bundle, name, settings, "fp32", last)
     if options.parts and kind(settings.normalisation) == "ClassBalanced":
         runs["bare, no statistics"] = Bare(bundle, name, settings, precision, statistics=False)
-    seconds = alternate(
-        {label: lambda number, run=run: run(images) for label, run in runs.items()}, options.pairs
-    )
+    timed = {label: lambda number, run=run: run(images) for label, run in runs.items()}
+    seconds = alternate(timed, options.pairs, clock_of(torch.get_num_threads()))
     if runs["adapter"].refused:
         raise SystemExit("the adapter refused steps, which the bare passes do not")
     ratios = {label: ratio(seconds, label, "bare") for label in seconds}
