@@ -186,7 +186,7 @@ class Drift:
         self.labels.append(logits.argmax(1))
 
     def divergence(self) -> Tensor:
-        """Of the classes that were answered since the last step."""
+        """Drift of the classes that were answered since the last step."""
         known = torch.bincount(torch.cat(self.labels), minlength=len(self.means)) > 0
         known &= self.source["images"] > 1
         squares = (self.means - self.source["mean"]) ** 2 / (self.source["variance"] + 1e-6)
