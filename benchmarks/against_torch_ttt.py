@@ -257,7 +257,8 @@ def compared(options: Options, method: Method) -> dict[str, Any]:
     weighed = on_gpu if options.device == "cuda" else memory_above_inference
     memory = {name: weighed(name, options, method) for name in list(adapters)}
     faster = ratio(seconds, "torch-ttt", "acclimate")
-    lighter = memory["acclimate"]["above"] / max(1, memory["torch-ttt"]["above"])
+    ours, theirs = (memory[name]["above"] for name in ("acclimate", "torch-ttt"))
+    lighter = max(0, ours) / max(1, theirs)  # a set-up may take more than a small batch
     steps, count = given(options, method)
     print(f"{method}, {options.model}, {count} images, {steps} steps, {options.size} pixels")
     print(f"{'':10} {'images/s':>9} {'peak MB':>8} {'above inference':>16}")
