@@ -44,6 +44,11 @@ def alternate(
     return seconds
 
 
+def clock_of(threads: int, device: str = "cpu") -> Callable[[], float]:
+    """Processor time where one thread does all the work, whatever else the machine does."""
+    return time.process_time if threads == 1 and device == "cpu" else time.perf_counter
+
+
 def ratio(seconds: dict[str, list[float]], above: str, below: str) -> dict[str, float]:
     """Median, minimum and maximum of the ratio of each round."""
     ratios = [a / b for a, b in zip(seconds[above], seconds[below])]

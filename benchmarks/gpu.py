@@ -17,9 +17,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from bare import Bare
 from common import CLASSES
-from hot_path import Bare, settings_of
 from hot_path import Options as HotPath
+from hot_path import settings_of
 
 from acclimate.adapt import Adapter
 from acclimate.backbones import build, split

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from acclimate.adapt import Adapter
 from acclimate.cli import main
@@ -122,6 +123,21 @@ def test_counting_few_images_is_counting_a_batch(name):
     assert few.moving_parameters == whole.moving_parameters
 
 
+@pytest.mark.parametrize("name", ["tent", "rotta", "acclimate", "foa"])
+def test_a_listed_state_is_that_of_a_snapshot(name):
+    transformer = needs_transformer(METHODS[name])
+    model = "acclimate:vit2-w16-p4" if transformer else "acclimate:resnet8-w4"
+    adapter = Adapter(untrained(name, model, 16), name, device="cpu")
+    assert count_cost(name, model, 16).state_bytes == adapter.snapshot().nbytes
+
+
+def test_a_time_is_that_of_one_core_over_the_frozen_classifier_s(monkeypatch):
+    monkeypatch.setattr(costs, "BATCH", 8)
+    threads = torch.get_num_threads()
+    ratio, milliseconds = costs.time_over_frozen("tent", "acclimate:resnet8-w4", 16, rounds=1)
+    assert ratio > 1 and milliseconds > 0 and torch.get_num_threads() == threads
+
+
 def test_a_step_of_cta_is_counted_as_in_a_whole_batch():
     whole = Adapter(untrained("cta", "acclimate:resnet8-w4", 16), "cta", device="cpu").cost(40)
     few = count_cost("cta", "acclimate:resnet8-w4", 16, batch=40)
@@ -134,7 +150,10 @@ def test_methods_are_listed_with_costs(capsys, monkeypatch):
     main(["methods"])
     said = capsys.readouterr().out
     for name, row in record()["methods"].items():
-        assert name in said and f"{row['forward_equivalents']:.1f}" in said
+        (line,) = [line for line in said.splitlines() if re.search(rf"│ {name} +│", line)]
+        assert name in said and f"{row['forward_equivalents']:.1f}" in line
+        assert f"{row['time']:.1f}" in line and f"{row['state_bytes'] / 1e3:,.1f}" in line
+    assert f"{record()['methods']['source']['milliseconds']:.2g} ms" in said
     assert "128" in said and "resnet14-w16" in said
 
 

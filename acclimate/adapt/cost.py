@@ -36,6 +36,8 @@ class Cost:
     activation_bytes: int
     """Memory of the activations of a whole batch that a step keeps for the backward pass, without
     the model's weights."""
+    state_bytes: int
+    """Size of the adapter's state: what a snapshot, a file or a further stream takes."""
 
 
 def measure_cost(learner: Learner, batch: int) -> Cost:
@@ -85,6 +87,7 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
         moving_parameters=sum(parameter.numel() for parameter in learner.moving.values()),
         held_bytes=sum(tensor.nbytes for tensor in learner.held),
         activation_bytes=saved.most,
+        state_bytes=sum(tensor.nbytes for tensor in learner.state.tensors.values()),
     )
 
 

@@ -26,6 +26,7 @@ from acclimate.parts.teacher import AverageTeacher
 from acclimate.parts.update import allocate_state, select_parameters
 from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import key
+from acclimate.runtime.depthwise import may_be_depthwise
 from acclimate.runtime.graphs import Recorder
 from acclimate.runtime.precision import autocast
 
@@ -46,6 +47,7 @@ class Learner:
 
     Attributes:
         moving: The parameters that steps change, by name.
+        depthwise: Whether there may be depthwise convolutions.
         min_images: From fewer there is no loss, or batch norm would see a single value.
         room: How passes keep within the memory.
         recorder: Runs batches, on a GPU as a recorded graph.
@@ -71,6 +73,7 @@ class Learner:
         self.model = _own(duplicate(model), device)
         check_finite(self.model)
         self.objective = None if objective is None else _own(objective, device)
+        self.depthwise = may_be_depthwise(self.model, self.objective)
         self.min_images = objective.min_images if objective else 1
         self.gives_logits = answers_in_steps(objective, settings)
         classes = self.model.num_classes

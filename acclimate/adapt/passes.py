@@ -33,7 +33,8 @@ def evaluated(
     """
     objective = learner.objective
     assert objective is not None
-    with autocast(learner.device, learner.settings.precision):
+    precision, depthwise = learner.settings.precision, learner.depthwise
+    with autocast(learner.device, precision, depthwise=depthwise):
         outcome = as_outcome(objective(learner.model, views, *drawn))
     with torch.no_grad():
         weights = learner.selection(outcome)

@@ -11,7 +11,7 @@ from acclimate.objectives import Taught
 from acclimate.parts.divergence import SensingAverage
 from acclimate.parts.normalisation import BatchNorms
 from acclimate.parts.penalty import Turned
-from acclimate.parts.teacher import AverageTeacher, answer_with
+from acclimate.parts.teacher import AverageTeacher, Replaced
 
 
 def give_teacher(objective: Taught, teacher: AverageTeacher | None, norms: BatchNorms) -> None:
@@ -60,7 +60,7 @@ class SourceModel:
 
     def __init__(self, statistics: Named):
         self.statistics = {name: tensor.clone() for name, tensor in statistics.items()}
-        self._weights: dict[str, Tensor] = {}
+        self._replaced = Replaced({})
 
     def take_weights(self, state: State) -> None:
         """Use the values that parameters have in the beginning.
@@ -68,11 +68,12 @@ class SourceModel:
         Args:
             state: The adapter's; its values are used, not copied.
         """
-        self._weights = {
+        weights = {
             name: torch.zeros_like(state.tensors[name]) if kept is None else kept
             for name, kept in state.sources.items()
             if name.startswith("model.")
         }
+        self._replaced = Replaced({**weights, **self.statistics})
 
     @torch.no_grad()
     def logits(
@@ -84,7 +85,7 @@ class SourceModel:
             model: The adapted classifier.
             images: Normalised.
         """
-        return answer_with(model, {**self._weights, **self.statistics}, images)[0]
+        return self._replaced.answer(model, images)[0]
 
     def state(self) -> dict[str, Tensor]:
         """Its running statistics."""

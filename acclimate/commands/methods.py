@@ -15,11 +15,12 @@ it."""
 
 @dataclass(frozen=True)
 class Methods:
-    """List the methods: what each needs, how it adapts, and its cost per image.
+    """List the methods: what each needs, how it adapts, and what it costs.
 
-    The cost is the number of multiplications in units of one forward pass of the classifier, in
-    batches of 128 as published. It was counted on small untrained networks; with --model or --size
-    it is counted anew on yours, which takes from seconds to minutes.
+    The cost is the number of multiplications for an image in units of one forward pass of the
+    classifier, in batches of 128 as published. The time is measured in the same unit, and the state
+    is what an adapter remembers. All were found on small untrained networks; with --model or --size
+    costs and states are counted anew on yours, which takes from seconds to minutes.
 
     Example: acclimate methods
 
@@ -43,13 +44,22 @@ class Methods:
         network = record["network"] | given
         if given:
             rows = _counted(rows, network, console)
-        table = Table("method", "learns", "needs", "cost", "moving")
+        table = Table("method", "learns", "needs", "cost", "time", "moving", "state KB")
         for name, row in rows.items():
-            table.add_row(name, row["learns"], row["needs"], _cost(row), _moving(row))
+            figures = _cost(row), _time(row), _moving(row), _state(row)
+            table.add_row(name, row["learns"], row["needs"], *figures)
         console.print(table)
         console.print(
             f"Costs: forward passes an image, of {network['model']} (or {network['transformer']}) "
             f"at {network['size']} pixels in batches of {record['batch']}.",
+            highlight=False,
+            markup=False,
+        )
+        frozen, machine = record["methods"]["source"]["milliseconds"], record["machine"]
+        console.print(
+            f"Times: over the frozen classifier's, which took {frozen:.2g} ms an image of "
+            f"{record['network']['model']} on one core of an {machine['processor']}. State: what "
+            f"an adapter remembers of a stream.",
             highlight=False,
             markup=False,
         )
@@ -75,10 +85,11 @@ def _counted(rows: dict[str, Any], network: dict[str, Any], console: Console) ->
             model = network["transformer" if transformer else "model"]
             try:
                 cost = count_cost(name, model, network["size"])
-                counts = (cost.forward_equivalents, cost.moving_parameters)
+                counts = cost.forward_equivalents, cost.moving_parameters, cost.state_bytes
             except InputError as error:
-                counts = (f"not on {model}: {error}", None)
-            counted[name] = row | dict(zip(("forward_equivalents", "moving_parameters"), counts))
+                counts = f"not on {model}: {error}", None, None
+            names = "forward_equivalents", "moving_parameters", "state_bytes"
+            counted[name] = row | {"time": None} | dict(zip(names, counts))
     return counted
 
 
@@ -90,3 +101,12 @@ def _cost(row: dict[str, Any]) -> str:
 def _moving(row: dict[str, Any]) -> str:
     moving = row["moving_parameters"]
     return "-" if moving is None else f"{moving:,}"
+
+
+def _time(row: dict[str, Any]) -> str:
+    return "-" if row["time"] is None else f"{row['time']:.1f}"
+
+
+def _state(row: dict[str, Any]) -> str:
+    state = row["state_bytes"]
+    return "-" if state is None else f"{state / 1e3:,.1f}"

@@ -1,6 +1,9 @@
 """Costs of methods on untrained networks, counted on a few images and scaled to a batch."""
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from statistics import median
 
 import torch
 
@@ -12,6 +15,8 @@ from acclimate.source.train import untrained
 
 BATCH = 128
 """Images in a batch: as published."""
+_ALONE = 2
+"""Images by which a method is timed that adapts to each alone."""
 _VIEWS = 32
 """The most views of images that a method learns from at a time while it is counted."""
 
@@ -64,7 +69,47 @@ def count_cost(name: str, model: str, size: int, batch: int = BATCH) -> Cost:
         forward_equivalents=at_batch("forward_equivalents"),
         held_bytes=round(at_batch("held_bytes")),
         activation_bytes=round(at_batch("activation_bytes")),
+        state_bytes=round(at_batch("state_bytes")),
     )
+
+
+def time_over_frozen(name: str, model: str, size: int, *, rounds: int = 3) -> tuple[float, float]:
+    """Time of an image over that of the frozen classifier, and this one's in milliseconds.
+
+    Both take a batch in turn, after a first round that does not count; the median of the ratios is
+    taken. It is time of one core, whatever else the machine does.
+
+    ```python
+    ratio, milliseconds = time_over_frozen("tent", "acclimate:resnet26", 32)
+    ```
+
+    Args:
+        name: A name of `acclimate.methods.METHODS`.
+        model: Name of a classifier, as for `acclimate.build`.
+        size: Height and width of the images, in pixels.
+        rounds: Number of rounds.
+
+    Raises:
+        InputError: a name is unknown, or the method cannot use the model.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        bundle = untrained(name, model, size)
+        adapter, frozen = (Adapter(bundle, each, device="cpu") for each in (name, "source"))
+        images = torch.rand(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+        few = images[: _ALONE if adapter.settings.one_by_one else BATCH]
+        pairs = [(_seconds(adapter, few), _seconds(frozen, images)) for _ in range(rounds + 1)][1:]
+    finally:
+        torch.set_num_threads(threads)
+    return median(mine / its for mine, its in pairs), 1e3 * median(its for _, its in pairs)
+
+
+def _seconds(answer: Callable[[torch.Tensor], object], images: torch.Tensor) -> float:
+    """Processor time of an image."""
+    began = time.process_time()
+    answer(images)
+    return (time.process_time() - began) / len(images)
 
 
 def memory_to_count(model: str, size: int) -> int:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 
@@ -33,9 +33,23 @@ class DepthwiseGradients(TorchFunctionMode):
 
 
 def depthwise_gradients() -> AbstractContextManager:
-    """`DepthwiseGradients` where autocast is in bf16 on a CPU; otherwise nothing."""
+    """`DepthwiseGradients` where autocast is in bf16 on a CPU; otherwise nothing.
+
+    Nothing, too, where gradients are disabled: the mode costs some microseconds for each operation.
+    """
     half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return DepthwiseGradients() if half else nullcontext()
+    return DepthwiseGradients() if half and torch.is_grad_enabled() else nullcontext()
+
+
+def may_be_depthwise(*modules: nn.Module | None) -> bool:
+    """Whether a module may have a depthwise convolution, whose weight has one input channel.
+
+    ```python
+    may_be_depthwise(torchvision.models.mobilenet_v3_small())  # True
+    ```
+    """
+    weights = (weight for module in modules if module for weight in module.parameters())
+    return any(weight.ndim == 4 and weight.shape[1] == 1 for weight in weights)
 
 
 def _convolved(

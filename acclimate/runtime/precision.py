@@ -1,7 +1,7 @@
 """Precision of the computation: bf16 where the device supports it, else float32."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -30,7 +30,9 @@ def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "fp32
 
 
 @contextmanager
-def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
+def autocast(
+    device: torch.device, precision: Precision, *, depthwise: bool = True
+) -> Iterator[None]:
     """Autocast to bf16 or disable autocast, as `resolve` decides; overrides the caller's autocast.
 
     On a CPU in bf16, the gradients of depthwise convolutions are computed in float32, where their
@@ -40,9 +42,15 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     with autocast(device, "auto"):
         features = encoder(images)
     ```
+
+    Args:
+        device: Where the computation runs.
+        precision: As for `resolve`.
+        depthwise: Whether there may be depthwise convolutions; to look for them takes time.
     """
     half = resolve(precision, device) == "bf16"
-    with torch.autocast(device.type, torch.bfloat16, enabled=half), depthwise_gradients():
+    usual = torch.autocast(device.type, torch.bfloat16, enabled=half)
+    with usual, depthwise_gradients() if depthwise else nullcontext():
         try:
             yield
         finally:

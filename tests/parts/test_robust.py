@@ -55,6 +55,20 @@ def test_rotta_s_norm_is_the_release_s():
     close(norm(first), "rotta_rbn_eval_output")
 
 
+@pytest.mark.parametrize("shape", [(5, 3), (1, 3, 4, 4), (6, 3, 2, 5)])
+def test_a_teacher_s_pass_is_that_with_gradients(shape):
+    """Its statistics come from another kernel."""
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float64)
+    (norm, control), (other, of_other) = rotta(), rotta()
+    control.learning = of_other.learning = True
+    with torch.no_grad():
+        found = other(x)
+    torch.testing.assert_close(found, norm(x).detach())
+    torch.testing.assert_close(other.running_mean, norm.running_mean)
+    torch.testing.assert_close(other.running_var, norm.running_var)
+
+
 def test_a_second_pass_leaves_robust_averages_alone():
     norm, control = rotta()
     control.learning = control.apart = True

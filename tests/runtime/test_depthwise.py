@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import conv2d
+from torch.overrides import _get_current_function_mode_stack
 
-from acclimate.runtime.depthwise import depthwise_gradients
+from acclimate.runtime.depthwise import depthwise_gradients, may_be_depthwise
 from acclimate.runtime.precision import autocast
 
 CPU = torch.device("cpu")
@@ -45,3 +46,18 @@ def test_other_convolutions_and_precisions_are_left_alone(monkeypatch):
             nn.Conv2d(8, 8, 3, groups=8)(x)
     with autocast(CPU, "fp32"), depthwise_gradients():
         nn.Conv2d(8, 8, 3, groups=8)(x)
+
+
+def test_nothing_is_looked_for_where_nothing_can_be():
+    """The mode sees each operation, which takes time."""
+    plain, depthwise = nn.Conv2d(8, 8, 3, groups=4), nn.Conv2d(8, 8, 3, groups=8)
+    assert may_be_depthwise(None, nn.Sequential(plain, depthwise))
+    assert not may_be_depthwise(None, plain, nn.Linear(8, 1))
+
+    def modes(**options):
+        with autocast(CPU, "bf16", **options):
+            return len(_get_current_function_mode_stack())
+
+    assert modes() == 1 and modes(depthwise=False) == 0
+    with torch.no_grad():
+        assert modes() == 0

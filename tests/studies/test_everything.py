@@ -22,7 +22,10 @@ PEERS = {
 }
 """What a benchmark compares with, which the tests do without."""
 PARTS = (
+    "bare",
+    "bare_setup",
     "bundles",
+    "by_hand",
     "clock",
     "common",
     "luggage",
