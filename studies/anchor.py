@@ -118,17 +118,18 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
 
 def summary(measured: Sequence[Measured]) -> list[dict[str, object]]:
     """Means over the corruptions, with intervals; gains over the frozen classifier are paired."""
-    groups: dict[str, list[Measured]] = defaultdict(list)
+    groups: dict[tuple[str, int], list[Measured]] = defaultdict(list)
     for each in measured:
-        groups[protocol_name(each.cell.order, each.cell.window)].append(each)
+        protocol = protocol_name(each.cell.order, each.cell.window)
+        groups[protocol, each.cell.batch].append(each)
     rows = []
-    for protocol, mine in groups.items():
+    for (protocol, batch), mine in groups.items():
         passes = {
             (each.cell.bundle, str(each.cell.variant)): each.cell.forward_equivalents
             for each in mine
         }
         for score in scores(mine):
-            row = {"protocol": protocol} | asdict(score)
+            row = {"protocol": protocol, "batch": batch} | asdict(score)
             del row["published"]
             rows.append(row | {"passes": round(passes[score.bundle, score.method], 1)})
     return rows
