@@ -116,7 +116,6 @@ def main(arguments: Arguments) -> None:
     if arguments.results:
         write_table(arguments.results / f"{arguments.part}.csv", rows)
         options = recorded_options(arguments)
-        del options["weights"]  # a path
         result = {"options": options, ROW: settings_record(METHODS[ROW].settings)}
         finish(result, arguments.seeds[0], arguments.results / f"{arguments.part}.json")
 

@@ -121,7 +121,6 @@ def main(arguments: Arguments) -> None:
         write_table(arguments.results / "streams.csv", rows)
         write_table(arguments.results / "streams_summary.csv", list(totals(rows)))
         options = recorded_options(arguments)
-        del options["weights"]  # a path
         settings = {name: settings_record(METHODS[name].settings) for name in arguments.methods}
         finish({"options": options} | settings, arguments.seed, arguments.results / "streams.json")
 

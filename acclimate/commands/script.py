@@ -95,12 +95,21 @@ def finish(result: dict[str, Any], seed: int, out: Path | None) -> None:
 
 
 def recorded_options(options: Any) -> dict[str, Any]:
-    """Options to record with a result: all but the paths of data, output and results."""
+    """Options to record with a result, as JSON values: of paths the names of their last parts.
+
+    Those of data, output and results are left out.
+    """
     return {
-        name: value
+        name: _without_folders(value)
         for name, value in asdict(options).items()
         if name not in ("data", "out", "results")
     }
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name
+    return [_without_folders(each) for each in value] if isinstance(value, tuple) else value
 
 
 def show_rows(rows: Sequence[Any]) -> None:
