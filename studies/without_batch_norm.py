@@ -3,17 +3,20 @@ r"""Online methods on networks without batch norm: a ResNet with group norm, a s
     python studies/without_batch_norm.py --data cifar10.zip --out runs/without-batch-norm \
         --results results/without-batch-norm
 
-Both are trained here on four fifths of the training images, and each gets an aligned twin. The parts
-are all methods on the 15 corruptions, each begun anew and one after the other; MEMO on few images;
-SAR's streams: single images, mixed shifts, classes that come close together; FOA's passes and batch
-sizes, on the transformer; and changes of our default, on the held-out fifth under the four
-corruptions that no table reports. An interrupted study resumes; ``--plan`` says how long it takes.
+Both are trained here on four fifths of the training images, and each gets an aligned twin. The
+parts are all methods on the 15 corruptions, each begun anew and one after the other; MEMO on few
+images; SAR's streams: single images, mixed shifts, classes that come close together; FOA's passes
+and batch sizes, on the transformer; and changes of our default, on the held-out fifth under the
+four corruptions that no table reports. An interrupted study resumes; ``--plan`` says how long it
+takes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Literal, get_args
 
 import anchor
@@ -28,10 +31,11 @@ from acclimate.data import hold_out, load
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.cell import CLEAN
 from acclimate.evaluate.grid_run import GridRun
-from acclimate.evaluate.protocols import under
+from acclimate.evaluate.protocols import protocol_name, under
 from acclimate.evaluate.store import Measured
 from acclimate.evaluate.task import Grid
 from acclimate.evaluate.variant import Variant
+from acclimate.methods import METHODS as ROWS
 from acclimate.report.measured import read_grid
 from acclimate.runtime.memory import keep_freed_memory
 from acclimate.runtime.progress import live
@@ -183,16 +187,16 @@ def of_part(part: Part, arguments: Arguments, label: str) -> Iterator[tuple[Grid
     whole = replace(corrupted, corruptions=(CLEAN, *arguments.corruptions))
     transformer = "vit" in network.model
     if part == "usual":
-        names = METHODS + ("foa",) * transformer + as_sar(network, batch)
+        names = METHODS + ("foa",) * transformer + names_of(network, batch)
         yield under("reset", replace(whole, methods=names)), arguments.images
         yield under("continual", replace(corrupted, methods=names)), arguments.images
     elif part == "memo":
         yield replace(whole, methods=("source", "memo")), arguments.fewest
     elif part == "hard":
-        grid = replace(corrupted, methods=HARD + as_sar(network, batch))
+        grid = replace(corrupted, methods=HARD + names_of(network, batch))
         yield under("class-correlated", grid), arguments.images
         yield under("mixed", grid), arguments.images
-        yield replace(corrupted, methods=ALONE + as_sar(network, 1), batch=1), few
+        yield replace(corrupted, methods=ALONE + names_of(network, 1), batch=1), few
     elif part == "forward" and transformer:
         for size in arguments.small:
             yield replace(corrupted, methods=FORWARD, batch=size), few
@@ -202,24 +206,32 @@ def of_part(part: Part, arguments: Arguments, label: str) -> Iterator[tuple[Grid
         yield under("continual", replace(chosen, corruptions=SHIFTS)), arguments.images
 
 
-def as_sar(network: Network, batch: int) -> tuple[str, ...]:
-    """TENT as in SAR's paper; SAR at its rate for this network and batch; and with 10 classes."""
-    share = batch / network.slower_below
-    rate = network.rate * min(share, 1) * (2 if batch == 1 else 1)
-    tent = {"update": "sgd", "update.momentum": 0.9, "update.parameters": "norm"}
-    variants = (
-        Variant.of("tent", tent | {RATE: rate, "answer": "before"}),
-        Variant.of("sar", {RATE: rate}),
-        Variant.of("sar", {RATE: rate, "reset.threshold": THRESHOLD}),
-    )
-    published = {Variant("sar"): "", Variant.of("sar", {RATE: 2.5e-4}): ""}
-    return tuple(str(each) for each in variants if each not in published)
+def as_sar(network: Network, batch: int) -> dict[str, Variant]:
+    """TENT as in SAR's paper, SAR at its rate for a network and batch, and that for 10 classes."""
+    rate = network.rate * min(batch / network.slower_below, 1) * (2 if batch == 1 else 1)
+    plain = {"update": "sgd", "update.momentum": 0.9, "update.parameters": "norm"}
+    return {
+        "tent, as in SAR's paper": Variant.of("tent", plain | {RATE: rate, "answer": "before"}),
+        "sar, at SAR's rate": Variant.of("sar", {RATE: rate}),
+        "sar, for 10 classes": Variant.of("sar", {RATE: rate, "reset.threshold": THRESHOLD}),
+    }
+
+
+def names_of(network: Network, batch: int) -> tuple[str, ...]:
+    """The variants of `as_sar` but for SAR as its row is."""
+    row = ROWS["sar"].settings
+    return tuple(str(each) for each in as_sar(network, batch).values() if each.settings != row)
 
 
 def keep(folder: Path, results: Path | None, name: str) -> None:
     """Print the mean over the corruptions of each method, and write it."""
-    rows = summary(read_grid(folder)[0])
-    shown = ("protocol", "batch", "bundle", "method", "images", "clean", "corrupted", "gain")
+    measured = read_grid(folder)[0]
+    rows = summary(measured)
+    if name == "held_out":
+        agreed = agreement(measured)
+        labels = ("protocol", "bundle", "method")
+        rows = [row | {"agreement": agreed[tuple(str(row[n]) for n in labels)]} for row in rows]
+    shown = ("protocol", "batch", "bundle", "called", "images", "clean", "corrupted", "gain")
     table = Table(*shown)
     for row in rows:
         table.add_row(*(str(row[column]) for column in shown))
@@ -230,13 +242,44 @@ def keep(folder: Path, results: Path | None, name: str) -> None:
 
 
 def summary(measured: Sequence[Measured]) -> list[dict[str, object]]:
-    """`anchor.summary` for each size of batches."""
+    """`anchor.summary` for each size of batches, with what methods are called."""
     sizes = dict.fromkeys(each.cell.batch for each in measured)
     return [
-        {"batch": size} | row
+        {"batch": size, "called": called(row, size)} | row
         for size in sizes
         for row in anchor.summary([each for each in measured if each.cell.batch == size])
     ]
+
+
+def called(row: Mapping[str, object], batch: int) -> str:
+    """What a method is called in tables: its name, or one of `as_sar`."""
+    network = NETWORKS.get(str(row["bundle"]))
+    variants = as_sar(network, batch) if network else {}
+    names = {str(variant): name for name, variant in variants.items()}
+    return names.get(str(row["method"]), str(row["method"]))
+
+
+def agreement(measured: Sequence[Measured]) -> dict[tuple[str, ...], float]:
+    """Share of a method's answers under corruptions that are the frozen classifier's when clean.
+
+    No label is needed for it: a setting may be chosen by it.
+
+    Returns:
+        The mean over the corruptions, by protocol, bundle and method.
+    """
+    clean, found = {}, defaultdict(list)
+    for each in measured:
+        cell, answers = each.cell, each.cell.answers
+        if cell.corruption == CLEAN and cell.variant == Variant("source") and answers:
+            clean[cell.bundle] = answers
+    for each in measured:
+        cell, answers = each.cell, each.cell.answers
+        if cell.corruption != CLEAN and answers:
+            key = (protocol_name(cell.order, cell.window), cell.bundle, str(cell.variant))
+            frozen = clean[cell.bundle]
+            same = frozen.predictions[frozen.of(answers.numbers)] == answers.predictions
+            found[key].append(float(same.mean()))
+    return {key: round(mean(values), 5) for key, values in found.items()}
 
 
 if __name__ == "__main__":
