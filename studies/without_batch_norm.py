@@ -22,12 +22,13 @@ from typing import Literal, get_args
 import anchor
 from bundles import in_processes, was_made
 from methods import publish, run_all
-from ours import EVERY, held_out, test
+from ours import ALIGNED, EVERY, held_out, test
 from rich.console import Console
 from rich.table import Table
 
+from acclimate.bundle import Bundle
 from acclimate.commands.script import finish, recorded_options, start, write_table
-from acclimate.data import hold_out, load
+from acclimate.data import hold_out, load, subset
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.cell import CLEAN
 from acclimate.evaluate.grid_run import GridRun
@@ -39,9 +40,10 @@ from acclimate.methods import METHODS as ROWS
 from acclimate.report.measured import read_grid
 from acclimate.runtime.memory import keep_freed_memory
 from acclimate.runtime.progress import live
+from acclimate.source.aligned import align
 from acclimate.source.held_out import SHIFTS
 from acclimate.source.loop import Run, Training
-from acclimate.source.presets import PRESETS, SourceSettings
+from acclimate.source.presets import PRESETS
 from acclimate.source.train import train
 
 Part = Literal["usual", "memo", "hard", "forward", "held-out"]
@@ -151,23 +153,28 @@ def main(arguments: Arguments) -> None:
         finish(options, 0, arguments.results / "settings.json")
 
 
-def source_settings(network: Network) -> SourceSettings:
-    """A classifier, and one epoch for each stage of its twin."""
-    small = PRESETS["small"]
-    align = replace(small.align, epochs=1)
-    return replace(small, cutout=0, supervised=network.supervised, align=align)
-
-
 def make(arguments: Arguments, label: str) -> None:
-    """Train a classifier and its twin, unless that was done."""
-    path, network = arguments.out / label, NETWORKS[label]
+    """Train a classifier and align its twin as in ours.py, unless that was done."""
+    path, network, small = arguments.out / label, NETWORKS[label], PRESETS["small"]
+    plain = path.with_name(f"{label}.classifier")
     source, _ = hold_out(load(arguments.data, "train"), EVERY)
-    settings = source_settings(network)
-    if was_made(path, network.model, settings, source.images):
-        return
+    settings = replace(
+        small, cutout=0, supervised=network.supervised, align=replace(small.align, epochs=3)
+    )
     with live() as progress:
         run = Run(0, path.with_name(f"{label}.stages"), progress=progress)
-        train("acclimate", network.model, source, settings, run).save(path)
+        if not was_made(plain, network.model, settings, source.images):
+            train("tent", network.model, source, settings, run).save(plain)
+        if not path.exists():
+            align(
+                network.model,
+                subset(source, ALIGNED).images,
+                weights=plain / "weights.safetensors",
+                classes=source.classes,
+                preprocessing=Bundle.load(plain).preprocessing,
+                settings=settings,
+                run=run,
+            ).save(path)
 
 
 def grids(arguments: Arguments) -> Iterator[tuple[Part, GridRun]]:

@@ -171,12 +171,12 @@ def gains(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cel
     }
 
     def of(row: Row, column: str) -> str:
-        protocol, batch, *clean = column.split()
+        protocol, batch, *other = column.split()
         measured = found.get((*row, protocol, batch))
         if measured is None:
             return "-"
-        if clean or not measured["gain"]:
-            return percent(float(measured["clean" if clean else "corrupted"]))
+        if other or not measured["gain"]:
+            return percent(float(measured[other[0] if other else "corrupted"]))
         limits = (100 * float(measured[name]) for name in ("gain", "gain_low", "gain_high"))
         return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*limits)
 

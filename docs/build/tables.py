@@ -23,7 +23,7 @@ Accuracies are in percent. The kinds:
   the mean over corruptions.
 - gains: method as it is called, bundle, images; for each protocol and size of batches the gain over
   the bundle's frozen classifier with its interval, and of the frozen classifier its accuracy: means
-  over the corruptions. With "clean" behind them, accuracy on clean images.
+  over the corruptions. With another column of the file behind them, such as "clean": that.
 - along: method, bundle, order; accuracy in each tenth of the streams, in batches of 128.
 - architectures: library; how many were tried, fit in memory and time, were split; heads by kind;
   logits equal bit by bit; and how many run each method.
