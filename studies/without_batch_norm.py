@@ -178,10 +178,10 @@ def make(arguments: Arguments, label: str) -> None:
 
 
 def grids(arguments: Arguments) -> Iterator[tuple[Part, GridRun]]:
-    """The grids of all parts, one network after the other."""
-    for label in arguments.networks:
-        bundles = {label: arguments.out / label}
-        for part in arguments.parts:
+    """The grids of all parts, one for each network: of several, only the first gets all methods."""
+    for part in arguments.parts:
+        for label in arguments.networks:
+            bundles = {label: arguments.out / label}
             for grid, count in of_part(part, arguments, label):
                 load_images = held_out if part == "held-out" else test
                 yield part, GridRun(grid, bundles, (partial(load_images, arguments.data, count),))
