@@ -123,7 +123,7 @@ def test_both_networks_are_trained_and_measured(study, images, tmp_path, monkeyp
     monkeypatch.setattr(study, "NETWORKS", networks)
     results, few = tmp_path / "results", 4
     arguments = study.Arguments(
-        str(data), tmp_path / "out", results, images=few, few=few, fewest=2, batch=4, small=(4,),
+        str(data), tmp_path / "out", results, images=few, few=few, batch=4, small=(4,),
         corruptions=("fog", "contrast"), workers=1,
     )  # fmt: skip
     study.main(arguments)
