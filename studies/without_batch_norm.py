@@ -119,11 +119,11 @@ class Arguments:
     images: int = 1000
     """Test images under each corruption; the held-out streams are as long."""
     few: int = 64
-    """Test images that come one by one, for FOA's batch sizes, and for MEMO's 100 passes."""
+    """Test images that come one by one, in FOA's small batches, and for MEMO's 100 passes."""
     batch: int = 64
     """Images that arrive together, but where small batches are the subject."""
-    small: tuple[int, ...] = (64, 16, 4)
-    """Sizes of FOA's batches."""
+    small: tuple[int, ...] = (16, 4)
+    """Sizes of FOA's small batches."""
     corruptions: tuple[str, ...] = PUBLISHED
     """Corruptions at severity 5."""
     workers: int = 2
@@ -206,6 +206,7 @@ def of_part(part: Part, arguments: Arguments, label: str) -> Iterator[tuple[Grid
         yield under("mixed", grid), arguments.images
         yield replace(corrupted, methods=HARD + names_of(network, 1), batch=1), few
     elif part == "forward" and transformer:
+        yield replace(corrupted, methods=FORWARD), arguments.images
         for size in arguments.small:
             yield replace(corrupted, methods=FORWARD, batch=size), few
     elif part == "held-out":
