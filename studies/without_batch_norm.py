@@ -206,7 +206,8 @@ def of_part(part: Part, arguments: Arguments, label: str) -> Iterator[tuple[Grid
         yield under("mixed", grid), arguments.images
         yield replace(corrupted, methods=HARD + names_of(network, 1), batch=1), few
     elif part == "forward" and transformer:
-        yield replace(corrupted, methods=FORWARD), arguments.images
+        for protocol in ("reset", "continual"):
+            yield under(protocol, replace(corrupted, methods=FORWARD)), arguments.images
         for size in arguments.small:
             yield replace(corrupted, methods=FORWARD, batch=size), few
     elif part == "held-out":
