@@ -71,6 +71,11 @@ def folder(tmp_path):
     write(tmp_path / "agreement.csv", header, [("ttt", "fog", 0.12345, 0.01, -0.5, 0.2)])
     header = ("claim", "where", "images", "difference", "low", "high")
     write(tmp_path / "claims.csv", header, [("a beats b", "clean", 9, 0.02, -0.01, 0.05)])
+    header = ("batch", "called", "protocol", "bundle", "images", "clean", "corrupted", "gain",
+              "gain_low", "gain_high")  # fmt: skip
+    rows = [(8, "source", "reset", "b", 9, 0.5, 0.25, "", "", "")]
+    rows += [(8, "tent, slow", "reset", "b", 9, 0.75, 0.3, 0.05, -0.01, 0.1)]
+    write(tmp_path / "summary.csv", header, rows)
     header = ("method", "statistics", "part", "steps", "drift", "worse")
     rows = [("y", "own", "encoder", 20, 1.234, 7), ("y", "own", "projector", 20, "nan", 0)]
     write(tmp_path / "drift.csv", header, rows)
@@ -105,6 +110,10 @@ def folder(tmp_path):
          "| `source` | small | 10 |", "| `source` | small | 10 | **70.0** | **30.0** |"),
         ("arrivals: streams.csv", "| m | b | `mixed` | 8 |", "| `y` | b |",
          "| `y` | b | 30.0 | 70.0 |"),
+        ("gains: summary.csv", "| m | b | n | reset 8 clean | reset 8 | mixed 8 |",
+         "| `source` | b | 9 |", "| `source` | b | 9 | 50.0 | 25.0 | - |"),
+        ("gains: summary.csv", "| m | b | n | reset 8 clean | reset 8 | mixed 8 |",
+         "| tent, slow | b | 9 |", "| tent, slow | b | 9 | 75.0 | +5.0 [-1.0, +10.0] | - |"),
         ("along: along.csv", "| m | b | order | 1 | 2 |", "| `y` | b | mixed |",
          "| `y` | b | mixed | 10.0 | 20.0 |"),
         ("architectures: architectures.csv", "| library |", "| `timm` | 7 |",
@@ -149,6 +158,7 @@ def test_figures_of_a_row(folder, mark, header, given, expected):
         "| tent:update.learning_rate=0 | large | 20 |\n",
         "<!-- by-corruption: results.csv -->\n| m | b | n | fog |\n|---|\n| tent | small | 11 |\n",
         "<!-- arrivals: streams.csv -->\n| m | b | 9 |\n|---|\n| y | b |\n",
+        "<!-- gains: summary.csv -->\n| m | b | n | reset 8 |\n|---|\n| source | b | 8 |\n",
         "<!-- along: along.csv -->\n| m | b | order | 1 |\n|---|\n| y | b | shuffled |\n",
         "<!-- architectures: architectures.csv -->\n| library |\n|---|\n| torch |\n",
         "<!-- refusals: architectures.csv -->\n| a | b |\n|---|\n| cta | tokens |\n",

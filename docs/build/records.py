@@ -160,7 +160,31 @@ def along(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cel
     return [row[:3] + [percent(found[*bare(row[:3]), str(t)]) for t in tenths] for row in rows]
 
 
+def gains(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """A column for each protocol and size of batches: the gain over the frozen classifier."""
+    [path] = sources
+    found = {}
+    for row in read(path):
+        name = row.get("called", row["method"]), row["bundle"], row["images"]
+        found[*name, row["protocol"], row["batch"]] = row
+
+    def of(row: Row, column: str) -> str:
+        protocol, batch, *other = column.split()
+        measured = found.get((*row, protocol, batch))
+        if measured is None:
+            return "-"
+        if other or not measured["gain"]:
+            return percent(float(measured[other[0] if other else "corrupted"]))
+        limits = (100 * float(measured[name]) for name in ("gain", "gain_low", "gain_high"))
+        return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*limits)
+
+    for name in {bare(row[:3]) for row in rows} - {key[:3] for key in found}:
+        raise KeyError(f"{path.name} has nothing of {' '.join(name)}")
+    return [row[:3] + [of(bare(row[:3]), name) for name in bare(header[3:])] for row in rows]
+
+
 KINDS: dict[str, Filler] = {
+    "gains": gains,
     "arrivals": arrivals,
     "along": along,
     "changed": changed,

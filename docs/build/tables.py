@@ -21,6 +21,9 @@ Accuracies are in percent. The kinds:
 - drift: method, statistics, steps; drift, and under how many corruptions it grew.
 - arrivals: method, bundle; for each size of batches that come shuffled, or order of batches of 128,
   the mean over corruptions.
+- gains: method as it is called, bundle, images; for each protocol and size of batches the gain over
+  the bundle's frozen classifier with its interval, and of the frozen classifier its accuracy: means
+  over the corruptions. With another column of the file behind them, such as "clean": that.
 - along: method, bundle, order; accuracy in each tenth of the streams, in batches of 128.
 - architectures: library; how many were tried, fit in memory and time, were split; heads by kind;
   logits equal bit by bit; and how many run each method.
