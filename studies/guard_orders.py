@@ -130,19 +130,37 @@ def foreign(
     return split(images, labels, batch)
 
 
-def occluded(data, other, share, *, batch=128, count=1280, seed=0, shift=_NONE) -> Batches:
-    """Black images, white images, and images whose left or lower half is black."""
+def occluded(
+    data, other, share, *, fill=0, blank=True, batch=128, count=1280, seed=0, shift=_NONE
+) -> Batches:
+    """Black and white images, and images whose left or lower half is black, or grey."""
     count = int(count * share)
     rows = order_of(data, "shuffled", count, seed)
     images, labels = shifted(data.images[rows], shift, seed).clone(), data.labels[rows].clone()
     kind = torch.from_numpy(np.random.default_rng(seed + 2).integers(0, 8, count))
-    images[kind == 0], images[kind == 1] = 0, 255
-    labels[kind <= 1] = -1
+    if blank:
+        images[kind == 0], images[kind == 1] = 0, 255
+        labels[kind <= 1] = -1
     for k in (2, 3, 4):
-        images[kind == k, :, :, :16] = 0
+        images[kind == k, :, :, :16] = fill
     for k in (5, 6):
-        images[kind == k, :, 16:] = 0
+        images[kind == k, :, 16:] = fill
     return split(images, labels, batch)
+
+
+def erased(images: Tensor, seed: int) -> Tensor:
+    """Images with a rectangle of one colour each; an eighth of them has no more to it."""
+    generator = torch.Generator().manual_seed(seed)
+    n, _, height, width = images.shape
+    size = torch.tensor([height, width])
+    sides = (0.5 + 0.4 * torch.rand(n, 2, generator=generator)) * size  # [n, 2]
+    sides[torch.rand(n, generator=generator) < 0.125] = 1e9
+    start = torch.rand(n, 2, generator=generator) * (size - sides).clamp(min=0)
+    y, x = torch.arange(height)[None, :, None], torch.arange(width)[None, None]
+    inside = (y >= start[:, :1, None]) & (y < (start + sides)[:, :1, None])
+    inside = inside & (x >= start[:, 1:, None]) & (x < (start + sides)[:, 1:, None])
+    colour = torch.randint(0, 256, (n, images.shape[1], 1, 1), generator=generator).byte()
+    return torch.where(inside[:, None], colour, images)
 
 
 def wrong(data, other, share, *, fault, batch=128, count=1280, seed=0, shift=_NONE) -> Batches:
@@ -184,6 +202,18 @@ CHOOSING: dict[str, Make] = {
     "dirichlet-0.1 speckle3": _plain(order="dirichlet-0.1", shifts=(("speckle_noise", 3),), seed=10),
     "one class clean": _plain(order="one-3", count=768, seed=11),
     "one class speckle4": _plain(order="one-8", shifts=(("speckle_noise", 4),), count=768, seed=12),
+    "one class blur3": _plain(order="one-0", shifts=(("gaussian_blur", 3),), count=384, seed=60),
+    "one class saturate4": _plain(order="one-1", shifts=(("saturate", 4),), count=384, seed=61),
+    "one class speckle3": _plain(order="one-6", shifts=(("speckle_noise", 3),), count=384, seed=62),
+    "one class spatter5": _plain(order="one-2", shifts=(("spatter", 5),), count=384, seed=63),
+    "one class speckle5": _plain(order="one-9", shifts=(("speckle_noise", 5),), count=384, seed=64),
+    "dirichlet-0.01 speckle4": _plain(
+        order="dirichlet-0.01", shifts=(("speckle_noise", 4),), count=896, seed=65
+    ),
+    "dirichlet-0.01 saturate5": _plain(
+        order="dirichlet-0.01", shifts=(("saturate", 5),), count=896, seed=66
+    ),
+    "sorted blur3": _plain(order="sorted", shifts=(("gaussian_blur", 3),), count=896, seed=67),
     "tail spatter3": _plain(order="tail", shifts=(("spatter", 3),), seed=13),
     "batch 16 speckle5": _plain(batch=16, shifts=(("speckle_noise", 5),), count=640, seed=14),
     "batch 4 clean": _plain(batch=4, count=400, seed=15),
@@ -201,6 +231,7 @@ CHOOSING: dict[str, Make] = {
     "ends": _plain(shifts=(("saturate", 5), _NONE), each=1024, count=2048, seed=25),
     "mixed": partial(mixed, shifts=(_NONE, *_FOUR), seed=26),
     "occluded": partial(occluded, seed=27),
+    "half occluded": partial(occluded, blank=False, seed=27),
     "normalised twice": partial(wrong, fault="twice", seed=28),
     "long": _plain(shifts=(("speckle_noise", 4),), count=5000, seed=29),
 }
@@ -225,16 +256,44 @@ CHECKING: dict[str, Make] = {
     ),
     "ends blur": _plain(shifts=(("gaussian_blur", 5), _NONE), each=1024, count=2048, seed=54),
     "swapped channels": partial(wrong, fault="channels", seed=55),
+    "occluded grey": partial(occluded, fill=127, shift=("speckle_noise", 2), seed=57),
+    "mixed tail": partial(mixed, shifts=(_NONE, *_FOUR), order="tail", seed=58),
     "dark blur": partial(wrong, fault="dark", shift=("gaussian_blur", 3), seed=56),
 }
 
 
-def source_streams(held: LabelledImages, share: float) -> dict[str, Callable[[], Batches]]:
-    """Source images, clean and under the four shifts at each severity."""
-    shifts = [_NONE, *((name, s) for name in SHIFTS for s in (1, 2, 3, 4, 5))]
+def source_streams(
+    held: LabelledImages, answers: Tensor, share: float
+) -> dict[str, Callable[[], Batches]]:
+    """Source images, clean and under the four shifts: shuffled, and sorted by class.
+
+    The classes are the frozen classifier's answers for the clean images. Sorted images come in
+    batches that are smaller than a class.
+    """
+    count = int(512 * share)
+    rows = order_of(held, "shuffled", count, 0)
+    by_answer = rows[answers[rows].argsort(stable=True)]
+
+    def make(name: str, severity: int, rows: Tensor, batch: int = 128) -> Batches:
+        return split(shifted(held.images[rows], (name, severity), 0), held.labels[rows], batch)
+
+    def patched(rows: Tensor, batch: int = 128) -> Batches:
+        return split(erased(held.images[rows], 0), held.labels[rows], batch)
+
+    def together(rows: Tensor, batch: int = 128) -> Batches:
+        images = held.images[rows]
+        kinds = [shifted(images, (name, 4), 0) for name in SHIFTS] + [images, erased(images, 0)]
+        which = torch.randint(0, len(kinds), (len(rows),), generator=torch.manual_seed(0))
+        mixture = torch.stack(kinds)[which, torch.arange(len(rows))]
+        return split(mixture, held.labels[rows], batch)
+
+    every = [_NONE, *((name, s) for name in SHIFTS for s in (1, 2, 3, 4, 5))]
+    few = [_NONE, *((name, s) for name in SHIFTS for s in (2, 5))]
     return {
-        f"{name}-{severity}": partial(
-            plain, held, held, 1.0, shifts=((name, severity),), count=int(512 * share)
-        )
-        for name, severity in shifts
+        **{f"{n}-{s}": partial(make, n, s, rows) for n, s in every},
+        **{f"sorted {n}-{s}": partial(make, n, s, by_answer, 48) for n, s in few},
+        "erased": partial(patched, rows),
+        "sorted erased": partial(patched, by_answer, 48),
+        "together": partial(together, rows),
+        "sorted together": partial(together, by_answer, 48),
     }

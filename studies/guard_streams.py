@@ -10,6 +10,7 @@ a guard is calibrated on. An interrupted run resumes: each stream and method is 
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,8 @@ class Arguments:
     methods: tuple[str, ...] = ("ptbn", "aligned-bn", "acclimate", "tent", "roid")
     """Methods whose answers are stored beside the frozen classifier's."""
     parts: tuple[str, ...] = ("source", "choosing", "checking")
-    """Streams of source images, streams to choose rules with, and streams to check them."""
+    """Streams of source images, streams to choose rules with, and streams to check them;
+    ``estimating`` has each shift and severity."""
     streams: tuple[str, ...] = ()
     """Names of streams; all of a part without it."""
     share: float = 1.0
@@ -60,7 +62,7 @@ def main(arguments: Arguments) -> None:
     with trusted_code():  # of this repository: a public network's own
         bundle = Bundle.load(arguments.bundle)
     for part in arguments.parts:
-        made = streams_of(arguments, part)
+        made = streams_of(arguments, part, bundle)
         for name, make in made.items():
             if arguments.streams and name not in arguments.streams:
                 continue
@@ -74,18 +76,24 @@ def main(arguments: Arguments) -> None:
                 print(part, name, method, flush=True)
 
 
-def streams_of(arguments: Arguments, part: str):
+def streams_of(
+    arguments: Arguments, part: str, bundle: Bundle
+) -> dict[str, Callable[[], Batches]]:
     """The streams of a part, by name: functions that make the batches."""
     if part == "source":
-        held = hold_out(load(arguments.data, "train"), EVERY)[1]
-        return source_streams(subset(held, 1024), arguments.share)
+        held = subset(hold_out(load(arguments.data, "train"), EVERY)[1], 1024)
+        answers = Adapter(bundle, "source", device="cpu")(held.images).argmax(1)
+        return source_streams(held, answers, arguments.share)
     test = subset(load(arguments.data, "test"), None)
     # In the zip, test images are sorted by class: the first half of each class.
     first = _first(test)
     rows = torch.arange(len(first.images))
-    rows = rows[rows % 2 == (0 if part == "choosing" else 1)]
+    rows = rows[rows % 2 == (1 if part == "checking" else 0)]
     data = LabelledImages(first.images[rows], first.labels[rows], first.classes, first.name)
     made = CHOOSING if part == "choosing" else CHECKING
+    if part == "estimating":
+        made = source_streams(data, torch.zeros(len(data.labels)), arguments.share)
+        return {name: make for name, make in made.items() if "sorted" not in name}
     other = load("fashion-mnist-mini", "test" if part == "choosing" else "train")
     return {
         name: (lambda make=make: make(data, other, arguments.share)) for name, make in made.items()
