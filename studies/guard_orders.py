@@ -85,7 +85,9 @@ def plain(
     return split(out, labels, batch)
 
 
-def mixed(data, other, share, *, shifts, batch=128, count=1280, seed=0, order="shuffled") -> Batches:
+def mixed(
+    data, other, share, *, shifts, batch=128, count=1280, seed=0, order="shuffled"
+) -> Batches:
     """Each image under a shift of its own."""
     count = int(count * share)
     rows = order_of(data, order, count, seed)
@@ -199,7 +201,9 @@ CHOOSING: dict[str, Make] = {
     "sorted speckle5": _plain(order="sorted", shifts=(("speckle_noise", 5),), seed=7),
     "dirichlet-0.01 blur4": _plain(order="dirichlet-0.01", shifts=(("gaussian_blur", 4),), seed=8),
     "dirichlet-0.1 clean": _plain(order="dirichlet-0.1", seed=9),
-    "dirichlet-0.1 speckle3": _plain(order="dirichlet-0.1", shifts=(("speckle_noise", 3),), seed=10),
+    "dirichlet-0.1 speckle3": _plain(
+        order="dirichlet-0.1", shifts=(("speckle_noise", 3),), seed=10
+    ),
     "one class clean": _plain(order="one-3", count=768, seed=11),
     "one class speckle4": _plain(order="one-8", shifts=(("speckle_noise", 4),), count=768, seed=12),
     "one class blur3": _plain(order="one-0", shifts=(("gaussian_blur", 3),), count=384, seed=60),

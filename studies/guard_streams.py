@@ -67,7 +67,9 @@ def main(arguments: Arguments) -> None:
             if arguments.streams and name not in arguments.streams:
                 continue
             folder = arguments.out / arguments.label / part
-            missing = [m for m in ("source", *arguments.methods) if not _path(folder, name, m).exists()]
+            missing = [
+                m for m in ("source", *arguments.methods) if not _path(folder, name, m).exists()
+            ]
             if not missing:
                 continue
             batches = make()
@@ -76,9 +78,7 @@ def main(arguments: Arguments) -> None:
                 print(part, name, method, flush=True)
 
 
-def streams_of(
-    arguments: Arguments, part: str, bundle: Bundle
-) -> dict[str, Callable[[], Batches]]:
+def streams_of(arguments: Arguments, part: str, bundle: Bundle) -> dict[str, Callable[[], Batches]]:
     """The streams of a part, by name: functions that make the batches."""
     if part == "source":
         held = subset(hold_out(load(arguments.data, "train"), EVERY)[1], 1024)

@@ -1,1 +1,1 @@
-"""What a guard goes by: signals, a calibration, verdicts, estimates, changes; all without labels."""
+"""What a guard goes by, all without labels: signals, a calibration, verdicts, estimates, changes."""

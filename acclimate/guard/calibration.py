@@ -72,8 +72,13 @@ class Calibration:
         """
         prefix = f"{model}.guard."
         try:
-            curves = (Curve.of(tensors, f"{prefix}{n}.") for n in ("better", "frozen", "adapted"))
-            return cls(*curves, tensors[f"{prefix}usual"], tensors[f"{prefix}error"])
+            return cls(
+                Curve.of(tensors, f"{prefix}better."),
+                Curve.of(tensors, f"{prefix}frozen."),
+                Curve.of(tensors, f"{prefix}adapted."),
+                tensors[f"{prefix}usual"],
+                tensors[f"{prefix}error"],
+            )
         except KeyError:
             raise InputError(
                 f"this bundle has no calibration of a guard for its {model}; add it with "

@@ -26,7 +26,7 @@ class Rules:
 
     frozen_below: float = 0.45
     """Below this share all answers are the frozen classifier's."""
-    adapted_above: float = 0.65
+    adapted_above: float = 0.6
     """Above this share all answers are the adapted model's; between the two, each image has the
     answer that is more probably right."""
     margin: float = 0.2

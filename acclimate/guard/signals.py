@@ -16,11 +16,15 @@ FEATURES = (
     "logarithm of the recent agreement",
     "entropy of the recent frozen classes",
     "entropy of the recent adapted classes",
+    "logarithm of the frozen answer's class among the recent adapted ones",
+    "logarithm of the frozen answer's class among the recent frozen ones",
+    "logarithm of the adapted answer's class among the recent adapted ones",
+    "logarithm of the adapted answer's class among the recent frozen ones",
 )
 """What `features` gives, in this order."""
 LOWEST, HIGHEST = -7.0, 8.0
 """Log-odds beyond these are these: one image must not outweigh the others."""
-_FEW = 0.05  # added to the agreement before its logarithm
+_FEW, _RARE = 0.05, 0.02  # added to an agreement and to a class's share before the logarithm
 _BLANK = 2.0 / 255
 
 
@@ -123,8 +127,11 @@ def signals(
 
 def features(
     signals: Float[Tensor, "batch signals"], recent: Float[Tensor, " signals"]
-) -> Float[Tensor, "batch 7"]:
+) -> Float[Tensor, "batch 11"]:
     """The numbers, named in `FEATURES`, that tell which of two answers is right.
+
+    The last four tell a stream of few classes, which both models see, from a frozen classifier that
+    a shift makes answer with few classes.
 
     Args:
         signals: From `signals`.
@@ -134,7 +141,10 @@ def features(
     of_stream = torch.stack(
         [recent[0], recent[1], (recent[2] + _FEW).log(), entropy(frozen), entropy(adapted)]
     )
-    return torch.cat([signals[:, :2], of_stream.expand(len(signals), -1)], 1)
+    of_class = torch.stack([adapted, frozen], 1).add(_RARE).log()  # [classes, 2]
+    first, second = (p.argmax(1) for p in signals[:, 3:].chunk(2, dim=1))
+    own = signals[:, :2]
+    return torch.cat([own, of_stream.expand(len(own), -1), of_class[first], of_class[second]], 1)
 
 
 def entropy(p: Float[Tensor, " classes"]) -> Float[Tensor, ""]:
