@@ -1,1 +1,1 @@
-"""What a guard goes by, all without labels: signals, a calibration, verdicts, estimates, changes."""
+"""What a guard goes by, without labels: signals, calibration, verdicts, estimates, changes."""

@@ -11,7 +11,7 @@ from acclimate.errors import InputError
 from acclimate.guard.curve import Curve, fitted
 from acclimate.guard.signals import Recent, features, signals
 
-HALF_LIFE = 128.0
+HALF_LIFE = 64.0
 """Half-life of the recent stream, in images; calibrations and decisions share it."""
 _GROUPED = (16.0, HALF_LIFE)  # within a class, and over the change to the next one
 _WEIGHT = 4.0  # of a row of images that come sorted by class: they are fewer, and harm is there

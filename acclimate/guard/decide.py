@@ -24,7 +24,7 @@ _BEFORE = 0.4, 0.2  # share of the adapted answer, and of images that differ, be
 class Rules:
     """When which answer is given. The share is that of `Verdict.share`."""
 
-    frozen_below: float = 0.45
+    frozen_below: float = 0.4
     """Below this share all answers are the frozen classifier's."""
     adapted_above: float = 0.6
     """Above this share all answers are the adapted model's; between the two, each image has the

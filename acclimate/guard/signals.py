@@ -73,7 +73,7 @@ class Recent:
 
         ```python
         recent = Recent.of(torch.zeros(2), images=16)
-        recent.add(torch.rand(8, 2), torch.ones(8), half_life=128)
+        recent.add(torch.rand(8, 2), torch.ones(8), half_life=64)
         ```
 
         Args:
