@@ -107,8 +107,9 @@ def watch(scores: Float[Tensor, "batch 6"], state: ChangeState) -> Change:
 
     The rank of an image among those of the reference is even, as long as nothing has changed
     (Vovk et al., *Algorithmic learning in a random world*, 2005). Each bet stakes on higher or
-    lower ranks of one score. At most one change is found in a batch. A bet's wealth counts from where it was least, as in Page's CUSUM test. A
-    change is found where a bet has won e^20; then the next images are the new reference.
+    lower ranks of one score. Its wealth counts from where it was least, as in Page's CUSUM test. A
+    change is found where a bet has won e^20; then the next images are the new reference. A batch
+    shows at most one change.
 
     ```python
     change = watch(scores(images, frozen), state)
