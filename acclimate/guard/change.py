@@ -150,7 +150,7 @@ def _wealth(
     """Wealth after each image, and after the last one."""
     if not len(late):
         return state.wealth[None][:0], state.wealth.clone()
-    ordered = state.reference.T.sort(1).values  # [scores, reference]
+    ordered = state.reference.T.contiguous().sort(1).values  # [scores, reference]
     own = late.T.contiguous()
     below = torch.searchsorted(ordered, own)
     up_to = torch.searchsorted(ordered, own, right=True)

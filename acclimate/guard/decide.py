@@ -31,7 +31,7 @@ class Rules:
     answer that is more probably right."""
     margin: float = 0.2
     """What the log-odds of a single adapted answer must exceed between the two."""
-    worse_below: float = 0.25
+    worse_below: float = 0.33
     """Below this share what was learned is rolled back."""
     fewest_classes: float = 0.5
     """An adapted model that answers with less than this share of the frozen classifier's classes

@@ -19,8 +19,8 @@ from acclimate.runtime.precision import usual_defaults
 from acclimate.source.held_out import CLEAN, SHIFTS
 from acclimate.source.loop import Run
 
-IMAGES, SHUFFLED = 512, 256
-"""The most source images that are used, and how many of them come shuffled."""
+IMAGES = 512
+"""The most source images that are used."""
 FEWEST = 32
 """From fewer images nothing is measured."""
 BATCH = 128
@@ -119,7 +119,7 @@ def _adapter(bundle: Bundle, name: str, run: Run) -> Adapter:
 def _sets(answers: Tensor, bundle: Bundle) -> Iterator[_Set]:
     """The sets, the clean images in random order first."""
     count = len(answers)
-    shuffled = torch.arange(min(SHUFFLED, count))
+    shuffled = torch.arange(count)
     by_class = answers.argsort(stable=True)
     # Batches of about one class, with enough images for statistics.
     batch = min(max(count // len(bundle.classes), 16), BATCH)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from acclimate.runtime.precision import at_least_float32
@@ -26,6 +26,7 @@ LOWEST, HIGHEST = -7.0, 8.0
 """Log-odds beyond these are these: one image must not outweigh the others."""
 _FEW, _RARE = 0.05, 0.02  # added to an agreement and to a class's share before the logarithm
 _BLANK = 2.0 / 255
+_PROJECTIONS, _EQUAL = 8, 1e-4
 
 
 @dataclass(frozen=True)
@@ -179,3 +180,28 @@ def blank(images: Float[Tensor, "batch channels height width"]) -> Bool[Tensor, 
     low, high = torch.aminmax(images.flatten(2), dim=2)
     spread = (high.float() - low.float()).amax(1)
     return spread <= (_BLANK if images.is_floating_point() else 255 * _BLANK)
+
+
+def first_of_equals(
+    images: Float[Tensor, "batch channels height width"],
+) -> Int64[Tensor, " batch"]:
+    """For each image the index of the first one in the batch that equals it.
+
+    Frames that a camera repeats are one image: as many, they make up the statistics of a batch.
+    Images are compared by eight random projections.
+
+    ```python
+    first = first_of_equals(torch.zeros(3, 3, 32, 32))  # 0, 0, 0
+    once = first == torch.arange(len(first))
+    ```
+
+    Args:
+        images: uint8 0..255, or floats 0..1; at least one.
+    """
+    flat = images.flatten(1)
+    flat = at_least_float32(flat) if flat.is_floating_point() else flat.float() / 255
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(flat.shape[1], _PROJECTIONS, generator=generator)
+    seen = flat @ directions.to(flat.device, flat.dtype) / flat.shape[1] ** 0.5
+    apart = (seen[:, None] - seen).abs().amax(2)  # [batch, batch]
+    return (apart <= _EQUAL).int().argmax(1)

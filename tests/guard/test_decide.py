@@ -11,11 +11,11 @@ from acclimate.guard.decide import GuardState, Rules, judge
 from .conftest import CLASSES, answered
 
 
-def run(calibration, other, batch=40, rules=Rules()):
+def run(calibration, other, batch=40, rules=None):
     """Verdicts of a stream, and the share of right answers of both and of the guarded."""
     state = GuardState.new(calibration)
     verdicts = [
-        judge(f, a, torch.ones(len(f), dtype=torch.bool), calibration, state, rules)
+        judge(f, a, torch.ones(len(f), dtype=torch.bool), calibration, state, rules or Rules())
         for f, a in zip(other.frozen.split(batch), other.adapted.split(batch))
     ]
     chosen = torch.cat([v.use_adapted for v in verdicts])

@@ -13,6 +13,7 @@ from acclimate.guard.signals import (
     blank,
     features,
     fewer_classes,
+    first_of_equals,
     log_odds,
     signals,
 )
@@ -136,3 +137,15 @@ def test_blank_images_are_found(dtype):
     images[4] = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     images = (images * 255).to(dtype) if dtype == torch.uint8 else images
     assert blank(images).tolist() == [True, True, True, False, False]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.booleans())
+def test_repeated_images_are_those_of_the_plain_loop(which, as_bytes):
+    several = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    several[1] = several[0]
+    several[1, 0, 3, 3] += 0.25  # one pixel differs
+    images = several[which]
+    images = (images * 255).to(torch.uint8) if as_bytes else images
+    slow = [next(j for j in range(i + 1) if which[j] == which[i]) for i in range(len(which))]
+    assert first_of_equals(images).tolist() == slow
