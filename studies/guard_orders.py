@@ -150,21 +150,6 @@ def occluded(
     return split(images, labels, batch)
 
 
-def erased(images: Tensor, seed: int) -> Tensor:
-    """Images with a rectangle of one colour each; an eighth of them has no more to it."""
-    generator = torch.Generator().manual_seed(seed)
-    n, _, height, width = images.shape
-    size = torch.tensor([height, width])
-    sides = (0.5 + 0.4 * torch.rand(n, 2, generator=generator)) * size  # [n, 2]
-    sides[torch.rand(n, generator=generator) < 0.125] = 1e9
-    start = torch.rand(n, 2, generator=generator) * (size - sides).clamp(min=0)
-    y, x = torch.arange(height)[None, :, None], torch.arange(width)[None, None]
-    inside = (y >= start[:, :1, None]) & (y < (start + sides)[:, :1, None])
-    inside = inside & (x >= start[:, 1:, None]) & (x < (start + sides)[:, 1:, None])
-    colour = torch.randint(0, 256, (n, images.shape[1], 1, 1), generator=generator).byte()
-    return torch.where(inside[:, None], colour, images)
-
-
 def wrong(data, other, share, *, fault, batch=128, count=1280, seed=0, shift=_NONE) -> Batches:
     """A caller who normalises images that should not be, swaps channels, or darkens."""
     batches = plain(data, other, share, batch=batch, count=count, seed=seed, shifts=(shift,))
@@ -281,23 +266,9 @@ def source_streams(
     def make(name: str, severity: int, rows: Tensor, batch: int = 128) -> Batches:
         return split(shifted(held.images[rows], (name, severity), 0), held.labels[rows], batch)
 
-    def patched(rows: Tensor, batch: int = 128) -> Batches:
-        return split(erased(held.images[rows], 0), held.labels[rows], batch)
-
-    def together(rows: Tensor, batch: int = 128) -> Batches:
-        images = held.images[rows]
-        kinds = [shifted(images, (name, 4), 0) for name in SHIFTS] + [images, erased(images, 0)]
-        which = torch.randint(0, len(kinds), (len(rows),), generator=torch.manual_seed(0))
-        mixture = torch.stack(kinds)[which, torch.arange(len(rows))]
-        return split(mixture, held.labels[rows], batch)
-
     every = [_NONE, *((name, s) for name in SHIFTS for s in (1, 2, 3, 4, 5))]
     few = [_NONE, *((name, s) for name in SHIFTS for s in (2, 5))]
     return {
         **{f"{n}-{s}": partial(make, n, s, rows) for n, s in every},
         **{f"sorted {n}-{s}": partial(make, n, s, by_answer, 48) for n, s in few},
-        "erased": partial(patched, rows),
-        "sorted erased": partial(patched, by_answer, 48),
-        "together": partial(together, rows),
-        "sorted together": partial(together, by_answer, 48),
     }

@@ -13,8 +13,8 @@ from acclimate.guard.signals import Recent, features, signals
 
 HALF_LIFE = 64.0
 """Half-life of the recent stream, in images; calibrations and decisions share it."""
-_GROUPED = (16.0, HALF_LIFE)  # within a class, and over the change to the next one
-_WEIGHT = 4.0  # of a row of images that come sorted by class: they are fewer, and harm is there
+_HARD = (16.0, HALF_LIFE)  # within a class, and over the change to the next one
+_WEIGHT = 4.0  # of an image in an order that harms: there are fewer of them
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Answered:
 
     shift: str
     """Name of the shift without its severity; the clean images have one of their own."""
-    grouped: bool
-    """Whether the images came sorted by class."""
+    hard: bool
+    """Whether the images came in an order that harms: sorted by class, or one by one."""
     frozen: Float[Tensor, "n classes"]
     """Logits of the frozen classifier."""
     adapted: Float[Tensor, "n classes"]
@@ -107,9 +107,9 @@ def calibrated(sets: Sequence[Answered]) -> Calibration:
         sets: Source images under stand-ins for shifts; the first are the clean images, shuffled.
     """
     known = [_Rows(each, HALF_LIFE) for each in sets]
-    grouped = [_Rows(e, half_life) for e in sets if e.grouped for half_life in _GROUPED]
-    plain = [each for each in known if not each.grouped]
-    decisions = [(each, 1.0) for each in plain] + [(e, _WEIGHT / len(_GROUPED)) for e in grouped]
+    hard = [_Rows(e, half_life) for e in sets if e.hard for half_life in _HARD]
+    plain = [each for each in known if not each.hard]
+    decisions = [(each, 1.0) for each in plain] + [(e, _WEIGHT / len(_HARD)) for e in hard]
     usual = signals(sets[0].frozen, sets[0].adapted).mean(0)
     errors = torch.stack([_error(plain, "frozen"), _error(known, "adapted")])
     return Calibration(
@@ -126,7 +126,7 @@ class _Rows:
     """
 
     def __init__(self, answered: Answered, half_life: float):
-        self.shift, self.grouped = answered.shift, answered.grouped
+        self.shift, self.hard = answered.shift, answered.hard
         each = signals(answered.frozen, answered.adapted)
         recent = Recent.of(torch.zeros_like(each[0]), 1e-6)
         features_of, seen_of = [], []
@@ -168,6 +168,6 @@ def _error(sets: Sequence[_Rows], name: str) -> Float[Tensor, ""]:
         for shift in dict.fromkeys(each.shift for each in sets)
         if (others := [each for each in sets if each.shift != shift])
         for each in sets
-        if each.shift == shift and not each.grouped
+        if each.shift == shift and not each.hard
     ]
     return torch.stack(errors).square().mean().sqrt() if errors else torch.ones(())

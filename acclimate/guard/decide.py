@@ -110,8 +110,8 @@ class Verdict:
     reason: str
     """Why, in one sentence."""
     share: float
-    """Of the recent images that have one right and one wrong answer, the estimated share in which
-    the adapted one is right."""
+    """Estimated share of the adapted model among right answers, where two differ and one is right:
+    of the recent images."""
     agreement: float
     """Share of recent images on which both models agree."""
     classes: float

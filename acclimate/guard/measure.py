@@ -25,8 +25,10 @@ FEWEST = 32
 """From fewer images nothing is measured."""
 BATCH = 128
 """Shuffled images that come together."""
-SEVERITIES, GROUPED = (1, 2, 3, 4, 5), (2, 5)
-"""Severities of the images that come shuffled, and of those that come sorted by class."""
+SEVERITIES, HARD = (1, 2, 3, 4, 5), (2, 5)
+"""Severities of the images that come shuffled, and of those in orders that harm."""
+ALONE = 64
+"""Images that come one by one."""
 _PLAIN = {"classifier": ("ptbn", "tent"), "twin": ("aligned-bn", "aligned")}
 """Rows that stand for all methods of a model: with batch norm, and without."""
 
@@ -37,7 +39,7 @@ class _Set:
 
     shift: str
     severity: int
-    grouped: bool
+    hard: bool
     order: Tensor
     """Indices of the images."""
     batch: int
@@ -49,10 +51,10 @@ def measure_guard(
 ) -> Bundle:
     """A bundle with the calibration of a guard for each of its models.
 
-    The images come clean and under the benchmark's four extra corruptions, shuffled and sorted by
-    what the classifier answers for the clean images. The mean probabilities that the models give
-    to the clean image stand for the truth. A method's own steps are not needed: batch statistics
-    alone stand for all methods of a model.
+    The images come clean and under the benchmark's four extra corruptions: shuffled; sorted by what
+    the classifier answers for the clean images; and one by one. The mean probabilities that the
+    models give to the clean image stand for the truth. A method's own steps are not needed: batch
+    statistics alone stand for all methods of a model.
 
     ```python
     bundle = measure_guard(Bundle.load("bundle"), images)
@@ -93,9 +95,7 @@ def measure_guard(
         for model, adapter in adapters.items():
             adapted = _answers(adapter, shown, each.batch)
             found[model].append(
-                Answered(
-                    each.shift, each.grouped, frozen_answers, adapted, sizes, truth[each.order]
-                )
+                Answered(each.shift, each.hard, frozen_answers, adapted, sizes, truth[each.order])
             )
         run.progress("calibration of the guard", done, len(sets), "")
     statistics = dict(bundle.statistics)
@@ -123,14 +123,15 @@ def _sets(answers: Tensor, bundle: Bundle) -> Iterator[_Set]:
     by_class = answers.argsort(stable=True)
     # Batches of about one class, with enough images for statistics.
     batch = min(max(count // len(bundle.classes), 16), BATCH)
-    for grouped, order, size, severities in (
+    for hard, order, size, severities in (
         (False, shuffled, BATCH, SEVERITIES),
-        (True, by_class, batch, GROUPED),
+        (True, by_class, batch, HARD),
+        (True, shuffled[:ALONE], 1, HARD),
     ):
-        yield _Set(CLEAN, 0, grouped, order, size)
+        yield _Set(CLEAN, 0, hard, order, size)
         for name in SHIFTS:
             for severity in severities:
-                yield _Set(name, severity, grouped, order, size)
+                yield _Set(name, severity, hard, order, size)
 
 
 def _shifted(images: UInt8[Tensor, "n c h w"], each: _Set) -> UInt8[Tensor, "n c h w"]:
