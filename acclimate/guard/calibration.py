@@ -14,7 +14,7 @@ from acclimate.guard.signals import Recent, features, signals
 HALF_LIFE = 64.0
 """Half-life of the recent stream, in images; calibrations and decisions share it."""
 _HARD = (16.0, HALF_LIFE)  # within a class, and over the change to the next one
-_WEIGHT = 4.0  # of an image in an order that harms: there are fewer of them
+_WEIGHT = 4.0  # of an image that is clean, or in an order that harms: there are fewer of them
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,9 @@ def calibrated(sets: Sequence[Answered]) -> Calibration:
     known = [_Rows(each, HALF_LIFE) for each in sets]
     hard = [_Rows(e, half_life) for e in sets if e.hard for half_life in _HARD]
     plain = [each for each in known if not each.hard]
-    decisions = [(each, 1.0) for each in plain] + [(e, _WEIGHT / len(_HARD)) for e in hard]
+    clean = sets[0].shift
+    decisions = [(each, _WEIGHT if each.shift == clean else 1.0) for each in plain]
+    decisions += [(each, _WEIGHT / len(_HARD)) for each in hard]
     usual = signals(sets[0].frozen, sets[0].adapted).mean(0)
     errors = torch.stack([_error(plain, "frozen"), _error(known, "adapted")])
     return Calibration(

@@ -24,9 +24,9 @@ _BEFORE = 0.4, 0.2  # share of the adapted answer, and of images that differ, be
 class Rules:
     """When which answer is given. The share is that of `Verdict.share`."""
 
-    frozen_below: float = 0.4
+    frozen_below: float = 0.45
     """Below this share all answers are the frozen classifier's."""
-    adapted_above: float = 0.6
+    adapted_above: float = 0.65
     """Above this share all answers are the adapted model's; between the two, each image has the
     answer that is more probably right."""
     margin: float = 0.2

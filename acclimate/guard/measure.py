@@ -53,8 +53,8 @@ def measure_guard(
 
     The images come clean and under the benchmark's four extra corruptions: shuffled; sorted by what
     the classifier answers for the clean images; and one by one. The mean probabilities that the
-    models give to the clean image stand for the truth. A method's own steps are not needed: batch
-    statistics alone stand for all methods of a model.
+    frozen and the adapted models give to the clean image stand for the truth. A method's own steps
+    are not needed: batch statistics alone stand for all methods of a model.
 
     ```python
     bundle = measure_guard(Bundle.load("bundle"), images)
@@ -85,7 +85,8 @@ def measure_guard(
     adapters = {model: _adapter(bundle, name, run) for model, name in _rows(bundle)}
     clean = {name: _answers(each, images, BATCH) for name, each in adapters.items()}
     own = _answers(frozen, images, BATCH)
-    truth = torch.stack([each.softmax(1) for each in (own, *clean.values())]).mean(0)
+    adapted = torch.stack([each.softmax(1) for each in clean.values()]).mean(0)
+    truth = own.softmax(1).lerp(adapted, 0.5)  # neither side outvotes the other
     sets = list(_sets(own.argmax(1), bundle))
     found: dict[str, list[Answered]] = {model: [] for model in adapters}
     for done, each in enumerate(sets, 1):
