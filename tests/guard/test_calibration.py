@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -53,6 +55,6 @@ def test_a_bundle_without_it_is_refused():
 
 def test_two_models_that_never_differ_give_no_preference():
     same = answered("none", 0.8, 0.8)
-    alike = type(same)(**vars(same) | {"adapted": same.frozen})
+    alike = dataclasses.replace(same, adapted=same.frozen)
     found = calibrated([alike])
     assert float(found.better(torch.zeros(1, len(found.better.weights)))) == 0.5
