@@ -1,0 +1,1 @@
+"""What a guard goes by, without labels: signals, calibration, verdicts, estimates, changes."""

@@ -1,0 +1,175 @@
+"""What a guard has learned from source images, without labels: who is right where two differ."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from acclimate.errors import InputError
+from acclimate.guard.curve import Curve, fitted
+from acclimate.guard.signals import Recent, features, signals
+
+HALF_LIFE = 64.0
+"""Half-life of the recent stream, in images; calibrations and decisions share it."""
+_HARD = (16.0, HALF_LIFE)  # within a class, and over the change to the next one
+_WEIGHT = 4.0  # of an image that is clean, or in an order that harms: there are fewer of them
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Source images under one shift, as both models answered for them."""
+
+    shift: str
+    """Name of the shift without its severity; the clean images have one of their own."""
+    hard: bool
+    """Whether the images came in an order that harms: sorted by class, or one by one."""
+    frozen: Float[Tensor, "n classes"]
+    """Logits of the frozen classifier."""
+    adapted: Float[Tensor, "n classes"]
+    """Logits of the adapted model."""
+    sizes: Sequence[int]
+    """Images of each batch, in the order in which they came."""
+    truth: Float[Tensor, "n classes"]
+    """Probabilities of each image's classes, as several models see the clean image."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Curves that turn signals into chances, and what is usual on clean source images."""
+
+    better: Curve
+    """P(the adapted answer is right), given that the two answers differ and one is right, of
+    `features`."""
+    frozen: Curve
+    """P(the frozen answer is right), of `seen`."""
+    adapted: Curve
+    """P(the adapted answer is right), of `seen`."""
+    usual: Float[Tensor, " signals"]
+    """Mean of `signals` on clean source images: how the recent stream begins."""
+    error: Float[Tensor, "2"]
+    """Typical error of an estimated accuracy under a shift that is not in the calibration: of the
+    frozen and of the adapted model."""
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """The calibration's tensors by name, as a bundle keeps them."""
+        found = {f"{prefix}usual": self.usual, f"{prefix}error": self.error}
+        for name in ("better", "frozen", "adapted"):
+            found |= getattr(self, name).tensors(f"{prefix}{name}.")
+        return found
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], model: str) -> "Calibration":
+        """The calibration that a bundle's statistics hold.
+
+        Args:
+            tensors: `Bundle.statistics`.
+            model: ``classifier`` or ``twin``: the model that adapts.
+
+        Raises:
+            InputError: they hold none for this model.
+        """
+        prefix = f"{model}.guard."
+        try:
+            return cls(
+                Curve.of(tensors, f"{prefix}better."),
+                Curve.of(tensors, f"{prefix}frozen."),
+                Curve.of(tensors, f"{prefix}adapted."),
+                tensors[f"{prefix}usual"],
+                tensors[f"{prefix}error"],
+            )
+        except KeyError:
+            raise InputError(
+                f"this bundle has no calibration of a guard for its {model}; add it with "
+                "`acclimate measure` and unlabelled source images, or adapt without a guard."
+            ) from None
+
+
+def seen(
+    signals: Float[Tensor, "batch signals"], recent: Float[Tensor, " signals"]
+) -> Float[Tensor, "batch 6"]:
+    """The numbers that tell whether an answer is right: both log-odds and agreement.
+
+    Of the image, and their means over the recent stream (of the agreement, its logarithm).
+
+    Args:
+        signals: From `acclimate.guard.signals.signals`.
+        recent: Their mean over the recent stream.
+    """
+    return torch.cat([signals[:, :3], features(signals, recent)[:, 2:5]], 1)
+
+
+def calibrated(sets: Sequence[Answered]) -> Calibration:
+    """Fit a calibration.
+
+    Args:
+        sets: Source images under stand-ins for shifts; the first are the clean images, shuffled.
+    """
+    known = [_Rows(each, HALF_LIFE) for each in sets]
+    hard = [_Rows(e, half_life) for e in sets if e.hard for half_life in _HARD]
+    plain = [each for each in known if not each.hard]
+    clean = sets[0].shift
+    decisions = [(each, _WEIGHT if each.shift == clean else 1.0) for each in plain]
+    decisions += [(each, _WEIGHT / len(_HARD)) for each in hard]
+    usual = signals(sets[0].frozen, sets[0].adapted).mean(0)
+    errors = torch.stack([_error(plain, "frozen"), _error(known, "adapted")])
+    return Calibration(
+        _better(decisions), _right(plain, "frozen"), _right(known, "adapted"), usual, errors
+    )
+
+
+class _Rows:
+    """The numbers and chances of the images of a set.
+
+    Args:
+        answered: The set.
+        half_life: Of the recent stream.
+    """
+
+    def __init__(self, answered: Answered, half_life: float):
+        self.shift, self.hard = answered.shift, answered.hard
+        each = signals(answered.frozen, answered.adapted)
+        recent = Recent.of(torch.zeros_like(each[0]), 1e-6)
+        features_of, seen_of = [], []
+        for part in each.split(list(answered.sizes)):
+            recent.add(part, torch.ones_like(part[:, 0]), half_life)
+            features_of.append(features(part, recent.mean))
+            seen_of.append(seen(part, recent.mean))
+        self.features, self.seen = torch.cat(features_of), torch.cat(seen_of)
+        self.differ = each[:, 2] == 0
+        self.chances = {
+            name: answered.truth.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+            for name, logits in (("frozen", answered.frozen), ("adapted", answered.adapted))
+        }
+
+
+def _better(sets: Iterable[tuple[_Rows, float]]) -> Curve:
+    """The curve of who is right where two differ."""
+    x, chance, count = [], [], []
+    for rows, weight in sets:
+        frozen, adapted = (rows.chances[name][rows.differ] for name in ("frozen", "adapted"))
+        one = frozen + adapted
+        x.append(rows.features[rows.differ])
+        chance.append(adapted / one.clamp(min=1e-9))
+        count.append(weight * one)
+    return fitted(torch.cat(x), torch.cat(chance), torch.cat(count))
+
+
+def _right(sets: Sequence[_Rows], name: str) -> Curve:
+    """The curve of whether a model is right."""
+    x = torch.cat([each.seen for each in sets])
+    chance = torch.cat([each.chances[name] for each in sets])
+    return fitted(x, chance, torch.ones_like(chance))
+
+
+def _error(sets: Sequence[_Rows], name: str) -> Float[Tensor, ""]:
+    """Root mean square error of the accuracy under each shift, from the curve of the others."""
+    errors = [
+        (_right(others, name)(each.seen) - each.chances[name]).mean()
+        for shift in dict.fromkeys(each.shift for each in sets)
+        if (others := [each for each in sets if each.shift != shift])
+        for each in sets
+        if each.shift == shift and not each.hard
+    ]
+    return torch.stack(errors).square().mean().sqrt() if errors else torch.ones(())

@@ -1,0 +1,97 @@
+"""A chance that depends on a few numbers: logistic regression."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+RIDGE = 1.0
+"""Penalty of the squared weights of standardised numbers, against the sum of log-likelihoods."""
+_ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Curve:
+    """P = sigmoid(offset + weights · (x − mean) / spread), x kept within what was measured."""
+
+    weights: Float[Tensor, " numbers"]
+    """Weight of each standardised number."""
+    offset: Float[Tensor, ""]
+    """Log-odds at the mean."""
+    mean: Float[Tensor, " numbers"]
+    """Mean of each number."""
+    spread: Float[Tensor, " numbers"]
+    """Standard deviation of each number."""
+    low: Float[Tensor, " numbers"]
+    """Least value that was measured of each number; lower ones count as this."""
+    high: Float[Tensor, " numbers"]
+    """Largest value that was measured of each number."""
+
+    def log_odds(self, x: Float[Tensor, "batch numbers"]) -> Float[Tensor, " batch"]:
+        """Log-odds of each row."""
+        kept = x.to(self.mean.dtype).clamp(self.low, self.high)
+        return (kept - self.mean) / self.spread @ self.weights + self.offset
+
+    def __call__(self, x: Float[Tensor, "batch numbers"]) -> Float[Tensor, " batch"]:
+        """Chance of each row."""
+        return self.log_odds(x).sigmoid()
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """The curve's tensors by name."""
+        return {f"{prefix}{each.name}": getattr(self, each.name) for each in fields(Curve)}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], prefix: str) -> "Curve":
+        """The curve that `tensors` gave.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        return cls(*(tensors[f"{prefix}{each.name}"] for each in fields(Curve)))
+
+
+def fitted(
+    x: Float[Tensor, "rows numbers"],
+    chance: Float[Tensor, " rows"],
+    count: Float[Tensor, " rows"],
+    ridge: float = RIDGE,
+) -> Curve:
+    """The curve that fits best: the weighted log-likelihood less a penalty of the weights.
+
+    ```python
+    x = torch.randn(100, 1)
+    curve = fitted(x, (x[:, 0] > 0).float(), torch.ones(100))
+    ```
+
+    Newton's method, in float64; the penalty makes the problem strictly convex.
+
+    Args:
+        x: Numbers of each row.
+        chance: What is to be fitted, 0..1: 0 and 1 are outcomes, values between are probabilities.
+        count: How much a row counts; 0 or more.
+        ridge: Penalty of each squared weight.
+
+    Returns:
+        In float32. Without rows, a curve that gives one half everywhere.
+    """
+    width = x.shape[1]
+    if not len(x):
+        zero, one = torch.zeros(width), torch.ones(width)
+        return Curve(zero, torch.zeros(()), zero, one, zero, zero)
+    x, chance, count = x.double(), chance.double(), count.double()
+    mean = x.mean(0)
+    spread = (x - mean).square().mean(0).sqrt()
+    spread = spread.where(spread > 1e-6, torch.ones_like(spread))
+    design = torch.cat([(x - mean) / spread, torch.ones_like(x[:, :1])], 1)  # [rows, numbers + 1]
+    penalty = torch.full((width + 1,), ridge, dtype=x.dtype)
+    penalty[-1] = 1e-3 * ridge  # the offset of rows that all went one way stays finite
+    found = torch.zeros_like(penalty)
+    for _ in range(_ROUNDS):
+        p = (design @ found).sigmoid()
+        gradient = design.T @ (count * (p - chance)) + penalty * found
+        weighted = design * (count * p * (1 - p))[:, None]
+        found = found - torch.linalg.solve(design.T @ weighted + penalty.diag(), gradient)
+    own = (found[:-1], found[-1], mean, spread, x.amin(0), x.amax(0))
+    return Curve(*(value.float() for value in own))

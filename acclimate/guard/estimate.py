@@ -1,0 +1,91 @@
+"""How accurate both models are on the recent stream, without labels, and how sure that is."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from acclimate.guard.calibration import Calibration, seen
+from acclimate.guard.signals import Recent
+
+SURE = 0.9
+"""Share of intervals that are to hold the accuracy."""
+_WIDTH = 1.645  # standard errors to each side, for 0.9
+
+
+@dataclass(frozen=True)
+class Range:
+    """An accuracy and where it lies in 9 of 10 cases, 0..1."""
+
+    value: float
+    """The estimate."""
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+
+    def __str__(self) -> str:
+        """In percent."""
+        return f"{100 * self.value:.0f} % ({100 * self.low:.0f} to {100 * self.high:.0f})"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimated accuracies of the recent stream."""
+
+    frozen: Range
+    """Accuracy of the frozen classifier."""
+    adapted: Range
+    """Accuracy of the adapted model."""
+    guarded: Range
+    """Accuracy of the answers that were given."""
+    images: float
+    """Number of recent images that they rest on."""
+
+
+def chances(
+    calibration: Calibration,
+    signals: Float[Tensor, "batch signals"],
+    recent: Float[Tensor, " signals"],
+    adapted: Float[Tensor, " batch"],
+) -> Float[Tensor, "batch 3"]:
+    """Chance that the frozen, the adapted and the given answer to each image is right.
+
+    Args:
+        calibration: Of the model that adapts.
+        signals: From `acclimate.guard.signals.signals`.
+        recent: Their mean over the recent stream.
+        adapted: 1 where the adapted answer is given, 0 where the frozen one is.
+    """
+    x = seen(signals, recent)
+    frozen_right, adapted_right = calibration.frozen(x), calibration.adapted(x)
+    return torch.stack([frozen_right, adapted_right, frozen_right.lerp(adapted_right, adapted)], 1)
+
+
+def estimate(calibration: Calibration, recent: Recent) -> Estimate:
+    """The accuracies of the recent stream.
+
+    The interval adds two variances: that of the share of right answers among so many images, and
+    that of the calibration under a shift it has not seen, as measured when it was made.
+
+    Args:
+        calibration: Of the model that adapts.
+        recent: The average of `chances`.
+    """
+    images = float(recent.images)
+    frozen, adapted, guarded = recent.mean.double().tolist()
+    of_frozen, of_adapted = calibration.error.double().tolist()
+    return Estimate(
+        _range(frozen, of_frozen, images),
+        _range(adapted, of_adapted, images),
+        _range(guarded, max(of_frozen, of_adapted), images),
+        images,
+    )
+
+
+def _range(value: float, error: float, images: float) -> Range:
+    """An estimate with its interval, within 0..1."""
+    value = min(max(value, 0.0), 1.0)
+    width = _WIDTH * (error**2 + max(value * (1 - value), 0.01) / max(images, 1.0)) ** 0.5
+    return Range(value, max(value - width, 0.0), min(value + width, 1.0))

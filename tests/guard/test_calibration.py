@@ -1,0 +1,60 @@
+import dataclasses
+
+import pytest
+import torch
+
+from acclimate.errors import InputError
+from acclimate.guard.calibration import Calibration, calibrated, seen
+from acclimate.guard.signals import features, signals
+
+from .conftest import answered
+
+
+def test_more_certain_answers_are_likelier_right(calibration):
+    x = torch.zeros(2, len(calibration.better.weights)) + calibration.better.mean
+    x[0, 0] -= 2  # a less certain frozen answer
+    x[0, 1] += 2
+    sure, unsure = calibration.better(x).tolist()
+    assert sure > unsure
+
+
+def test_estimates_are_right_under_a_shift_it_has_not_seen(calibration):
+    other = answered("other", 0.45, 0.72, seed=50)
+    each = signals(other.frozen, other.adapted)
+    x = seen(each, each.mean(0))
+    for curve, logits, error in (
+        (calibration.frozen, other.frozen, calibration.error[0]),
+        (calibration.adapted, other.adapted, calibration.error[1]),
+    ):
+        truth = other.truth.gather(1, logits.argmax(1, keepdim=True)).mean()
+        assert abs(curve(x).mean() - truth) < 0.1
+        assert 0 < error < 0.2
+
+
+def test_of_two_answers_the_better_one_is_told(calibration):
+    for frozen, adapted in ((0.35, 0.75), (0.9, 0.3)):
+        other = answered("other", frozen, adapted, seed=70)
+        each = signals(other.frozen, other.adapted)
+        differ = each[:, 2] == 0
+        chance = calibration.better(features(each, each.mean(0)))[differ].mean()
+        assert (chance > 0.5) == (adapted > frozen)
+
+
+def test_a_bundle_keeps_it(calibration):
+    tensors = calibration.tensors("twin.guard.")
+    assert all(name.startswith("twin.guard.") for name in tensors)
+    again = Calibration.of(tensors, "twin")
+    for name, tensor in again.tensors("twin.guard.").items():
+        assert torch.equal(tensor, tensors[name])
+
+
+def test_a_bundle_without_it_is_refused():
+    with pytest.raises(InputError, match=r"no calibration of a guard for its twin; add it with"):
+        Calibration.of({}, "twin")
+
+
+def test_two_models_that_never_differ_give_no_preference():
+    same = answered("none", 0.8, 0.8)
+    alike = dataclasses.replace(same, adapted=same.frozen)
+    found = calibrated([alike])
+    assert float(found.better(torch.zeros(1, len(found.better.weights)))) == 0.5

@@ -1,0 +1,126 @@
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acclimate.errors import InputError
+from acclimate.guard.decide import GuardState, Rules, judge
+
+from .conftest import CLASSES, answered
+
+
+def run(calibration, other, batch=40, rules=None):
+    """Verdicts of a stream, and the share of right answers of both and of the guarded."""
+    state = GuardState.new(calibration)
+    verdicts = [
+        judge(f, a, torch.ones(len(f), dtype=torch.bool), calibration, state, rules or Rules())
+        for f, a in zip(other.frozen.split(batch), other.adapted.split(batch))
+    ]
+    chosen = torch.cat([v.use_adapted for v in verdicts])
+    given = torch.where(chosen[:, None], other.adapted, other.frozen)
+    truth = other.truth.argmax(1)
+    every = (other.frozen, other.adapted, given)
+    return verdicts, [float((logits.argmax(1) == truth).double().mean()) for logits in every]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 40, 400])
+@pytest.mark.parametrize("shares", [(0.35, 0.75), (0.9, 0.85), (0.6, 0.2), (0.85, 0.2)])
+def test_answers_are_about_as_good_as_the_better_ones(calibration, shares, batch):
+    grouped = shares[1] == 0.2
+    other = answered("other", *shares, grouped=grouped, seed=90)
+    _, (frozen, adapted, guarded) = run(calibration, other, batch)
+    assert guarded > max(frozen, adapted) - 0.06
+    assert guarded > frozen - 0.03
+
+
+def test_a_harmful_model_is_rolled_back_with_a_reason(calibration):
+    verdicts, _ = run(calibration, answered("other", 0.95, 0.1, grouped=True, seed=5))
+    last = verdicts[-1]
+    assert (last.answer, last.learning) == ("frozen", "roll back")
+    assert not last.use_adapted.any()
+    assert last.reason.endswith("it does harm.") and last.reason.count(".") == 1
+
+
+def test_a_collapsed_model_is_rolled_back(calibration):
+    other = answered("other", 0.9, 0.8, seed=5)
+    one = torch.zeros_like(other.adapted)
+    one[:, 2] = 20.0  # as certain as can be
+    verdicts, (frozen, _, guarded) = run(
+        calibration, dataclasses.replace(other, adapted=one), batch=100
+    )
+    assert verdicts[-1].learning == "roll back"
+    assert verdicts[-1].reason.endswith("it has collapsed.")
+    assert guarded == frozen
+
+
+def test_images_that_were_not_adapted_to_get_the_frozen_answer_and_count_nothing(calibration):
+    other = answered("other", 0.3, 0.8, seed=5)
+    state, again = GuardState.new(calibration), GuardState.new(calibration)
+    kept = torch.arange(400) % 2 == 0
+    verdict = judge(other.frozen, other.adapted, kept, calibration, state, Rules())
+    assert not verdict.use_adapted[~kept].any()
+    every = torch.ones(200, dtype=torch.bool)
+    alone = judge(other.frozen[kept], other.adapted[kept], every, calibration, again, Rules())
+    assert verdict.share == pytest.approx(alone.share, abs=1e-5)
+    assert torch.equal(verdict.use_adapted[kept], alone.use_adapted)
+
+
+def test_where_nothing_ever_differs_the_share_stays(calibration):
+    same = answered("other", 0.9, 0.9, seed=5).frozen[:100]
+    state = GuardState.new(calibration)
+    for _ in range(300):
+        verdict = judge(same, same, torch.ones(100).bool(), calibration, state, Rules())
+    assert verdict.share == pytest.approx(0.4, abs=1e-3) and verdict.agreement == pytest.approx(1)
+
+
+def test_a_state_that_was_kept_gives_the_same_future(calibration):
+    other = answered("other", 0.5, 0.6, seed=5)
+    every = torch.ones(100, dtype=torch.bool)
+    state = GuardState.new(calibration)
+    parts = list(zip(other.frozen.split(100), other.adapted.split(100)))
+    judge(*parts[0], every, calibration, state, Rules())
+    kept = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    first = judge(*parts[1], every, calibration, state, Rules())
+    again = GuardState.new(calibration)
+    again.load(kept)
+    second = judge(*parts[1], every, calibration, again, Rules())
+    assert torch.equal(first.use_adapted, second.use_adapted) and first.share == second.share
+    assert first.estimate == second.estimate
+
+
+def test_the_state_does_not_grow(calibration):
+    state = GuardState.new(calibration)
+    size = sum(tensor.nbytes for tensor in state.tensors().values())
+    assert size == 4 * (3 + 2 * CLASSES + 2 + 3 + 6)
+    run_on = answered("other", 0.5, 0.6, seed=5)
+    judge(run_on.frozen, run_on.adapted, torch.ones(400).bool(), calibration, state, Rules())
+    assert sum(tensor.nbytes for tensor in state.tensors().values()) == size
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.lists(st.integers(1, 30), min_size=1, max_size=6))
+def test_every_verdict_is_consistent(calibration, seed, sizes):
+    generator = torch.Generator().manual_seed(seed)
+    state = GuardState.new(calibration)
+    for size in sizes:
+        frozen, adapted = (8 * torch.randn(size, CLASSES, generator=generator) for _ in range(2))
+        kept = torch.rand(size, generator=generator) < 0.8
+        verdict = judge(frozen, adapted, kept, calibration, state, Rules())
+        assert 0 <= verdict.share <= 1 and not (verdict.use_adapted & ~kept).any()
+        if verdict.answer == "frozen":
+            assert not verdict.use_adapted.any()
+        if verdict.answer == "adapted":
+            assert torch.equal(verdict.use_adapted, kept)
+        assert verdict.reason.endswith(".")
+        for each in (verdict.estimate.frozen, verdict.estimate.adapted, verdict.estimate.guarded):
+            assert 0 <= each.low <= each.value <= each.high <= 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"frozen_below": 0.9}, {"worse_below": -0.1}, {"estimate_half_life": 0.0}]
+)
+def test_rules_that_cannot_be_meant_are_refused(wrong):
+    with pytest.raises(InputError, match=r"must be"):
+        Rules(**wrong).check()

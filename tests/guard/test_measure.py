@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+import acclimate
+from acclimate.bundle import Bundle
+from acclimate.errors import InputError
+from acclimate.guard import measure as measured
+from acclimate.guard.calibration import Calibration
+from acclimate.guard.decide import GuardState, Rules, judge
+from acclimate.guard.measure import measure_guard
+from acclimate.source.statistics import measure
+
+
+@pytest.fixture(autouse=True)
+def less(monkeypatch):
+    """Fewer images and severities."""
+    for name, value in (("IMAGES", 40), ("SEVERITIES", (5,)), ("HARD", (5,)), ("ALONE", 3)):
+        monkeypatch.setattr(measured, name, value)
+
+
+@pytest.mark.parametrize("which", ["bundle", "group_norm_bundle"])
+def test_every_model_gets_a_calibration(which, request, images, tmp_path):
+    bundle = request.getfixturevalue(which)
+    found = measure_guard(bundle, images)
+    assert {name for name in found.statistics if ".guard." not in name} == set(bundle.statistics)
+    found.save(tmp_path / "bundle")
+    loaded = Bundle.load(tmp_path / "bundle")
+    frozen, adapted = (acclimate.Adapter(loaded, n)(images[:9]) for n in ("source", "aligned"))
+    for model in ("classifier", "twin"):
+        calibration = Calibration.of(loaded.statistics, model)
+        assert all(tensor.isfinite().all() for tensor in calibration.tensors("").values())
+        state = GuardState.new(calibration)
+        kept = torch.ones(9, dtype=torch.bool)
+        verdict = judge(frozen, adapted, kept, calibration, state, Rules())
+        assert verdict.use_adapted.shape == (9,)
+
+
+def test_it_is_the_same_again_and_other_statistics_keep_it(bundle, images):
+    once, again = (measure_guard(bundle, images).statistics for _ in range(2))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    other = measure(measure_guard(bundle, images), images[:40])
+    kept = {name for name in once if ".guard." in name}
+    assert kept and kept <= set(other.statistics)
+
+
+def test_grey_images_stay_grey_and_others_are_refused(bundle, images):
+    grey = images[:40, :1]
+    one = measured._Set("spatter", 5, False, torch.arange(40), 8)
+    assert measured._shifted(grey, one).shape == grey.shape
+    with pytest.raises(InputError, match=r"at least 32 grey or RGB images"):
+        measure_guard(bundle, images[:20])
