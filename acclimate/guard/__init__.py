@@ -1,1 +1,7 @@
-"""What a guard goes by, without labels: signals, calibration, verdicts, estimates, changes."""
+"""A guard around an adapter: what it goes by, all without labels, and what it decides."""
+
+from acclimate.guard.decide import Rules, Verdict
+from acclimate.guard.guard import Guard
+from acclimate.guard.measure import measure_guard
+
+__all__ = ["Guard", "Rules", "Verdict", "measure_guard"]

@@ -1,0 +1,183 @@
+"""The guard around real adapters: what it answers, keeps, takes back and writes down."""
+
+import json
+
+import pytest
+import torch
+
+from acclimate.adapt import Adapter
+from acclimate.errors import InputError
+from acclimate.guard.calibration import Answered, calibrated
+from acclimate.guard.decide import Rules
+from acclimate.guard.guard import Guard
+from acclimate.methods import METHODS
+from acclimate.storage import sealed
+
+ALWAYS = Rules(frozen_below=0.0, adapted_above=0.0, worse_below=0.0, fewest_classes=0.0)
+NEVER = Rules(frozen_below=1.0, adapted_above=1.0, worse_below=0.0, fewest_classes=0.0)
+HARMED = Rules(frozen_below=1.0, adapted_above=1.0, worse_below=1.0, fewest_classes=0.0)
+
+
+def calibration_of(classes, seed=0):
+    """Curves of made-up answers: what they say does not matter to the class."""
+    draw = torch.Generator().manual_seed(seed)
+    sets = []
+    for shift in ("clean", "noise"):
+        frozen, adapted = torch.randn(2, 64, classes, generator=draw)
+        truth = torch.randn(64, classes, generator=draw).softmax(1)
+        sets.append(Answered(shift, False, frozen, adapted, [16] * 4, truth))
+    return calibrated(sets)
+
+
+@pytest.fixture(scope="module")
+def guarded(bundle_of):
+    from dataclasses import replace
+
+    def make(name):
+        bundle = bundle_of(name)
+        calibration = calibration_of(len(bundle.classes))
+        model = METHODS[name].model
+        return replace(
+            bundle, statistics=bundle.statistics | calibration.tensors(f"{model}.guard.")
+        )
+
+    return make
+
+
+def stream(images, batches=3, size=8):
+    return [images[n * size : (n + 1) * size] for n in range(batches)]
+
+
+@pytest.mark.parametrize("name", [n for n, row in METHODS.items() if row.recipe == "supervised"])
+def test_in_the_shadow_answers_are_the_frozen_ones_to_the_bit(guarded, images, name):
+    bundle = guarded(name)
+    guard, frozen = Guard(Adapter(bundle, name), bundle, "shadow"), Adapter(bundle, "source")
+    for batch in stream(images, 2):
+        assert torch.equal(guard(batch), frozen(batch))
+
+
+def test_adaptation_runs_in_the_shadow(guarded, images):
+    bundle = guarded("tent")
+    guard, alone = Guard(Adapter(bundle, "tent"), bundle, "shadow"), Adapter(bundle, "tent")
+    for batch in stream(images):
+        guard(batch), alone(batch)
+    mine, theirs = guard.adapter.snapshot().tensors, alone.snapshot().tensors
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    assert [line["answer"] for line in guard.decisions] == ["frozen"] * 3
+
+
+@pytest.mark.parametrize(("rules", "whose"), [(ALWAYS, "adapted"), (NEVER, "frozen")])
+def test_answers_are_of_one_model(guarded, images, rules, whose):
+    bundle = guarded("tent")
+    guard = Guard(Adapter(bundle, "tent"), bundle, rules=rules)
+    models = {"adapted": Adapter(bundle, "tent"), "frozen": Adapter(bundle, "source")}
+    for batch in stream(images):
+        answers = {name: model(batch) for name, model in models.items()}
+        assert torch.equal(guard(batch), answers[whose])
+    assert guard.verdict.answer == whose
+
+
+def test_what_does_harm_is_taken_back(guarded, images):
+    bundle = guarded("tent")
+    guard = Guard(Adapter(bundle, "tent"), bundle, rules=HARMED)
+    before = guard.adapter.snapshot().tensors
+    guard(images[:8])
+    after = guard.adapter.snapshot().tensors
+    assert guard.verdict.learning == "roll back"
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_images_of_one_colour_are_kept_from_the_adapter(guarded, images):
+    bundle = guarded("tent")
+    guard = Guard(Adapter(bundle, "tent"), bundle, rules=ALWAYS)
+    seen = []
+    call = guard.adapter.__class__.__call__
+
+    class Watched(guard.adapter.__class__):
+        def __call__(self, images):
+            seen.append(len(images))
+            return call(self, images)
+
+    guard.adapter.__class__ = Watched
+    mixed = images[:8].clone()
+    mixed[[1, 5]] = 0
+    answers = guard(mixed)
+    frozen = Adapter(bundle, "source")(mixed)
+    assert seen == [6] and torch.equal(answers[[1, 5]], frozen[[1, 5]])
+    guard(torch.zeros_like(mixed))
+    assert seen == [6]
+
+
+def test_equal_images_are_shown_to_the_adapter_once(guarded, images):
+    bundle = guarded("acclimate")
+    guard, alone = (Adapter(bundle, "acclimate") for _ in range(2))
+    guard = Guard(guard, bundle, rules=ALWAYS)
+    repeated = images[[0, 1, 0, 2, 1, 3]]
+    assert torch.equal(guard(repeated), alone(images[:4])[[0, 1, 0, 2, 1, 3]])
+
+
+def test_statistics_of_few_images_are_not_relied_on(guarded, images):
+    bundle = guarded("tent")
+    guard = Guard(Adapter(bundle, "tent"), bundle, rules=ALWAYS)
+    frozen = Adapter(bundle, "source")(images[:3])
+    assert torch.equal(guard(images[:3]), frozen) and not guard.adapter.steps
+    assert not torch.equal(guard(images[:4]), Adapter(bundle, "source")(images[:4]))
+
+
+def test_a_change_of_the_stream_is_told(guarded, images):
+    bundle = guarded("tent")
+    guard = Guard(Adapter(bundle, "tent"), bundle)
+    found = []
+    for number in range(32):
+        batch = images[(torch.arange(16) + 16 * number) % 160]
+        batch = batch // 2 if number >= 20 else batch
+        guard(batch + torch.arange(16, dtype=torch.uint8)[:, None, None, None] % 2)
+        found.append(guard.change.found)
+    assert sum(found) == 1 and 20 <= found.index(True) < 32
+    assert guard.decisions[found.index(True)]["changed"]
+
+
+def test_a_state_that_was_saved_has_the_same_future(guarded, images, tmp_path):
+    bundle = guarded("tent")
+    first, second = (Guard(Adapter(bundle, "tent"), bundle) for _ in range(2))
+    one, two, three = stream(images)
+    first(one), first(two)
+    first.save(tmp_path / "state")
+    second.load(tmp_path / "state")
+    assert torch.equal(first(three), second(three))
+    assert second.decisions[-1]["first"] == 16
+    assert {k: v for k, v in first.decisions[-1].items() if k != "time"} == {
+        k: v for k, v in second.decisions[-1].items() if k != "time"
+    }
+    with pytest.raises(InputError, match="other rules"):
+        Guard(Adapter(bundle, "tent"), bundle, rules=ALWAYS).load(tmp_path / "state")
+    sealed.load(tmp_path / "state")
+
+
+def test_a_reset_is_a_new_beginning(guarded, images):
+    bundle = guarded("tent")
+    guard, new = (Guard(Adapter(bundle, "tent"), bundle) for _ in range(2))
+    guard(images[:8])
+    guard.reset()
+    assert torch.equal(guard(images[8:16]), new(images[8:16]))
+
+
+def test_each_decision_is_written_down(guarded, images, tmp_path):
+    bundle = guarded("tent")
+    guard = Guard(Adapter(bundle, "tent"), bundle, log=tmp_path / "guard.jsonl")
+    for batch in stream(images):
+        guard(batch)
+    lines = [json.loads(line) for line in (tmp_path / "guard.jsonl").read_text().splitlines()]
+    assert lines == guard.decisions
+    assert [line["first"] for line in lines] == [0, 8, 16]
+    assert all(line["reason"].endswith(".") for line in lines)
+
+
+def test_what_cannot_be_guarded_is_refused(bundle_of, guarded, tmp_path):
+    bundle = guarded("tent")
+    with pytest.raises(InputError, match="no calibration"):
+        Guard(Adapter(bundle_of("tent"), "tent"), bundle_of("tent"))
+    with pytest.raises(InputError, match="unknown mode 'shade': did you mean shadow"):
+        Guard(Adapter(bundle, "tent"), bundle, "shade")
+    with pytest.raises(InputError, match="cannot write"):
+        Guard(Adapter(bundle, "tent"), bundle, log=tmp_path / "missing" / "log")
