@@ -40,6 +40,7 @@ class State:
         self._learned.restore()
         self._kept.restore()
 
+    @torch.no_grad()
     def copy(self) -> dict[str, Tensor]:
         """The present values, in memory of their own."""
         return {name: tensor.clone() for name, tensor in self.tensors.items()}

@@ -108,8 +108,10 @@ def recorded_options(options: Any) -> dict[str, Any]:
 
 def _without_folders(value: Any) -> Any:
     if isinstance(value, Path):
-        return value.name
-    return [_without_folders(each) for each in value] if isinstance(value, tuple) else value
+        return value.absolute().name
+    if isinstance(value, dict):
+        return {name: _without_folders(each) for name, each in value.items()}
+    return [_without_folders(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def show_rows(rows: Sequence[Any]) -> None:

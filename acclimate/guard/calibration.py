@@ -82,7 +82,7 @@ class Calibration:
         except KeyError:
             raise InputError(
                 f"this bundle has no calibration of a guard for its {model}; add it with "
-                "`acclimate measure` and unlabelled source images, or adapt without a guard."
+                "acclimate.guard.measure_guard and unlabelled source images."
             ) from None
 
 

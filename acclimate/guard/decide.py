@@ -127,6 +127,7 @@ def judge(
     calibration: Calibration,
     state: GuardState,
     rules: Rules,
+    answered: Bool[Tensor, " batch"] | None = None,
 ) -> Verdict:
     """Decide about a batch, and remember it.
 
@@ -138,11 +139,14 @@ def judge(
     Args:
         frozen: Logits of the frozen classifier.
         adapted: Logits of the adapted model; anything finite where it did not see the image.
-        kept: Images that the adapted model saw; the others get the frozen answer.
+        kept: Images that the adapted model saw. The others are no evidence.
         calibration: Of the model that adapts.
         state: What was seen before; changed in place.
         rules: Thresholds.
+        answered: Images that have an adapted answer, such as repetitions of one that was seen; the
+            others get the frozen one. None stands for those that it saw.
     """
+    answered = kept if answered is None else answered
     each, counts = signals(frozen, adapted), kept.to(calibration.usual.dtype)
     state.recent.add(each, counts, HALF_LIFE)
     recent = state.recent.mean
@@ -155,10 +159,11 @@ def judge(
     answer, learning, reason = _verdict(share, classes, rules)
     chosen = {
         "frozen": torch.zeros_like(kept),
-        "each": kept & ((odds > rules.margin) | (differ == 0)),
-        "adapted": kept,
+        "each": answered & ((odds > rules.margin) | (differ == 0)),
+        "adapted": answered,
     }[answer]
     given = chances(calibration, each, recent, chosen.to(each.dtype))
+    given[:, 1] = torch.where(answered, given[:, 1], state.right.mean[1])  # no answer, no evidence
     state.right.add(given, torch.ones_like(counts), rules.estimate_half_life)
     found = estimate(calibration, state.right)
     return Verdict(chosen, answer, learning, reason, share, agreement, classes, found)

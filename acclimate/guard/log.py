@@ -5,7 +5,6 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,13 @@ KEPT = 1000
 FILE_BYTES = 8 * 2**20
 """Size of a log file from which on it is renamed to NAME.1, in place of an older one."""
 
+_log = logging.getLogger(__name__)
+
 
 class DecisionLog:
-    """Keeps the last decisions, and writes each to a file if there is one.
+    """Keeps the last decisions, and appends each to a file if there is one.
+
+    A file that cannot be written later on costs its line, not the answer: a message says so once.
 
     ```python
     log = DecisionLog(Path("guard.jsonl"))
@@ -37,12 +40,10 @@ class DecisionLog:
 
     def __init__(self, path: Path | None = None):
         self.last: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self._handler: RotatingFileHandler | None = None
+        self._path, self._failed = path, False
         if path is not None:
             try:
-                self._handler = RotatingFileHandler(
-                    path, maxBytes=FILE_BYTES, backupCount=1, encoding="utf-8"
-                )
+                path.open("a").close()
             except OSError as error:
                 raise cannot_write(path, error) from error
 
@@ -50,11 +51,19 @@ class DecisionLog:
         """Note a decision, with the time in UTC."""
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **decision}
         self.last.append(line)
-        if self._handler is not None:
-            text = json.dumps(line)
-            self._handler.emit(logging.makeLogRecord({"msg": text, "levelno": logging.INFO}))
+        if self._path is None:
+            return
+        try:
+            _append(self._path, json.dumps(line))
+        except OSError as error:
+            if not self._failed:
+                _log.warning(f"{cannot_write(self._path, error)} Decisions go on without it.")
+            self._failed = True
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._handler is not None:
-            self._handler.close()
+
+def _append(path: Path, line: str) -> None:
+    """Add a line to a file; a file that has become large gives way first."""
+    if path.exists() and path.stat().st_size >= FILE_BYTES:
+        path.replace(path.with_name(f"{path.name}.1"))
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")

@@ -140,7 +140,11 @@ def _shifted(images: UInt8[Tensor, "n c h w"], each: _Set) -> UInt8[Tensor, "n c
     if each.shift == CLEAN:
         return images
     corrupted = corrupt(images.expand(-1, 3, -1, -1), each.shift, each.severity)
-    return corrupted if images.shape[1] == 3 else corrupted.float().mean(1, keepdim=True).byte()
+    return (
+        corrupted
+        if images.shape[1] == 3
+        else corrupted.float().mean(1, keepdim=True).round().byte()
+    )
 
 
 def _answers(adapter: Adapter, images: Tensor, batch: int) -> Float[Tensor, "n classes"]:

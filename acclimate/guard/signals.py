@@ -1,6 +1,7 @@
 """What is seen of answers without a label: of each image, and of the recent stream."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -26,7 +27,7 @@ LOWEST, HIGHEST = -7.0, 8.0
 """Log-odds beyond these are these: one image must not outweigh the others."""
 _FEW, _RARE = 0.05, 0.02  # added to an agreement and to a class's share before the logarithm
 _BLANK = 2.0 / 255
-_PROJECTIONS, _EQUAL = 8, 1e-4
+_PROJECTIONS, _ALIKE = 8, 1e-4
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,6 @@ def first_of_equals(
     """For each image the index of the first one in the batch that equals it.
 
     Frames that a camera repeats are one image: as many, they make up the statistics of a batch.
-    Images are compared by eight random projections.
 
     ```python
     first = first_of_equals(torch.zeros(3, 3, 32, 32))  # 0, 0, 0
@@ -199,9 +199,18 @@ def first_of_equals(
         images: uint8 0..255, or floats 0..1; at least one.
     """
     flat = images.flatten(1)
-    flat = at_least_float32(flat) if flat.is_floating_point() else flat.float() / 255
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(flat.shape[1], _PROJECTIONS, generator=generator)
-    seen = flat @ directions.to(flat.device, flat.dtype) / flat.shape[1] ** 0.5
-    apart = (seen[:, None] - seen).abs().amax(2)  # [batch, batch]
-    return (apart <= _EQUAL).int().argmax(1)
+    values = at_least_float32(flat) if flat.is_floating_point() else flat.float() / 255
+    seen = values @ _directions(flat.shape[1], flat.device).to(values.dtype)
+    # Few are alike in all projections; these are compared value by value.
+    alike = (seen[:, None] - seen).abs().amax(2) <= _ALIKE  # [batch, batch]
+    found = alike.int().argmax(1)
+    own = torch.arange(len(flat), device=flat.device)
+    return torch.where((flat == flat[found]).all(1), found, own)
+
+
+@lru_cache(maxsize=4)
+def _directions(length: int, device: torch.device) -> Float[Tensor, "length projections"]:
+    """Random directions, of unit length in the mean."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    drawn = torch.randn(length, _PROJECTIONS, generator=generator, device="cpu")
+    return drawn.to(device) / length**0.5

@@ -218,6 +218,7 @@ class ClassNorms(BatchNorms):
         """
         groups = torch.arange(self._groups, device=classes.device)
         members = (classes[:, None] % self._groups == groups).float()
+        before = [] if keep else [(e.mean.clone(), e.variance.clone()) for e in self.kept.values()]
         try:
             for each in self.kept.values():
                 each.entering, each.keeping = members, keep
@@ -225,6 +226,9 @@ class ClassNorms(BatchNorms):
         finally:
             for each in self.kept.values():
                 each.entering = None
+            for each, (mean, variance) in zip(self.kept.values(), before):
+                each.mean.copy_(mean)
+                each.variance.copy_(variance)
 
     def state(self) -> dict[str, Tensor]:
         """The statistics, by the name of their layer."""

@@ -165,7 +165,7 @@ def gains(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cel
     [path] = sources
     found = {}
     for row in read(path):
-        name = row.get("called", row["method"]), row["bundle"], row["images"]
+        name = row.get("called") or row["method"], row["bundle"], row["images"]
         found[*name, row["protocol"], row["batch"]] = row
 
     def of(row: Row, column: str) -> str:

@@ -1,17 +1,19 @@
 """The guard around real adapters: what it answers, keeps, takes back and writes down."""
 
+import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from acclimate.adapt import Adapter
 from acclimate.errors import InputError
+from acclimate.guard import log
 from acclimate.guard.calibration import Answered, calibrated
 from acclimate.guard.decide import Rules
 from acclimate.guard.guard import Guard
 from acclimate.methods import METHODS
-from acclimate.storage import sealed
 
 ALWAYS = Rules(frozen_below=0.0, adapted_above=0.0, worse_below=0.0, fewest_classes=0.0)
 NEVER = Rules(frozen_below=1.0, adapted_above=1.0, worse_below=0.0, fewest_classes=0.0)
@@ -31,8 +33,6 @@ def calibration_of(classes, seed=0):
 
 @pytest.fixture(scope="module")
 def guarded(bundle_of):
-    from dataclasses import replace
-
     def make(name):
         bundle = bundle_of(name)
         calibration = calibration_of(len(bundle.classes))
@@ -116,6 +116,67 @@ def test_equal_images_are_shown_to_the_adapter_once(guarded, images):
     assert torch.equal(guard(repeated), alone(images[:4])[[0, 1, 0, 2, 1, 3]])
 
 
+def test_repeated_images_count_as_adapted_answers(guarded, images):
+    bundle = guarded("acclimate")
+    guard = Guard(Adapter(bundle, "acclimate"), bundle, rules=ALWAYS)
+    guard(images[:4].repeat(8, 1, 1, 1))
+    assert guard.verdict.use_adapted.all() and guard.decisions[-1]["adapted_answers"] == 32
+    estimate = guard.verdict.estimate
+    assert abs(estimate.guarded.value - estimate.adapted.value) < 0.02
+
+
+def test_a_batch_that_is_not_shown_takes_no_steps(guarded, images):
+    bundle = guarded("tent")
+    guard = Guard(Adapter(bundle, "tent"), bundle, rules=ALWAYS)
+    guard(images[:8])
+    adapted = guard.verdict.estimate.adapted.value
+    guard(torch.zeros_like(images[:8]))
+    assert [line["steps_taken"] for line in guard.decisions] == [1, 0]
+    assert guard.verdict.estimate.adapted.value == pytest.approx(adapted, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["bounded", "shadow"])
+def test_the_caller_s_contexts_change_nothing(guarded, images, mode):
+    bundle = guarded("tent")
+    usual = Guard(Adapter(bundle, "tent"), bundle, mode)
+    with torch.inference_mode():
+        other = Guard(Adapter(bundle, "tent"), bundle, mode)
+    for batch in stream(images):
+        expected = usual(batch)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(other(batch), expected)
+
+
+def test_a_guard_can_be_copied(guarded, images, tmp_path):
+    bundle = guarded("tent")
+    guard = Guard(Adapter(bundle, "tent"), bundle, log=tmp_path / "log")
+    guard(images[:8])
+    other = copy.deepcopy(guard)
+    assert torch.equal(guard(images[8:16]), other(images[8:16]))
+    assert len((tmp_path / "log").read_text().splitlines()) == 3
+
+
+def test_a_log_that_fails_costs_no_answer(guarded, images, tmp_path, caplog):
+    bundle = guarded("tent")
+    (tmp_path / "logs").mkdir()
+    guard = Guard(Adapter(bundle, "tent"), bundle, log=tmp_path / "logs" / "log")
+    (tmp_path / "logs" / "log").unlink()
+    (tmp_path / "logs").rmdir()
+    guard(images[:8]), guard(images[8:16])
+    assert len(guard.decisions) == 2 and caplog.text.count("cannot write") == 1
+
+
+def test_a_large_log_gives_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(log, "FILE_BYTES", 200)
+    kept = log.DecisionLog(tmp_path / "log")
+    for number in range(50):
+        kept.add({"number": number})
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["log", "log.1"]
+    assert all((tmp_path / name).stat().st_size < 300 for name in files)
+    assert len(kept.last) == 50
+
+
 def test_statistics_of_few_images_are_not_relied_on(guarded, images):
     bundle = guarded("tent")
     guard = Guard(Adapter(bundle, "tent"), bundle, rules=ALWAYS)
@@ -151,7 +212,9 @@ def test_a_state_that_was_saved_has_the_same_future(guarded, images, tmp_path):
     }
     with pytest.raises(InputError, match="other rules"):
         Guard(Adapter(bundle, "tent"), bundle, rules=ALWAYS).load(tmp_path / "state")
-    sealed.load(tmp_path / "state")
+    Adapter(bundle, "tent").save(tmp_path / "adapter")
+    with pytest.raises(InputError, match="no state of a guard"):
+        second.load(tmp_path / "adapter")
 
 
 def test_a_reset_is_a_new_beginning(guarded, images):

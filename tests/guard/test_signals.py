@@ -149,3 +149,10 @@ def test_repeated_images_are_those_of_the_plain_loop(which, as_bytes):
     images = (images * 255).to(torch.uint8) if as_bytes else images
     slow = [next(j for j in range(i + 1) if which[j] == which[i]) for i in range(len(which))]
     assert first_of_equals(images).tolist() == slow
+
+
+def test_images_that_differ_by_one_value_are_two():
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    images[1:] = images[0]
+    images[1, 0, 5, 7] ^= 1
+    assert first_of_equals(images).tolist() == [0, 1, 0]
