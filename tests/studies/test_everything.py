@@ -28,6 +28,7 @@ PARTS = (
     "by_hand",
     "clock",
     "common",
+    "guard_orders",
     "luggage",
     "ours_candidates",
     "paper_plan",
