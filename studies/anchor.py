@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from methods import run_all
-from ours import LABEL, make_twin, test
+from ours import LABEL, Network, make_twin, test
 from ours import Arguments as Twin
 from rich.console import Console
 from rich.table import Table
@@ -43,17 +43,9 @@ METHODS = (
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Network):
     """Data, weights, and what is measured."""
 
-    data: str
-    """CIFAR-10 as train/CLASS/IMAGE and test/CLASS/IMAGE: a folder or a zip."""
-    weights: Path
-    """ResNet-20 of github.com/akamaster/pytorch_resnet_cifar10, as .safetensors."""
-    out: Path
-    """Folder for the bundle and the measurements; it may be that of ours.py."""
-    results: Path | None = None
-    """Folder for the results that are kept."""
     bundles: tuple[Path, ...] = ()
     """More bundles to measure, by the names of their folders."""
     methods: tuple[str, ...] = METHODS

@@ -64,17 +64,23 @@ COLUMNS = ("candidate", "order", "batch", "images")
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """Data, weights, and what is measured."""
+class Network:
+    """The public network, its data, and the folders of a study of it."""
 
     data: str
     """CIFAR-10 as train/CLASS/IMAGE and test/CLASS/IMAGE: a folder or a zip."""
     weights: Path
     """ResNet-20 of github.com/akamaster/pytorch_resnet_cifar10, as .safetensors."""
     out: Path
-    """Folder for the bundle and the measurements."""
+    """Folder for the bundle and the measurements; studies of this network may share it."""
     results: Path | None = None
     """Folder for the results that are kept."""
+
+
+@dataclass(frozen=True)
+class Arguments(Network):
+    """Data, weights, and what is measured."""
+
     part: Part = "screening"
     """Candidates on streams of ``images``; a few of them in small batches; finalists on 500 and
     10,000 images; or the chosen one on test images under the 15 reported corruptions."""

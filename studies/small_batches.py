@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ours import LABEL, make_twin, test
+from ours import LABEL, Network, make_twin, test
 from ours import Arguments as Twin
 from rich.console import Console
 from rich.table import Table
@@ -48,17 +48,9 @@ TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Network):
     """Data, weights, and what is measured."""
 
-    data: str
-    """CIFAR-10 as train/CLASS/IMAGE and test/CLASS/IMAGE: a folder or a zip."""
-    weights: Path
-    """ResNet-20 of github.com/akamaster/pytorch_resnet_cifar10, as .safetensors."""
-    out: Path
-    """Folder for the bundle and the measurements; it may be that of ours.py."""
-    results: Path | None = None
-    """Folder for the results that are kept."""
     methods: tuple[str, ...] = ("aligned-bn", "roid", "acclimate")
     """Methods beside the frozen classifier."""
     batches: tuple[int, ...] = (16, 4, 1, 200)

@@ -1,4 +1,4 @@
-"""What a guard has learned from source images, without labels: who is right where two differ."""
+"""The calibration of a guard: where two answers differ, how probably each is right."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Answered:
     shift: str
     """Name of the shift without its severity; the clean images have one of their own."""
     hard: bool
-    """Whether the images came in an order that harms: sorted by class, or one by one."""
+    """True for images in an order that harms: sorted by class, or one by one."""
     frozen: Float[Tensor, "n classes"]
     """Logits of the frozen classifier."""
     adapted: Float[Tensor, "n classes"]

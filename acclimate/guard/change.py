@@ -1,6 +1,5 @@
-"""When the stream became another one: bets that recent images rank evenly among earlier ones."""
+"""A change of the stream is found by bets on how recent images rank among earlier ones."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ SCORES = (
     "sharpness",
     "share of sharpness in edges",
 )
-"""What is compared, one number an image, in this order."""
+"""The numbers that are compared, one for each image, in this order."""
 REFERENCE = 256
 """Images after the last change that later ones are compared with."""
 _BETS = -1.8, 1.8  # that scores have fallen, or risen; nearly all is staked, so only a large
@@ -51,25 +50,16 @@ class ChangeState:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name; loading is copying into them."""
+        """The tensors by name; `overwrite` goes back to them."""
         return vars(self).copy()
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go back to a state that `tensors` gave.
-
-        Raises:
-            KeyError: a tensor is missing.
-        """
-        for name, tensor in self.tensors().items():
-            tensor.copy_(tensors[name])
 
 
 @dataclass(frozen=True)
 class Change:
-    """What was found in a batch."""
+    """The result of a batch: a change, or none."""
 
     found: bool
-    """Whether the stream has become another one."""
+    """True if the stream has become another one."""
     score: str
     """Name of the score that changed most, of `SCORES`."""
     since: int
@@ -83,7 +73,7 @@ def scores(
     | Float[Tensor, "batch channels height width"],
     frozen: Float[Tensor, "batch classes"],
 ) -> Float[Tensor, "batch 6"]:
-    """What images are compared by, named in `SCORES`: none depends on other images.
+    """Compute the numbers of `SCORES`, each from one image alone.
 
     Args:
         images: uint8 0..255 or floats 0..1, at least 3 pixels to each side.

@@ -1,6 +1,5 @@
-"""Whose answers are given, and what becomes of what was learned; each with a reason."""
+"""The decision about a batch: which model answers, what becomes of the learning, and why."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +21,7 @@ _BEFORE = 0.4, 0.2  # share of the adapted answer, and of images that differ, be
 
 @dataclass(frozen=True)
 class Rules:
-    """When which answer is given. The share is that of `Verdict.share`."""
+    """Thresholds of the decision. The share is that of `Verdict.share`."""
 
     frozen_below: float = 0.45
     """Below this share all answers are the frozen classifier's."""
@@ -30,7 +29,7 @@ class Rules:
     """Above this share all answers are the adapted model's; between the two, each image has the
     answer that is more probably right."""
     margin: float = 0.2
-    """What the log-odds of a single adapted answer must exceed between the two."""
+    """Between the two, an image gets the adapted answer if its log-odds exceed this."""
     worse_below: float = 0.33
     """Below this share what was learned is rolled back."""
     fewest_classes: float = 0.5
@@ -58,7 +57,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class GuardState:
-    """What the guard remembers: three averages, whose size does not grow. Changed in place."""
+    """The memory of the guard: three averages of fixed size, changed in place."""
 
     recent: Recent
     """Average of the signals."""
@@ -80,21 +79,12 @@ class GuardState:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name; loading is copying into them."""
+        """The tensors by name; `overwrite` goes back to them."""
         return {
             f"{name}.{part}": getattr(getattr(self, name), part)
             for name in ("recent", "share", "right")
             for part in ("total", "weight", "squares")
         }
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go back to a state that `tensors` gave.
-
-        Raises:
-            KeyError: a tensor is missing.
-        """
-        for name, tensor in self.tensors().items():
-            tensor.copy_(tensors[name])
 
 
 @dataclass(frozen=True)
@@ -104,9 +94,9 @@ class Verdict:
     use_adapted: Bool[Tensor, " batch"]
     """Which images get the adapted answer; the others get the frozen one."""
     answer: Answer
-    """Whose answers the batch gets; with ``each``, the more probable one for each image."""
+    """The model that answers for the batch; with ``each``, the more probable one for each image."""
     learning: Learning
-    """Whether the adapter goes on, or goes back to the last good state."""
+    """``"roll back"`` takes the adapter back to its last good state."""
     reason: str
     """Why, in one sentence."""
     share: float
@@ -170,7 +160,7 @@ def judge(
 
 
 def _verdict(share: float, classes: float, rules: Rules) -> tuple[Answer, Learning, str]:
-    """Whose answers, what becomes of the learned, and why."""
+    """Apply the thresholds: answer, learning, reason."""
     of_them = f"of the images that only one model answers rightly, the adapted one has {share:.0%}"
     if classes < rules.fewest_classes:
         reason = f"the adapted model answers with only {classes:.0%} of the frozen one's classes"

@@ -1,4 +1,4 @@
-"""How accurate both models are on the recent stream, without labels, and how sure that is."""
+"""Estimates of both models' accuracy on the recent stream, with intervals and without labels."""
 
 from dataclasses import dataclass
 

@@ -19,7 +19,7 @@ from acclimate.guard.calibration import Calibration
 from acclimate.guard.change import Change, ChangeState, scores, watch
 from acclimate.guard.decide import GuardState, Rules, Verdict, judge
 from acclimate.guard.log import DecisionLog
-from acclimate.guard.signals import blank, first_of_equals
+from acclimate.guard.signals import blank, first_of_equals, overwrite
 from acclimate.methods import method
 from acclimate.preprocessing import check_images
 from acclimate.runtime.precision import undisturbed
@@ -139,8 +139,8 @@ class Guard(TakesTurns):
         """Forget all that was learned and seen; the log stays."""
         self.adapter.reset()
         with undisturbed(self.adapter.device):
-            self._state.load(GuardState.new(self._calibration).tensors())
-            self._stream.load(ChangeState.new(self.adapter.device).tensors())
+            overwrite(self._state.tensors(), GuardState.new(self._calibration).tensors())
+            overwrite(self._stream.tensors(), ChangeState.new(self.adapter.device).tensors())
             self.verdict = self.change = None
             self._forget()
 
@@ -184,13 +184,13 @@ class Guard(TakesTurns):
         self._good = self.adapter.snapshot()
         self.adapter.restore(AdapterState(parts["adapter"], record["belongs"]))
         with undisturbed(self.adapter.device):
-            self._state.load(parts["guard"])
-            self._stream.load(parts["stream"])
+            overwrite(self._state.tensors(), parts["guard"])
+            overwrite(self._stream.tensors(), parts["stream"])
         self._seen, self._since = record["seen"], record["since"]
         self.verdict = self.change = None
 
     def _alike(self) -> dict[str, Any]:
-        """What two guards must share for a state to have the same future."""
+        """Rules and calibration: guards with the same state and these go on alike."""
         calibration = sealed.digest(self._calibration.tensors(""), "")
         return {"rules": asdict(self._rules), "calibration": calibration}
 
@@ -248,7 +248,7 @@ class Guard(TakesTurns):
 
 
 def _by_the_batch_alone(adapter: Adapter) -> bool:
-    """Whether nothing but the batch decides by which statistics it is normalised."""
+    """True if batch norm uses statistics of the batch alone."""
     normalisation, memory = adapter.settings.normalisation, adapter.settings.memory
     alone = normalisation.uses_batch and getattr(normalisation, "prior", None) == 0
     return alone and not memory.keeps and bool(batch_norms(adapter.model.encoder))

@@ -1,5 +1,6 @@
-"""What is seen of answers without a label: of each image, and of the recent stream."""
+"""Signals without labels, of each image and of the recent stream."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,7 +23,7 @@ FEATURES = (
     "logarithm of the adapted answer's class among the recent adapted ones",
     "logarithm of the adapted answer's class among the recent frozen ones",
 )
-"""What `features` gives, in this order."""
+"""The columns of `features`, in this order."""
 LOWEST, HIGHEST = -7.0, 8.0
 """Log-odds beyond these are these: one image must not outweigh the others."""
 _FEW, _RARE = 0.05, 0.02  # added to an agreement and to a class's share before the logarithm
@@ -89,6 +90,20 @@ class Recent:
         self.squares.mul_(kept**2).add_((counts**2).sum())
 
 
+def overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Write values into the tensors of a state, in place, by their names.
+
+    ```python
+    overwrite(state.tensors(), saved)
+    ```
+
+    Raises:
+        KeyError: a value is missing.
+    """
+    for name, tensor in tensors.items():
+        tensor.copy_(values[name])
+
+
 def log_odds(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
     """Log-odds of the confidence: of the largest softmax probability against all others.
 
@@ -111,7 +126,7 @@ def log_odds(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
 def signals(
     frozen: Float[Tensor, "batch classes"], adapted: Float[Tensor, "batch classes"]
 ) -> Float[Tensor, "batch signals"]:
-    """What is averaged over the recent stream.
+    """Compute the numbers that are averaged over the recent stream.
 
     Args:
         frozen: Logits of the frozen classifier.
@@ -155,7 +170,7 @@ def entropy(p: Float[Tensor, " classes"]) -> Float[Tensor, ""]:
 
 
 def fewer_classes(recent: Float[Tensor, " signals"]) -> Float[Tensor, ""]:
-    """How many classes the adapted model has answered with lately, as a share of the frozen ones.
+    """Number of classes in recent answers, of the adapted model over the frozen one.
 
     The number of classes is exp of the entropy of the mean probabilities.
 
@@ -167,7 +182,7 @@ def fewer_classes(recent: Float[Tensor, " signals"]) -> Float[Tensor, ""]:
 
 
 def blank(images: Float[Tensor, "batch channels height width"]) -> Bool[Tensor, " batch"]:
-    """Whether all pixels of an image have about the same colour, as where a camera is covered.
+    """Find images whose pixels all have about the same colour, as from a covered camera.
 
     Such images tell nothing, and they distort the statistics of a batch that others are in.
 

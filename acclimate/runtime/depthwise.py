@@ -42,7 +42,7 @@ def depthwise_gradients() -> AbstractContextManager:
 
 
 def may_be_depthwise(*modules: nn.Module | None) -> bool:
-    """Whether a module may have a depthwise convolution, whose weight has one input channel.
+    """True if a module may have a depthwise convolution, whose weight has one input channel.
 
     ```python
     may_be_depthwise(torchvision.models.mobilenet_v3_small())  # True

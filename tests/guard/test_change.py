@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.guard.change import REFERENCE, SCORES, ChangeState, scores, watch
+from acclimate.guard.signals import overwrite
 
 
 def stream(count, moved=0.0, seed=0, score=3):
@@ -77,7 +78,7 @@ def test_nothing_is_found_where_nothing_changes():
 def test_the_state_comes_back():
     state, again = ChangeState.new(), ChangeState.new()
     watch(stream(300), state)
-    again.load({name: tensor.clone() for name, tensor in state.tensors().items()})
+    overwrite(again.tensors(), {name: t.clone() for name, t in state.tensors().items()})
     assert watch(stream(90, 1.0, 5), state) == watch(stream(90, 1.0, 5), again)
 
 
