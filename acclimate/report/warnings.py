@@ -50,6 +50,6 @@ def _warning(row: Row, few: int | None) -> str:
     images = "1 image is" if few == 1 else f"{few} images are"
     return (
         f"{compared + ';' if parts else row.name + ':'} {images} too few for statistics of the "
-        f"batch: give larger batches, or a prior such as {row.variant.method}"
-        ":normalisation.prior=256."
+        "batch, if the network has batch norm: give larger batches, or a prior such as "
+        f"{row.variant.method}:normalisation.prior=256."
     )
