@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _HELP = ("-h", "--help")
 _WITH_SETTINGS = {"train": "source", "align": "source", "adapt": "adapter"}
 """The verbs that take settings besides their own flags: of training, or of an adapter."""
+_WITHOUT_TORCH = ("methods", "doctor")
+"""The verbs that work, or say what is wrong, where torch takes long or cannot be imported."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(verb: str, command: Any) -> None:
-    """Run a parsed command. Listing the methods takes no torch, so nothing is prepared for it."""
-    if verb != "methods":
+    """Run a parsed command, with torch prepared for those that need it."""
+    if verb not in _WITHOUT_TORCH:
         from acclimate.runtime.determinism import repeat_bits
         from acclimate.runtime.memory import keep_freed_memory
 

@@ -18,6 +18,7 @@ VERBS = (
     "analyse",
     "info",
     "methods",
+    "doctor",
 )
 """The verbs in the order of the help. Each is a class of that name in the module of that name."""
 
