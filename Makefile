@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow gpu lint types layers wheel clean
+.PHONY: help quickstart test slow gpu lint types layers docs wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -30,6 +30,9 @@ types: $(VENV)/installed-dev  ## Check types with basedpyright
 
 layers: $(VENV)/installed-dev  ## Check with import-linter that each layer imports only from those below
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-dev  ## Build the site into site/, for any static host
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 wheel: $(VENV)/installed-dev  ## Build dist/*.whl
 	rm -rf build dist

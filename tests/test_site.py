@@ -1,0 +1,138 @@
+"""The site builds without a warning, its links hold, and it quotes what the code says."""
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def hook():
+    """The module that prepares the pages."""
+    pytest.importorskip("mkdocs", reason="the site is made by mkdocs")
+    spec = importlib.util.spec_from_file_location("site_hook", ROOT / "docs/build/site.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built site."""
+    pytest.importorskip("material", reason="the site's theme is not installed")
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+class Page(HTMLParser):
+    """What a page asks for, where it leads, and the places that can be led to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.asks, self.leads, self.places = [], [], set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.places |= {given.get("id"), given.get("name")} - {None}
+        if tag == "a" and given.get("href"):
+            self.leads.append(given["href"])
+        elif tag == "link" and given.get("rel") in ("stylesheet", "icon", "preload"):
+            self.asks.append(given["href"])
+        elif tag in ("script", "img", "iframe") and given.get("src"):
+            self.asks.append(given["src"])
+
+
+def test_pages_ask_no_other_server_and_links_lead_somewhere(site):
+    pages = {path: Page(path) for path in site.rglob("*.html")}
+    assert len(pages) > 50
+    for path, page in pages.items():
+        assert not [url for url in page.asks if re.match(r"(https?:)?//", url)], path
+        for url in page.leads + page.asks:
+            if re.match(r"[a-z]+:", url):
+                continue
+            target, _, place = url.partition("#")
+            found = (path.parent / target).resolve() if target else path
+            found = found / "index.html" if found.is_dir() else found
+            if path.name != "404.html":  # its links are absolute, for any depth
+                assert found.exists(), f"{path.relative_to(site)}: {url}"
+            if place and found.suffix == ".html" and found in pages:
+                assert place in pages[found].places, f"{path.relative_to(site)}: {url}"
+
+
+def test_every_page_of_docs_is_in_the_site(site, hook):
+    for page in (ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(ROOT / "docs")
+        if name.parts[0] not in ("build", "pictures"):
+            assert (site / name.with_suffix(".html")).exists(), name
+    for made in hook.PAGES.values():
+        assert (site / made).with_suffix(".html").exists()
+
+
+def test_links_become_pages_or_the_path_of_a_file(hook):
+    known = {"methods.md", "methods/cta.md", "index.md"}
+
+    def on_page(text, source="docs/methods/cta.md", here="methods/cta.md"):
+        return hook.rewritten(text, source, here, known).strip()
+
+    assert on_page("[all](../methods.md#one)") == "[all](../methods.md#one)"
+    assert on_page("[front](../../README.md)") == "[front](../index.md)"
+    assert on_page("[rows](../../results/a.csv)") == "rows (`results/a.csv`)"
+    assert on_page("[`a.csv`](../../results/a.csv)") == "`a.csv`"
+    assert on_page("[out](https://x.org)") == "[out](https://x.org)"
+    assert on_page("```\n[x](y)\n```") == "```\n[x](y)\n```"
+    assert on_page("[cta](docs/methods/cta.md)", "README.md", "index.md") == "[cta](methods/cta.md)"
+
+
+def test_what_belongs_to_an_item_is_indented_by_four(hook):
+    text = "1. one\n\n   more\n\n   ```\n     x\n   ```\n- two\n  on\n\n   out\n\nend\n  as is\n"
+    wanted = (
+        "1. one\n\n    more\n\n    ```\n      x\n    ```\n"
+        "- two\n    on\n\n     out\n\nend\n  as is\n"
+    )
+    assert hook.indented(text) == wanted
+
+
+def templates() -> str:
+    """All messages of errors in the code, with … for what is filled in."""
+
+    def text(node):
+        if isinstance(node, ast.Constant):
+            return str(node.value)
+        return "".join(map(text, node.values)) if isinstance(node, ast.JoinedStr) else "…"
+
+    found = []
+    for path in (ROOT / "acclimate").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant | ast.JoinedStr):
+                found.append(text(node))
+    return "\n".join(found)
+
+
+def test_messages_are_quoted_as_the_code_says_them():
+    page = (ROOT / "docs/what-goes-wrong.md").read_text(encoding="utf-8")
+    quoted = [
+        " ".join(block.replace("\n> ", " ").removeprefix("> ").split())
+        for block in re.findall(r"^> (?:.|\n> )*", page, flags=re.MULTILINE)
+    ]
+    assert len(quoted) > 10
+    code = templates()
+    for message in quoted:
+        for part in message.split("…"):
+            assert part in code, message
