@@ -3,9 +3,10 @@
 Nothing heavy is imported before a command needs it, so that help and messages come at once.
 """
 
+import io
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _show_verbs(Console(stderr=not given))
             raise SystemExit(0 if given else 2)
         verb, *rest = given
+        if verb == "--completion":
+            print(completion_script(rest), end="")
+            raise SystemExit(0)
         if verb not in VERBS:
             raise unknown_name("command", verb, VERBS)
         if len(rest) == 1 and rest[0] in _HELP and (text := kept_help(verb)):
@@ -89,6 +93,27 @@ def parse(verb: str, given: Sequence[str]) -> Any:
     return command
 
 
+def completion_script(given: Sequence[str]) -> str:
+    """The script that makes a shell complete commands.
+
+    Raises:
+        InputError: no shell is named, or one that is not known.
+    """
+    from acclimate.commands.completion import SHELLS, script
+
+    if len(given) != 1:
+        raise InputError(f"--completion takes the name of one shell: {', '.join(SHELLS)}.")
+    return script(given[0], {verb: kept_help(verb) or help_of(verb) for verb in VERBS})
+
+
+def help_of(verb: str) -> str:
+    """What the parser of a verb says to ``--help``."""
+    text = io.StringIO()
+    with redirect_stdout(text), suppress(SystemExit):
+        parse(verb, _HELP[-1:])
+    return text.getvalue()
+
+
 def _show_verbs(console: Console) -> None:
     """Print all verbs with what each does."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
@@ -97,6 +122,7 @@ def _show_verbs(console: Console) -> None:
     console.print("usage: acclimate VERB ...  (acclimate VERB --help says more)\n", markup=False)
     console.print("Test-time training of image classifiers, without labels.\n")
     console.print(table)
+    console.print("\nacclimate --completion bash|zsh|fish prints what completes these in a shell.")
 
 
 def _stages(given: Sequence[str]) -> Any:

@@ -5,9 +5,7 @@
 Building these parsers imports torch, which takes seconds; the text is there at once.
 """
 
-import io
 import os
-from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from acclimate import cli, commands
@@ -21,15 +19,13 @@ def told(verb: str) -> str:
     """What the parser of a verb says to ``--help``."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = WIDTH
-    text = io.StringIO()
     try:
-        with redirect_stdout(text), suppress(SystemExit):
-            cli.parse(verb, ["--help"])
+        text = cli.help_of(verb)
     finally:
         os.environ.pop("COLUMNS")
         if before is not None:
             os.environ["COLUMNS"] = before
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
 if __name__ == "__main__":
