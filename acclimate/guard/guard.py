@@ -126,14 +126,32 @@ class Guard(TakesTurns):
         Raises:
             InputError: as `Adapter`.
         """
-        if self._mode == "off":
-            answers, self.verdict, self.change = self.adapter(images), None, None
-        else:
-            check_images(images, self.adapter.preprocessing.channels)
-            with undisturbed(self.adapter.device):
-                answers = self._judged(images)
+        if self._mode != "off":
+            return self.pair(images)[0]
+        self.verdict = self.change = None
+        answers = self.adapter(images)
         self._memory.counts["seen"] += len(images)
         return answers
+
+    @in_turn
+    def pair(
+        self, images: Tensor
+    ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]:
+        """As calling the guard, with the frozen classifier's logits beside those that are given.
+
+        Args:
+            images: As for `Adapter`.
+
+        Raises:
+            InputError: as `Adapter`.
+        """
+        if self._mode == "off":
+            return self(images), self.frozen(images)
+        check_images(images, self.adapter.preprocessing.channels)
+        with undisturbed(self.adapter.device):
+            given = self._judged(images)
+        self._memory.counts["seen"] += len(images)
+        return given
 
     @in_turn
     def reset(self) -> None:
@@ -199,8 +217,8 @@ class Guard(TakesTurns):
         """
         self.restore(AdapterState(*sealed.load(Path(path))))
 
-    def _judged(self, images: Tensor) -> Float[Tensor, "batch classes"]:
-        """Both models' answers, the decision, and what follows from it."""
+    def _judged(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Both models' answers, the decision, and what follows from it; given and frozen logits."""
         memory = self._memory
         shown = self.adapter.preprocessing.unit(images.to(self.adapter.device))
         first = first_of_equals(shown)
@@ -215,8 +233,8 @@ class Guard(TakesTurns):
         self._learn(verdict, len(images))
         self._note(len(images), steps)
         if self._mode == "shadow":
-            return frozen
-        return torch.where(verdict.use_adapted[:, None], adapted, frozen)
+            return frozen, frozen
+        return torch.where(verdict.use_adapted[:, None], adapted, frozen), frozen
 
     def _adapted(
         self, images: Tensor, frozen: Tensor, kept: Tensor
