@@ -1,5 +1,6 @@
 """The Guard: an adapter whose answers are given only while they seem better than the frozen."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,13 +11,14 @@ from torch import Tensor
 from acclimate.adapt import Adapter
 from acclimate.adapt.state import AdapterState
 from acclimate.adapt.turns import TakesTurns, in_turn
-from acclimate.backbones.batch_norm import batch_norms
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError, unknown_name
+from acclimate.guard.budget import Distance, fewest_images
 from acclimate.guard.calibration import Calibration
 from acclimate.guard.change import Change, scores, watch
-from acclimate.guard.decide import Rules, Verdict, judge
-from acclimate.guard.log import DecisionLog
+from acclimate.guard.decide import Rules, Spent, Verdict, judge
+from acclimate.guard.estimate import estimate
+from acclimate.guard.log import DecisionLog, decision
 from acclimate.guard.signals import blank, first_of_equals
 from acclimate.guard.state import Memory
 from acclimate.methods import method
@@ -28,7 +30,6 @@ Mode = Literal["bounded", "shadow", "off"]
 MODES: tuple[Mode, ...] = ("bounded", "shadow", "off")
 GOOD_EVERY = 512
 """Images between two copies of a good state: on a GPU a copy takes about as long as a step."""
-_DISTINCT = 4  # from fewer different images, the batch's own statistics say nothing
 
 
 class Guard(TakesTurns):
@@ -90,10 +91,12 @@ class Guard(TakesTurns):
         self.verdict: Verdict | None = None
         self.change: Change | None = None
         self._log = DecisionLog(log)
-        self._least = _DISTINCT if _by_the_batch_alone(adapter) else 1
+        self._least = fewest_images(adapter)
         with undisturbed(adapter.device):
             tensors = {name: each.to(adapter.device) for name, each in bundle.statistics.items()}
             self._calibration = Calibration.of(tensors, method(adapter.name).model)
+            bounded = self._rules.most_distance is not None
+            self._distance = Distance(adapter, bundle) if bounded else None
             self._memory = Memory(adapter, self._calibration, self._rules)
 
     @property
@@ -130,7 +133,7 @@ class Guard(TakesTurns):
             return self.pair(images)[0]
         self.verdict = self.change = None
         answers = self.adapter(images)
-        self._memory.counts["seen"] += len(images)
+        self._memory.saw(len(images), None, None)
         return answers
 
     @in_turn
@@ -149,9 +152,38 @@ class Guard(TakesTurns):
             return self(images), self.frozen(images)
         check_images(images, self.adapter.preprocessing.channels)
         with undisturbed(self.adapter.device):
-            given = self._judged(images)
-        self._memory.counts["seen"] += len(images)
-        return given
+            return self._judged(images)
+
+    @in_turn
+    def reveal(self, index: int, label: int) -> None:
+        """Tell the label of an image that came some time ago, where it becomes known.
+
+        It makes the estimates more certain, and the decisions; the adapter never learns of it.
+        Labels are never needed. Those of images before the last change say nothing of what came
+        after it, and are left out.
+
+        ```python
+        guard.reveal(0, 7)  # the first image of the stream was of the class number 7
+        ```
+
+        Args:
+            index: Number of the image, counted from 0 since the beginning of the stream.
+            label: Number of its class.
+
+        Raises:
+            InputError: no such class; or an image that has not come, came more than 1,024 images
+                ago, came with the mode ``"off"``, or whose label is known.
+        """
+        if not 0 <= label < self.adapter.model.num_classes:
+            raise InputError(
+                f"there is no class {label}; labels are 0 to {self.adapter.model.num_classes - 1}."
+            )
+        with undisturbed(self.adapter.device):
+            self._memory.reveal(index, label)
+            if self.verdict is not None:
+                judged = self._memory.judged
+                found = estimate(self._calibration, judged.right, judged.labels.right)
+                self.verdict = replace(self.verdict, estimate=found)
 
     @in_turn
     def reset(self) -> None:
@@ -227,12 +259,17 @@ class Guard(TakesTurns):
         frozen = self.frozen(images)
         adapted, steps = self._adapted(images, frozen, kept)
         adapted = adapted[first]
-        given = self._calibration, memory.judged, self._rules, kept[first]
+        memory.counts["steps"] += steps
+        spent = Spent(int(memory.counts["steps"]), self._distance() if self._distance else 0.0)
+        given = self._calibration, memory.judged, self._rules, kept[first], spent
         self.verdict = verdict = judge(frozen, adapted, kept, *given)
-        self.change = watch(scores(shown, frozen), memory.watched)
+        self.change = change = watch(scores(shown, frozen), memory.watched)
         self._learn(verdict, len(images))
-        self._note(len(images), steps)
-        if self._mode == "shadow":
+        shadow = self._mode == "shadow"
+        batch = {"first": int(memory.counts["seen"]), "images": len(images), "steps": steps}
+        self._log.add(decision(verdict, change, **batch, shadow=shadow))
+        memory.saw(len(images), verdict, change)
+        if shadow:
             return frozen, frozen
         return torch.where(verdict.use_adapted[:, None], adapted, frozen), frozen
 
@@ -242,12 +279,15 @@ class Guard(TakesTurns):
         """The adapter's answers, and the frozen ones where it sees no image; steps taken."""
         if not kept.any():
             return frozen, 0
+        most = self._rules.most_steps
+        learns = most is None or int(self._memory.counts["steps"]) < most
+        model = self.adapter if learns else self.adapter.peek
         if kept.all():
-            answers = self.adapter(images)
+            answers = model(images)
         else:
             answers = frozen.clone()
-            answers[kept] = self.adapter(images[kept.to(images.device)])
-        return answers, sum(int(step.taken.sum()) for step in self.adapter.steps)
+            answers[kept] = model(images[kept.to(images.device)])
+        return answers, sum(int(step.taken.sum()) for step in self.adapter.steps) if learns else 0
 
     def _learn(self, verdict: Verdict, count: int) -> None:
         """Go back to the last good state, or keep this one as such."""
@@ -257,36 +297,3 @@ class Guard(TakesTurns):
             self._memory.roll_back()
         elif verdict.answer == "adapted" and int(since) >= GOOD_EVERY:
             self._memory.keep_good()
-
-    def _note(self, count: int, steps: int) -> None:
-        """Write the decision down."""
-        verdict, change = self.verdict, self.change
-        assert verdict is not None and change is not None
-        estimate = {
-            name: round(getattr(verdict.estimate, name).value, 4)
-            for name in ("frozen", "adapted", "guarded")
-        }
-        self._log.add(
-            {
-                "first": int(self._memory.counts["seen"]),
-                "images": count,
-                "answer": "frozen" if self._mode == "shadow" else verdict.answer,
-                "verdict": verdict.answer,
-                "learning": verdict.learning,
-                "adapted_answers": int(verdict.use_adapted.sum()),
-                "share": round(verdict.share, 4),
-                "agreement": round(verdict.agreement, 4),
-                "classes": round(verdict.classes, 4),
-                "estimate": estimate,
-                "steps_taken": steps,
-                "changed": change.score if change.found else "",
-                "reason": verdict.reason,
-            }
-        )
-
-
-def _by_the_batch_alone(adapter: Adapter) -> bool:
-    """True if batch norm uses statistics of the batch alone."""
-    normalisation, memory = adapter.settings.normalisation, adapter.settings.memory
-    alone = normalisation.uses_batch and getattr(normalisation, "prior", None) == 0
-    return alone and not memory.keeps and bool(batch_norms(adapter.model.encoder))

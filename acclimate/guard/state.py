@@ -12,8 +12,9 @@ from acclimate.adapt import Adapter
 from acclimate.adapt.state import AdapterState, State, check_belongs
 from acclimate.errors import InputError
 from acclimate.guard.calibration import Calibration
-from acclimate.guard.change import ChangeState
-from acclimate.guard.decide import GuardState, Rules
+from acclimate.guard.change import Change, ChangeState
+from acclimate.guard.decide import GuardState, Rules, Verdict
+from acclimate.guard.labels import KEPT
 from acclimate.storage import sealed
 
 
@@ -30,14 +31,16 @@ class Memory:
     Attributes:
         judged: Averages of the signals.
         watched: What tells a change of the stream.
-        counts: Images since the beginning, and images since the last good state was kept; int64,
-            on the CPU.
+        counts: ``seen``: images since the beginning; ``since``: images since the last good state
+            was kept; ``steps``: steps taken; ``changed``: number of the first image after the last
+            change. int64, on the CPU.
     """
 
     def __init__(self, adapter: Adapter, calibration: Calibration, rules: Rules):
         self.judged = GuardState.new(calibration)
         self.watched = ChangeState.new(adapter.device)
-        self.counts = {name: torch.zeros((), dtype=torch.int64) for name in ("seen", "since")}
+        names = ("seen", "since", "steps", "changed")
+        self.counts = {name: torch.zeros((), dtype=torch.int64) for name in names}
         kept = {"guard": self.judged.tensors(), "stream": self.watched.tensors()}
         self._state = State({}, _joined({**kept, "counts": self.counts}))
         self._adapter = adapter
@@ -62,6 +65,39 @@ class Memory:
         """Take the adapter back to the last good state."""
         self._adapter.restore(AdapterState(self._good, self._of_adapter))
         self.counts["since"].zero_()
+
+    def saw(self, count: int, verdict: Verdict | None, change: Change | None) -> None:
+        """Count the images of a batch, and keep its answers for labels; None: it was not judged."""
+        first, labels = int(self.counts["seen"]), self.judged.labels
+        self.counts["seen"] += count
+        if verdict is None or change is None:
+            labels.skip(first, count)
+            return
+        labels.keep(first, verdict.answers)
+        if change.found:
+            self.counts["changed"].fill_(first + count - int(self.watched.since))
+            labels.forget()
+
+    def reveal(self, index: int, label: int) -> None:
+        """Learn from a label.
+
+        Raises:
+            InputError: an image that has not come, whose answer is no longer there, that was not
+                judged, or whose label is known.
+        """
+        seen = int(self.counts["seen"])
+        if not 0 <= index < seen:
+            raise InputError(
+                f"no image {index} has come, but {seen} images, counted from 0 since the beginning "
+                "of the stream; check the index."
+            )
+        if index < seen - KEPT:
+            raise InputError(
+                f"image {index} is too long ago: answers are kept for the last {KEPT} images, from "
+                f"{seen - KEPT} on; reveal labels earlier, or leave this one out."
+            )
+        counts = index >= int(self.counts["changed"])  # before a change, curves were off otherwise
+        self.judged.labels.learn(index, label, counts=counts)
 
     def snapshot(self) -> AdapterState:
         """A copy of the present state, the adapter's included."""

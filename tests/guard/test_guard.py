@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from acclimate.adapt import Adapter
 from acclimate.errors import InputError
 from acclimate.guard import log
+from acclimate.guard.budget import Distance
 from acclimate.guard.decide import Rules
 from acclimate.guard.guard import Guard
 from acclimate.methods import METHODS
@@ -81,6 +83,52 @@ def test_what_does_harm_is_taken_back(guarded, images):
     after = guard.adapter.snapshot().tensors
     assert guard.verdict.learning == "roll back"
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_after_the_budget_s_steps_nothing_more_is_learned(guarded, images):
+    bundle = guarded("tent")
+    guard = Guard(Adapter(bundle, "tent"), bundle, rules=replace(ALWAYS, most_steps=2))
+    for batch in stream(images, 2):
+        guard(batch)
+    before = guard.adapter.snapshot().tensors
+    expected = guard.adapter.peek(images[16:24])
+    assert torch.equal(guard(images[16:24]), expected)
+    after = guard.adapter.snapshot().tensors
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert [line["steps_taken"] for line in guard.decisions] == [1, 1, 0]
+    assert [line["learning"] for line in guard.decisions] == ["go on", "hold", "hold"]
+    guard.reset()
+    guard(images[:8])
+    assert guard.verdict.learning == "go on"
+
+
+def test_weights_that_are_too_far_from_the_source_go_back(guarded, images):
+    bundle = guarded("tent")
+    for most, learning in ((10.0, "go on"), (0.0, "roll back")):
+        rules = replace(ALWAYS, most_distance=most)
+        guard = Guard(Adapter(bundle, "tent"), bundle, rules=rules)
+        before = guard.adapter.snapshot().tensors
+        guard(images[:8])
+        after = guard.adapter.snapshot().tensors
+        back = all(torch.equal(after[name], before[name]) for name in before)
+        assert guard.verdict.learning == learning and back == (learning == "roll back")
+
+
+def test_the_distance_is_that_of_the_weights_that_move(guarded, images):
+    bundle = guarded("tent")
+    adapter = Adapter(bundle, "tent", update={"learning_rate": 0.1})
+    distance = Distance(adapter, bundle)
+    assert distance() == 0
+    adapter(images[:8])
+    moved = [n for n in adapter.snapshot().tensors if n.startswith("model.encoder.")]
+    source = dict(bundle.classifier.named_parameters())
+    now = dict(adapter.model.named_parameters())
+    names = [name.removeprefix("model.") for name in moved if name.removeprefix("model.") in now]
+    first = torch.cat([source[name].detach().flatten() for name in names])
+    second = torch.cat([now[name].detach().flatten() for name in names])
+    expected = float((second - first).norm() / first.norm())
+    assert len(names) > 4 and distance() == pytest.approx(expected, rel=1e-4) and expected > 0
+    assert Distance(Adapter(bundle, "ptbn"), bundle)() == 0
 
 
 def test_images_of_one_colour_are_kept_from_the_adapter(guarded, images):
