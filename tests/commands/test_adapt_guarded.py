@@ -104,6 +104,22 @@ def test_each_decision_is_logged(adapt, guarded, tmp_path):
     assert all(line["reason"] for line in lines)
 
 
+def test_folders_named_by_class_tell_it_nothing(guarded, photos, tmp_path):
+    """The same images, in the same order, in folders of other names."""
+    found = []
+    for names in (("bear", "cat"), ("0", "1")):
+        folder = tmp_path / names[0]
+        for number, path in enumerate(sorted(photos.iterdir())):
+            place = folder / names[number >= 12]
+            place.mkdir(parents=True, exist_ok=True)
+            (place / path.name).write_bytes(path.read_bytes())
+        out = tmp_path / f"{names[0]}.csv"
+        main(["adapt", str(guarded), str(folder), "--out", str(out), "--method", "tent"])
+        with out.open(newline="") as file:
+            found.append([{**row, "path": ""} for row in csv.DictReader(file)])
+    assert found[0] == found[1] and len(found[0]) == 30
+
+
 def test_what_cannot_be_is_refused(guarded, saved, photos, tmp_path, capsys):
     out = ["--out", str(tmp_path / "x.csv"), "--method", "tent"]
     for bundle, options, reason in (

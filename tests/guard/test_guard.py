@@ -13,7 +13,6 @@ from acclimate.guard import log
 from acclimate.guard.budget import Distance
 from acclimate.guard.decide import Rules
 from acclimate.guard.guard import Guard
-from acclimate.methods import METHODS
 
 ALWAYS = Rules(frozen_below=0.0, adapted_above=0.0, worse_below=0.0, fewest_classes=0.0)
 NEVER = Rules(frozen_below=1.0, adapted_above=1.0, worse_below=0.0, fewest_classes=0.0)
@@ -22,14 +21,6 @@ HARMED = Rules(frozen_below=1.0, adapted_above=1.0, worse_below=1.0, fewest_clas
 
 def stream(images, batches=3, size=8):
     return [images[n * size : (n + 1) * size] for n in range(batches)]
-
-
-@pytest.mark.parametrize("name", [n for n, row in METHODS.items() if row.recipe == "supervised"])
-def test_in_the_shadow_answers_are_the_frozen_ones_to_the_bit(guarded, images, name):
-    bundle = guarded(name)
-    guard, frozen = Guard(Adapter(bundle, name), bundle, "shadow"), Adapter(bundle, "source")
-    for batch in stream(images, 2):
-        assert torch.equal(guard(batch), frozen(batch))
 
 
 def test_without_a_guard_answers_are_the_adapter_s(guarded, images, monkeypatch):
