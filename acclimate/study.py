@@ -16,6 +16,7 @@ from acclimate.evaluate.cell import CLEAN
 from acclimate.evaluate.grid_run import GridRun, run_grid
 from acclimate.evaluate.store import Measured
 from acclimate.evaluate.task import Grid
+from acclimate.guard.measure import can_be_measured, measure_guard
 from acclimate.report.comparison import Comparison, compare
 from acclimate.report.gains import STEPPING, parts_of
 from acclimate.report.grid import PAGE, report_grid
@@ -34,6 +35,9 @@ from acclimate.storage import atomic
 ROWS = ("source", "ptbn", "aligned", "aligned-bn", "cta", "cta-paper", "acclimate")
 """Methods in the table. ``cta`` and ``acclimate`` are also measured at learning rate 0, to isolate
 their steps."""
+
+GUARD_IMAGES = 128
+"""Source images that the bundle's guard is calibrated on: of networks for minutes, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,10 @@ def _train(
         progress=progress,
         memory_limit=memory_limit,
     )
-    train_bundle("cta", study.model, train, study.settings, training).save(out / "bundle")
+    bundle = train_bundle("cta", study.model, train, study.settings, training)
+    if can_be_measured(train.images):
+        bundle = measure_guard(bundle, train.images, training, count=GUARD_IMAGES)
+    bundle.save(out / "bundle")
     if not stages:
         shutil.rmtree(out / "stages", ignore_errors=True)
 

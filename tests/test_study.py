@@ -13,12 +13,14 @@ from rich.console import Console
 
 from acclimate import quickstart
 from acclimate import study as module
+from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.data import LabelledImages
 from acclimate.errors import InputError
 from acclimate.evaluate import workplace
 from acclimate.evaluate.store import Store
 from acclimate.evaluate.variant import Variant
+from acclimate.guard import Guard
 from acclimate.quickstart import HELD_OUT, REPORTED, STUDY
 from acclimate.report.grid import report_grid
 from acclimate.report.measured import read_grid
@@ -72,7 +74,9 @@ def never(*arguments, **named):
 def test_a_study_leaves_all_that_it_should(done):
     out, cells, said = done
     assert json.loads((out / "study.json").read_text())["title"] == "a small study"
-    assert Bundle.load(out / "bundle").classes == ("dark", "light")
+    bundle = Bundle.load(out / "bundle")
+    assert bundle.classes == ("dark", "light")
+    assert Guard(Adapter(bundle, "acclimate"), bundle).mode == "bounded"
     with Image.open(out / "picture.png") as picture:
         assert min(picture.size) > 200
     page = (out / "report.html").read_text()

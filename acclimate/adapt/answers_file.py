@@ -1,9 +1,10 @@
 """The answers of a run as a CSV file that grows with each batch, and how to go on with it.
 
-Answers go to ``NAME.partial`` beside the file. Now and then, and after Ctrl-C, the adapter's state
-is written to ``NAME.partial.state``, with the length of the partial file at that time. The same run
-again cuts the partial file to that length, takes the state over, and goes on; the file is the same
-in the end as without the interruption. When all is answered, the partial file gets its final name.
+Answers go to ``NAME.partial`` beside the file. Now and then, and after Ctrl-C, the state of adapter
+and guard is written to ``NAME.partial.state``, with the length of the partial file at that time.
+The same run again cuts the partial file to that length, takes the state over, and goes on; the file
+is the same in the end as without the interruption. When all is answered, the partial file gets its
+final name.
 """
 
 import json
@@ -17,7 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from acclimate.adapt.folder import COLUMNS, Answer, FolderRun, as_row, row_of
+from acclimate.adapt.folder import COLUMNS, Answer, as_row, row_of
+from acclimate.adapt.folder_run import FolderRun
 from acclimate.adapt.state import AdapterState
 from acclimate.errors import InputError, Interrupted
 from acclimate.runtime.signals import stop_requests
@@ -200,7 +202,7 @@ class AnswersFile:
             )
         if self._partial.stat().st_size < record["bytes"]:
             return False
-        run.adapter.restore(AdapterState(tensors, record["belongs"]))
+        run.learning.restore(AdapterState(tensors, record["belongs"]))
         self._open_file.truncate(record["bytes"])
         self._open_file.seek(0, os.SEEK_END)
         self.tally = Tally(**record["tally"])
@@ -228,7 +230,7 @@ class AnswersFile:
         assert self._run is not None
         begun = time.monotonic()
         self._written(lambda: (self._open_file.flush(), os.fsync(self._open_file.fileno())))
-        state = self._run.adapter.snapshot()
+        state = self._run.learning.snapshot()
         record = {
             "belongs": state.belongs,
             "identity": self._identity,

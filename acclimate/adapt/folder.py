@@ -1,21 +1,20 @@
 """Predictions for a folder of images of any size and mode, adapting batch by batch."""
 
 import csv
-import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from torch import Tensor
 
 from acclimate.adapt.adapter import Adapter
+from acclimate.adapt.folder_run import Checkpoints, FolderRun, Guarded
 from acclimate.bundle import Bundle
 from acclimate.data import decode, folders
 from acclimate.data.cache import Item
@@ -52,53 +51,6 @@ class Answer:
     """Reason why there is no prediction."""
 
 
-@dataclass(frozen=True)
-class FolderRun:
-    """A run over a folder: what `Checkpoints` need to know to keep it, and to go on with it."""
-
-    bundle: Bundle
-    adapter: Adapter
-    frozen: Adapter
-    found: Survey
-    """The images, and the other files."""
-    order: Int64[Tensor, " n"] | None
-    """Position of each image to answer, in natural path order; None is that order itself."""
-    batch: int
-
-    def identity(self) -> dict[str, Any]:
-        """All that the answers depend on, as JSON values; a run is only resumed with the same."""
-        belongs = self.adapter.snapshot().belongs
-        weights = [belongs["weights"], self.frozen.snapshot().belongs["weights"]]
-        images = hashlib.sha256()
-        for path in self.found.items.paths:
-            images.update(f"{path}\0{self.found.stamp(path)}\n".encode("utf-8", "surrogatepass"))
-        return {
-            "bundle": [
-                *weights,
-                list(self.bundle.classes),
-                repr(asdict(self.bundle.preprocessing)),
-            ],
-            "method": belongs["method"],
-            "settings": belongs["settings"],
-            "batch": self.batch,
-            "order": "natural" if self.order is None else "shuffled",
-            "images": images.hexdigest(),
-            "device": self.adapter.device.type,
-        }
-
-
-class Checkpoints(Protocol):
-    """Keeps how far a run has come; see `acclimate.adapt.answers_file`."""
-
-    def begin(self, run: FolderRun) -> int:
-        """Return the number of items that are done already, with the adapter in its state then."""
-        ...
-
-    def batch_done(self, done: int) -> None:
-        """Called when all answers of a batch have been taken, with the number of items done."""
-        ...
-
-
 def adapt_folder(
     bundle: Bundle,
     images: Path,
@@ -111,6 +63,7 @@ def adapt_folder(
     progress: Progress = silent,
     shuffle: bool = False,
     checkpoints: Checkpoints | None = None,
+    guard: Callable[[Adapter], Guarded | None] | None = None,
 ) -> Iterator[Answer]:
     """Adapt to the images of a folder or zip and predict each one's class, in natural path order.
 
@@ -124,7 +77,7 @@ def adapt_folder(
     Args:
         bundle: The bundle that adapts.
         images: A folder, searched recursively, or a zip.
-        method: A name of `acclimate.methods.METHODS`; None takes the bundle's.
+        method: A name of `METHODS`; None takes the bundle's.
         settings: Settings in place of the method's own.
         batch: Number of images in a batch.
         device: Where to run; None takes a GPU if there is one.
@@ -132,6 +85,7 @@ def adapt_folder(
         progress: Called with the number of images that are done.
         shuffle: Take the images in a random order, by the settings' seed.
         checkpoints: Keeps how far the run has come.
+        guard: Makes a guard around the adapter, or none; see `acclimate.guard.Guard`.
 
     Yields:
         One answer per image; for an image that cannot be read, the reason.
@@ -139,9 +93,9 @@ def adapt_folder(
     Raises:
         InputError: there is no image, or none that can be read; and as `Adapter`.
     """
-    found = _look_through(images, batch)
     where = {"device": device, "memory_limit": memory_limit}
-    run = _run(bundle, Adapter(bundle, method, settings, **where), found, batch, shuffle, where)
+    found, adapter = _look_through(images, batch), Adapter(bundle, method, settings, **where)
+    run = _run(bundle, adapter, found, batch, shuffle, where, guard)
     total = len(found.items)
     done = checkpoints.begin(run) if checkpoints else 0
     readable, reason = done > 0, ""
@@ -166,12 +120,14 @@ def _run(
     batch: int,
     shuffle: bool,
     where: dict[str, Any],
+    make_guard: Callable[[Adapter], Guarded | None] | None,
 ) -> FolderRun:
+    guard = make_guard(adapter) if make_guard else None
     seed = adapter.settings.seed
     alike = {"precision": adapter.settings.precision, "seed": seed}
-    frozen = Adapter(bundle, "source", **where, **alike)
+    frozen = guard.frozen if guard else Adapter(bundle, "source", **where, **alike)
     order = permutation(key(seed, "shuffle"), len(found.items)) if shuffle else None
-    return FolderRun(bundle, adapter, frozen, found, order, batch)
+    return FolderRun(bundle, adapter, frozen, found, order, batch, guard)
 
 
 def _check_readable(readable: bool, total: int, images: Path, reason: str) -> None:
@@ -192,7 +148,7 @@ def _batch_answers(
 ) -> Iterator[Answer]:
     """The answers of one batch, from each item's pixels or the reason why it has none."""
     good = [pixels for pixels in opened if isinstance(pixels, Tensor)]
-    answered = iter(_answers(torch.stack(good), run.adapter, run.frozen) if good else ())
+    answered = iter(_answers(torch.stack(good), run) if good else ())
     for item, pixels in zip(part, opened):
         if isinstance(pixels, str):
             yield Answer(item.path, skipped=pixels)
@@ -257,12 +213,11 @@ def _open(item: Item, preprocessing: Preprocessing) -> Tensor | str:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _answers(
-    images: Tensor, adapter: Adapter, frozen: Adapter
-) -> list[tuple[float, int, float, int]]:
-    """Confidence and class of each image, of the adapted and of the frozen model."""
-    adapted, plain = (model(images).softmax(1).max(1) for model in (adapter, frozen))
-    columns = (adapted.values, adapted.indices, plain.values, plain.indices)
+def _answers(images: Tensor, run: FolderRun) -> list[tuple[float, int, float, int]]:
+    """Confidence and class of each image, as given and of the frozen model."""
+    both = run.guard.pair(images) if run.guard else (run.adapter(images), run.frozen(images))
+    given, plain = (logits.softmax(1).max(1) for logits in both)
+    columns = (given.values, given.indices, plain.values, plain.indices)
     return list(zip(*(column.tolist() for column in columns)))
 
 

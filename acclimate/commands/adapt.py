@@ -4,17 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from acclimate.commands.common import check_file, check_limit, output, report_skipped
 from acclimate.data import Skipped
+from acclimate.errors import InputError
 from acclimate.methods import METHODS, AdapterSettings
 
 if TYPE_CHECKING:
-    from acclimate.adapt.folder import FolderRun
+    from acclimate.adapt import Adapter
+    from acclimate.adapt.folder_run import FolderRun
+    from acclimate.bundle import Bundle
+    from acclimate.guard import Guard
+    from acclimate.guard.estimate import Estimate
 
 # A part's options are those of its kind in the default: no subcommands.
 Settings = Annotated[AdapterSettings, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
@@ -68,6 +73,13 @@ class Adapt:
     memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
     """The most memory that the process may hold, such as 2GB; default: what the machine has free.
     The answers are the same."""
+    guard: Literal["bounded", "shadow", "off"] | None = None
+    """bounded gives the adapted answers only where they seem better than the frozen classifier's;
+    shadow gives the frozen classifier's, and judges the adapted ones beside; off adapts without a
+    guard. Default: bounded for methods that remember earlier batches, if the bundle has a guard's
+    calibration."""
+    guard_log: Path | None = None
+    """A file that gets a line of JSON for each decision of the guard, with its reason."""
     settings: Settings = METHODS["cta"].settings
     """How to adapt; starts from the method's own settings."""
 
@@ -86,6 +98,12 @@ class Adapt:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
         bundle = Bundle.load(self.bundle)
+        guards = []
+
+        def guard(adapter: "Adapter") -> "Guard | None":
+            guards.append(self._guard(adapter, bundle, tell))
+            return guards[0]
+
         with (
             AnswersFile(out, tell=tell, started=lambda run: self._warn(run, tell)) as file,
             live() as progress,
@@ -101,6 +119,7 @@ class Adapt:
                 progress=progress,
                 shuffle=self.shuffle,
                 checkpoints=file,
+                guard=guard,
             ):
                 file.write(answer)
             file.finish()
@@ -113,6 +132,28 @@ class Adapt:
             f"adapting, {tally.skipped} images skipped",
             markup=False,
         )
+        if guards and guards[0] and guards[0].verdict:
+            tell(_estimated(guards[0].verdict.estimate))
+
+    def _guard(
+        self, adapter: "Adapter", bundle: "Bundle", tell: Callable[[str], object]
+    ) -> "Guard | None":
+        """The run's guard, or none: as asked, else where it may be of use and can be had."""
+        from acclimate.guard import Guard, is_calibrated
+
+        mode = self.guard
+        if mode is None and not adapter.settings.reset.always:
+            mode = "bounded" if is_calibrated(bundle, adapter.name) else None
+            if mode is None:
+                tell(
+                    "no guard watches the answers, since the bundle has no calibration of one; "
+                    "acclimate measure BUNDLE SOURCE_IMAGES --out NEW makes one that has"
+                )
+        if mode is None or mode == "off":
+            if self.guard_log is not None:
+                raise InputError("--guard-log is the log of a guard; give --guard bounded, too.")
+            return None
+        return Guard(adapter, bundle, mode, log=self.guard_log, memory_limit=self.memory_limit)
 
     def _warn(self, run: "FolderRun", tell: Callable[[str], object]) -> None:
         """Tell what the user may not expect of this run."""
@@ -144,3 +185,11 @@ class Adapt:
                 "uses no others, so that most answers will be wrong; choose a larger --batch, or "
                 "--normalisation.prior 16"
             )
+
+
+def _estimated(estimate: "Estimate") -> str:
+    """Both models' accuracy, as estimated for the recent images."""
+    return (
+        f"right answers by estimate, without labels, among the last {estimate.images:.0f} images "
+        f"or so: frozen {estimate.frozen}, adapted {estimate.adapted}, guarded {estimate.guarded}"
+    )

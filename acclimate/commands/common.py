@@ -14,7 +14,11 @@ from acclimate.storage.atomic import only_writer
 from acclimate.storage.targets import check_writable, open_descriptor
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from acclimate.bundle import Bundle
     from acclimate.data import Skipped
+    from acclimate.source.loop import Run
 
 
 STANDARD_OUTPUT = Path("-")
@@ -114,11 +118,13 @@ def make_bundle(
     device: Literal["cpu"] | None,
     memory_limit: str | None,
     batches: Mapping[str, int],
+    images: "Tensor",
+    guard: int | None,
 ) -> None:
     """Run the stages with checkpoints beside the bundle, save it, then delete the checkpoints.
 
     ``batches`` are the batch sizes of the stages: what is too large for the memory is named as the
-    options that say it.
+    options that say it. ``guard`` is how many of the source ``images`` a guard is calibrated on.
     """
     from acclimate.runtime import ranks
     from acclimate.runtime.progress import live
@@ -126,19 +132,47 @@ def make_bundle(
     from acclimate.source.room import DoesNotFitError
 
     stages = stages_of(out)
-    run = {"seed": seed, "folder": stages, "device": device, "memory_limit": memory_limit}
+    settings = {"seed": seed, "folder": stages, "device": device, "memory_limit": memory_limit}
     with live() as progress:
+        run = Run(progress=progress, **settings)
         try:
-            bundle = make(Run(progress=progress, **run))
+            bundle = make(run)
         except DoesNotFitError as error:
             large = [stage for stage, batch in batches.items() if batch > error.fits]
             flags = " ".join(f"--{stage}.batch {error.fits}" for stage in large)
             raise InputError(error.told(flags or f"--{error.stage}.batch {error.fits}")) from error
-    if not ranks.first():
-        return
+        if not ranks.first():
+            return
+        bundle = with_guard(bundle, images, guard, run, console)
     bundle.save(out)
     shutil.rmtree(stages, ignore_errors=True)
     console.print(f"{out} is ready: acclimate adapt {out} FOLDER --out predictions.csv")
+
+
+def with_guard(
+    bundle: "Bundle", images: "Tensor", count: int | None, run: "Run", console: Console
+) -> "Bundle":
+    """A bundle with the calibration of a guard; tells why where there is none.
+
+    ``count`` is the number of images, as for `acclimate.guard.measure_guard`; 0 leaves it out.
+    """
+    from acclimate.guard import measure_guard
+
+    if count == 0:
+        return bundle
+    try:
+        return measure_guard(bundle, images, run, count=count)
+    except InputError as error:
+        console.print(f"the bundle has no guard: {error}", markup=False, soft_wrap=True)
+        return bundle
+
+
+def check_guard(count: int | None) -> None:
+    """Raise an InputError, before any work, if a guard cannot be calibrated on so many images."""
+    from acclimate.guard.measure import FEWEST
+
+    if count and count < FEWEST:
+        raise InputError(f"--guard must be 0 or at least {FEWEST} images, not {count}.")
 
 
 def check_limit(memory_limit: str | None) -> None:

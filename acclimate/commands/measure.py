@@ -7,12 +7,18 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_limit, new_bundle, report_skipped
+from acclimate.commands.common import (
+    check_guard,
+    check_limit,
+    new_bundle,
+    report_skipped,
+    with_guard,
+)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Add to a bundle what some methods need to know of source images; no labels are needed.
+    """Add to a bundle what some methods and a guard need to know of source images, without labels.
 
     Bundles of align, train, quickstart, and of wrap with --images, have it already. Others do not:
     those of older versions, and of wrap without images. No weight changes.
@@ -35,10 +41,14 @@ class Measure:
     """Device to measure on: cpu; default: a GPU if there is one."""
     memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
     """The most memory that the process may hold, such as 4GB; default: what is free."""
+    guard: int | None = None
+    """Number of source images that a guard is calibrated on, each with about 30 forward passes of
+    each model; 0 leaves it out. Default: 512, and 128 of images above 64 x 64 pixels."""
 
     def run(self, console: Console) -> None:
         """Run the command."""
         check_limit(self.memory_limit)
+        check_guard(self.guard)
         with new_bundle(self.out):
             self._run(console)
 
@@ -57,6 +67,7 @@ class Measure:
         with live() as progress:
             run = Run(progress=progress, device=self.device, memory_limit=self.memory_limit)
             measured = measure(bundle, data.images, run)
+            measured = with_guard(measured, data.images, self.guard, run, console)
         measured.save(self.out)
         kinds = sorted({name.split(".")[1] for name in measured.statistics})
         found = f"with {', '.join(kinds)}" if kinds else "in which nothing could be measured"

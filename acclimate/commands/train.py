@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_limit, make_bundle, new_bundle, report_skipped
+from acclimate.commands.common import (
+    check_guard,
+    check_limit,
+    make_bundle,
+    new_bundle,
+    report_skipped,
+)
 from acclimate.source.presets import PRESETS, SourceSettings
 
 Stages = Annotated[SourceSettings, tyro.conf.arg(name="")]
@@ -60,12 +66,16 @@ class Train:
     """Allow running the function that --model names."""
     memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
     """The most memory that the process may hold, such as 4GB; default: what is free."""
+    guard: int | None = None
+    """Number of source images that a guard is calibrated on, each with about 30 forward passes of
+    each model; 0 leaves it out. Default: 512, and 128 of images above 64 x 64 pixels."""
     settings: Stages = PRESETS["small"]
     """Settings of each stage."""
 
     def run(self, console: Console) -> None:
         """Run the command."""
         check_limit(self.memory_limit)
+        check_guard(self.guard)
         with new_bundle(self.out):
             self._run(console)
 
@@ -103,5 +113,7 @@ class Train:
             seed=self.seed,
             device=self.device,
             memory_limit=self.memory_limit,
+            images=data.images,
+            guard=self.guard,
             batches={n: getattr(self.settings, n).batch for n in stages},
         )

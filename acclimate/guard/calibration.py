@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.guard.curve import Curve, fitted
 from acclimate.guard.signals import Recent, features, signals
+from acclimate.methods import method
 
 HALF_LIFE = 64.0
 """Half-life of the recent stream, in images; calibrations and decisions share it."""
@@ -81,9 +83,23 @@ class Calibration:
             )
         except KeyError:
             raise InputError(
-                f"this bundle has no calibration of a guard for its {model}; add it with "
-                "acclimate.guard.measure_guard and unlabelled source images."
+                f"this bundle has no calibration of a guard for its {model}; add it with acclimate "
+                "measure BUNDLE IMAGES, or acclimate.guard.measure_guard in Python."
             ) from None
+
+
+def is_calibrated(bundle: Bundle, name: str) -> bool:
+    """Whether a bundle has the calibration of a guard for a method.
+
+    ```python
+    mode = "bounded" if is_calibrated(bundle, adapter.name) else "off"
+    ```
+
+    Args:
+        bundle: Any.
+        name: A name of `acclimate.methods.METHODS`.
+    """
+    return f"{method(name).model}.guard.usual" in bundle.statistics
 
 
 def seen(

@@ -1,6 +1,7 @@
 """The decision about a batch: which model answers, what becomes of the learning, and why."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor
 from acclimate.errors import InputError
 from acclimate.guard.calibration import HALF_LIFE, Calibration
 from acclimate.guard.estimate import Estimate, chances, estimate
+from acclimate.guard.labels import NONE, Answers, Labels, bias_of_share
 from acclimate.guard.signals import Recent, features, fewer_classes, signals
 
 Answer = Literal["frozen", "each", "adapted"]
-Learning = Literal["go on", "roll back"]
+Learning = Literal["go on", "hold", "roll back"]
 
 _START = 16.0  # images that the recent stream begins with, as if they were clean source images
 _BEFORE = 0.4, 0.2  # share of the adapted answer, and of images that differ, before any image
@@ -37,12 +39,21 @@ class Rules:
     has collapsed."""
     estimate_half_life: float = 350.0
     """Half-life of the estimates of accuracy, in images."""
+    most_steps: int | None = None
+    """Budget: after so many steps of a stream nothing more is learned; None sets no limit."""
+    most_distance: float | None = None
+    """Budget: if the weights that steps move are further from the source's than this share of their
+    own length, what was learned is rolled back; None sets no limit."""
+    most_changed: float | None = None
+    """Budget: if the adapted model would change a larger share of recent answers, the frozen
+    classifier answers; None sets no limit."""
 
     def check(self) -> None:
         """Refuse settings that cannot be meant.
 
         Raises:
-            InputError: shares out of order, or a half-life that is not positive.
+            InputError: shares out of order, a half-life that is not positive, or a budget that is
+                negative.
         """
         if not 0 <= self.worse_below <= self.frozen_below <= self.adapted_above <= 1:
             raise InputError(
@@ -53,11 +64,24 @@ class Rules:
             raise InputError(
                 f"estimate_half_life must be more than 0, not {self.estimate_half_life}."
             )
+        for name in ("most_steps", "most_distance", "most_changed"):
+            if not (getattr(self, name) or 0) >= 0:
+                raise InputError(f"{name} must be 0 or more, not {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a stream has used of the budget."""
+
+    steps: int = 0
+    """Steps that were taken."""
+    distance: float = 0.0
+    """Distance of the weights that move from the source's, as a share of the source's length."""
 
 
 @dataclass(frozen=True)
 class GuardState:
-    """The memory of the guard: three averages of fixed size, changed in place."""
+    """The memory of the guard: averages, and what labels need. Changed in place; never grows."""
 
     recent: Recent
     """Average of the signals."""
@@ -65,6 +89,8 @@ class GuardState:
     """Average of two values: 1 where answers differ, and there the chance of the adapted one."""
     right: Recent
     """Average of the chances that the answers are right."""
+    labels: Labels
+    """Recent answers, and what labels have shown."""
 
     @classmethod
     def new(cls, calibration: Calibration) -> "GuardState":
@@ -76,15 +102,17 @@ class GuardState:
             Recent.of(usual, _START),
             Recent.of(usual.new_tensor([share * differ, differ]), _START),
             Recent.of(chances(calibration, x, usual, agree)[0], 1.0),
+            Labels.new(usual.device),
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name; `overwrite` goes back to them."""
-        return {
+        """The tensors by name."""
+        averages = {
             f"{name}.{part}": getattr(getattr(self, name), part)
             for name in ("recent", "share", "right")
             for part in ("total", "weight", "squares")
         }
+        return averages | {f"labels.{n}": each for n, each in self.labels.tensors().items()}
 
 
 @dataclass(frozen=True)
@@ -96,7 +124,8 @@ class Verdict:
     answer: Answer
     """The model that answers for the batch; with ``each``, the more probable one for each image."""
     learning: Learning
-    """``"roll back"`` takes the adapter back to its last good state."""
+    """``"roll back"`` takes the adapter back to its last good state; ``"hold"``: nothing more is
+    learned."""
     reason: str
     """Why, in one sentence."""
     share: float
@@ -108,6 +137,8 @@ class Verdict:
     """Number of classes that the adapted model answers with, as a share of the frozen ones."""
     estimate: Estimate
     """Accuracies of the recent stream."""
+    answers: Answers = field(repr=False, compare=False)
+    """Answers and chances of the batch, for labels that come later."""
 
 
 def judge(
@@ -118,6 +149,7 @@ def judge(
     state: GuardState,
     rules: Rules,
     answered: Bool[Tensor, " batch"] | None = None,
+    spent: Spent | None = None,
 ) -> Verdict:
     """Decide about a batch, and remember it.
 
@@ -135,6 +167,7 @@ def judge(
         rules: Thresholds.
         answered: Images that have an adapted answer, such as repetitions of one that was seen; the
             others get the frozen one. None stands for those that it saw.
+        spent: What the stream has used of the budget; None for nothing.
     """
     answered = kept if answered is None else answered
     each, counts = signals(frozen, adapted), kept.to(calibration.usual.dtype)
@@ -144,19 +177,26 @@ def judge(
     differ = 1 - each[:, 2]
     state.share.add(torch.stack([odds.sigmoid() * differ, differ], 1), counts, HALF_LIFE)
     first, second = state.share.mean.double().tolist()
-    share = (first + 1e-12 * _BEFORE[0]) / (second + 1e-12)
+    plain = (first + 1e-12 * _BEFORE[0]) / (second + 1e-12)
+    share = min(max(plain + bias_of_share(state.labels), 0.0), 1.0)
     agreement, classes = float(recent[2]), float(fewer_classes(recent))
     answer, learning, reason = _verdict(share, classes, rules)
+    answer, learning, reason = _within(
+        (answer, learning, reason), 1 - agreement, spent or Spent(), rules
+    )
     chosen = {
         "frozen": torch.zeros_like(kept),
-        "each": answered & ((odds > rules.margin) | (differ == 0)),
+        "each": answered & ((odds + (_odds(share) - _odds(plain)) > rules.margin) | (differ == 0)),
         "adapted": answered,
     }[answer]
     given = chances(calibration, each, recent, chosen.to(each.dtype))
     given[:, 1] = torch.where(answered, given[:, 1], state.right.mean[1])  # no answer, no evidence
     state.right.add(given, torch.ones_like(counts), rules.estimate_half_life)
-    found = estimate(calibration, state.right)
-    return Verdict(chosen, answer, learning, reason, share, agreement, classes, found)
+    found = estimate(calibration, state.right, state.labels.right)
+    of_adapted = torch.where(answered, adapted.argmax(1), NONE)
+    named = torch.stack([frozen.argmax(1), of_adapted], 1).int()
+    answers = Answers(named, torch.cat([given, odds.sigmoid()[:, None]], 1), chosen)
+    return Verdict(chosen, answer, learning, reason, share, agreement, classes, found, answers)
 
 
 def _verdict(share: float, classes: float, rules: Rules) -> tuple[Answer, Learning, str]:
@@ -172,3 +212,28 @@ def _verdict(share: float, classes: float, rules: Rules) -> tuple[Answer, Learni
     if share < rules.adapted_above:
         return "each", "go on", f"By estimate, {of_them}: each image gets the likelier answer."
     return "adapted", "go on", f"By estimate, {of_them}."
+
+
+def _within(
+    found: tuple[Answer, Learning, str], changed: float, spent: Spent, rules: Rules
+) -> tuple[Answer, Learning, str]:
+    """Hold a verdict to the budget."""
+    answer, learning, reason = found
+    if learning == "roll back":
+        return found
+    if rules.most_distance is not None and spent.distance > rules.most_distance:
+        reason = f"The weights are {spent.distance:.1%} away from the source's"
+        return "frozen", "roll back", f"{reason}: the budget is {rules.most_distance:.1%}."
+    if rules.most_changed is not None and changed > rules.most_changed and answer != "frozen":
+        reason = f"Adapting would change {changed:.0%} of recent answers"
+        answer, reason = "frozen", f"{reason}: the budget is {rules.most_changed:.0%}."
+    if rules.most_steps is not None and spent.steps >= rules.most_steps:
+        learning = "hold"
+        reason = f"{reason[:-1]}; after {spent.steps} steps nothing more is learned."
+    return answer, learning, reason
+
+
+def _odds(share: float) -> float:
+    """Log-odds of a share."""
+    kept = min(max(share, 1e-6), 1 - 1e-6)
+    return math.log(kept / (1 - kept))

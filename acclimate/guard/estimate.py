@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from acclimate.guard.calibration import Calibration, seen
+from acclimate.guard.labels import bias
 from acclimate.guard.signals import Recent
 
 SURE = 0.9
@@ -39,7 +40,7 @@ class Estimate:
     adapted: Range
     """Accuracy of the adapted model."""
     guarded: Range
-    """Accuracy of the answers that were given."""
+    """Accuracy of the guarded answers; in the shadow, of those that would be given."""
     images: float
     """Number of recent images that they rest on."""
 
@@ -63,25 +64,24 @@ def chances(
     return torch.stack([frozen_right, adapted_right, frozen_right.lerp(adapted_right, adapted)], 1)
 
 
-def estimate(calibration: Calibration, recent: Recent) -> Estimate:
+def estimate(calibration: Calibration, recent: Recent, known: Recent) -> Estimate:
     """The accuracies of the recent stream.
 
     The interval adds two variances: that of the share of right answers among so many images, and
-    that of the calibration under a shift it has not seen, as measured when it was made.
+    that of the calibration under a shift it has not seen, as measured when it was made. Labels
+    correct the calibration and make its variance smaller.
 
     Args:
         calibration: Of the model that adapts.
         recent: The average of `chances`.
+        known: What labels have shown; `acclimate.guard.labels.Labels.right`.
     """
     images = float(recent.images)
-    frozen, adapted, guarded = recent.mean.double().tolist()
-    of_frozen, of_adapted = calibration.error.double().tolist()
-    return Estimate(
-        _range(frozen, of_frozen, images),
-        _range(adapted, of_adapted, images),
-        _range(guarded, max(of_frozen, of_adapted), images),
-        images,
-    )
+    errors = torch.cat([calibration.error, calibration.error.amax()[None]])
+    shift, errors = bias(known, errors)
+    values, errors = (recent.mean + shift).double().tolist(), errors.double().tolist()
+    frozen, adapted, guarded = (_range(*each, images) for each in zip(values, errors))
+    return Estimate(frozen, adapted, guarded, images)
 
 
 def _range(value: float, error: float, images: float) -> Range:

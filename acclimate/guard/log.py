@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from acclimate.guard.change import Change
+from acclimate.guard.decide import Verdict
 from acclimate.storage.atomic import cannot_write
 
 KEPT = 1000
@@ -16,6 +18,40 @@ FILE_BYTES = 8 * 2**20
 """Size of a log file from which on it is renamed to NAME.1, in place of an older one."""
 
 _log = logging.getLogger(__name__)
+
+
+def decision(
+    verdict: Verdict, change: Change, *, first: int, images: int, steps: int, shadow: bool
+) -> dict[str, Any]:
+    """A decision as JSON values: a line of the log, without the time.
+
+    Args:
+        verdict: About a batch.
+        change: Found with the batch, or not.
+        first: Number of its first image.
+        images: Its size.
+        steps: Steps that were taken on it.
+        shadow: Whether the frozen answers are given whatever the verdict.
+    """
+    estimate = {
+        name: round(getattr(verdict.estimate, name).value, 4)
+        for name in ("frozen", "adapted", "guarded")
+    }
+    return {
+        "first": first,
+        "images": images,
+        "answer": "frozen" if shadow else verdict.answer,
+        "verdict": verdict.answer,
+        "learning": verdict.learning,
+        "adapted_answers": int(verdict.use_adapted.sum()),
+        "share": round(verdict.share, 4),
+        "agreement": round(verdict.agreement, 4),
+        "classes": round(verdict.classes, 4),
+        "estimate": estimate,
+        "steps_taken": steps,
+        "changed": change.score if change.found else "",
+        "reason": verdict.reason,
+    }
 
 
 class DecisionLog:

@@ -19,8 +19,9 @@ from acclimate.runtime.precision import usual_defaults
 from acclimate.source.held_out import CLEAN, SHIFTS
 from acclimate.source.loop import Run
 
-IMAGES = 512
-"""The most source images that are used."""
+IMAGES, LARGE, FEW = 512, 64 * 64, 128
+"""Source images that are used unless told otherwise; so few where they have more pixels than that,
+since each takes about 30 passes of each model."""
 FEWEST = 32
 """From fewer images nothing is measured."""
 BATCH = 128
@@ -47,7 +48,11 @@ class _Set:
 
 @usual_defaults()
 def measure_guard(
-    bundle: Bundle, images: UInt8[Tensor, "n channels h w"], run: Run | None = None
+    bundle: Bundle,
+    images: UInt8[Tensor, "n channels h w"],
+    run: Run | None = None,
+    *,
+    count: int | None = None,
 ) -> Bundle:
     """A bundle with the calibration of a guard for each of its models.
 
@@ -65,6 +70,8 @@ def measure_guard(
         bundle: Left as it is.
         images: Unlabelled training images of the source, uint8, in any order.
         run: Device, memory and progress.
+        count: The most images that are used, each with about 30 forward passes of each model; None
+            takes 512, and 128 of more than 64² pixels.
 
     Returns:
         The bundle with statistics ``classifier.guard.*`` and, if it has a twin, ``twin.guard.*``.
@@ -75,12 +82,29 @@ def measure_guard(
     """
     run = run or Run()
     check_images(images, bundle.preprocessing.channels)
-    if len(images) < FEWEST or images.shape[1] not in (1, 3):
+    if count is None:
+        count = FEW if images[0, 0].numel() > LARGE else IMAGES
+    images = images[permutation(key(0, "guard"), len(images))[:count]]
+    if not can_be_measured(images):
         raise InputError(
             f"a guard is calibrated on at least {FEWEST} grey or RGB images, not "
             f"{len(images)} of {images.shape[1]} channels; give more of them, or use no guard."
         )
-    images = images[permutation(key(0, "guard"), len(images))[:IMAGES]]
+    statistics = dict(bundle.statistics)
+    for model, answered in _answered(bundle, images, run).items():
+        statistics |= calibrated(answered).tensors(f"{model}.guard.")
+    return replace(bundle, statistics=statistics)
+
+
+def can_be_measured(images: UInt8[Tensor, "n channels h w"]) -> bool:
+    """Whether a guard can be calibrated on images: they are enough, and grey or RGB."""
+    return len(images) >= FEWEST and images.shape[1] in (1, 3)
+
+
+def _answered(
+    bundle: Bundle, images: UInt8[Tensor, "n channels h w"], run: Run
+) -> dict[str, list[Answered]]:
+    """Each model's answers for all sets, beside the frozen classifier's."""
     frozen = _adapter(bundle, "source", run)
     adapters = {model: _adapter(bundle, name, run) for model, name in _rows(bundle)}
     clean = {name: _answers(each, images, BATCH) for name, each in adapters.items()}
@@ -99,10 +123,7 @@ def measure_guard(
                 Answered(each.shift, each.hard, frozen_answers, adapted, sizes, truth[each.order])
             )
         run.progress("calibration of the guard", done, len(sets), "")
-    statistics = dict(bundle.statistics)
-    for model, answered in found.items():
-        statistics |= calibrated(answered).tensors(f"{model}.guard.")
-    return replace(bundle, statistics=statistics)
+    return found
 
 
 def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:

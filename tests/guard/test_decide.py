@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acclimate.adapt.state import State
 from acclimate.errors import InputError
-from acclimate.guard.decide import GuardState, Rules, judge
-from acclimate.guard.signals import overwrite
+from acclimate.guard.decide import GuardState, Rules, Spent, judge
+from acclimate.guard.labels import KEPT
 
 from .conftest import CLASSES, answered
 
@@ -85,16 +86,46 @@ def test_a_state_that_was_kept_gives_the_same_future(calibration):
     kept = {name: tensor.clone() for name, tensor in state.tensors().items()}
     first = judge(*parts[1], every, calibration, state, Rules())
     again = GuardState.new(calibration)
-    overwrite(again.tensors(), kept)
+    State({}, again.tensors()).load(kept)
     second = judge(*parts[1], every, calibration, again, Rules())
     assert torch.equal(first.use_adapted, second.use_adapted) and first.share == second.share
     assert first.estimate == second.estimate
 
 
+@pytest.mark.parametrize(
+    ("budget", "spent", "expected"),
+    [
+        ({"most_steps": 10}, Spent(steps=9), ("go on", "adapted", ".")),
+        ({"most_steps": 10}, Spent(steps=10), ("hold", "adapted", "; after 10 steps nothing")),
+        ({"most_distance": 0.1}, Spent(distance=0.09), ("go on", "adapted", ".")),
+        ({"most_distance": 0.1}, Spent(distance=0.12), ("roll back", "frozen", "are 12.0% away")),
+        ({"most_changed": 0.9}, Spent(), ("go on", "adapted", ".")),
+        ({"most_changed": 0.2}, Spent(), ("go on", "frozen", "the budget is 20%.")),
+        ({"most_steps": 0, "most_changed": 0.2}, Spent(), ("hold", "frozen", "20%; after 0 steps")),
+    ],
+)
+def test_a_budget_is_kept(calibration, budget, spent, expected):
+    other = answered("other", 0.35, 0.75, seed=5)
+    state = GuardState.new(calibration)
+    every = torch.ones(400, dtype=torch.bool)
+    given = other.frozen, other.adapted, every, calibration, state, Rules(**budget)
+    verdict = judge(*given, spent=spent)
+    assert (verdict.learning, verdict.answer) == expected[:2]
+    assert expected[2] in verdict.reason and verdict.reason.endswith(".")
+    assert verdict.use_adapted.all() == (expected[1] == "adapted")
+
+
+def test_a_budget_that_cannot_be_meant_is_refused():
+    for name in ("most_steps", "most_distance", "most_changed"):
+        with pytest.raises(InputError, match=f"{name} must be 0 or more"):
+            Rules(**{name: -1}).check()
+
+
 def test_the_state_does_not_grow(calibration):
     state = GuardState.new(calibration)
     size = sum(tensor.nbytes for tensor in state.tensors().values())
-    assert size == 4 * (3 + 2 * CLASSES + 2 + 3 + 6)
+    averages, kept = (3 + 2 * CLASSES + 2 + 3 + 6) + (3 + 1 + 4), KEPT * (4 * (2 + 4) + 1)
+    assert size == 4 * averages + kept < 32 * 2**10
     run_on = answered("other", 0.5, 0.6, seed=5)
     judge(run_on.frozen, run_on.adapted, torch.ones(400).bool(), calibration, state, Rules())
     assert sum(tensor.nbytes for tensor in state.tensors().values()) == size

@@ -10,50 +10,39 @@ import torch
 from acclimate.adapt import Adapter
 from acclimate.errors import InputError
 from acclimate.guard import log
-from acclimate.guard.calibration import Answered, calibrated
+from acclimate.guard.budget import Distance
 from acclimate.guard.decide import Rules
 from acclimate.guard.guard import Guard
-from acclimate.methods import METHODS
 
 ALWAYS = Rules(frozen_below=0.0, adapted_above=0.0, worse_below=0.0, fewest_classes=0.0)
 NEVER = Rules(frozen_below=1.0, adapted_above=1.0, worse_below=0.0, fewest_classes=0.0)
 HARMED = Rules(frozen_below=1.0, adapted_above=1.0, worse_below=1.0, fewest_classes=0.0)
 
 
-def calibration_of(classes, seed=0):
-    """Curves of made-up answers: what they say does not matter to the class."""
-    draw = torch.Generator().manual_seed(seed)
-    sets = []
-    for shift in ("clean", "noise"):
-        frozen, adapted = torch.randn(2, 64, classes, generator=draw)
-        truth = torch.randn(64, classes, generator=draw).softmax(1)
-        sets.append(Answered(shift, False, frozen, adapted, [16] * 4, truth))
-    return calibrated(sets)
-
-
-@pytest.fixture(scope="module")
-def guarded(bundle_of):
-    def make(name):
-        bundle = bundle_of(name)
-        calibration = calibration_of(len(bundle.classes))
-        model = METHODS[name].model
-        return replace(
-            bundle, statistics=bundle.statistics | calibration.tensors(f"{model}.guard.")
-        )
-
-    return make
-
-
 def stream(images, batches=3, size=8):
     return [images[n * size : (n + 1) * size] for n in range(batches)]
 
 
-@pytest.mark.parametrize("name", [n for n, row in METHODS.items() if row.recipe == "supervised"])
-def test_in_the_shadow_answers_are_the_frozen_ones_to_the_bit(guarded, images, name):
-    bundle = guarded(name)
-    guard, frozen = Guard(Adapter(bundle, name), bundle, "shadow"), Adapter(bundle, "source")
-    for batch in stream(images, 2):
-        assert torch.equal(guard(batch), frozen(batch))
+def test_without_a_guard_answers_are_the_adapter_s(guarded, images, monkeypatch):
+    bundle = guarded("tent")
+    guard, alone = Guard(Adapter(bundle, "tent"), bundle, "off"), Adapter(bundle, "tent")
+    with monkeypatch.context() as patched:
+        patched.setattr(guard, "frozen", None)  # no pass of it
+        for batch in (images[:8], images[[0, 0]], torch.zeros_like(images[:4])):
+            assert torch.equal(guard(batch), alone(batch))
+    assert guard.verdict is None and guard.change is None and not guard.decisions
+
+
+def test_the_mode_may_change_from_batch_to_batch(guarded, images):
+    bundle = guarded("tent")
+    guard, alone = Guard(Adapter(bundle, "tent"), bundle, rules=ALWAYS), Adapter(bundle, "tent")
+    frozen = Adapter(bundle, "source")
+    for mode, batch in zip(("off", "shadow", "bounded", "off", "shadow"), stream(images, 5)):
+        guard.mode = mode
+        expected = alone(batch)
+        assert torch.equal(guard(batch), frozen(batch) if mode == "shadow" else expected)
+        assert (guard.verdict is None) == (mode == "off") and guard.mode == mode
+    assert [line["first"] for line in guard.decisions] == [8, 16, 32]
 
 
 def test_adaptation_runs_in_the_shadow(guarded, images):
@@ -85,6 +74,52 @@ def test_what_does_harm_is_taken_back(guarded, images):
     after = guard.adapter.snapshot().tensors
     assert guard.verdict.learning == "roll back"
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_after_the_budget_s_steps_nothing_more_is_learned(guarded, images):
+    bundle = guarded("tent")
+    guard = Guard(Adapter(bundle, "tent"), bundle, rules=replace(ALWAYS, most_steps=2))
+    for batch in stream(images, 2):
+        guard(batch)
+    before = guard.adapter.snapshot().tensors
+    expected = guard.adapter.peek(images[16:24])
+    assert torch.equal(guard(images[16:24]), expected)
+    after = guard.adapter.snapshot().tensors
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert [line["steps_taken"] for line in guard.decisions] == [1, 1, 0]
+    assert [line["learning"] for line in guard.decisions] == ["go on", "hold", "hold"]
+    guard.reset()
+    guard(images[:8])
+    assert guard.verdict.learning == "go on"
+
+
+def test_weights_that_are_too_far_from_the_source_go_back(guarded, images):
+    bundle = guarded("tent")
+    for most, learning in ((10.0, "go on"), (0.0, "roll back")):
+        rules = replace(ALWAYS, most_distance=most)
+        guard = Guard(Adapter(bundle, "tent"), bundle, rules=rules)
+        before = guard.adapter.snapshot().tensors
+        guard(images[:8])
+        after = guard.adapter.snapshot().tensors
+        back = all(torch.equal(after[name], before[name]) for name in before)
+        assert guard.verdict.learning == learning and back == (learning == "roll back")
+
+
+def test_the_distance_is_that_of_the_weights_that_move(guarded, images):
+    bundle = guarded("tent")
+    adapter = Adapter(bundle, "tent", update={"learning_rate": 0.1})
+    distance = Distance(adapter, bundle)
+    assert distance() == 0
+    adapter(images[:8])
+    moved = [n for n in adapter.snapshot().tensors if n.startswith("model.encoder.")]
+    source = dict(bundle.classifier.named_parameters())
+    now = dict(adapter.model.named_parameters())
+    names = [name.removeprefix("model.") for name in moved if name.removeprefix("model.") in now]
+    first = torch.cat([source[name].detach().flatten() for name in names])
+    second = torch.cat([now[name].detach().flatten() for name in names])
+    expected = float((second - first).norm() / first.norm())
+    assert len(names) > 4 and distance() == pytest.approx(expected, rel=1e-4) and expected > 0
+    assert Distance(Adapter(bundle, "ptbn"), bundle)() == 0
 
 
 def test_images_of_one_colour_are_kept_from_the_adapter(guarded, images):
@@ -198,25 +233,6 @@ def test_a_change_of_the_stream_is_told(guarded, images):
     assert guard.decisions[found.index(True)]["changed"]
 
 
-def test_a_state_that_was_saved_has_the_same_future(guarded, images, tmp_path):
-    bundle = guarded("tent")
-    first, second = (Guard(Adapter(bundle, "tent"), bundle) for _ in range(2))
-    one, two, three = stream(images)
-    first(one), first(two)
-    first.save(tmp_path / "state")
-    second.load(tmp_path / "state")
-    assert torch.equal(first(three), second(three))
-    assert second.decisions[-1]["first"] == 16
-    assert {k: v for k, v in first.decisions[-1].items() if k != "time"} == {
-        k: v for k, v in second.decisions[-1].items() if k != "time"
-    }
-    with pytest.raises(InputError, match="other rules"):
-        Guard(Adapter(bundle, "tent"), bundle, rules=ALWAYS).load(tmp_path / "state")
-    Adapter(bundle, "tent").save(tmp_path / "adapter")
-    with pytest.raises(InputError, match="no state of a guard"):
-        second.load(tmp_path / "adapter")
-
-
 def test_a_reset_is_a_new_beginning(guarded, images):
     bundle = guarded("tent")
     guard, new = (Guard(Adapter(bundle, "tent"), bundle) for _ in range(2))
@@ -242,5 +258,7 @@ def test_what_cannot_be_guarded_is_refused(bundle_of, guarded, tmp_path):
         Guard(Adapter(bundle_of("tent"), "tent"), bundle_of("tent"))
     with pytest.raises(InputError, match="unknown mode 'shade': did you mean shadow"):
         Guard(Adapter(bundle, "tent"), bundle, "shade")
+    with pytest.raises(InputError, match="unknown mode 'on'"):
+        Guard(Adapter(bundle, "tent"), bundle).mode = "on"
     with pytest.raises(InputError, match="cannot write"):
         Guard(Adapter(bundle, "tent"), bundle, log=tmp_path / "missing" / "log")

@@ -49,3 +49,18 @@ def test_grey_images_stay_grey_and_others_are_refused(bundle, images):
     assert measured._shifted(grey, one).shape == grey.shape
     with pytest.raises(InputError, match=r"at least 32 grey or RGB images"):
         measure_guard(bundle, images[:20])
+
+
+def test_of_large_images_fewer_are_taken(bundle, images, monkeypatch):
+    sizes, fit = [], measured.calibrated
+
+    def spy(sets):
+        sizes.append(len(sets[0].frozen))
+        return fit(sets)
+
+    monkeypatch.setattr(measured, "calibrated", spy)
+    monkeypatch.setattr(measured, "FEW", 33)
+    measure_guard(bundle, images)
+    monkeypatch.setattr(measured, "LARGE", 16 * 16 - 1)
+    measure_guard(bundle, images), measure_guard(bundle, images, count=35)
+    assert sizes == [40, 40, 33, 33, 35, 35]

@@ -49,6 +49,7 @@ def as_rank(rank: int, folder: Path, tasks: list[tuple[str, str]]) -> None:
     for number, task in enumerate(tasks):
         save_file(made(*task), folder / f"{number}-{rank}.safetensors")
     given: dict = {"seed": 0, "device": "cpu", "memory_limit": None, "batches": {}}
+    given |= {"images": torch.empty(0), "guard": 0}
     make_bundle(lambda run: Written(rank), folder / "written", Console(quiet=True), **given)
     (folder / f"refusal-{rank}").write_text(refusal())
     torch.distributed.destroy_process_group()
