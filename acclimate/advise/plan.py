@@ -1,0 +1,93 @@
+"""How many images are tried on, so that advice takes about as long as it may."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from acclimate.adapt import Adapter
+from acclimate.advise.candidates import Candidate
+from acclimate.advise.streams import CONDITIONS
+from acclimate.advise.trials import seconds_an_image
+from acclimate.guard import measure as guard
+from acclimate.randomness import key, permutation
+
+FEWEST, MOST = 64, 512
+"""Source images that are tried on under each condition, by how long it takes."""
+TARGET = 1024
+"""The most target images that are tried on, evenly spaced."""
+_CALIBRATION = 30  # sets of images in a guard's calibration, each for a few plain passes
+_OTHER = 0.05  # of the time: corruptions and counting of costs
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is to be tried."""
+
+    source: UInt8[Tensor, "n channels h w"]
+    """Source images, in the order in which they were given."""
+    target: UInt8[Tensor, "m channels h w"]
+    """Target images, in the order of their arrival; none without."""
+    calibrates: bool
+    """Whether a guard's calibration is measured first."""
+    seconds: float
+    """About how long it takes."""
+
+    def __str__(self) -> str:
+        target = f", and on {len(self.target):,} target images" if len(self.target) else ""
+        calibration = ", with the calibration of a guard" if self.calibrates else ""
+        return (
+            f"this takes about {duration(self.seconds)}: {len(self.source):,} source images, each "
+            f"under {len(CONDITIONS)} conditions{target}{calibration}"
+        )
+
+
+def plan_of(
+    adapters: Mapping[Candidate, Adapter],
+    source: UInt8[Tensor, "n channels h w"],
+    target: UInt8[Tensor, "m channels h w"] | None,
+    *,
+    calibrated: bool,
+    minutes: float,
+) -> Plan:
+    """Time a few batches of each candidate, and choose how many images there is time for.
+
+    Args:
+        adapters: The candidates; they begin anew afterwards.
+        source: All source images.
+        target: All target images; None without.
+        calibrated: Whether the bundle has a guard's calibration.
+        minutes: The time there is. At least `FEWEST` source images are taken, whatever it is.
+    """
+    rows = permutation(key(0, "advise"), len(source))[:MOST].sort().values
+    source = source[rows]
+    target = source[:0] if target is None else evenly(target, TARGET)
+    speeds = [seconds_an_image(c, adapter, source) for c, adapter in adapters.items()]
+    calibrates = len(target) > 0 and not calibrated
+    # A plain pass is about a third of the cheapest method with its timing in small batches.
+    calibration = calibrates * _CALIBRATION * min(speeds) * min(len(source), guard.IMAGES)
+    fixed = len(target) * sum(speeds) + calibration
+    each = (1 + _OTHER) * len(CONDITIONS) * sum(speeds)
+    count = int(min(len(source), max(FEWEST, (60 * minutes - fixed) / each)))
+    return Plan(evenly(source, count), target, calibrates, fixed + count * each)
+
+
+def evenly(images: UInt8[Tensor, "n c h w"], count: int) -> UInt8[Tensor, "m c h w"]:
+    """At most so many of the images, evenly spaced, in their order."""
+    if len(images) <= count:
+        return images
+    return images[torch.arange(count) * len(images) // count]
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    ```python
+    duration(200)  # "3 minutes"
+    ```
+    """
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
