@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from acclimate.adapt import Adapter
@@ -18,7 +18,8 @@ FEWEST, MOST = 64, 512
 """Source images that are tried on under each condition, by how long it takes."""
 TARGET = 1024
 """The most target images that are tried on, evenly spaced."""
-_CALIBRATION = 30  # sets of images in a guard's calibration, each for a few plain passes
+_SETS, _MODELS = 30, 3  # of a guard's calibration; the frozen classifier is one of the models
+_SINGLE = 9, 6.0  # sets of single images, and how much slower these are than in batches
 _OTHER = 0.05  # of the time: corruptions and counting of costs
 
 
@@ -66,15 +67,20 @@ def plan_of(
     target = source[:0] if target is None else evenly(target, TARGET)
     speeds = [seconds_an_image(c, adapter, source) for c, adapter in adapters.items()]
     calibrates = len(target) > 0 and not calibrated
-    # A plain pass is about a third of the cheapest method with its timing in small batches.
-    calibration = calibrates * _CALIBRATION * min(speeds) * min(len(source), guard.IMAGES)
-    fixed = len(target) * sum(speeds) + calibration
+    fixed = len(target) * sum(speeds) + calibrates * _calibration(min(speeds), len(source))
     each = (1 + _OTHER) * len(CONDITIONS) * sum(speeds)
     count = int(min(len(source), max(FEWEST, (60 * minutes - fixed) / each)))
     return Plan(evenly(source, count), target, calibrates, fixed + count * each)
 
 
-def evenly(images: UInt8[Tensor, "n c h w"], count: int) -> UInt8[Tensor, "m c h w"]:
+def _calibration(plain: float, images: int) -> float:
+    """About how long a guard's calibration takes, from the time of a plain pass of an image."""
+    sets, slower = _SINGLE
+    alone = sets * slower * min(images, guard.ALONE)
+    return plain * _MODELS * (_SETS * min(images, guard.IMAGES) + alone)
+
+
+def evenly(images: Shaped[Tensor, "n ..."], count: int) -> Shaped[Tensor, "m ..."]:
     """At most so many of the images, evenly spaced, in their order."""
     if len(images) <= count:
         return images
