@@ -109,7 +109,7 @@ def advise(
     plan = plan_of(adapters, source, target, calibrated=calibrated, minutes=minutes)
     say(str(plan))
     judges = Judges(measure_guard(bundle, plan.source, run) if plan.calibrates else bundle, run)
-    seen = judges.target(plan.target, order) if len(plan.target) else None
+    seen = judges.target(plan.target, plan.rows, order) if len(plan.target) else None
     stream = judges.source(plan.source, order, None if seen is None else seen.by_class)
     trials, plain = _tried(adapters, judges, stream, seen, run.progress)
     estimated = None if seen is None else judges.estimated(seen)

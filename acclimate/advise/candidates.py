@@ -43,7 +43,7 @@ def usual_methods(bundle: Bundle) -> list[str]:
         return ["bn-adapt" if bundle.trust else "ptbn", "tent", "roid", *ours]
     ours = ["aligned", "cta", "acclimate"] if twin and bundle.recipe == "cta" else []
     shift = ["foa:steps=0"] if any(".moments." in name for name in bundle.statistics) else []
-    return ["tent", "shot-im", *shift, *ours]
+    return ["tent", *shift, *ours]
 
 
 def candidates(

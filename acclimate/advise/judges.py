@@ -24,7 +24,7 @@ class TargetStream:
     images: UInt8[Tensor, "n channels h w"]
     """In the order of the stream."""
     rows: Int64[Tensor, " n"]
-    """Where each of them stands among the images of the plan."""
+    """Where each of them stands among the target images that were given."""
     frozen: Float[Tensor, "n classes"]
     """Logits of the frozen classifier."""
     by_class: bool
@@ -64,13 +64,14 @@ class Judges:
             images, frozen_answers(self.frozen, images, _BATCH), beside, order, by_class
         )
 
-    def target(self, images: UInt8[Tensor, "n c h w"], order: Order) -> TargetStream:
+    def target(
+        self, images: UInt8[Tensor, "n c h w"], rows: Int64[Tensor, " n"], order: Order
+    ) -> TargetStream:
         """Target images as they come."""
         answers = frozen_answers(self.frozen, images, _BATCH)
-        rows = torch.arange(len(images))
         if order == "shuffled":
-            rows = permutation(key(0, "advise", "target"), len(images))
-            return TargetStream(images[rows], rows, answers[rows], False)
+            mixed = permutation(key(0, "advise", "target"), len(images))
+            return TargetStream(images[mixed], rows[mixed], answers[mixed], False)
         return TargetStream(images, rows, answers, comes_by_class(answers.argmax(1)))
 
     def estimated(self, target: TargetStream) -> float:

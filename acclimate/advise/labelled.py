@@ -10,7 +10,6 @@ from torch import Tensor
 from acclimate.advise.advice import Advice
 from acclimate.advise.candidates import Candidate
 from acclimate.advise.choose import Gain, gain
-from acclimate.advise.plan import TARGET, evenly
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def by_labels(advice: Advice, labels: Int64[Tensor, " m"]) -> Labelled:
         labels: The bundle's output for each of the target images that were given.
     """
     assert advice.target is not None
-    own = evenly(labels, TARGET)[advice.target.rows]
+    own = labels[advice.target.rows]
     frozen = (advice.target.frozen.argmax(1) == own).double()[None]  # [1, images]
     gains = {
         trial.candidate: gain(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from acclimate.adapt import Adapter
@@ -31,6 +31,8 @@ class Plan:
     """Source images, in the order in which they were given."""
     target: UInt8[Tensor, "m channels h w"]
     """Target images, in the order of their arrival; none without."""
+    rows: Int64[Tensor, " m"]
+    """Where they stand among the target images that were given."""
     calibrates: bool
     """Whether a guard's calibration is measured first."""
     seconds: float
@@ -64,13 +66,15 @@ def plan_of(
     """
     rows = permutation(key(0, "advise"), len(source))[:MOST].sort().values
     source = source[rows]
-    target = source[:0] if target is None else evenly(target, TARGET)
+    rows = evenly(0 if target is None else len(target), TARGET)
+    target = source[:0] if target is None else target[rows]
     speeds = [seconds_an_image(c, adapter, source) for c, adapter in adapters.items()]
     calibrates = len(target) > 0 and not calibrated
     fixed = len(target) * sum(speeds) + calibrates * _calibration(min(speeds), len(source))
     each = (1 + _OTHER) * len(CONDITIONS) * sum(speeds)
     count = int(min(len(source), max(FEWEST, (60 * minutes - fixed) / each)))
-    return Plan(evenly(source, count), target, calibrates, fixed + count * each)
+    source = source[evenly(len(source), count)]
+    return Plan(source, target, rows, calibrates, fixed + count * each)
 
 
 def _calibration(plain: float, images: int) -> float:
@@ -80,11 +84,10 @@ def _calibration(plain: float, images: int) -> float:
     return plain * _MODELS * (_SETS * min(images, guard.IMAGES) + alone)
 
 
-def evenly(images: Shaped[Tensor, "n ..."], count: int) -> Shaped[Tensor, "m ..."]:
-    """At most so many of the images, evenly spaced, in their order."""
-    if len(images) <= count:
-        return images
-    return images[torch.arange(count) * len(images) // count]
+def evenly(total: int, count: int) -> Int64[Tensor, " count"]:
+    """At most so many of the numbers below a total, evenly spaced."""
+    count = min(total, count)
+    return torch.arange(count) * total // max(count, 1)
 
 
 def duration(seconds: float) -> str:
