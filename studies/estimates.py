@@ -35,6 +35,8 @@ from acclimate.methods import method
 from acclimate.runtime import machine
 from acclimate.storage import atomic
 
+EVERY = 5
+"""One of so many training images is a source image."""
 FEW = 32
 """Images of a short stream."""
 MODELS = ("frozen", "adapted")
@@ -79,7 +81,8 @@ def main(arguments: Arguments) -> None:
     os.nice(19)
     torch.set_num_threads(1)
     with trusted_code():  # of this repository: a public network's own
-        bundle = _calibrated(arguments)
+        source = source_images(arguments.data)
+        bundle = calibrated(arguments.bundle, arguments.out / "bundle", source)
     measured, labelled = _images(arguments)
     clean = _answers(arguments, bundle, labelled, "labelled", None)
     streams = {("none", 0): _answers(arguments, bundle, measured, "none-0", None)}
@@ -202,26 +205,37 @@ def _part(answers: Answers, place: int) -> Answers:
     return Answers(*(tensor[place : place + FEW] for tensor in tensors))
 
 
-def _calibrated(arguments: Arguments) -> Bundle:
-    """The bundle with a guard's calibration: its own, or one that is measured and kept."""
-    path = arguments.out / "bundle"
-    if path.exists():
-        return Bundle.load(path)
-    bundle = Bundle.load(arguments.bundle)
-    held = subset(hold_out(load(arguments.data, "train"), 5)[1], 1024)
-    measure_guard(bundle, held.images).save(path)
-    return Bundle.load(path)
+def calibrated(bundle: Path, kept: Path, source: Tensor) -> Bundle:
+    """A bundle with a guard's calibration, which is measured once and kept.
+
+    Args:
+        bundle: Folder of the bundle.
+        kept: Folder of the bundle with its calibration.
+        source: Source images.
+    """
+    if not kept.exists():
+        measure_guard(Bundle.load(bundle), source).save(kept)
+    return Bundle.load(kept)
+
+
+def source_images(data: str) -> Tensor:
+    """Training images that no twin was aligned with; a public classifier has seen all."""
+    return subset(hold_out(load(data, "train"), EVERY)[1], 1024).images
+
+
+def unseen(data: str) -> LabelledImages:
+    """The test images that no rule was chosen on: guard_streams.py has the others."""
+    test = load(data, "test")
+    rest = torch.arange(1, len(test.images), 2)
+    return LabelledImages(test.images[rest], test.labels[rest], test.classes, test.name)
 
 
 def _images(arguments: Arguments) -> tuple[LabelledImages, LabelledImages]:
     """The images that are measured, and as many others, labelled: neither chose a rule."""
-    test = load(arguments.data, "test")
-    rest = torch.arange(1, len(test.images), 2)  # guard_streams.py has the others
-    left = LabelledImages(test.images[rest], test.labels[rest], test.classes, test.name)
-    spread = subset(left, 2 * arguments.images)
+    spread = subset(unseen(arguments.data), 2 * arguments.images)
     rows = torch.arange(len(spread.images))
     return tuple(
-        LabelledImages(spread.images[part], spread.labels[part], test.classes, test.name)
+        LabelledImages(spread.images[part], spread.labels[part], spread.classes, spread.name)
         for part in (rows[::2], rows[1::2])
     )
 

@@ -108,7 +108,7 @@ def advise(
     calibrated = has_calibration(bundle)
     plan = plan_of(adapters, source, target, calibrated=calibrated, minutes=minutes)
     say(str(plan))
-    judges = Judges(measure_guard(bundle, plan.source, run) if plan.calibrates else bundle, run)
+    judges = Judges(measure_guard(bundle, source, run) if plan.calibrates else bundle, run)
     seen = judges.target(plan.target, plan.rows, order) if len(plan.target) else None
     stream = judges.source(plan.source, order, None if seen is None else seen.by_class)
     trials, plain = _tried(adapters, judges, stream, seen, run.progress)

@@ -86,7 +86,7 @@ def test_scrambled_labels_change_what_they_say_and_not_the_advice(
 
 def _scrambled(*arguments, **options):
     known = load_labelled(*arguments, **options)
-    return replace(known, labels=(known.labels + torch.arange(len(known.labels))) % 4)
+    return replace(known, labels=torch.zeros_like(known.labels))
 
 
 @pytest.mark.parametrize(
