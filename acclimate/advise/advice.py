@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -11,7 +11,7 @@ from acclimate.adapt import Adapter
 from acclimate.advise.candidates import Candidate, candidates
 from acclimate.advise.choose import Choice, Option, alike, choose
 from acclimate.advise.judges import Judges, TargetStream
-from acclimate.advise.plan import FEWEST, plan_of
+from acclimate.advise.plan import FEWEST, Plan, plan_of
 from acclimate.advise.streams import CONDITIONS, ORDERS, SHIFTED, Order, SourceStream
 from acclimate.advise.trials import Stopwatch, Trial, guarded_stream, on_source
 from acclimate.bundle import Bundle
@@ -36,8 +36,6 @@ class Advice:
     """What was measured of each candidate."""
     refused: Mapping[Candidate, str]
     """Why some may not be chosen, whatever they gain on source images."""
-    left_out: tuple[str, ...]
-    """Why others were not tried."""
     frozen: Float[Tensor, "conditions images"]
     """Scores of the frozen classifier on source images."""
     weights: Float[Tensor, " conditions"]
@@ -50,9 +48,11 @@ class Advice:
     """The target images that were tried on; None without."""
     estimated: float | None
     """Accuracy of the frozen classifier on the target images, estimated without labels."""
-    guard: str
+    left_out: tuple[str, ...] = ()
+    """Why other methods were not tried."""
+    guard: str = "off"
     """Mode of the guard that is advised."""
-    seconds: float
+    seconds: float = 0.0
     """Time that the advice took."""
 
     @property
@@ -109,36 +109,35 @@ def advise(
     plan = plan_of(adapters, source, target, calibrated=calibrated, minutes=minutes)
     say(str(plan))
     judges = Judges(measure_guard(bundle, source, run) if plan.calibrates else bundle, run)
-    seen = judges.target(plan.target, plan.rows, order) if len(plan.target) else None
-    stream = judges.source(plan.source, order, None if seen is None else seen.by_class)
-    trials, plain = _tried(adapters, judges, stream, seen, run.progress)
-    estimated = None if seen is None else judges.estimated(seen)
-    weights = SHIFTED / SHIFTED.sum() if estimated is None else alike(plain.mean(1), estimated)
-    refused = dict(_refused(trials))
-    options = [
-        Option(t.candidate, t.scores, t.cost.forward_equivalents, refused.get(t.candidate, ""))
-        for t in trials
-    ]
-    choice = choose(options, plain, weights)
-    return Advice(
-        choice,
-        tuple(trials),
-        refused,
-        tuple(left_out),
-        plain,
-        weights,
-        order,
-        stream.by_class,
-        seen,
-        estimated,
-        "bounded" if choice.chosen and calibrated else "off",
-        time.perf_counter() - started,
-    )
+    found = _followed(plan, adapters, judges, order, run.progress)
+    guard = "bounded" if found.choice.chosen and calibrated else "off"
+    spent = time.perf_counter() - started
+    return replace(found, left_out=tuple(left_out), guard=guard, seconds=spent)
 
 
 def has_calibration(bundle: Bundle) -> bool:
     """Whether a guard can be put around the bundle's adapters."""
     return any(".guard." in name for name in bundle.statistics)
+
+
+def _followed(
+    plan: Plan,
+    adapters: Mapping[Candidate, Adapter],
+    judges: Judges,
+    order: Order,
+    progress: Progress,
+) -> Advice:
+    """Try what is planned, and choose."""
+    seen = judges.target(plan.target, plan.rows, order) if len(plan.target) else None
+    stream = judges.source(plan.source, order, None if seen is None else seen.by_class)
+    trials, plain = _tried(adapters, judges, stream, seen, progress)
+    estimated = None if seen is None else judges.estimated(seen)
+    weights = SHIFTED / SHIFTED.sum() if estimated is None else alike(plain.mean(1), estimated)
+    refused = dict(_refused(trials))
+    choice = choose([_option(trial, refused) for trial in trials], plain, weights)
+    return Advice(
+        choice, tuple(trials), refused, plain, weights, order, stream.by_class, seen, estimated
+    )
 
 
 def _tried(
@@ -171,6 +170,13 @@ def _tried(
         spent = watch.milliseconds(candidate)
         trials.append(Trial(candidate, scores[candidate], spent, cost, found))
     return trials, plain
+
+
+def _option(trial: Trial, refused: Mapping[Candidate, str]) -> Option[Candidate]:
+    """A trial as the rule takes it."""
+    candidate = trial.candidate
+    cost = trial.cost.forward_equivalents
+    return Option(candidate, trial.scores, cost, refused.get(candidate, ""))
 
 
 def _refused(trials: Sequence[Trial]) -> Iterator[tuple[Candidate, str]]:

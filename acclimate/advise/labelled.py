@@ -17,9 +17,9 @@ class Labelled:
     """Accuracies on the labelled target images."""
 
     frozen: float
-    """Of the frozen classifier, 0..1."""
+    """The frozen classifier's, 0..1."""
     gains: Mapping[Candidate, Gain]
-    """Of each candidate over the frozen classifier."""
+    """Each candidate's over the frozen classifier."""
 
     @property
     def best(self) -> Candidate | None:
