@@ -64,8 +64,7 @@ def plan_of(
         calibrated: Whether the bundle has a guard's calibration.
         minutes: The time there is. At least `FEWEST` source images are taken, whatever it is.
     """
-    rows = permutation(key(0, "advise"), len(source))[:MOST].sort().values
-    source = source[rows]
+    source = source[permutation(key(0, "advise"), len(source))[:MOST].sort().values]
     rows = evenly(0 if target is None else len(target), TARGET)
     target = source[:0] if target is None else target[rows]
     speeds = [seconds_an_image(c, adapter, source) for c, adapter in adapters.items()]

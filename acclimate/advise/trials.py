@@ -17,8 +17,7 @@ from acclimate.guard.decide import GuardState, Rules, judge
 from acclimate.guard.estimate import Estimate
 from acclimate.methods import method
 
-_TIMED = 4  # batches at most, and images of one batch at least, on which a speed is taken
-_FEW = 16
+_TIMED = 64  # images at least on which a speed is taken: methods that gather images step by then
 _ALL_ALIKE = 1e9  # half-life of an estimate in which all images count alike
 
 Tell = Callable[[int], object]
@@ -89,7 +88,7 @@ def seconds_an_image(candidate: Candidate, adapter: Adapter, images: Tensor) -> 
         images: Some source images, repeated where a batch takes more.
     """
     batch = candidate.batch
-    batches = max(1, min(_TIMED, _FEW // batch))
+    batches = max(1, _TIMED // batch)
     rows = torch.arange((batches + 1) * batch) % len(images)
     first, *rest = images[rows].split(batch)
     adapter(first)

@@ -39,11 +39,11 @@ class Advise:
 
     bundle: tyro.conf.Positional[Path]
     """A bundle from acclimate align, wrap, train or quickstart."""
+    source: str
+    """Unlabelled source images: a folder, a zip, an .npy array, or a data set's name, of which its
+    training images are taken. Better ones that nothing was trained on."""
     target: tyro.conf.Positional[str | None] = None
-    """Unlabelled images of the deployment: a folder, a zip, an .npy array, or a data set's name."""
-    source: str = ""
-    """Unlabelled source images, in the same forms; better ones that nothing was trained on. Of a
-    named data set its training images."""
+    """Unlabelled images of the deployment, in the same forms."""
     labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also say what labels say: the target images are then a data set's name, or a folder
     test/class/image or a zip of one. The advice is the same."""
@@ -110,8 +110,6 @@ class Advise:
     def _check(self) -> None:
         """Refuse what cannot be meant, before any work."""
         check_limit(self.memory_limit)
-        if not self.source:
-            raise InputError("advice takes source images; give them as --source.")
         if self.labels and self.target is None:
             raise InputError("labels are those of target images; give these behind the bundle.")
         if not self.minutes > 0:

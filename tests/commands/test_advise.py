@@ -92,7 +92,6 @@ def _scrambled(*arguments, **options):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "give them as --source"),
         (("--source", "S", "--labels"), "give these behind the bundle"),
         (("--source", "S", "--minutes", "0"), "--minutes must be more than 0"),
         (("--source", "S", "--out", "."), "is a folder"),
