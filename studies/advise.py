@@ -158,11 +158,12 @@ def _summary(
     reached = 0.0 if chosen is None else labelled.gains[chosen].value
     possible = 0.0 if best is None else labelled.gains[best].value
     predicted = None if chosen is None else advice.choice.gains[chosen]
+    target = advice.target
     return {
         "case": name,
         "network": case.bundle,
         "frozen": _percent(labelled.frozen),
-        "frozen_estimated": _percent(advice.estimated or 0.0),
+        "frozen_estimated": "" if target is None else _percent(target.estimated),
         "advised": _name(chosen),
         "predicted": "" if predicted is None else str(predicted),
         "gain": _percent(reached),
@@ -170,7 +171,7 @@ def _summary(
         "table_gain": _percent(possible),
         "loss": _percent(possible - reached),
         "source_images": advice.frozen.shape[1],
-        "target_images": 0 if advice.target is None else len(advice.target.images),
+        "target_images": 0 if target is None else len(target.images),
         "by_class": advice.by_class,
         "told": told.split(":")[0].removeprefix("this takes about "),
         "seconds": round(advice.seconds),

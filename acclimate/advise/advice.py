@@ -46,8 +46,6 @@ class Advice:
     """Whether source images came by class."""
     target: TargetStream | None
     """The target images that were tried on; None without."""
-    estimated: float | None
-    """Accuracy of the frozen classifier on the target images, estimated without labels."""
     left_out: tuple[str, ...] = ()
     """Why other methods were not tried."""
     guard: str = "off"
@@ -131,13 +129,10 @@ def _followed(
     seen = judges.target(plan.target, plan.rows, order) if len(plan.target) else None
     stream = judges.source(plan.source, order, None if seen is None else seen.by_class)
     trials, plain = _tried(adapters, judges, stream, seen, progress)
-    estimated = None if seen is None else judges.estimated(seen)
-    weights = SHIFTED / SHIFTED.sum() if estimated is None else alike(plain.mean(1), estimated)
+    weights = SHIFTED / SHIFTED.sum() if seen is None else alike(plain.mean(1), seen.estimated)
     refused = dict(_refused(trials))
     choice = choose([_option(trial, refused) for trial in trials], plain, weights)
-    return Advice(
-        choice, tuple(trials), refused, plain, weights, order, stream.by_class, seen, estimated
-    )
+    return Advice(choice, tuple(trials), refused, plain, weights, order, stream.by_class, seen)
 
 
 def _tried(

@@ -27,6 +27,8 @@ class TargetStream:
     """Where each of them stands among the target images that were given."""
     frozen: Float[Tensor, "n classes"]
     """Logits of the frozen classifier."""
+    estimated: float
+    """Accuracy of the frozen classifier, estimated without labels."""
     by_class: bool
     """Whether images of one class come together."""
 
@@ -57,29 +59,29 @@ class Judges:
     ) -> SourceStream:
         """Source images as they come; see `source_stream`."""
         mixed = permutation(key(0, "advise", "judges"), len(images))
-        answers = frozen_answers(self._beside, images[mixed], _BATCH)
-        beside = torch.empty_like(answers)
-        beside[mixed] = answers
-        return source_stream(
-            images, frozen_answers(self.frozen, images, _BATCH), beside, order, by_class
-        )
+        frozen = frozen_answers(self.frozen, images, _BATCH)
+        return source_stream(images, frozen, self._mixed(images, mixed), order, by_class)
 
     def target(
         self, images: UInt8[Tensor, "n c h w"], rows: Int64[Tensor, " n"], order: Order
     ) -> TargetStream:
         """Target images as they come."""
-        answers = frozen_answers(self.frozen, images, _BATCH)
         if order == "shuffled":
             mixed = permutation(key(0, "advise", "target"), len(images))
-            return TargetStream(images[mixed], rows[mixed], answers[mixed], False)
-        return TargetStream(images, rows, answers, comes_by_class(answers.argmax(1)))
+            images, rows = images[mixed], rows[mixed]
+        frozen = frozen_answers(self.frozen, images, _BATCH)
+        mixed = permutation(key(0, "advise", "estimate"), len(images))
+        beside = self._mixed(images, mixed)
+        logits = beside[mixed], frozen[mixed]
+        found = guarded_stream(self._name, *logits, _BATCH, self.statistics)
+        by_class = order == "arrival" and any(
+            comes_by_class(answers.argmax(1)) for answers in (frozen, beside)
+        )
+        return TargetStream(images, rows, frozen, found.estimate.frozen.value, by_class)
 
-    def estimated(self, target: TargetStream) -> float:
-        """Accuracy of the frozen classifier on the target images, without labels.
-
-        They come shuffled for this, so that batches of one class do not mislead the other model.
-        """
-        rows = permutation(key(0, "advise", "estimate"), len(target.images))
-        beside = frozen_answers(self._beside, target.images[rows], _BATCH)
-        logits = beside, target.frozen[rows]
-        return guarded_stream(self._name, *logits, _BATCH, self.statistics).estimate.frozen.value
+    def _mixed(self, images: Tensor, mixed: Int64[Tensor, " n"]) -> Float[Tensor, "n classes"]:
+        """The other model's answers to shuffled images: batches of one class would mislead it."""
+        answers = frozen_answers(self._beside, images[mixed], _BATCH)
+        found = torch.empty_like(answers)
+        found[mixed] = answers
+        return found

@@ -70,7 +70,7 @@ def rows(advice: Advice, labelled: Labelled | None = None) -> list[list[str]]:
             "" if trial.target is None else str(trial.target.estimate.adapted),
         ]
         found.append([*row, *([str(labelled.gains[candidate])] if labelled else [])])
-    on_target = "" if advice.estimated is None else f"{100 * advice.estimated:.0f} %"
+    on_target = "" if advice.target is None else f"{100 * advice.target.estimated:.0f} %"
     plain = ["source (frozen)", "any", "0", "1.0", "", "", on_target]
     return [*found, [*plain, *([f"{100 * labelled.frozen:.1f} % right"] if labelled else [])]]
 
@@ -150,10 +150,10 @@ def _setting(advice: Advice) -> Iterator[str]:
         f"Measured on {count:,} source images, clean and under {len(CONDITIONS) - 1} corruptions "
         f"that are in no reported mean, which came {come}, in {duration(advice.seconds)}."
     )
-    if advice.target is not None and advice.estimated is not None:
+    if advice.target is not None:
         yield (
             f"On {len(advice.target.images):,} of your images the frozen classifier is right for "
-            f"about {100 * advice.estimated:.0f} %, by estimate; corruptions under which it is "
+            f"about {100 * advice.target.estimated:.0f} %, by estimate; shifts under which it is "
             "about as good on source images count most."
         )
     yield from (f"Left out: {reason}" for reason in advice.left_out)

@@ -41,7 +41,7 @@ def test_it_is_the_same_again_and_whole(made, bundle, images):
         assert trial.milliseconds > 0 and trial.cost.forward_equivalents >= 0.9
         assert len(trial.target.logits) == len(made.target.images) == 40
     assert float(made.weights.sum()) == pytest.approx(1)
-    assert 0 <= made.estimated <= 1
+    assert 0 <= made.target.estimated <= 1
 
 
 def test_labels_are_read_after_the_advice_and_do_not_change_it(made, images):

@@ -30,7 +30,7 @@ def summary(study, chosen, gains):
     predicted = {name: Gain(0.1, 0.05, 0.15) for name in gains}
     choice = Choice(chosen, predicted, TENT)
     frozen = torch.zeros(2, 9)
-    advice = Advice(choice, (), {}, frozen, torch.ones(2) / 2, "shuffled", False, None, 0.5)
+    advice = Advice(choice, (), {}, frozen, torch.ones(2) / 2, "shuffled", False, None)
     found = {name: Gain(value, value - 0.01, value + 0.01) for name, value in gains.items()}
     case = study.CASES["noise"]
     return study._summary("noise", case, advice, Labelled(0.4, found), "this takes about 1: x")
