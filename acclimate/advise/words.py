@@ -19,7 +19,11 @@ from acclimate.source.held_out import CLEAN, SHIFTS
 
 COLUMNS = ("method", "batch", "gain, points", "passes", "ms", "memory", "on your images")
 """The columns of `rows`; with labels one more."""
-_WHEN = {"batch": "before each batch", "never": "never", "signal": "when its loss is too low"}
+_RESETS = {
+    "batch": "It begins anew with each batch.",
+    "never": "It keeps what it learns.",
+    "signal": "It begins anew where its loss is too low.",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ def verdict_of(advice: Advice) -> Verdict:
     trial, reasons = advice.chosen, []
     if trial is None:
         headline = f"Do not adapt, because {_why_not(advice)}."
+        best = advice.choice.best
+        if best is not None and advice.choice.gains[best].value > 0:
+            reasons.append("A guard in the mode shadow would try it in operation, without risk.")
     else:
         candidate = trial.candidate
         found = advice.choice.gains[candidate]
@@ -44,7 +51,8 @@ def verdict_of(advice: Advice) -> Verdict:
         headline = f"Adapt with {how}: it gains {found} points."
         reasons.append(_cost(trial, advice))
         reasons.append(_by_shift(trial, advice))
-        reasons.append(f"What it learns is forgotten {_reset(candidate)}.")
+        if candidate.variant.settings.steps:
+            reasons.append(_reset(candidate))
         if advice.guard == "off":
             reasons.append(
                 "The bundle has no calibration of a guard; acclimate measure adds one, and then "
@@ -139,7 +147,7 @@ def _by_shift(trial: Trial, advice: Advice) -> str:
 def _reset(candidate: Candidate) -> str:
     reset = candidate.variant.settings.reset
     kind = next(name for name, kind in KINDS["reset"].items() if kind is type(reset))
-    return _WHEN.get(kind, f"by the reset {kind}")
+    return _RESETS.get(kind, f"It begins anew by the reset {kind}.")
 
 
 def _setting(advice: Advice) -> Iterator[str]:

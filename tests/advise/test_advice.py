@@ -1,10 +1,12 @@
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from acclimate.advise import advice as module
 from acclimate.advise import advise
+from acclimate.advise.choose import Choice, Gain
 from acclimate.advise.labelled import by_labels
 from acclimate.advise.page import page_of
 from acclimate.advise.plan import duration, evenly
@@ -73,6 +75,39 @@ def test_the_words_say_what_was_measured(made):
     assert settings.variant.method == ("source" if chosen is None else chosen.variant.method)
     assert remarks_of(made)["target_images"] == 40
     assert verdict_of(made).headline.startswith("Do not adapt" if chosen is None else "Adapt with")
+
+
+def test_words_of_no_advice(made):
+    """The reason is the one that holds: a refusal, a sure loss, or no sure gain."""
+    trial = made.trials[1]
+    name = trial.candidate
+
+    def said(gain, refused=()):
+        choice = Choice(None, {name: gain}, name)
+        advice = replace(made, choice=choice, trials=(trial,), refused=dict(refused))
+        return verdict_of(advice)
+
+    assert (
+        "the guard says no" in said(Gain(0.1, 0.05, 0.15), [(name, "the guard says no")]).headline
+    )
+    assert "every method that was tried loses" in said(Gain(-0.1, -0.15, -0.05)).headline
+    unsure = said(Gain(0.01, -0.02, 0.04))
+    assert "no gain is sure" in unsure.headline and "+1.0 [-2.0, +4.0]" in unsure.headline
+    assert "shadow" in unsure.reasons[0]
+
+
+def test_words_of_a_choice(made):
+    trial = next(trial for trial in made.trials if trial.candidate.variant.method == "acclimate")
+    gain = Gain(0.03, 0.01, 0.05)
+    choice = Choice(trial.candidate, {each.candidate: gain for each in made.trials}, None)
+    said = verdict_of(replace(made, choice=choice))
+    assert (
+        said.headline
+        == "Adapt with acclimate, in batches of 16: it gains +3.0 [+1.0, +5.0] points."
+    )
+    text = " ".join(said.reasons)
+    assert "forgotten never" not in text and "It keeps what it learns." in text
+    assert "speckle noise" in text and "forward passes in place of 1" in text
 
 
 def test_a_guard_is_advised_where_the_bundle_has_one(bundle, images, monkeypatch):
