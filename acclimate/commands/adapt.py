@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_file, check_limit, output, report_skipped
+from acclimate.commands.common import (
+    check_file,
+    check_limit,
+    check_settings_file,
+    output,
+    report_skipped,
+)
 from acclimate.data import Skipped
 from acclimate.errors import InputError
 from acclimate.methods import METHODS, AdapterSettings
@@ -80,6 +86,8 @@ class Adapt:
     calibration."""
     guard_log: Path | None = None
     """A file that gets a line of JSON for each decision of the guard, with its reason."""
+    settings_file: Annotated[Path | None, tyro.conf.arg(name="settings")] = None
+    """A file that acclimate advise wrote: method, settings and batch, unless they are given."""
     settings: Settings = METHODS["cta"].settings
     """How to adapt; starts from the method's own settings."""
 
@@ -97,6 +105,7 @@ class Adapt:
         def tell(sentence: str) -> None:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
+        check_settings_file(self.settings_file, self.bundle)
         bundle = Bundle.load(self.bundle)
         guards = []
 
