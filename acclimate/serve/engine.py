@@ -53,9 +53,13 @@ class Engine:
 
     Attributes:
         model: The model in use.
+        path: Its folder.
         streams: The streams; to be changed by the engine alone.
         metrics: What Prometheus reads.
+        keeps: Whether states stay when the engine ends.
+        remembered: Number of streams that an earlier engine has left.
         ready: Whether the model has answered once.
+        started, since: When the engine and the present bundle began, in Unix time.
 
     Raises:
         InputError: the bundle cannot be served, or the folder is not writable or in use.
@@ -69,15 +73,17 @@ class Engine:
         state_dir: Path | None = None,
     ):
         self.settings, self._wish = settings or ServeSettings(), wish or Wish()
-        self._path, self._open = path, ExitStack()
+        self.path, self._open = path, ExitStack()
         self.model = SharedModel.load(path, self._wish)
+        self.keeps = state_dir is not None
         if state_dir is None:
             state_dir = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
         self._open.enter_context(only_writer(state_dir))
         self._files = StateFiles(state_dir)
         self.streams = Streams(self.model, self.settings, self._files)
+        self.remembered = len(self.streams)
         self.metrics = Metrics()
-        self.since = time.time()
+        self.since = self.started = time.time()
         self.ready = False
         self._batcher = Batcher(self.settings)
         self._closed = threading.Event()
@@ -88,6 +94,16 @@ class Engine:
     def trouble(self) -> str | None:
         """Why states cannot be saved; None if they can."""
         return self._files.trouble
+
+    @property
+    def unsaved(self) -> int:
+        """Number of states that wait to be written."""
+        return self._files.waiting
+
+    @property
+    def lost(self) -> int:
+        """Number of streams whose last state could not be written."""
+        return len(self._files.lost)
 
     @property
     def queued(self) -> int:
@@ -157,7 +173,7 @@ class Engine:
         Raises:
             InputError: it cannot be served; then the present one stays.
         """
-        path = path or self._path
+        path = path or self.path
         model = SharedModel.load(path, self._wish)
         model.warm_up()
         job = Job(action=lambda _: self._renew(model, path))
@@ -177,7 +193,7 @@ class Engine:
     def _renew(self, model: SharedModel, path: Path) -> None:
         note = f"began anew: the bundle {model.name} was loaded, to which its state does not fit"
         self.streams.renew(model, note)
-        self.model, self._path, self.since = model, path, time.time()
+        self.model, self.path, self.since = model, path, time.time()
 
     def _run(self) -> None:
         """Work until the engine is closed and nothing waits."""

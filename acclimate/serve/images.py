@@ -142,7 +142,8 @@ def numbers(value: Any) -> np.ndarray:
         array = np.array(value)
     except (ValueError, OverflowError, RecursionError) as error:
         raise Refused(
-            "bad_images", "the lists of numbers must be nested evenly, [n][channels][height][width]."
+            "bad_images",
+            "the lists of numbers must be nested evenly, [n][channels][height][width].",
         ) from error
     if array.dtype.kind not in "iuf":
         raise Refused("bad_images", "images must be numbers, or base64 strings of files.")

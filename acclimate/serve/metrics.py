@@ -1,5 +1,8 @@
 """What Prometheus reads of the service. No stream has a metric of its own: there may be many."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -65,6 +68,28 @@ class Metrics:
         self.failures = Counter(
             "acclimate_failures", "Batches that the model failed on.", registry=registry
         )
+
+    def tally(self) -> dict[str, int]:
+        """Requests that were answered, refused, and failed."""
+        found = {"answered": 0, "refused": 0, "failed": 0}
+        for sample in next(iter(self.requests.collect())).samples:
+            if sample.name.endswith("_total"):
+                first = sample.labels["result"][:1]
+                kind = {"2": "answered", "3": "answered", "4": "refused"}.get(first, "failed")
+                found[kind] += int(sample.value)
+        return found
+
+    def answered(self) -> int:
+        """Images that were answered for."""
+        samples = next(iter(self.images.collect())).samples
+        return int(sum(each.value for each in samples if each.name.endswith("_total")))
+
+    def set_estimates(self, estimates: Sequence[Mapping[str, Any] | None]) -> None:
+        """Set the mean of some streams' estimated accuracies."""
+        known = [each for each in estimates if each is not None]
+        for name in ("frozen", "adapted", "guarded") if known else ():
+            mean = sum(each[name]["value"] for each in known) / len(known)
+            self.estimate.labels(name).set(mean)
 
     def text(self) -> bytes:
         """All metrics in the text format of Prometheus."""

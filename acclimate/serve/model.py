@@ -110,6 +110,11 @@ class SharedModel:
         return self.bundle.preprocessing
 
     @property
+    def state_bytes(self) -> int:
+        """Size of a stream's state."""
+        return self._fresh.nbytes
+
+    @property
     def guarded(self) -> bool:
         """Whether a guard chooses between the two models."""
         return isinstance(self._model, Guard)
@@ -136,7 +141,9 @@ class SharedModel:
             frozen, adapted = self._model.both
             verdict = self._model.verdict
             assert verdict is not None
-            use = verdict.use_adapted if mode == "bounded" else torch.zeros_like(verdict.use_adapted)
+            use = (
+                verdict.use_adapted if mode == "bounded" else torch.zeros_like(verdict.use_adapted)
+            )
             return Answers(frozen.cpu(), adapted.cpu(), use.cpu(), verdict)
         if isinstance(self._model, Guard):
             self._model.mode = mode

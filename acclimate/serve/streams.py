@@ -6,6 +6,7 @@ from typing import Any
 
 from acclimate.adapt.state import AdapterState
 from acclimate.errors import InputError
+from acclimate.guard.guard import Mode
 from acclimate.serve.model import SharedModel
 from acclimate.serve.refused import Refused
 from acclimate.serve.settings import ServeSettings
@@ -111,9 +112,17 @@ class Streams:
         self.touch(stream)
         return stream
 
-    def snapshot(self, stream: Stream) -> Saved:
-        """A copy of the state of the stream at work, with its record."""
+    def copy_of(self, name: str) -> Saved:
+        """A copy of a stream's state, with its record."""
+        stream = self.enter(name)
         return Saved(self.model.snapshot(), stream.record())
+
+    def set_mode(self, name: str, mode: Mode) -> Stream:
+        """Set the mode of a stream's guard."""
+        stream = self.enter(name)
+        stream.mode = mode
+        self.touch(stream)
+        return stream
 
     def forget(self, name: str) -> None:
         """Forget a stream altogether, also on disk."""
@@ -184,7 +193,7 @@ class Streams:
         self._dirty.pop(stream.name, None)
         stream.save_by, stream.unsaved, stream.saved = None, 0, time.time()
         if stream is self._at_work:
-            self.files.put(stream.name, self.snapshot(stream))
+            self.files.put(stream.name, Saved(self.model.snapshot(), stream.record()))
         elif stream.state is not None:
             copy = {name: tensor.clone() for name, tensor in stream.state.tensors.items()}
             state = AdapterState(copy, stream.state.belongs)
