@@ -60,6 +60,8 @@ class Guard(TakesTurns):
         frozen: The frozen classifier, as an adapter of the method ``source``.
         verdict: The last decision; None before the first, after the state was exchanged, and
             with the mode ``"off"``.
+        both: Logits of the last batch, of the frozen classifier and of the adapter; None as
+            `verdict`.
         change: Whether the stream has become another one with the last batch; None as `verdict`.
         decisions: The last decisions, as the log has them.
 
@@ -88,6 +90,7 @@ class Guard(TakesTurns):
         where = {"device": adapter.device, "memory_limit": memory_limit}
         self.frozen = Adapter(bundle, "source", **where, **alike)
         self.verdict: Verdict | None = None
+        self.both: tuple[Tensor, Tensor] | None = None
         self.change: Change | None = None
         self._log = DecisionLog(log)
         self._least = _DISTINCT if _by_the_batch_alone(adapter) else 1
@@ -127,7 +130,8 @@ class Guard(TakesTurns):
             InputError: as `Adapter`.
         """
         if self._mode == "off":
-            answers, self.verdict, self.change = self.adapter(images), None, None
+            answers = self.adapter(images)
+            self.verdict = self.both = self.change = None
         else:
             check_images(images, self.adapter.preprocessing.channels)
             with undisturbed(self.adapter.device):
@@ -141,7 +145,7 @@ class Guard(TakesTurns):
         self.adapter.reset()
         with undisturbed(self.adapter.device):
             self._memory.restart()
-        self.verdict = self.change = None
+        self.verdict = self.both = self.change = None
 
     @in_turn
     def snapshot(self) -> AdapterState:
@@ -158,7 +162,7 @@ class Guard(TakesTurns):
         """
         with undisturbed(self.adapter.device):
             self._memory.restore(state)
-        self.verdict = self.change = None
+        self.verdict = self.both = self.change = None
 
     @in_turn
     def swap(self, state: AdapterState) -> None:
@@ -178,7 +182,7 @@ class Guard(TakesTurns):
         """
         with undisturbed(self.adapter.device):
             self._memory.swap(state)
-        self.verdict = self.change = None
+        self.verdict = self.both = self.change = None
 
     @in_turn
     def save(self, path: str | Path) -> None:
@@ -209,6 +213,7 @@ class Guard(TakesTurns):
         frozen = self.frozen(images)
         adapted, steps = self._adapted(images, frozen, kept)
         adapted = adapted[first]
+        self.both = frozen, adapted
         given = self._calibration, memory.judged, self._rules, kept[first]
         self.verdict = verdict = judge(frozen, adapted, kept, *given)
         self.change = watch(scores(shown, frozen), memory.watched)

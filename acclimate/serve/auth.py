@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from acclimate.errors import InputError
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 
 _LEAST = 16  # characters; shorter ones can be guessed
 _MOST_BYTES = 2**20
@@ -23,19 +23,19 @@ class Access:
         """Refuse a stream that the token is not for.
 
         Raises:
-            Refused: it begins otherwise.
+            RefusedError: it begins otherwise.
         """
         if not name.startswith(self.prefix):
-            raise Refused("forbidden", f"this token is for streams {self.prefix}... alone.")
+            raise RefusedError("forbidden", f"this token is for streams {self.prefix}... alone.")
 
     def check_service(self) -> None:
         """Refuse what concerns all streams.
 
         Raises:
-            Refused: the token is for some streams alone.
+            RefusedError: the token is for some streams alone.
         """
         if self.prefix:
-            raise Refused("forbidden", "this needs a token that is for all streams.")
+            raise RefusedError("forbidden", "this needs a token that is for all streams.")
 
 
 class Tokens:
@@ -96,7 +96,7 @@ class Tokens:
         All tokens are compared, in a time that does not depend on which one fits.
 
         Raises:
-            Refused: there is no such token.
+            RefusedError: there is no such token.
         """
         if self._known is None:
             return Access()
@@ -106,7 +106,7 @@ class Tokens:
             if hmac.compare_digest(known, given):
                 found = access
         if found is None or kind.lower() != "bearer":
-            raise Refused("unauthorized", "send a known token: Authorization: Bearer TOKEN.")
+            raise RefusedError("unauthorized", "send a known token: Authorization: Bearer TOKEN.")
         return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
 
 
@@ -61,8 +61,7 @@ class Batcher:
         self._closed = False
         self._images = 0
         self._changed = threading.Condition()
-        self.seconds_per_image = 0.0
-        """Recent mean of the model's time, from which the time to come back is estimated."""
+        self._seconds = 0.0  # of an image, recent mean
 
     @property
     def images(self) -> int:
@@ -73,24 +72,24 @@ class Batcher:
         """Queue jobs of a stream, in their order and with nothing in between.
 
         Raises:
-            Refused: too much waits already, or the service is closing.
+            RefusedError: too much waits already, or the service is closing.
         """
         count, settings = sum(job.count for job in jobs), self._settings
         with self._changed:
             if self._closed:
-                raise Refused("closing", "the server is closing; ask again soon.", 1)
+                raise RefusedError("closing", "the server is closing; ask again soon.", 1)
             waits = self._counts.get(stream, 0)
             if waits and (
                 waits + count > settings.stream_images
                 or len(self._jobs[stream]) > settings.stream_images
             ):
                 sentence = f"{waits:,} images of this stream wait already; send them more slowly."
-                raise Refused("too_many", sentence, self._wait(waits))
+                raise RefusedError("too_many", sentence, self._wait(waits))
             if self._images and self._images + count > settings.queue_images:
                 sentence = f"the server is busy: {self._images:,} images wait; ask again later."
-                raise Refused("overloaded", sentence, self._wait(self._images))
+                raise RefusedError("overloaded", sentence, self._wait(self._images))
             if not count and len(self._jobs) > settings.queue_images:
-                raise Refused("overloaded", "the server is busy; ask again later.", 1)
+                raise RefusedError("overloaded", "the server is busy; ask again later.", 1)
             self._jobs.setdefault(stream, deque()).extend(jobs)
             self._counts[stream] = waits + count
             self._images += count
@@ -115,6 +114,11 @@ class Batcher:
                 if now >= end:
                     return None
                 self._changed.wait(max(until - now, 0.0))
+
+    def took(self, images: int, seconds: float) -> None:
+        """Note how long the model took for a batch; from this, when to come back is estimated."""
+        each, mean = seconds / images, self._seconds
+        self._seconds = 0.9 * mean + 0.1 * each if mean else each
 
     def close(self) -> None:
         """Take no more jobs; those that wait can still be taken, and at once."""
@@ -171,4 +175,4 @@ class Batcher:
 
     def _wait(self, images: int) -> int:
         """Seconds until so many images are answered for, about."""
-        return min(max(math.ceil(images * self.seconds_per_image), 1), 60)
+        return min(max(math.ceil(images * self._seconds), 1), 60)

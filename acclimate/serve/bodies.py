@@ -7,7 +7,7 @@ from torch import Tensor
 
 from acclimate.preprocessing import Preprocessing
 from acclimate.serve.images import check_count, of_array, of_files, of_json, of_npy
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
 
 FILES = ("image/jpeg", "image/png", "application/octet-stream")
@@ -28,7 +28,7 @@ def images_of(
     ```
 
     Raises:
-        Refused: another type, or a body that is not what its type says.
+        RefusedError: another type, or a body that is not what its type says.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind in FILES:
@@ -40,25 +40,27 @@ def images_of(
     if kind == "application/json":
         value = json_of(body)
         if "images" not in value:
-            raise Refused("bad_value", 'the body must be {"images": [...]}.')
+            raise RefusedError("bad_value", 'the body must be {"images": [...]}.')
         return of_json(value["images"], preprocessing, settings)
-    raise Refused("wrong_type", f"images come as {', '.join(TYPES)}, not as {kind or 'nothing'!r}.")
+    raise RefusedError(
+        "wrong_type", f"images come as {', '.join(TYPES)}, not as {kind or 'nothing'!r}."
+    )
 
 
 def json_of(body: bytes) -> dict[str, Any]:
     """The JSON object of a body; an empty body is an empty object.
 
     Raises:
-        Refused: the body is no JSON object.
+        RefusedError: the body is no JSON object.
     """
     if not body:
         return {}
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refused("bad_request", "the body is no JSON.") from error
+        raise RefusedError("bad_request", "the body is no JSON.") from error
     if not isinstance(value, dict):
-        raise Refused("bad_request", "the body is no JSON object.")
+        raise RefusedError("bad_request", "the body is no JSON object.")
     return value
 
 
@@ -66,14 +68,14 @@ def parts(body: bytes, content_type: str, settings: ServeSettings) -> list[bytes
     """The parts of a body of ``multipart/form-data``, each a file.
 
     Raises:
-        Refused: it is malformed, or has too many parts.
+        RefusedError: it is malformed, or has too many parts.
     """
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
 
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
-        raise Refused("bad_request", "the multipart body has no boundary in its Content-Type.")
+        raise RefusedError("bad_request", "the multipart body has no boundary in its Content-Type.")
     found: list[bytearray] = []
 
     def begin() -> None:
@@ -89,7 +91,7 @@ def parts(body: bytes, content_type: str, settings: ServeSettings) -> list[bytes
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError) as error:
-        if isinstance(error, Refused):
+        if isinstance(error, RefusedError):
             raise
-        raise Refused("bad_request", "the multipart body is malformed.") from error
+        raise RefusedError("bad_request", "the multipart body is malformed.") from error
     return [bytes(each) for each in found]

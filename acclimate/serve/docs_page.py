@@ -24,7 +24,8 @@ p { margin: .3rem 0; }
 {% for each in about.get("parameters", []) if each.in == "query" %}
 <p>Parameter <code>{{ each.name }}</code>{% if each.schema.default is defined %},
 by default <code>{{ each.schema.default }}</code>{% endif %}.</p>{% endfor %}
-{% if about.requestBody %}<p>Body: {% for kind in about.requestBody.content %}<code>{{ kind }}</code>
+{% if about.requestBody %}<p>Body:
+{% for kind in about.requestBody.content %}<code>{{ kind }}</code>
 {%- if not loop.last %}, {% endif %}{% endfor %}.</p>{% endif %}
 </section>{% endfor %}{% endfor %}
 </body></html>

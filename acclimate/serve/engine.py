@@ -17,10 +17,10 @@ from acclimate.errors import InputError
 from acclimate.serve.batcher import Batcher, Job
 from acclimate.serve.images import joined
 from acclimate.serve.metrics import Metrics
-from acclimate.serve.model import Answers, SharedModel, Wish
+from acclimate.serve.model import SharedModel, Wish
 from acclimate.serve.names import check_name
-from acclimate.serve.refused import Refused
-from acclimate.serve.reply import Gathered, Place, Reply, estimate_record, verdict_record
+from acclimate.serve.refused import RefusedError
+from acclimate.serve.reply import Gathered, Place, Reply
 from acclimate.serve.settings import ServeSettings
 from acclimate.serve.state_files import StateFiles
 from acclimate.serve.stream import Stream
@@ -127,7 +127,7 @@ class Engine:
             end: Whether it is forgotten afterwards.
 
         Raises:
-            Refused: a bad name, or too much waits already.
+            RefusedError: a bad name, or too much waits already.
         """
         pieces = images.split(self.settings.batch)
         gathered = Gathered(len(pieces))
@@ -147,7 +147,7 @@ class Engine:
         ```
 
         Raises:
-            Refused: a bad name, or too much waits already.
+            RefusedError: a bad name, or too much waits already.
         """
         job = Job(action=lambda name: action(self.streams, name))
         self._batcher.add(check_name(stream), [job])
@@ -157,11 +157,13 @@ class Engine:
         """A stream by its name.
 
         Raises:
-            Refused: there is none.
+            RefusedError: there is none.
         """
         found = self.streams.get(check_name(name))
         if found is None:
-            raise Refused("not_found", f"there is no stream {name!r}; it begins with its images.")
+            raise RefusedError(
+                "not_found", f"there is no stream {name!r}; it begins with its images."
+            )
         return found
 
     def switch(self, path: Path | None = None) -> SharedModel:
@@ -230,22 +232,22 @@ class Engine:
         late = [job for job in jobs if time.monotonic() - job.since > self.settings.timeout_s]
         for job in late:
             sentence = f"the request waited {self.settings.timeout_s:g} s; ask again later."
-            job.future.set_exception(Refused("too_late", sentence, 1))
+            job.future.set_exception(RefusedError("too_late", sentence, 1))
         jobs = [job for job in jobs if job not in late]
         if not jobs:
             return
         try:
-            if action := jobs[0].action:
-                results = [action(stream)]
-            else:
-                results = self._answer(stream, jobs)
+            action = jobs[0].action
+            results = [action(stream)] if action else self._answer(stream, jobs)
         except InputError as error:
             results = [error] * len(jobs)
         except Exception as error:
             self.metrics.failures.inc()
             _log.error(f"a batch of a stream failed: {type(error).__name__}: {error}")
             self.streams.lose(stream, f"went back: a batch failed ({type(error).__name__})")
-            refused = Refused("failed", "the model failed on this batch; the stream goes on.", 1)
+            refused = RefusedError(
+                "failed", "the model failed on this batch; the stream goes on.", 1
+            )
             results = [refused] * len(jobs)
         for job, result in zip(jobs, results):
             if isinstance(result, Exception):
@@ -271,31 +273,7 @@ class Engine:
             classes = self.model.bundle.classes
             replies.append(Reply(name, mode, classes, own, (place,), ms))
             first += job.count
-        self._note(stream, answers, ended - began, replies[0].ms)
+        stream.remember(answers, replies[0].ms)
+        self.metrics.learned(answers, ended - began)
+        self._batcher.took(len(images), ended - began)
         return replies
-
-    def _note(self, stream: Stream, answers: Answers, seconds: float, ms: float) -> None:
-        """Remember a batch in the stream's history and in the metrics."""
-        images, verdict = len(answers.frozen), answers.verdict
-        before = stream.latency_ms
-        stream.latency_ms = ms if before is None else 0.8 * before + 0.2 * ms
-        each = seconds / images
-        mean = self._batcher.seconds_per_image
-        self._batcher.seconds_per_image = 0.9 * mean + 0.1 * each if mean else each
-        point: dict[str, Any] = {"time": stream.changed, "images": images, "latency_ms": ms}
-        if verdict is None:
-            stream.verdict = stream.estimate = None
-        else:
-            stream.verdict, stream.estimate = verdict_record(verdict), estimate_record(verdict)
-            self.metrics.verdicts.labels(verdict.answer, verdict.learning).inc()
-            for name in ("share", "agreement", "learning"):
-                point[name] = stream.verdict[name]
-            point["verdict"] = verdict.answer
-            for name in ("frozen", "adapted", "guarded"):
-                point[name] = stream.estimate[name]["value"]
-        stream.history.append(point)
-        adapted = int(answers.use_adapted.sum())
-        self.metrics.images.labels("adapted").inc(adapted)
-        self.metrics.images.labels("frozen").inc(images - adapted)
-        self.metrics.batch.observe(images)
-        self.metrics.model.observe(seconds)

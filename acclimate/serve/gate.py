@@ -10,7 +10,7 @@ from typing import Any
 from acclimate.errors import InputError
 from acclimate.serve.auth import Access, Tokens
 from acclimate.serve.metrics import Metrics
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
 
 _OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
@@ -80,7 +80,7 @@ class Gate:
             nonlocal held
             if self._held + more > self._settings.body_bytes:
                 sentence = "the server is reading as much as it can hold; ask again later."
-                raise Refused("overloaded", sentence, 1)
+                raise RefusedError("overloaded", sentence, 1)
             held += more
             self._held += more
 
@@ -94,10 +94,10 @@ class Gate:
         """The whole body of a request.
 
         Raises:
-            Refused: it is too large, too slow, cut off, or compressed.
+            RefusedError: it is too large, too slow, cut off, or compressed.
         """
         if headers.get(b"content-encoding", "identity") not in ("", "identity"):
-            raise Refused("wrong_type", "bodies must not be compressed; send it as it is.")
+            raise RefusedError("wrong_type", "bodies must not be compressed; send it as it is.")
         limit = self._settings.request_bytes
         if "json" in headers.get(b"content-type", "json"):
             limit //= 4
@@ -110,7 +110,7 @@ class Gate:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Refused("bad_request", "the connection ended within the body.")
+                        raise RefusedError("bad_request", "the connection ended within the body.")
                     part = message.get("body", b"")
                     size += len(part)
                     if size <= limit:
@@ -124,9 +124,9 @@ class Gate:
                         break
         except TimeoutError as error:
             sentence = f"the body did not arrive within {self._settings.upload_s:g} s."
-            raise Refused("too_slow", sentence) from error
+            raise RefusedError("too_slow", sentence) from error
         if size > limit:
-            raise Refused(
+            raise RefusedError(
                 "too_large", f"the body has more than {limit:,} bytes; send fewer images at a time."
             )
         return b"".join(parts)
@@ -143,7 +143,7 @@ async def _tell(scope: Any, send: Any, error: Exception, *, started: bool) -> No
     if started:
         return
     headers = []
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedError):
         kind, status, sentence = error.kind, error.status, str(error)
         if error.retry_after is not None:
             headers.append((b"retry-after", str(error.retry_after).encode()))

@@ -17,7 +17,7 @@ from torch import Tensor
 from acclimate.data.decode import BROKEN, decode, resize_and_crop
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing, check_images
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
 
 _FORMATS = ("JPEG", "PNG")
@@ -35,7 +35,7 @@ def of_files(
     ```
 
     Raises:
-        Refused: too many files, too many pixels (before they are decoded), or no such images.
+        RefusedError: too many files, too many pixels (before they are decoded), or no such images.
     """
     check_count(len(files), settings)
     pixels = [_pixels(n, file, preprocessing, settings) for n, file in enumerate(files)]
@@ -56,11 +56,13 @@ def of_array(
         settings: With the limits.
 
     Raises:
-        Refused: another shape or type, NaN, values beyond their range, or too many.
+        RefusedError: another shape or type, NaN, values beyond their range, or too many.
     """
     if array.dtype.name not in _DTYPES:
         kinds = "uint8 (0..255) or float (0..1)"
-        raise Refused("bad_images", f"arrays of images must be {kinds}, not {array.dtype.name}.")
+        raise RefusedError(
+            "bad_images", f"arrays of images must be {kinds}, not {array.dtype.name}."
+        )
     if array.ndim == 3:
         array = array[None]
     if array.ndim == 4:
@@ -77,7 +79,7 @@ def of_array(
             return images
         return preprocessing.unit(images)
     except InputError as error:
-        raise Refused("bad_images", str(error)) from error
+        raise RefusedError("bad_images", str(error)) from error
 
 
 def of_npy(data: bytes) -> np.ndarray:
@@ -88,7 +90,7 @@ def of_npy(data: bytes) -> np.ndarray:
     ```
 
     Raises:
-        Refused: it is none, holds objects, or is longer or shorter than it says.
+        RefusedError: it is none, holds objects, or is longer or shorter than it says.
     """
     file = io.BytesIO(data)
     try:
@@ -96,17 +98,17 @@ def of_npy(data: bytes) -> np.ndarray:
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, columns_first, dtype = read(file, max_header_size=_HEADER)
     except (*BROKEN, MemoryError, RecursionError) as error:
-        raise Refused("bad_images", "the body is no .npy array; write it with numpy.save.") from (
-            error
-        )
+        raise RefusedError(
+            "bad_images", "the body is no .npy array; write it with numpy.save."
+        ) from (error)
     rest = memoryview(data)[file.tell() :]
     if dtype.name not in _DTYPES or columns_first:
-        raise Refused(
+        raise RefusedError(
             "bad_images",
             f"the array must be of {', '.join(_DTYPES)} in C order, not {dtype.name}.",
         )
     if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != len(rest):
-        raise Refused("bad_images", "the array is longer or shorter than its header says.")
+        raise RefusedError("bad_images", "the array is longer or shorter than its header says.")
     return np.frombuffer(rest, dtype).reshape(shape)
 
 
@@ -118,16 +120,16 @@ def of_json(
     Whole numbers above 1 are 0..255; else numbers are 0..1.
 
     Raises:
-        Refused: something else, or images that cannot be used.
+        RefusedError: something else, or images that cannot be used.
     """
     if not isinstance(value, list) or not value:
-        raise Refused("bad_images", "images must be a list of at least one image.")
+        raise RefusedError("bad_images", "images must be a list of at least one image.")
     if all(isinstance(each, str) for each in value):
         check_count(len(value), settings)
         try:
             files = [b64decode(each, validate=True) for each in value]
         except (binascii.Error, ValueError) as error:
-            raise Refused("bad_images", "an image is no base64 text of a file.") from error
+            raise RefusedError("bad_images", "an image is no base64 text of a file.") from error
         return of_files(files, preprocessing, settings)
     return of_array(numbers(value), preprocessing, settings)
 
@@ -136,20 +138,20 @@ def numbers(value: Any) -> np.ndarray:
     """An array of nested lists of numbers: uint8 if all are whole and one is above 1, else float.
 
     Raises:
-        Refused: lists of different lengths, or something that is no number.
+        RefusedError: lists of different lengths, or something that is no number.
     """
     try:
         array = np.array(value)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise Refused(
+        raise RefusedError(
             "bad_images",
             "the lists of numbers must be nested evenly, [n][channels][height][width].",
         ) from error
     if array.dtype.kind not in "iuf":
-        raise Refused("bad_images", "images must be numbers, or base64 strings of files.")
+        raise RefusedError("bad_images", "images must be numbers, or base64 strings of files.")
     whole = array.dtype.kind in "iu"
     if whole and array.size and (array.min() < 0 or array.max() > 255):
-        raise Refused("bad_images", "whole numbers of images must lie in 0..255.")
+        raise RefusedError("bad_images", "whole numbers of images must lie in 0..255.")
     if whole and array.size and array.max() > 1:
         return array.astype(np.uint8)
     return array.astype(np.float32) if np.isfinite(array).all() else array.astype(np.float64)
@@ -159,14 +161,14 @@ def check_count(count: int, settings: ServeSettings) -> None:
     """Refuse a request without images, or with too many.
 
     Raises:
-        Refused: no image, or more than `ServeSettings.request_images`.
+        RefusedError: no image, or more than `ServeSettings.request_images`.
     """
     if count < 1:
-        raise Refused("bad_images", "the request has no image; send at least one.")
+        raise RefusedError("bad_images", "the request has no image; send at least one.")
     if count > settings.request_images:
-        raise Refused(
+        raise RefusedError(
             "too_large",
-            f"the request has {count:,} images; send at most {settings.request_images:,} at a time.",
+            f"the request has {count:,} images; send at most {settings.request_images:,}.",
         )
 
 
@@ -194,21 +196,21 @@ def _pixels(
         with Image.open(io.BytesIO(file), formats=_FORMATS) as header:
             _check_pixels(header.width, header.height, settings, name)
         return resize_and_crop(decode(file), preprocessing)
-    except Refused:
+    except RefusedError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise Refused("bad_images", f"{name} is no JPEG or PNG file.") from error
+        raise RefusedError("bad_images", f"{name} is no JPEG or PNG file.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Refused("too_large", f"{name} has too many pixels.") from error
+        raise RefusedError("too_large", f"{name} has too many pixels.") from error
     except InputError as error:
-        raise Refused("bad_images", f"{name} cannot be used: {error}") from error
+        raise RefusedError("bad_images", f"{name} cannot be used: {error}") from error
     except BROKEN as error:
-        raise Refused("bad_images", f"{name} is damaged.") from error
+        raise RefusedError("bad_images", f"{name} is damaged.") from error
 
 
 def _check_pixels(width: int, height: int, settings: ServeSettings, name: str) -> None:
     if width * height > settings.image_pixels:
-        raise Refused(
+        raise RefusedError(
             "too_large",
             f"{name} has {width} x {height} pixels; send at most {settings.image_pixels:,}.",
         )

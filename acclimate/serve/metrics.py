@@ -5,6 +5,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from acclimate.serve.model import Answers
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -68,6 +70,16 @@ class Metrics:
         self.failures = Counter(
             "acclimate_failures", "Batches that the model failed on.", registry=registry
         )
+
+    def learned(self, answers: Answers, seconds: float) -> None:
+        """Count a batch, and the time that the model took for it."""
+        adapted = int(answers.use_adapted.sum())
+        self.images.labels("adapted").inc(adapted)
+        self.images.labels("frozen").inc(len(answers.frozen) - adapted)
+        self.batch.observe(len(answers.frozen))
+        self.model.observe(seconds)
+        if verdict := answers.verdict:
+            self.verdicts.labels(verdict.answer, verdict.learning).inc()
 
     def tally(self) -> dict[str, int]:
         """Requests that were answered, refused, and failed."""

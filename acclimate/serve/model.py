@@ -34,8 +34,8 @@ class Answers:
 
     def part(self, rows: slice) -> "Answers":
         """Those for some of the images."""
-        own = (each[rows] for each in (self.frozen, self.adapted, self.use_adapted))
-        return Answers(*own, self.verdict)
+        frozen, adapted, use_adapted = self.frozen, self.adapted, self.use_adapted
+        return Answers(frozen[rows], adapted[rows], use_adapted[rows], self.verdict)
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,12 @@ class SharedModel:
         self.bundle, self.name = bundle, name
         where: dict[str, Any] = {"device": wish.device, "memory_limit": wish.memory_limit}
         adapter = Adapter(bundle, wish.method, wish.settings, **where)
-        self.adapter, self.note = adapter, None
+        self.adapter = adapter
+        self.note: str | None = None
+        self.modes: tuple[Mode, ...] = MODES
         try:
             self._model = Guard(adapter, bundle, memory_limit=wish.memory_limit)
-            self._frozen, self.modes = self._model.frozen, MODES
+            self._frozen = self._model.frozen
         except InputError as error:
             if f"{method(adapter.name).model}.guard.usual" in bundle.statistics:
                 raise
@@ -138,9 +140,9 @@ class SharedModel:
         if isinstance(self._model, Guard) and mode != "off":
             self._model.mode = mode
             self._model(images)
-            frozen, adapted = self._model.both
-            verdict = self._model.verdict
-            assert verdict is not None
+            verdict, both = self._model.verdict, self._model.both
+            assert verdict is not None and both is not None
+            frozen, adapted = both
             use = (
                 verdict.use_adapted if mode == "bounded" else torch.zeros_like(verdict.use_adapted)
             )

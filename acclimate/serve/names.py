@@ -1,6 +1,6 @@
 """Names of streams."""
 
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 
 LONGEST = 128
 """Most characters of a name."""
@@ -14,14 +14,14 @@ def check_name(name: str) -> str:
     ```
 
     Raises:
-        Refused: it is empty or too long, or has control characters, a ``/`` or no valid text.
+        RefusedError: it is empty or too long, or has control characters, a ``/`` or no valid text.
     """
     if not 1 <= len(name) <= LONGEST:
-        raise Refused("bad_value", f"a stream's name has 1 to {LONGEST} characters.")
+        raise RefusedError("bad_value", f"a stream's name has 1 to {LONGEST} characters.")
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise Refused("bad_value", "the stream's name is no valid Unicode text.") from error
+        raise RefusedError("bad_value", "the stream's name is no valid Unicode text.") from error
     if not name.isprintable() or "/" in name or "\ufffd" in name:
-        raise Refused("bad_value", "a stream's name has printable characters alone, and no /.")
+        raise RefusedError("bad_value", "a stream's name has printable characters alone, and no /.")
     return name

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from acclimate.serve.bodies import images_of
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 from acclimate.serve.service import of_file, to_file
 from acclimate.serve.shapes import (
     ERRORS,
@@ -84,7 +84,7 @@ async def mode(request: Request, stream: Name, body: ModeBody) -> _INFO:
     name = named(request, stream)
     if body.mode not in service.engine.model.modes:
         sentence = "the bundle has no guard, so that its only mode is off; see acclimate measure."
-        raise Refused("conflict", sentence)
+        raise RefusedError("conflict", sentence)
     change = partial(Streams.set_mode, mode=body.mode)
     return service.record(await service.ask(name, change, begins=True))
 

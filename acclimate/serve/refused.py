@@ -23,11 +23,11 @@ STATUS = {
 """Kinds of refusals, and their HTTP status."""
 
 
-class Refused(InputError):
+class RefusedError(InputError):
     """A request is not answered. The message is one sentence: what is wrong, what to do.
 
     ```python
-    raise Refused("too_large", "the body has more than 32 MiB; send fewer images at a time.")
+    raise RefusedError("too_large", "the body has more than 32 MiB; send fewer images at a time.")
     ```
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor
 from acclimate.errors import InputError
 from acclimate.serve.auth import Access, Tokens
 from acclimate.serve.engine import Engine
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 from acclimate.serve.reply import Reply
 from acclimate.serve.state_files import Saved
 from acclimate.serve.stream import Stream
@@ -71,7 +71,7 @@ class Service:
         """Adapt to images of a stream, and answer.
 
         Raises:
-            Refused: see `Engine.submit`.
+            RefusedError: see `Engine.submit`.
         """
         return await asyncio.wrap_future(self.engine.submit(stream, images, **flags))
 
@@ -81,7 +81,7 @@ class Service:
         """Do something to a stream, in its turn.
 
         Raises:
-            Refused: there is no such stream and it does not begin with this; see `Engine.ask`.
+            RefusedError: there is no such stream and it does not begin with this; see `Engine.ask`.
         """
         if not begins:
             self.engine.known(stream)
@@ -102,7 +102,9 @@ class Service:
             return
         beside = self.engine.path.resolve().parent
         if name not in {each.name for each in beside.iterdir()}:
-            raise Refused("not_found", f"there is no folder {name!r} beside the present bundle's.")
+            raise RefusedError(
+                "not_found", f"there is no folder {name!r} beside the present bundle's."
+            )
         self.engine.switch(beside / name)
 
     def bundle(self) -> dict[str, Any]:
@@ -209,7 +211,7 @@ def of_file(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
     """Tensors, what they belong to, and the record of a stream, of a file that `to_file` made.
 
     Raises:
-        Refused: the content is damaged, or something else.
+        RefusedError: the content is damaged, or something else.
     """
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -221,4 +223,4 @@ def of_file(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
         return tensors, dict(record["belongs"]), counts
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         sentence = "the body is no snapshot of a stream, or is damaged; send one as it was got."
-        raise Refused("bad_value", sentence) from error
+        raise RefusedError("bad_value", sentence) from error

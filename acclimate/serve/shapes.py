@@ -56,7 +56,7 @@ IMAGES = {
     "requestBody": {
         "required": True,
         "content": {
-            **{kind: _BINARY for kind in (*FILES, ARRAYS[0])},
+            **dict.fromkeys((*FILES, ARRAYS[0]), _BINARY),
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -111,7 +111,7 @@ def named(request: Request, stream: str) -> str:
     """The name of a stream, which the request may use.
 
     Raises:
-        Refused: it is no name, or the token is not for it.
+        RefusedError: it is no name, or the token is not for it.
     """
     request.state.access.check_stream(check_name(stream))
     return stream

@@ -7,6 +7,8 @@ from typing import Any
 
 from acclimate.adapt.state import AdapterState
 from acclimate.guard.guard import Mode
+from acclimate.serve.model import Answers
+from acclimate.serve.reply import estimate_record, verdict_record
 
 HISTORY = 120
 """Number of batches of a stream that are remembered for its page."""
@@ -51,3 +53,22 @@ class Stream:
         """What is saved with its state."""
         kept = ("mode", "images", "batches", "changed", "note")
         return {"stream": self.name} | {name: getattr(self, name) for name in kept}
+
+    def remember(self, answers: Answers, ms: float) -> None:
+        """Add a batch to the history.
+
+        Args:
+            answers: To the batch.
+            ms: Milliseconds until they were there.
+        """
+        before, verdict = self.latency_ms, answers.verdict
+        self.latency_ms = ms if before is None else 0.8 * before + 0.2 * ms
+        point = {"time": self.changed, "images": len(answers.frozen), "latency_ms": round(ms, 3)}
+        self.verdict = self.estimate = None
+        if verdict is not None:
+            self.verdict, self.estimate = verdict_record(verdict), estimate_record(verdict)
+            point |= {name: self.verdict[name] for name in ("share", "agreement", "learning")}
+            point["verdict"] = verdict.answer
+            for name in ("frozen", "adapted", "guarded"):
+                point[name] = self.estimate[name]["value"]
+        self.history.append(point)

@@ -8,7 +8,7 @@ from acclimate.adapt.state import AdapterState
 from acclimate.errors import InputError
 from acclimate.guard.guard import Mode
 from acclimate.serve.model import SharedModel
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
 from acclimate.serve.state_files import WAITING, Saved, StateFiles
 from acclimate.serve.stream import Stream
@@ -62,7 +62,7 @@ class Streams:
         """Bring a stream's state into the model; a stream that is not known begins.
 
         Raises:
-            Refused: it would be one stream too many.
+            RefusedError: it would be one stream too many.
         """
         stream = self._known.get(name) or self._new(name)
         stream.used = time.monotonic()
@@ -237,7 +237,7 @@ class Streams:
         if len(self._known) >= self.settings.streams:
             self.expire()
         if len(self._known) >= self.settings.streams:
-            raise Refused(
+            raise RefusedError(
                 "overloaded",
                 f"there are {self.settings.streams:,} streams, and no more can begin; delete one.",
                 retry_after=60,

@@ -13,7 +13,7 @@ from torch import Tensor
 from acclimate.preprocessing import Preprocessing
 from acclimate.serve.bodies import json_of
 from acclimate.serve.images import of_array, of_files, of_json
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
 
 _NUMBERS = {"UINT8": "<u1", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
@@ -56,17 +56,19 @@ def asked(
         settings: With the limits.
 
     Raises:
-        Refused: it is malformed.
+        RefusedError: it is malformed.
     """
     length = len(body)
     if header is not None:
         if not (header.isascii() and header.isdigit() and int(header) <= length):
-            raise Refused("bad_request", "Inference-Header-Content-Length is not the header's.")
+            raise RefusedError(
+                "bad_request", "Inference-Header-Content-Length is not the header's."
+            )
         length = int(header)
     record, rest = json_of(body[:length]), memoryview(body)[length:]
     inputs = _records(record.get("inputs"), "inputs")
     if len(inputs) != 1 or inputs[0].get("name") != "images":
-        raise Refused("bad_value", "the request must have one input, named images.")
+        raise RefusedError("bad_value", "the request must have one input, named images.")
     images = _images(inputs[0], rest, preprocessing, settings)
     parameters = _parameters(record)
     outputs = _records(record.get("outputs", []), "outputs")
@@ -94,12 +96,12 @@ def told(
         request: With the outputs that are wanted.
 
     Raises:
-        Refused: an output is wanted that does not exist.
+        RefusedError: an output is wanted that does not exist.
     """
     known = [name for name, _ in arrays]
     for name in request.outputs:
         if name not in known:
-            raise Refused(
+            raise RefusedError(
                 "bad_value", f"there is no output {name!r}; there are {', '.join(known)}."
             )
     outputs, blobs = [], []
@@ -126,19 +128,19 @@ def _images(
 ) -> Tensor:
     shape, kind, size = given.get("shape"), given.get("datatype"), _size(given)
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
-        raise Refused("bad_value", "the shape of images must be a list of whole numbers.")
+        raise RefusedError("bad_value", "the shape of images must be a list of whole numbers.")
     if kind != "BYTES" and kind not in _NUMBERS:
         kinds = ", ".join(_NUMBERS)
-        raise Refused("bad_value", f"the datatype of images must be {kinds} or BYTES.")
+        raise RefusedError("bad_value", f"the datatype of images must be {kinds} or BYTES.")
     if size != len(rest):
-        raise Refused("bad_value", "binary_data_size of images is not what follows the JSON.")
+        raise RefusedError("bad_value", "binary_data_size of images is not what follows the JSON.")
     if not size or "data" in given:
         return _of_data(given.get("data"), kind, shape, preprocessing, settings)
     if kind == "BYTES":
         return of_files(_texts(rest, math.prod(shape)), preprocessing, settings)
     dtype = np.dtype(_NUMBERS[kind])
     if math.prod(shape) * dtype.itemsize != size:
-        raise Refused("bad_value", "the binary images are longer or shorter than their shape.")
+        raise RefusedError("bad_value", "the binary images are longer or shorter than their shape.")
     return of_array(np.frombuffer(rest, dtype).reshape(shape), preprocessing, settings)
 
 
@@ -157,7 +159,7 @@ def _of_data(
         array = array.astype(_NUMBERS[kind]).reshape(shape)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         sentence = f"the data of images must be {kind} numbers, as many as the shape says."
-        raise Refused("bad_value", sentence) from error
+        raise RefusedError("bad_value", sentence) from error
     return of_array(array, preprocessing, settings)
 
 
@@ -171,7 +173,7 @@ def _texts(data: memoryview, count: int) -> list[bytes]:
         found.append(bytes(data[at + 4 : at + 4 + length]))
         at += 4 + length
     if at != len(data) or len(found) != count:
-        raise Refused("bad_value", "the binary images are longer or shorter than their shape.")
+        raise RefusedError("bad_value", "the binary images are longer or shorter than their shape.")
     return found
 
 
@@ -187,7 +189,7 @@ def _stream(parameters: Mapping[str, Any]) -> str:
     """The stream that a request's sequence is."""
     name = parameters.get("sequence_id")
     if isinstance(name, bool) or not isinstance(name, int | str) or name in (0, ""):
-        raise Refused(
+        raise RefusedError(
             "bad_value",
             "the request has no sequence_id; give one, a whole number above 0 or a name, so that "
             "images are adapted to with those of their own stream.",
@@ -203,11 +205,11 @@ def _size(given: Mapping[str, Any]) -> int:
 def _parameters(record: Mapping[str, Any]) -> dict[str, Any]:
     found = record.get("parameters", {})
     if not isinstance(found, dict):
-        raise Refused("bad_value", "parameters must be a JSON object.")
+        raise RefusedError("bad_value", "parameters must be a JSON object.")
     return found
 
 
 def _records(value: Any, name: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise Refused("bad_value", f"{name} must be a list of JSON objects.")
+        raise RefusedError("bad_value", f"{name} must be a list of JSON objects.")
     return value

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import RefusedError
 from acclimate.serve.reply import Reply
 from acclimate.serve.shapes import ERRORS, INFER, named, service_of
 from acclimate.serve.tensors import Asked, asked, told
@@ -37,7 +37,7 @@ async def live() -> dict[str, bool]:
 async def ready(request: Request) -> dict[str, bool]:
     """Whether the model answers; 503 before it has answered once, and while the server closes."""
     if not service_of(request).engine.ready:
-        raise Refused("closing", "the model does not answer yet, or not any more.", 1)
+        raise RefusedError("closing", "the model does not answer yet, or not any more.", 1)
     return {"ready": True}
 
 
@@ -95,7 +95,7 @@ async def infer(request: Request, name: str) -> Response:
 
 def _check(name: str) -> None:
     if name != MODEL:
-        raise Refused("not_found", f"there is no model {name!r}; the model is {MODEL}.")
+        raise RefusedError("not_found", f"there is no model {name!r}; the model is {MODEL}.")
 
 
 def _record(name: str, wish: Asked, reply: Reply) -> dict[str, Any]:
