@@ -34,6 +34,11 @@ class Job:
         """Number of images."""
         return 0 if self.images is None else len(self.images)
 
+    @property
+    def weight(self) -> int:
+        """What it counts for the bounds: its images, or 1."""
+        return max(self.count, 1)
+
 
 class Batcher:
     """Jobs by stream. A stream whose oldest job has waited long enough, or has a batch, is ready.
@@ -53,20 +58,20 @@ class Batcher:
     def __init__(self, settings: ServeSettings):
         self._settings = settings
         self._jobs: dict[str, deque[Job]] = {}
-        self._counts: dict[str, int] = {}
+        self._weights: dict[str, int] = {}
         self._ready: deque[str] = deque()
         self._is_ready: set[str] = set()
         self._due: list[tuple[float, int, str]] = []
         self._order = 0
         self._closed = False
-        self._images = 0
+        self._weight = 0
         self._changed = threading.Condition()
         self._seconds = 0.0  # of an image, recent mean
 
     @property
     def images(self) -> int:
-        """Number of images that wait."""
-        return self._images
+        """Number of images that wait, and of other jobs."""
+        return self._weight
 
     def add(self, stream: str, jobs: Sequence[Job]) -> None:
         """Queue jobs of a stream, in their order and with nothing in between.
@@ -74,25 +79,20 @@ class Batcher:
         Raises:
             RefusedError: too much waits already, or the service is closing.
         """
-        count, settings = sum(job.count for job in jobs), self._settings
+        weight, settings = sum(job.weight for job in jobs), self._settings
         with self._changed:
             if self._closed:
                 raise RefusedError("closing", "the server is closing; ask again soon.", 1)
-            waits = self._counts.get(stream, 0)
-            if waits and (
-                waits + count > settings.stream_images
-                or len(self._jobs[stream]) > settings.stream_images
-            ):
+            waits = self._weights.get(stream, 0)
+            if waits and waits + weight > settings.stream_images:
                 sentence = f"{waits:,} images of this stream wait already; send them more slowly."
                 raise RefusedError("too_many", sentence, self._wait(waits))
-            if self._images and self._images + count > settings.queue_images:
-                sentence = f"the server is busy: {self._images:,} images wait; ask again later."
-                raise RefusedError("overloaded", sentence, self._wait(self._images))
-            if not count and len(self._jobs) > settings.queue_images:
-                raise RefusedError("overloaded", "the server is busy; ask again later.", 1)
+            if self._weight and self._weight + weight > settings.queue_images:
+                sentence = f"the server is busy: {self._weight:,} images wait; ask again later."
+                raise RefusedError("overloaded", sentence, self._wait(self._weight))
             self._jobs.setdefault(stream, deque()).extend(jobs)
-            self._counts[stream] = waits + count
-            self._images += count
+            self._weights[stream] = waits + weight
+            self._weight += weight
             self._plan(stream)
             self._changed.notify()
 
@@ -149,18 +149,19 @@ class Batcher:
                 break
             count += queue[0].count
             taken.append(queue.popleft())
-        self._images -= count
-        self._counts[stream] -= count
+        weight = max(count, 1)
+        self._weight -= weight
+        self._weights[stream] -= weight
         if queue:
             self._plan(stream)
         else:
-            del self._jobs[stream], self._counts[stream]
+            del self._jobs[stream], self._weights[stream]
         return stream, taken
 
     def _plan(self, stream: str) -> None:
         """Say when a stream is ready, whose queue has changed."""
         queue = self._jobs[stream]
-        whole = self._counts[stream] >= self._settings.batch
+        whole = self._weights[stream] >= self._settings.batch
         if self._closed or whole or any(not job.count for job in queue):
             self._make_ready(stream)
         elif stream not in self._is_ready:

@@ -92,7 +92,8 @@ class SharedModel:
             if f"{method(adapter.name).model}.guard.usual" in bundle.statistics:
                 raise
             alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
-            self._model, self.modes = adapter, ("off",)
+            self._model = adapter
+            self.modes = ("off",)
             self._frozen = Adapter(bundle, "source", **where, **alike)
             self.note = f"no guard, all answers are the adapted model's: {error}"
         self._fresh = self._model.snapshot()
