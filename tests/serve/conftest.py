@@ -5,14 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from serving import SETTINGS
 
 from acclimate.guard.calibration import Answered, calibrated
 from acclimate.methods import METHODS
 from acclimate.serve.engine import Engine
 from acclimate.serve.model import Wish
-from acclimate.serve.settings import ServeSettings
-
-SETTINGS = ServeSettings(batch=8, wait_ms=2, in_memory=4, request_images=32)
 
 
 def with_calibration(bundle, name):
