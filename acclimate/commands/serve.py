@@ -69,7 +69,7 @@ class Serve:
             raise InputError("TLS needs both --tls-cert and --tls-key.")
         try:
             from acclimate.serve.app import create_app
-            from acclimate.serve.run import listen, run
+            from acclimate.serve.run import listen, run, server_of
         except ImportError as error:
             raise InputError(
                 f"{error.name} is missing: pip install 'acclimate[serve]' to serve."
@@ -85,11 +85,12 @@ class Serve:
         listener = listen(self.host, self.port)
         engine = Engine(self.bundle, self.limits, self._wish(), self.state_dir)
         service = Service(engine, tokens, tell)
+        tls = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
+        server = server_of(create_app(service), self.limits, tls)
         scheme = "http" if self.tls_cert is None else "https"
         host = f"[{self.host}]" if ":" in self.host else self.host
         service.introduce(f"{scheme}://{host}:{listener.getsockname()[1]}")
-        tls = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
-        run(create_app(service), service, listener, tls=tls)
+        run(server, service, listener)
         tell("ended; all requests were answered" + service.epilogue())
 
     def _wish(self) -> "Wish":

@@ -35,27 +35,40 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def run(
-    app: FastAPI,
-    service: Service,
-    listener: socket.socket,
-    *,
-    tls: tuple[Path, Path] | None = None,
-) -> None:
+def run(server: uvicorn.Server, service: Service, listener: socket.socket) -> None:
     """Answer requests until SIGTERM or Ctrl-C, then answer those in flight and save all states.
 
     SIGHUP loads the bundle and the tokens again.
 
     Args:
-        app: From `create_app`.
-        service: The app's.
+        server: From `server_of`.
+        service: Its service.
         listener: From `listen`.
+    """
+    # uvicorn raises what it was sent again after it has ended; by then all is done.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGHUP, lambda *_: _in_thread(_reload(service)))
+    server.run(sockets=[listener])
+
+
+def server_of(
+    app: FastAPI, settings: ServeSettings, tls: tuple[Path, Path] | None = None
+) -> uvicorn.Server:
+    """The server of an application.
+
+    ```python
+    server_of(create_app(service), ServeSettings()).run(sockets=[listen("127.0.0.1", 8000)])
+    ```
+
+    Args:
+        app: From `create_app`.
+        settings: With the bounds.
         tls: Certificate and key.
 
     Raises:
         InputError: certificate or key cannot be read.
     """
-    settings = service.engine.settings
     config = uvicorn.Config(
         app,
         http=_protocol(settings),
@@ -72,11 +85,7 @@ def run(
         config.load()
     except OSError as error:
         raise InputError(f"cannot use the certificate and key for TLS: {error}.") from error
-    # uvicorn raises what it was sent again after it has ended; by then all is done.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    signal.signal(signal.SIGHUP, lambda *_: _in_thread(_reload(service)))
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
 
 
 def _reload(service: Service) -> Callable[[], None]:
