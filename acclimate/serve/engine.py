@@ -132,14 +132,14 @@ class Engine:
         Raises:
             RefusedError: a bad name, or too much waits already.
         """
-        pieces = images.split(self.settings.batch)
-        gathered = Gathered(len(pieces))
-        jobs = [Job(images=piece) for piece in pieces]
-        for number, job in enumerate(jobs):
-            job.future.add_done_callback(partial(gathered.take, number))
+        jobs = [Job(images=piece) for piece in images.split(self.settings.batch)]
         before = [Job(action=self.streams.begin_anew)] if start else []
         after = [Job(action=self.streams.forget)] if end else []
-        self._batcher.add(check_name(stream), [*before, *jobs, *after])
+        jobs = [*before, *jobs, *after]
+        gathered = Gathered(len(jobs))
+        for number, job in enumerate(jobs):
+            job.future.add_done_callback(partial(gathered.take, number))
+        self._batcher.add(check_name(stream), jobs)
         return gathered.future
 
     def ask(self, stream: str, action: Callable[[Streams, str], Any]) -> Future:
