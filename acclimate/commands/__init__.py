@@ -12,6 +12,7 @@ VERBS = (
     "measure",
     "advise",
     "adapt",
+    "serve",
     "corrupt",
     "bench",
     "report",

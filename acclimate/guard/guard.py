@@ -61,6 +61,8 @@ class Guard(TakesTurns):
         frozen: The frozen classifier, as an adapter of the method ``source``.
         verdict: The last decision; None before the first, after the state was exchanged, and
             with the mode ``"off"``.
+        both: Logits of the last batch, of the frozen classifier and of the adapter; None as
+            `verdict`.
         change: Whether the stream has become another one with the last batch; None as `verdict`.
         decisions: The last decisions, as the log has them.
 
@@ -89,6 +91,7 @@ class Guard(TakesTurns):
         where = {"device": adapter.device, "memory_limit": memory_limit}
         self.frozen = Adapter(bundle, "source", **where, **alike)
         self.verdict: Verdict | None = None
+        self.both: tuple[Tensor, Tensor] | None = None
         self.change: Change | None = None
         self._log = DecisionLog(log)
         self._least = fewest_images(adapter)
@@ -131,7 +134,7 @@ class Guard(TakesTurns):
         """
         if self._mode != "off":
             return self.pair(images)[0]
-        self.verdict = self.change = None
+        self.verdict = self.both = self.change = None
         answers = self.adapter(images)
         self._memory.saw(len(images), None, None)
         return answers
@@ -191,7 +194,7 @@ class Guard(TakesTurns):
         self.adapter.reset()
         with undisturbed(self.adapter.device):
             self._memory.restart()
-        self.verdict = self.change = None
+        self.verdict = self.both = self.change = None
 
     @in_turn
     def snapshot(self) -> AdapterState:
@@ -208,7 +211,7 @@ class Guard(TakesTurns):
         """
         with undisturbed(self.adapter.device):
             self._memory.restore(state)
-        self.verdict = self.change = None
+        self.verdict = self.both = self.change = None
 
     @in_turn
     def swap(self, state: AdapterState) -> None:
@@ -228,7 +231,7 @@ class Guard(TakesTurns):
         """
         with undisturbed(self.adapter.device):
             self._memory.swap(state)
-        self.verdict = self.change = None
+        self.verdict = self.both = self.change = None
 
     @in_turn
     def save(self, path: str | Path) -> None:
@@ -259,6 +262,7 @@ class Guard(TakesTurns):
         frozen = self.frozen(images)
         adapted, steps = self._adapted(images, frozen, kept)
         adapted = adapted[first]
+        self.both = frozen, adapted
         memory.counts["steps"] += steps
         spent = Spent(int(memory.counts["steps"]), self._distance() if self._distance else 0.0)
         given = self._calibration, memory.judged, self._rules, kept[first], spent

@@ -1,0 +1,147 @@
+"""Served bundles: tiny, with a guard's calibration that was made up, and without."""
+
+import io
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from serving import SETTINGS
+from starlette.testclient import TestClient
+
+from acclimate.guard.calibration import Answered, calibrated
+from acclimate.methods import METHODS
+from acclimate.serve.app import create_app
+from acclimate.serve.auth import Tokens
+from acclimate.serve.engine import Engine
+from acclimate.serve.model import Wish
+from acclimate.serve.run import listen, server_of
+from acclimate.serve.service import Service
+
+
+def with_calibration(bundle, name):
+    """What the curves say does not matter here, only that there are some."""
+    draw = torch.Generator().manual_seed(0)
+    classes, sets = len(bundle.classes), []
+    for shift in ("clean", "noise"):
+        frozen, adapted = torch.randn(2, 64, classes, generator=draw)
+        truth = torch.randn(64, classes, generator=draw).softmax(1)
+        sets.append(Answered(shift, False, frozen, adapted, [16] * 4, truth))
+    tensors = calibrated(sets).tensors(f"{METHODS[name].model}.guard.")
+    return replace(bundle, statistics=bundle.statistics | tensors, method=name)
+
+
+@pytest.fixture(scope="package")
+def served(bundle_of, tmp_path_factory):
+    """Folder of a bundle with a guard, for tent; not to be changed."""
+    path = tmp_path_factory.mktemp("served") / "served"
+    with_calibration(bundle_of("tent"), "tent").save(path)
+    return path
+
+
+@pytest.fixture(scope="package")
+def unguarded(bundle_of, tmp_path_factory):
+    """Folder of a bundle without a guard, for tent; not to be changed."""
+    path = tmp_path_factory.mktemp("unguarded") / "unguarded"
+    replace(bundle_of("tent"), method="tent").save(path)
+    return path
+
+
+@pytest.fixture
+def engine_of():
+    """Makes engines, which end with the test."""
+    made = []
+
+    def make(path, state_dir=None, start=True, method=None, **changes):
+        settings = replace(SETTINGS, **changes)
+        engine = Engine(path, settings, Wish(method=method, device="cpu"), state_dir)
+        made.append(engine)
+        return engine.start() if start else engine
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture
+def client_of(engine_of, served):
+    """Makes clients of services, which end with the test."""
+    made = []
+
+    def make(path=None, tokens=None, state_dir=None, **changes):
+        engine = engine_of(path or served, state_dir, start=False, **changes)
+        client = TestClient(create_app(Service(engine, Tokens(tokens))))
+        made.append(client)
+        return client.__enter__()
+
+    yield make
+    for client in made:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(client_of):
+    """A client of a service with a guard."""
+    return client_of()
+
+
+class Served:
+    """A server in a thread, with a socket and uvicorn as the command has them."""
+
+    def __init__(self, app, settings, tls):
+        self.server, listener = server_of(app, settings, tls), listen("127.0.0.1", 0)
+        self.port = listener.getsockname()[1]
+        self.address = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self.server.run, args=([listener],), daemon=True)
+        self._thread.start()
+
+    def end(self):
+        """What SIGTERM does."""
+        self.server.should_exit = True
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def served_by(engine_of, served):
+    """Starts servers in threads, which end with the test."""
+    made = []
+
+    def start(path=None, state_dir=None, tls=None, **changes):
+        engine = engine_of(path or served, state_dir, start=False, **changes)
+        app = create_app(Service(engine, Tokens(None)))
+        made.append(Served(app, engine.settings, tls))
+        while not engine.ready:
+            time.sleep(0.01)
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.end()
+
+
+@pytest.fixture(scope="session")
+def npy():
+    """The content of an .npy file of an array."""
+
+    def content(array):
+        file = io.BytesIO()
+        np.save(file, np.asarray(array))
+        return file.getvalue()
+
+    return content
+
+
+@pytest.fixture(scope="session")
+def png():
+    """The content of a PNG file of an image ``[3, height, width]``."""
+
+    def content(image, kind="PNG"):
+        file = io.BytesIO()
+        Image.fromarray(np.asarray(image).transpose(1, 2, 0)).save(file, kind)
+        return file.getvalue()
+
+    return content
