@@ -1,6 +1,7 @@
 """Work on a grid's tasks with the processes of a Ray cluster."""
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import lru_cache, partial
@@ -139,10 +140,14 @@ def _connect(ray: Any, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    named = address or os.environ.get("RAY_ADDRESS", "")
     try:
+        host, colon, port = named.removeprefix("ray://").rpartition(":")
+        if colon:  # Ray itself would try for many minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address, include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"at {address}" if address else "here"
+    except (OSError, ValueError, RuntimeError) as error:
+        where = f"at {named}" if named else "here"
         raise InputError(
             f"there is no Ray cluster {where}: start one with ray start --head, or leave "
             f"--ray-address out for one on this machine ({str(error).partition(chr(10))[0]})."

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -211,11 +210,11 @@ def test_no_workers_are_refused(given):
         RayCluster(**given)
 
 
-@pytest.mark.slow
-def test_no_cluster_is_one_sentence():
-    code = (
-        "from acclimate.evaluate.ray_cluster import RayCluster\n"
-        "with RayCluster('127.0.0.1:1'): pass"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "InputError: there is no Ray cluster at 127.0.0.1:1" in done.stderr
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port", None])
+def test_no_cluster_is_one_sentence_at_once(address, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    where = address or "127.0.0.1:1"
+    with pytest.raises(InputError, match=f"there is no Ray cluster at {where}: "):
+        RayCluster(address).__enter__()
