@@ -11,6 +11,7 @@ VERBS = (
     "wrap",
     "measure",
     "adapt",
+    "serve",
     "corrupt",
     "bench",
     "report",

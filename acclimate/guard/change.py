@@ -50,7 +50,7 @@ class ChangeState:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name; `overwrite` goes back to them."""
+        """The tensors by name."""
         return vars(self).copy()
 
 

@@ -79,7 +79,7 @@ class GuardState:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name; `overwrite` goes back to them."""
+        """The tensors by name."""
         return {
             f"{name}.{part}": getattr(getattr(self, name), part)
             for name in ("recent", "share", "right")

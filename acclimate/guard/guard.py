@@ -1,7 +1,5 @@
 """The Guard: an adapter whose answers are given only while they seem better than the frozen."""
 
-from collections import defaultdict
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,17 +14,18 @@ from acclimate.backbones.batch_norm import batch_norms
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError, unknown_name
 from acclimate.guard.calibration import Calibration
-from acclimate.guard.change import Change, ChangeState, scores, watch
-from acclimate.guard.decide import GuardState, Rules, Verdict, judge
+from acclimate.guard.change import Change, scores, watch
+from acclimate.guard.decide import Rules, Verdict, judge
 from acclimate.guard.log import DecisionLog
-from acclimate.guard.signals import blank, first_of_equals, overwrite
+from acclimate.guard.signals import blank, first_of_equals
+from acclimate.guard.state import Memory
 from acclimate.methods import method
 from acclimate.preprocessing import check_images
 from acclimate.runtime.precision import undisturbed
 from acclimate.storage import sealed
 
-Mode = Literal["bounded", "shadow"]
-MODES: tuple[Mode, ...] = ("bounded", "shadow")
+Mode = Literal["bounded", "shadow", "off"]
+MODES: tuple[Mode, ...] = ("bounded", "shadow", "off")
 GOOD_EVERY = 512
 """Images between two copies of a good state: on a GPU a copy takes about as long as a step."""
 _DISTINCT = 4  # from fewer different images, the batch's own statistics say nothing
@@ -51,6 +50,7 @@ class Guard(TakesTurns):
         bundle: With a calibration, see `acclimate.guard.measure.measure_guard`.
         mode: ``"bounded"`` answers as said above. ``"shadow"`` answers with the frozen classifier,
             at the adapter's precision, bit for bit, while the adapter adapts and is judged.
+            ``"off"`` is the adapter alone: no frozen pass, no decision.
         rules: Thresholds.
         log: A file for a line of JSON a batch, bounded in size; see `acclimate.guard.log`.
         memory_limit: Of the frozen classifier's passes, as for `Adapter`.
@@ -58,8 +58,11 @@ class Guard(TakesTurns):
     Attributes:
         adapter: The adapter.
         frozen: The frozen classifier, as an adapter of the method ``source``.
-        verdict: The last decision; None before the first.
-        change: Whether the stream has become another one with the last batch.
+        verdict: The last decision; None before the first, after the state was exchanged, and
+            with the mode ``"off"``.
+        both: Logits of the last batch, of the frozen classifier and of the adapter; None as
+            `verdict`.
+        change: Whether the stream has become another one with the last batch; None as `verdict`.
         decisions: The last decisions, as the log has them.
 
     Raises:
@@ -78,25 +81,35 @@ class Guard(TakesTurns):
         memory_limit: str | int | None = None,
     ):
         super().__init__()
-        if mode not in MODES:
-            raise unknown_name("mode", mode, MODES)
+        self.mode = mode
         if len(bundle.classes) != adapter.model.num_classes:
             raise InputError("the adapter is of another bundle; give the bundle it was made from.")
-        self.adapter, self.mode, self._rules = adapter, mode, rules or Rules()
+        self.adapter, self._rules = adapter, rules or Rules()
         self._rules.check()
         alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
         where = {"device": adapter.device, "memory_limit": memory_limit}
         self.frozen = Adapter(bundle, "source", **where, **alike)
         self.verdict: Verdict | None = None
+        self.both: tuple[Tensor, Tensor] | None = None
         self.change: Change | None = None
         self._log = DecisionLog(log)
         self._least = _DISTINCT if _by_the_batch_alone(adapter) else 1
         with undisturbed(adapter.device):
             tensors = {name: each.to(adapter.device) for name, each in bundle.statistics.items()}
             self._calibration = Calibration.of(tensors, method(adapter.name).model)
-            self._state = GuardState.new(self._calibration)
-            self._stream = ChangeState.new(adapter.device)
-            self._forget()
+            self._memory = Memory(adapter, self._calibration, self._rules)
+
+    @property
+    def mode(self) -> Mode:
+        """What becomes of the adapted answers; it may be set between two batches."""
+        return self._mode
+
+    @mode.setter
+    @in_turn
+    def mode(self, mode: Mode) -> None:
+        if mode not in MODES:
+            raise unknown_name("mode", mode, MODES)
+        self._mode: Mode = mode
 
     @property
     def decisions(self) -> list[dict[str, Any]]:
@@ -116,33 +129,60 @@ class Guard(TakesTurns):
         Raises:
             InputError: as `Adapter`.
         """
-        check_images(images, self.adapter.preprocessing.channels)
-        with undisturbed(self.adapter.device):
-            shown = self.adapter.preprocessing.unit(images.to(self.adapter.device))
-            first = first_of_equals(shown)
-            kept = (first == torch.arange(len(shown), device=first.device)) & ~blank(shown)
-            kept &= kept.sum() >= self._least
-            frozen = self.frozen(images)
-            adapted, steps = self._adapted(images, frozen, kept)
-            adapted = adapted[first]
-            given = self._calibration, self._state, self._rules, kept[first]
-            self.verdict = verdict = judge(frozen, adapted, kept, *given)
-            self.change = watch(scores(shown, frozen), self._stream)
-            self._learn(verdict, len(images))
-            self._note(len(images), steps)
-            if self.mode == "shadow":
-                return frozen
-            return torch.where(verdict.use_adapted[:, None], adapted, frozen)
+        if self._mode == "off":
+            answers = self.adapter(images)
+            self.verdict = self.both = self.change = None
+        else:
+            check_images(images, self.adapter.preprocessing.channels)
+            with undisturbed(self.adapter.device):
+                answers = self._judged(images)
+        self._memory.counts["seen"] += len(images)
+        return answers
 
     @in_turn
     def reset(self) -> None:
         """Forget all that was learned and seen; the log stays."""
         self.adapter.reset()
         with undisturbed(self.adapter.device):
-            overwrite(self._state.tensors(), GuardState.new(self._calibration).tensors())
-            overwrite(self._stream.tensors(), ChangeState.new(self.adapter.device).tensors())
-            self.verdict = self.change = None
-            self._forget()
+            self._memory.restart()
+        self.verdict = self.both = self.change = None
+
+    @in_turn
+    def snapshot(self) -> AdapterState:
+        """A copy of the present state, the adapter's and the guard's, for `restore` and `swap`."""
+        with torch.inference_mode(False):
+            return self._memory.snapshot()
+
+    @in_turn
+    def restore(self, state: AdapterState) -> None:
+        """Go back to a state of this guard, or of one made alike: the same future follows.
+
+        Raises:
+            InputError: the state is of another adapter, other rules or another calibration.
+        """
+        with undisturbed(self.adapter.device):
+            self._memory.restore(state)
+        self.verdict = self.both = self.change = None
+
+    @in_turn
+    def swap(self, state: AdapterState) -> None:
+        """Exchange the present state for another, in place: ``state`` then holds the present one.
+
+        One guard so serves many streams; log and mode are shared:
+
+        ```python
+        streams = {name: guard.snapshot() for name in ("north", "south")}
+        guard.swap(streams["north"])
+        logits = guard(images)
+        guard.swap(streams["north"])
+        ```
+
+        Raises:
+            InputError: the state is of another adapter, other rules or another calibration.
+        """
+        with undisturbed(self.adapter.device):
+            self._memory.swap(state)
+        self.verdict = self.both = self.change = None
 
     @in_turn
     def save(self, path: str | Path) -> None:
@@ -151,15 +191,8 @@ class Guard(TakesTurns):
         Raises:
             InputError: the file cannot be written.
         """
-        present = self.adapter.snapshot()
-        tensors = {
-            **{f"adapter.{name}": tensor for name, tensor in present.tensors.items()},
-            **{f"good.{name}": tensor for name, tensor in self._good.tensors.items()},
-            **{f"guard.{name}": tensor for name, tensor in self._state.tensors().items()},
-            **{f"stream.{name}": tensor for name, tensor in self._stream.tensors().items()},
-        }
-        counts = {"seen": self._seen, "since": self._since}
-        sealed.save(Path(path), tensors, {"belongs": present.belongs} | self._alike() | counts)
+        state = self.snapshot()
+        sealed.save(Path(path), state.tensors, state.belongs)
 
     @in_turn
     def load(self, path: str | Path) -> None:
@@ -168,31 +201,27 @@ class Guard(TakesTurns):
         Raises:
             InputError: the file is missing or damaged, or of another adapter or other rules.
         """
-        tensors, record = sealed.load(Path(path))
-        if not self._alike().keys() <= record.keys():
-            raise InputError(f"{path} is no state of a guard; give one that Guard.save wrote.")
-        if any(record[name] != value for name, value in self._alike().items()):
-            raise InputError(
-                f"{path} is of a guard with other rules or another calibration; make the guard as "
-                "the one that saved it."
-            )
-        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        self.adapter.restore(AdapterState(parts["good"], record["belongs"]))
-        self._good = self.adapter.snapshot()
-        self.adapter.restore(AdapterState(parts["adapter"], record["belongs"]))
-        with undisturbed(self.adapter.device):
-            overwrite(self._state.tensors(), parts["guard"])
-            overwrite(self._stream.tensors(), parts["stream"])
-        self._seen, self._since = record["seen"], record["since"]
-        self.verdict = self.change = None
+        self.restore(AdapterState(*sealed.load(Path(path))))
 
-    def _alike(self) -> dict[str, Any]:
-        """Rules and calibration: guards with the same state and these go on alike."""
-        calibration = sealed.digest(self._calibration.tensors(""), "")
-        return {"rules": asdict(self._rules), "calibration": calibration}
+    def _judged(self, images: Tensor) -> Float[Tensor, "batch classes"]:
+        """Both models' answers, the decision, and what follows from it."""
+        memory = self._memory
+        shown = self.adapter.preprocessing.unit(images.to(self.adapter.device))
+        first = first_of_equals(shown)
+        kept = (first == torch.arange(len(shown), device=first.device)) & ~blank(shown)
+        kept &= kept.sum() >= self._least
+        frozen = self.frozen(images)
+        adapted, steps = self._adapted(images, frozen, kept)
+        adapted = adapted[first]
+        self.both = frozen, adapted
+        given = self._calibration, memory.judged, self._rules, kept[first]
+        self.verdict = verdict = judge(frozen, adapted, kept, *given)
+        self.change = watch(scores(shown, frozen), memory.watched)
+        self._learn(verdict, len(images))
+        self._note(len(images), steps)
+        if self._mode == "shadow":
+            return frozen
+        return torch.where(verdict.use_adapted[:, None], adapted, frozen)
 
     def _adapted(
         self, images: Tensor, frozen: Tensor, kept: Tensor
@@ -209,12 +238,12 @@ class Guard(TakesTurns):
 
     def _learn(self, verdict: Verdict, count: int) -> None:
         """Go back to the last good state, or keep this one as such."""
-        self._since += count
+        since = self._memory.counts["since"]
+        since += count
         if verdict.learning == "roll back":
-            self.adapter.restore(self._good)
-            self._since = 0
-        elif verdict.answer == "adapted" and self._since >= GOOD_EVERY:
-            self._good, self._since = self.adapter.snapshot(), 0
+            self._memory.roll_back()
+        elif verdict.answer == "adapted" and int(since) >= GOOD_EVERY:
+            self._memory.keep_good()
 
     def _note(self, count: int, steps: int) -> None:
         """Write the decision down."""
@@ -226,9 +255,9 @@ class Guard(TakesTurns):
         }
         self._log.add(
             {
-                "first": self._seen,
+                "first": int(self._memory.counts["seen"]),
                 "images": count,
-                "answer": "frozen" if self.mode == "shadow" else verdict.answer,
+                "answer": "frozen" if self._mode == "shadow" else verdict.answer,
                 "verdict": verdict.answer,
                 "learning": verdict.learning,
                 "adapted_answers": int(verdict.use_adapted.sum()),
@@ -241,10 +270,6 @@ class Guard(TakesTurns):
                 "reason": verdict.reason,
             }
         )
-        self._seen += count
-
-    def _forget(self) -> None:
-        self._good, self._since, self._seen = self.adapter.snapshot(), 0, 0
 
 
 def _by_the_batch_alone(adapter: Adapter) -> bool:

@@ -1,6 +1,5 @@
 """Signals without labels, of each image and of the recent stream."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -88,20 +87,6 @@ class Recent:
         self.total.mul_(kept).add_(counts @ values)
         self.weight.mul_(kept).add_(counts.sum())
         self.squares.mul_(kept**2).add_((counts**2).sum())
-
-
-def overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Write values into the tensors of a state, in place, by their names.
-
-    ```python
-    overwrite(state.tensors(), saved)
-    ```
-
-    Raises:
-        KeyError: a value is missing.
-    """
-    for name, tensor in tensors.items():
-        tensor.copy_(values[name])
 
 
 def log_odds(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from acclimate.guard.calibration import Answered, calibrated
+from acclimate.methods import METHODS
 
 CLASSES = 5
 
@@ -46,3 +49,27 @@ def sets():
 def calibration(sets):
     """The calibration of these sets."""
     return calibrated(sets)
+
+
+def calibration_of(classes, seed=0):
+    """Curves of made-up answers: what they say does not matter to the class."""
+    draw = torch.Generator().manual_seed(seed)
+    sets = []
+    for shift in ("clean", "noise"):
+        frozen, adapted = torch.randn(2, 64, classes, generator=draw)
+        truth = torch.randn(64, classes, generator=draw).softmax(1)
+        sets.append(Answered(shift, False, frozen, adapted, [16] * 4, truth))
+    return calibrated(sets)
+
+
+@pytest.fixture(scope="package")
+def guarded(bundle_of):
+    def make(name):
+        bundle = bundle_of(name)
+        calibration = calibration_of(len(bundle.classes))
+        model = METHODS[name].model
+        return replace(
+            bundle, statistics=bundle.statistics | calibration.tensors(f"{model}.guard.")
+        )
+
+    return make

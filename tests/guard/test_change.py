@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acclimate.adapt.state import State
 from acclimate.guard.change import REFERENCE, SCORES, ChangeState, scores, watch
-from acclimate.guard.signals import overwrite
 
 
 def stream(count, moved=0.0, seed=0, score=3):
@@ -78,7 +78,7 @@ def test_nothing_is_found_where_nothing_changes():
 def test_the_state_comes_back():
     state, again = ChangeState.new(), ChangeState.new()
     watch(stream(300), state)
-    overwrite(again.tensors(), {name: t.clone() for name, t in state.tensors().items()})
+    State({}, again.tensors()).load(state.tensors())
     assert watch(stream(90, 1.0, 5), state) == watch(stream(90, 1.0, 5), again)
 
 

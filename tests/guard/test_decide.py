@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acclimate.adapt.state import State
 from acclimate.errors import InputError
 from acclimate.guard.decide import GuardState, Rules, judge
-from acclimate.guard.signals import overwrite
 
 from .conftest import CLASSES, answered
 
@@ -85,7 +85,7 @@ def test_a_state_that_was_kept_gives_the_same_future(calibration):
     kept = {name: tensor.clone() for name, tensor in state.tensors().items()}
     first = judge(*parts[1], every, calibration, state, Rules())
     again = GuardState.new(calibration)
-    overwrite(again.tensors(), kept)
+    State({}, again.tensors()).load(kept)
     second = judge(*parts[1], every, calibration, again, Rules())
     assert torch.equal(first.use_adapted, second.use_adapted) and first.share == second.share
     assert first.estimate == second.estimate

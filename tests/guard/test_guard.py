@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ import torch
 from acclimate.adapt import Adapter
 from acclimate.errors import InputError
 from acclimate.guard import log
-from acclimate.guard.calibration import Answered, calibrated
 from acclimate.guard.decide import Rules
 from acclimate.guard.guard import Guard
 from acclimate.methods import METHODS
@@ -18,30 +16,6 @@ from acclimate.methods import METHODS
 ALWAYS = Rules(frozen_below=0.0, adapted_above=0.0, worse_below=0.0, fewest_classes=0.0)
 NEVER = Rules(frozen_below=1.0, adapted_above=1.0, worse_below=0.0, fewest_classes=0.0)
 HARMED = Rules(frozen_below=1.0, adapted_above=1.0, worse_below=1.0, fewest_classes=0.0)
-
-
-def calibration_of(classes, seed=0):
-    """Curves of made-up answers: what they say does not matter to the class."""
-    draw = torch.Generator().manual_seed(seed)
-    sets = []
-    for shift in ("clean", "noise"):
-        frozen, adapted = torch.randn(2, 64, classes, generator=draw)
-        truth = torch.randn(64, classes, generator=draw).softmax(1)
-        sets.append(Answered(shift, False, frozen, adapted, [16] * 4, truth))
-    return calibrated(sets)
-
-
-@pytest.fixture(scope="module")
-def guarded(bundle_of):
-    def make(name):
-        bundle = bundle_of(name)
-        calibration = calibration_of(len(bundle.classes))
-        model = METHODS[name].model
-        return replace(
-            bundle, statistics=bundle.statistics | calibration.tensors(f"{model}.guard.")
-        )
-
-    return make
 
 
 def stream(images, batches=3, size=8):
@@ -54,6 +28,28 @@ def test_in_the_shadow_answers_are_the_frozen_ones_to_the_bit(guarded, images, n
     guard, frozen = Guard(Adapter(bundle, name), bundle, "shadow"), Adapter(bundle, "source")
     for batch in stream(images, 2):
         assert torch.equal(guard(batch), frozen(batch))
+
+
+def test_without_a_guard_answers_are_the_adapter_s(guarded, images, monkeypatch):
+    bundle = guarded("tent")
+    guard, alone = Guard(Adapter(bundle, "tent"), bundle, "off"), Adapter(bundle, "tent")
+    with monkeypatch.context() as patched:
+        patched.setattr(guard, "frozen", None)  # no pass of it
+        for batch in (images[:8], images[[0, 0]], torch.zeros_like(images[:4])):
+            assert torch.equal(guard(batch), alone(batch))
+    assert guard.verdict is None and guard.change is None and not guard.decisions
+
+
+def test_the_mode_may_change_from_batch_to_batch(guarded, images):
+    bundle = guarded("tent")
+    guard, alone = Guard(Adapter(bundle, "tent"), bundle, rules=ALWAYS), Adapter(bundle, "tent")
+    frozen = Adapter(bundle, "source")
+    for mode, batch in zip(("off", "shadow", "bounded", "off", "shadow"), stream(images, 5)):
+        guard.mode = mode
+        expected = alone(batch)
+        assert torch.equal(guard(batch), frozen(batch) if mode == "shadow" else expected)
+        assert (guard.verdict is None) == (mode == "off") and guard.mode == mode
+    assert [line["first"] for line in guard.decisions] == [8, 16, 32]
 
 
 def test_adaptation_runs_in_the_shadow(guarded, images):
@@ -198,25 +194,6 @@ def test_a_change_of_the_stream_is_told(guarded, images):
     assert guard.decisions[found.index(True)]["changed"]
 
 
-def test_a_state_that_was_saved_has_the_same_future(guarded, images, tmp_path):
-    bundle = guarded("tent")
-    first, second = (Guard(Adapter(bundle, "tent"), bundle) for _ in range(2))
-    one, two, three = stream(images)
-    first(one), first(two)
-    first.save(tmp_path / "state")
-    second.load(tmp_path / "state")
-    assert torch.equal(first(three), second(three))
-    assert second.decisions[-1]["first"] == 16
-    assert {k: v for k, v in first.decisions[-1].items() if k != "time"} == {
-        k: v for k, v in second.decisions[-1].items() if k != "time"
-    }
-    with pytest.raises(InputError, match="other rules"):
-        Guard(Adapter(bundle, "tent"), bundle, rules=ALWAYS).load(tmp_path / "state")
-    Adapter(bundle, "tent").save(tmp_path / "adapter")
-    with pytest.raises(InputError, match="no state of a guard"):
-        second.load(tmp_path / "adapter")
-
-
 def test_a_reset_is_a_new_beginning(guarded, images):
     bundle = guarded("tent")
     guard, new = (Guard(Adapter(bundle, "tent"), bundle) for _ in range(2))
@@ -242,5 +219,7 @@ def test_what_cannot_be_guarded_is_refused(bundle_of, guarded, tmp_path):
         Guard(Adapter(bundle_of("tent"), "tent"), bundle_of("tent"))
     with pytest.raises(InputError, match="unknown mode 'shade': did you mean shadow"):
         Guard(Adapter(bundle, "tent"), bundle, "shade")
+    with pytest.raises(InputError, match="unknown mode 'on'"):
+        Guard(Adapter(bundle, "tent"), bundle).mode = "on"
     with pytest.raises(InputError, match="cannot write"):
         Guard(Adapter(bundle, "tent"), bundle, log=tmp_path / "missing" / "log")

@@ -1,0 +1,118 @@
+"""``acclimate serve``."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+
+from acclimate.commands.common import check_limit
+from acclimate.errors import InputError
+from acclimate.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from acclimate.serve.model import Wish
+
+# The settings are options without a prefix.
+Limits = Annotated[ServeSettings, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answer for streams of images over HTTP, adapting to each stream apart from the others.
+
+    Speaks an interface of its own (/docs) and the Open Inference Protocol, listens on this machine
+    alone unless --host says otherwise, and saves what each stream has learned in --state-dir.
+    SIGTERM and Ctrl-C answer what is in flight and save all; SIGHUP loads the bundle again. Needs
+    pip install 'acclimate[serve]'.
+
+    Example: acclimate serve quickstart/bundle
+
+    Example: acclimate serve bundle --state-dir states --token-file tokens.txt --host 0.0.0.0
+    """
+
+    bundle: tyro.conf.Positional[Path]
+    """A bundle from acclimate align, wrap, train or quickstart."""
+    method: str | None = None
+    """A name that acclimate methods lists; default: the bundle's."""
+    settings: Path | None = None
+    """A JSON file with "method" and "settings", as acclimate advise writes it."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every one of the machine."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    state_dir: Path | None = None
+    """Folder of the streams' states; without one they end with the server."""
+    token_file: Path | None = None
+    """A file with a token in each line, and behind it the prefix of the streams that it is for, if
+    not for all. Without one, whoever reaches the port may use it."""
+    tls_cert: Path | None = None
+    """Certificate for HTTPS, a PEM file."""
+    tls_key: Path | None = None
+    """Its key, a PEM file."""
+    device: str | None = None
+    """cpu or cuda; default: a GPU if there is one."""
+    memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
+    """The most memory that the process may hold, such as 2GB; default: what the machine has free.
+    """
+    trust_code: bool = False
+    """Allow running the function that a bundle names as its architecture."""
+    limits: Limits = ServeSettings()
+    """Limits and times."""
+
+    def run(self, console: Console) -> None:
+        """Do it."""
+        check_limit(self.memory_limit)
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InputError("TLS needs both --tls-cert and --tls-key.")
+        try:
+            from acclimate.serve.app import create_app
+            from acclimate.serve.run import listen, run
+        except ImportError as error:
+            raise InputError(
+                f"{error.name} is missing: pip install 'acclimate[serve]' to serve."
+            ) from error
+        from acclimate.serve.auth import Tokens
+        from acclimate.serve.engine import Engine
+        from acclimate.serve.service import Service
+
+        def tell(sentence: str) -> None:
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+        tokens = Tokens(self.token_file)
+        listener = listen(self.host, self.port)
+        engine = Engine(self.bundle, self.limits, self._wish(), self.state_dir)
+        service = Service(engine, tokens, tell)
+        scheme = "http" if self.tls_cert is None else "https"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        service.introduce(f"{scheme}://{host}:{listener.getsockname()[1]}")
+        tls = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
+        run(create_app(service), service, listener, tls=tls)
+        tell("ended; all requests were answered" + service.epilogue())
+
+    def _wish(self) -> "Wish":
+        """How the bundle is to be served."""
+        from acclimate.bundle import read_record
+        from acclimate.methods import METHODS
+        from acclimate.methods.changes import changed, settings_of_record
+        from acclimate.serve.model import Wish
+
+        method, settings = self.method, None
+        if self.settings is not None:
+            try:
+                advice = json.loads(self.settings.read_text(encoding="utf-8"))
+                method = method or advice.get("method")
+                given = advice.get("settings") or {}
+            except (OSError, ValueError, AttributeError) as error:
+                raise InputError(
+                    f"{self.settings} is no JSON object with method and settings ({error})."
+                ) from error
+            name = method or read_record(self.bundle)["method"]
+            whole = isinstance(given, dict) and isinstance(given.get("normalisation"), dict)
+            if whole and "kind" in given["normalisation"]:
+                settings = settings_of_record(given)
+            elif name in METHODS:
+                settings = changed(METHODS[name].settings, given)
+        return Wish(method, settings, self.device, self.memory_limit)

@@ -1,0 +1,1 @@
+"""Adaptation as a service: many streams of images, each adapted to apart from the others."""

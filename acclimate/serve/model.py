@@ -1,0 +1,183 @@
+"""The model that the service shares between its streams: both answers, and the guard's verdict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from acclimate.adapt import Adapter
+from acclimate.adapt.state import AdapterState, check_belongs
+from acclimate.bundle import Bundle
+from acclimate.errors import InputError
+from acclimate.guard import Guard, Verdict
+from acclimate.guard.guard import MODES, Mode
+from acclimate.methods import AdapterSettings, method
+from acclimate.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What both models say of a batch, and which of them answers."""
+
+    frozen: Float[Tensor, "batch classes"]
+    """Logits of the frozen classifier."""
+    adapted: Float[Tensor, "batch classes"]
+    """Logits of the adapted model."""
+    use_adapted: Bool[Tensor, " batch"]
+    """Which images get the adapted answer."""
+    verdict: Verdict | None
+    """The guard's decision; None without a guard, and with its mode ``off``."""
+
+    def part(self, rows: slice) -> "Answers":
+        """Those for some of the images."""
+        frozen, adapted, use_adapted = self.frozen, self.adapted, self.use_adapted
+        return Answers(frozen[rows], adapted[rows], use_adapted[rows], self.verdict)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a bundle is to be served."""
+
+    method: str | None = None
+    """A name of `acclimate.methods.METHODS`; None takes the bundle's."""
+    settings: AdapterSettings | None = None
+    """Settings of the method; None takes its own."""
+    device: str | None = None
+    """``cpu`` or ``cuda``; None takes a GPU if there is one."""
+    memory_limit: str | None = None
+    """The most memory that the process may hold."""
+
+
+class SharedModel:
+    """A bundle that is ready to answer for many streams, one batch after the other.
+
+    ```python
+    model = SharedModel.load(Path("quickstart/bundle"), Wish())
+    state = model.fresh()  # the state of a new stream
+    model.swap(state)
+    answers = model(images, "bounded")
+    model.swap(state)
+    ```
+
+    Args:
+        bundle: Any bundle. Without a guard's calibration the adapted answers are given.
+        name: What the bundle is called.
+        wish: How it is to be served.
+
+    Attributes:
+        bundle, name: As given.
+        guarded: Whether there is a guard.
+        note: Why there is no guard; None where there is one.
+        modes: The modes that a stream may have, the usual one first.
+
+    Raises:
+        InputError: an unknown method or impossible settings.
+    """
+
+    def __init__(self, bundle: Bundle, name: str, wish: Wish):
+        self.bundle, self.name = bundle, name
+        where: dict[str, Any] = {"device": wish.device, "memory_limit": wish.memory_limit}
+        adapter = Adapter(bundle, wish.method, wish.settings, **where)
+        self.adapter = adapter
+        self.note: str | None = None
+        self.modes: tuple[Mode, ...] = MODES
+        try:
+            self._model = Guard(adapter, bundle, memory_limit=wish.memory_limit)
+            self._frozen = self._model.frozen
+        except InputError as error:
+            if f"{method(adapter.name).model}.guard.usual" in bundle.statistics:
+                raise
+            alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
+            self._model = adapter
+            self.modes = ("off",)
+            self._frozen = Adapter(bundle, "source", **where, **alike)
+            self.note = f"no guard, all answers are the adapted model's: {error}"
+        self._fresh = self._model.snapshot()
+
+    @classmethod
+    def load(cls, path: Path, wish: Wish) -> "SharedModel":
+        """Load a bundle to serve it.
+
+        Raises:
+            InputError: as `Bundle.load` and `SharedModel`.
+        """
+        return cls(Bundle.load(path), path.resolve().name, wish)
+
+    @property
+    def shape(self) -> Preprocessing:
+        """Size and channels of the images that the network takes."""
+        return self.bundle.preprocessing
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of a stream's state."""
+        return self._fresh.nbytes
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a guard chooses between the two models."""
+        return isinstance(self._model, Guard)
+
+    def warm_up(self) -> None:
+        """Answer for batches of noise, so that the first request waits for nothing."""
+        shape = self.shape
+        draw = torch.Generator().manual_seed(0)
+        for count in (1, 4):
+            size = (count, shape.channels, shape.height, shape.width)
+            self(torch.randint(256, size, generator=draw, dtype=torch.uint8), self.modes[0])
+        self._model.restore(self._fresh)
+
+    def __call__(self, images: Tensor, mode: Mode) -> Answers:
+        """Adapt to a batch with the present state, and say what both models answer.
+
+        Args:
+            images: As for `Adapter`.
+            mode: One of `modes`.
+        """
+        if isinstance(self._model, Guard) and mode != "off":
+            self._model.mode = mode
+            self._model(images)
+            verdict, both = self._model.verdict, self._model.both
+            assert verdict is not None and both is not None
+            frozen, adapted = both
+            use = (
+                verdict.use_adapted if mode == "bounded" else torch.zeros_like(verdict.use_adapted)
+            )
+            return Answers(frozen.cpu(), adapted.cpu(), use.cpu(), verdict)
+        if isinstance(self._model, Guard):
+            self._model.mode = mode
+        adapted = self._model(images).cpu()
+        use = torch.ones(len(adapted), dtype=torch.bool)
+        return Answers(self._frozen(images).cpu(), adapted, use, None)
+
+    def fresh(self) -> AdapterState:
+        """The state of a stream that has seen nothing."""
+        tensors = {name: tensor.clone() for name, tensor in self._fresh.tensors.items()}
+        return AdapterState(tensors, self._fresh.belongs)
+
+    def swap(self, state: AdapterState) -> None:
+        """Exchange the present state for another, in place."""
+        self._model.swap(state)
+
+    def snapshot(self) -> AdapterState:
+        """A copy of the present state."""
+        return self._model.snapshot()
+
+    def own(self, tensors: Mapping[str, Tensor], belongs: Mapping[str, Any]) -> AdapterState:
+        """A state from a file as one of this model.
+
+        Raises:
+            InputError: it is of another bundle, method, settings or guard.
+        """
+        mine = self._fresh
+        check_belongs(belongs, mine.belongs)
+        for name, tensor in mine.tensors.items():
+            given = tensors.get(name)
+            if given is None or given.shape != tensor.shape or given.dtype != tensor.dtype:
+                raise InputError(f"the state has no fitting {name!r}; give one of this bundle.")
+        device = self.adapter.device
+        return AdapterState({n: tensors[n].to(device) for n in mine.tensors}, mine.belongs)

@@ -1,0 +1,268 @@
+"""The streams that the service knows: each with its state in the model, in memory or on disk."""
+
+import time
+from collections import OrderedDict
+from typing import Any
+
+from acclimate.adapt.state import AdapterState
+from acclimate.errors import InputError
+from acclimate.guard.guard import Mode
+from acclimate.serve.model import SharedModel
+from acclimate.serve.refused import RefusedError
+from acclimate.serve.settings import ServeSettings
+from acclimate.serve.state_files import WAITING, Saved, StateFiles
+from acclimate.serve.stream import Stream
+
+
+class Streams:
+    """All streams. Only the thread of the model may call the methods that change anything.
+
+    ```python
+    streams = Streams(model, ServeSettings(), StateFiles(folder))
+    stream = streams.enter("north")  # its state is in the model now
+    answers = model(images, stream.mode)
+    streams.learned(stream, len(images))
+    ```
+
+    Args:
+        model: The model; its present state is nobody's.
+        settings: With the bounds.
+        files: Where states go that are not in memory.
+    """
+
+    def __init__(self, model: SharedModel, settings: ServeSettings, files: StateFiles):
+        self.model, self.settings, self.files = model, settings, files
+        self._known: OrderedDict[str, Stream] = OrderedDict()  # the most recently used last
+        self._held: OrderedDict[str, Stream] = OrderedDict()  # of these, the states in memory
+        self._dirty: OrderedDict[str, Stream] = OrderedDict()  # by the time of their first change
+        self._at_work: Stream | None = None
+        self._remembered()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def in_memory(self) -> int:
+        """Number of streams whose states are in memory."""
+        return len(self._held)
+
+    def get(self, name: str) -> Stream | None:
+        """A stream by name; None for an unknown one. Any thread may ask."""
+        return self._known.get(name)
+
+    def all(self) -> list[Stream]:
+        """All streams, the most recently used first. Any thread may ask."""
+        return list(self._known.values())[::-1]
+
+    def holds(self, stream: Stream) -> bool:
+        """Whether a stream's state is in memory."""
+        return stream.name in self._held
+
+    def enter(self, name: str) -> Stream:
+        """Bring a stream's state into the model; a stream that is not known begins.
+
+        Raises:
+            RefusedError: it would be one stream too many.
+        """
+        stream = self._known.get(name) or self._new(name)
+        stream.used = time.monotonic()
+        self._known.move_to_end(name)
+        if stream is not self._at_work:
+            state = self._state_of(stream)
+            self.model.swap(state)  # holds the state of the stream before now
+            if self._at_work is not None:
+                self._at_work.state = state
+            stream.state, self._at_work = None, stream
+            self._held[name] = stream
+        self._held.move_to_end(name)
+        self._make_room()
+        return stream
+
+    def learned(self, stream: Stream, images: int) -> None:
+        """Note that the stream at work has seen images."""
+        stream.images += images
+        stream.batches += 1
+        self.touch(stream, images)
+
+    def touch(self, stream: Stream, images: int = 0) -> None:
+        """Note that the state of a stream has changed, and is to be saved."""
+        stream.changed = time.time()
+        stream.unsaved += images
+        if stream.save_by is None:
+            stream.save_by = time.monotonic() + self.settings.save_s
+            self._dirty[stream.name] = stream
+        if stream.unsaved >= self.settings.save_images:
+            stream.save_by = time.monotonic()
+            self._dirty.move_to_end(stream.name, last=False)
+
+    def begin_anew(self, name: str, note: str | None = None) -> Stream:
+        """Forget what a stream has learned; its mode stays."""
+        mode = known.mode if (known := self._known.get(name)) else self.model.modes[0]
+        self.forget(name)
+        stream = self.enter(name)
+        stream.mode, stream.note = mode, note
+        self.touch(stream)
+        return stream
+
+    def restore(self, name: str, state: AdapterState, record: dict[str, Any]) -> Stream:
+        """Go on from a state of a stream that was saved, perhaps of another name."""
+        stream = self.begin_anew(name, "its state was restored by request")
+        self.model.swap(state)
+        stream.images, stream.batches = record["images"], record["batches"]
+        self.touch(stream)
+        return stream
+
+    def copy_of(self, name: str) -> Saved:
+        """A copy of a stream's state, with its record."""
+        stream = self.enter(name)
+        return Saved(self.model.snapshot(), stream.record())
+
+    def set_mode(self, name: str, mode: Mode) -> Stream:
+        """Set the mode of a stream's guard."""
+        stream = self.enter(name)
+        stream.mode = mode
+        self.touch(stream)
+        return stream
+
+    def forget(self, name: str) -> None:
+        """Forget a stream altogether, also on disk."""
+        stream = self._known.pop(name, None)
+        self._held.pop(name, None)
+        self._dirty.pop(name, None)
+        if stream is not None and stream is self._at_work:
+            self._at_work = None  # what is in the model is nobody's now
+        self.files.remove(name)
+
+    def lose(self, name: str, note: str) -> None:
+        """Let a stream, whose state in the model is not to be trusted, go on from its saved one."""
+        stream = self._known.get(name)
+        self._held.pop(name, None)
+        self._dirty.pop(name, None)
+        if stream is not None:
+            if stream is self._at_work:
+                self._at_work = None
+            stream.state, stream.save_by, stream.note = None, None, note
+
+    def expire(self) -> int:
+        """Forget the streams that were not asked for in a long time; how many."""
+        end = time.monotonic() - self.settings.idle_s
+        idle = []
+        for stream in self._known.values():  # in the order of their use
+            if stream.used > end:
+                break
+            idle.append(stream.name)
+        for name in idle:
+            self.forget(name)
+        return len(idle)
+
+    def save_due(self) -> float | None:
+        """Save one stream that is due, if the disk has room for it; seconds until the next one."""
+        for stream in self._dirty.values():
+            wait = (stream.save_by or 0.0) - time.monotonic()
+            if wait > 0:
+                return wait
+            if self.files.waiting >= WAITING // 2:
+                return 0.05
+            self._save(stream)
+            return 0.0
+        return None
+
+    def save_all(self) -> None:
+        """Save all that has changed."""
+        for stream in list(self._dirty.values()):
+            self._save(stream)
+
+    def renew(self, model: SharedModel, note: str) -> None:
+        """Go on with another model: streams whose states do not fit it begin anew."""
+        self.save_all()
+        self.files.flush(30.0)
+        fits = model.fresh().belongs == self.model.fresh().belongs
+        for stream in self._known.values():
+            if stream.mode not in model.modes:
+                stream.mode = model.modes[0]
+            stream.state = None
+            if not fits:
+                stream.note, stream.images, stream.batches = note, 0, 0
+                stream.verdict = stream.estimate = None
+                stream.history.clear()
+        self._held.clear()
+        self._dirty.clear()
+        self._at_work, self.model = None, model
+
+    def _save(self, stream: Stream) -> None:
+        self._dirty.pop(stream.name, None)
+        stream.save_by, stream.unsaved, stream.saved = None, 0, time.time()
+        if stream is self._at_work:
+            self.files.put(stream.name, Saved(self.model.snapshot(), stream.record()))
+        elif stream.state is not None:
+            copy = {name: tensor.clone() for name, tensor in stream.state.tensors.items()}
+            state = AdapterState(copy, stream.state.belongs)
+            self.files.put(stream.name, Saved(state, stream.record()))
+
+    def _make_room(self) -> None:
+        """Send the states of the least recently used streams to disk, where there are too many."""
+        while len(self._held) > self.settings.in_memory:
+            name, stream = self._held.popitem(last=False)
+            if name in self._dirty and stream.state is not None:
+                self._dirty.pop(name)
+                stream.save_by, stream.unsaved, stream.saved = None, 0, time.time()
+                self.files.put(name, Saved(stream.state, stream.record()))
+            stream.state = None
+            stream.history.clear()
+
+    def _state_of(self, stream: Stream) -> AdapterState:
+        """The state of a stream that is not at work: in memory, on disk, or a new one."""
+        if stream.state is not None:
+            return stream.state
+        if stream.images == 0 and stream.saved is None:
+            return self.model.fresh()
+        lost = stream.name in self.files.lost
+        try:
+            found = self.files.take(stream.name)
+            if found is not None:
+                tensors, belongs, record = found
+                state = self.model.own(tensors, belongs)
+                if lost:
+                    stream.note = f"went on from an older state: {self.files.trouble}"
+                stream.images, stream.batches = int(record["images"]), int(record["batches"])
+                return state
+            reason = self.files.trouble or "its saved state is gone"
+        except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+            reason = str(error)
+        stream.note = f"began anew: {reason}"
+        stream.images = stream.batches = 0
+        return self.model.fresh()
+
+    def _new(self, name: str) -> Stream:
+        if len(self._known) >= self.settings.streams:
+            self.expire()
+        if len(self._known) >= self.settings.streams:
+            raise RefusedError(
+                "overloaded",
+                f"there are {self.settings.streams:,} streams, and no more can begin; delete one.",
+                retry_after=60,
+            )
+        stream = Stream(name, self.model.modes[0])
+        self._known[name] = stream
+        return stream
+
+    def _remembered(self) -> None:
+        """Know the streams whose states an earlier server has saved."""
+        now = time.time()
+        found = [record for record in self.files.records() if record is not None]
+        found.sort(key=lambda record: _number(record.get("changed")))
+        for record in found[-self.settings.streams :]:
+            saved = _number(record.get("changed"))
+            stream = Stream(str(record["stream"]), self.model.modes[0], changed=saved, saved=saved)
+            if record.get("mode") in self.model.modes:
+                stream.mode = record["mode"]
+            stream.images = int(_number(record.get("images")))
+            stream.batches = int(_number(record.get("batches")))
+            age = max(now - saved, 0.0)
+            stream.note = f"goes on from a state saved {age:,.0f} s before the server started"
+            self._known[stream.name] = stream
+
+
+def _number(value: Any) -> float:
+    """A number of a record; 0 for anything else."""
+    return float(value) if isinstance(value, int | float) else 0.0

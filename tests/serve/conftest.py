@@ -1,0 +1,89 @@
+"""Served bundles: tiny, with a guard's calibration that was made up, and without."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from acclimate.guard.calibration import Answered, calibrated
+from acclimate.methods import METHODS
+from acclimate.serve.engine import Engine
+from acclimate.serve.model import Wish
+from acclimate.serve.settings import ServeSettings
+
+SETTINGS = ServeSettings(batch=8, wait_ms=2, in_memory=4, request_images=32)
+
+
+def with_calibration(bundle, name):
+    """What the curves say does not matter here, only that there are some."""
+    draw = torch.Generator().manual_seed(0)
+    classes, sets = len(bundle.classes), []
+    for shift in ("clean", "noise"):
+        frozen, adapted = torch.randn(2, 64, classes, generator=draw)
+        truth = torch.randn(64, classes, generator=draw).softmax(1)
+        sets.append(Answered(shift, False, frozen, adapted, [16] * 4, truth))
+    tensors = calibrated(sets).tensors(f"{METHODS[name].model}.guard.")
+    return replace(bundle, statistics=bundle.statistics | tensors, method=name)
+
+
+@pytest.fixture(scope="package")
+def served(bundle_of, tmp_path_factory):
+    """Folder of a bundle with a guard, for tent; not to be changed."""
+    path = tmp_path_factory.mktemp("served") / "served"
+    with_calibration(bundle_of("tent"), "tent").save(path)
+    return path
+
+
+@pytest.fixture(scope="package")
+def unguarded(bundle_of, tmp_path_factory):
+    """Folder of a bundle without a guard, for tent; not to be changed."""
+    path = tmp_path_factory.mktemp("unguarded") / "unguarded"
+    replace(bundle_of("tent"), method="tent").save(path)
+    return path
+
+
+@pytest.fixture
+def engine_of():
+    """Makes engines, which end with the test."""
+    made = []
+
+    def make(path, state_dir=None, start=True, method=None, **changes):
+        settings = replace(SETTINGS, **changes)
+        engine = Engine(path, settings, Wish(method=method, device="cpu"), state_dir)
+        made.append(engine)
+        return engine.start() if start else engine
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def npy():
+    """The content of an .npy file of an array."""
+
+    def content(array):
+        import io
+
+        file = io.BytesIO()
+        np.save(file, np.asarray(array))
+        return file.getvalue()
+
+    return content
+
+
+@pytest.fixture(scope="session")
+def png():
+    """The content of a PNG file of an image ``[3, height, width]``."""
+
+    def content(image, kind="PNG"):
+        import io
+
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(np.asarray(image).transpose(1, 2, 0)).save(file, kind)
+        return file.getvalue()
+
+    return content
