@@ -137,5 +137,7 @@ def test_whatever_comes_each_stream_keeps_its_order_and_loses_nothing(events):
         except RefusedError:
             continue
         sent[name] += jobs
-    assert {name: jobs for name, jobs in got.items() if jobs} == {n: j for n, j in sent.items() if j}
+    assert {name: jobs for name, jobs in got.items() if jobs} == {
+        n: j for n, j in sent.items() if j
+    }
     assert batcher.images == 0 and batcher.empty

@@ -134,7 +134,19 @@ def test_arrays_that_are_no_images_are_refused(array, told):
 
 @pytest.mark.parametrize(
     "value",
-    [None, [], {}, "a", [1, "a"], [[1], [2, 3]], ["%%%"], [None], [[[[-1]]]], [[[[10**30]]]], [True]],
+    [
+        None,
+        [],
+        {},
+        "a",
+        [1, "a"],
+        [[1], [2, 3]],
+        ["%%%"],
+        [None],
+        [[[[-1]]]],
+        [[[[10**30]]]],
+        [True],
+    ],
 )
 def test_json_that_is_no_images_is_refused(value):
     with pytest.raises(RefusedError):

@@ -1,0 +1,79 @@
+"""A small service, its refusals, and a server in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from acclimate.serve.settings import ServeSettings
+
+SETTINGS = ServeSettings(batch=8, wait_ms=2, in_memory=4, request_images=32)
+NPY = {"content-type": "application/x-npy"}
+
+
+def refused(response, status, told):
+    """The response is a refusal in JSON, with one sentence that says why."""
+    assert response.status_code == status, response.text
+    body = response.json()
+    assert set(body) >= {"type", "sentence"} and told in body["sentence"], body
+    assert body["sentence"].endswith(".") and "Traceback" not in response.text
+    return response
+
+
+class Server:
+    """``acclimate serve`` in a process of its own, on a free port.
+
+    Args:
+        bundle: Folder of the bundle.
+        options: Further arguments.
+
+    Attributes:
+        address: Such as ``http://127.0.0.1:41235``.
+        lines: What it has printed.
+    """
+
+    def __init__(self, bundle, *options):
+        command = [sys.executable, "-m", "acclimate", "serve", str(bundle), "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, "--device", "cpu", *map(str, options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        self.lines, self._found = [], threading.Event()
+        self.address = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        assert self._found.wait(90) and self.address, self.lines
+
+    @property
+    def port(self):
+        """Number of its port."""
+        return int(self.address.rpartition(":")[2])
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if found := re.search(r" on (https?://[^ ]+)", line):
+                self.address = found[1]
+                self._found.set()
+        self._found.set()
+
+    def end(self, number=signal.SIGTERM, timeout=60):
+        """Send a signal, wait for the end, and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(timeout)
+        self._reader.join(10)
+        return code
+
+    def wait_for(self, text, timeout=30):
+        """Wait until a line has been printed that has the text."""
+        end = time.monotonic() + timeout
+        while not any(text in line for line in self.lines):
+            assert time.monotonic() < end, self.lines
+            time.sleep(0.02)
