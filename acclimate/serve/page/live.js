@@ -140,8 +140,11 @@ function plot(title, detail, picture) {
 function plots(node, points) {
   const found = [];
   if (points.some((point) => point.verdict)) {
-    const picture = history(points, ["frozen", "adapted"], { least: 0, most: 1, cells: true });
-    found.push(plot("estimates and verdicts", `last ${points.length} batches`, picture));
+    const values = points.flatMap((point) => [point.frozen, point.adapted]).filter(Number.isFinite);
+    const least = Math.floor(10 * Math.min(...values)) / 10, most = Math.ceil(10 * Math.max(...values)) / 10;
+    const picture = history(points, ["frozen", "adapted"], { least, most, cells: true });
+    const scale = `${Math.round(100 * least)} to ${percent(most)}, last ${points.length} batches`;
+    found.push(plot("estimates and verdicts", scale, picture));
   }
   const most = Math.max(0, ...points.map((point) => point.latency_ms));
   if (points.length) {
@@ -160,8 +163,8 @@ function showStream(card, stream, points) {
   plots(part(".plots"), points);
   list(part(".figures"), {
     images: whole(stream.images), agreement: percent(stream.agreement), latency: millis(stream.latency_ms),
-    "last image": span(stream.age_s), batches: whole(stream.batches), "adapted share": percent(stream.share),
-    "saved before": span(stream.saved_s), state: stream.in_memory ? "in memory" : "on disk",
+    "last image": `${span(stream.age_s)} ago`, batches: whole(stream.batches), share: percent(stream.share),
+    saved: stream.saved_s == null ? "–" : `${span(stream.saved_s)} ago`, state: stream.in_memory ? "in memory" : "on disk",
   });
   text(part(".note"), stream.note);
   for (const button of card.querySelectorAll(".modes button")) {
