@@ -26,6 +26,7 @@ from acclimate.serve.state_files import StateFiles
 from acclimate.serve.stream import Stream
 from acclimate.serve.streams import Streams
 from acclimate.storage.atomic import only_writer
+from acclimate.storage.targets import check_writable
 
 _CONTROL = ""  # the name under which the service's own work waits; no stream has it
 _log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class Engine:
         self.path, self._open = path, ExitStack()
         self.model = SharedModel.load(path, self._wish)
         self.keeps = state_dir is not None
+        if state_dir is not None:
+            check_writable(state_dir)
         if state_dir is None:
             state_dir = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
         self._open.enter_context(only_writer(state_dir))

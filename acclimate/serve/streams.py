@@ -214,8 +214,6 @@ class Streams:
         """The state of a stream that is not at work: in memory, on disk, or a new one."""
         if stream.state is not None:
             return stream.state
-        if stream.images == 0 and stream.saved is None:
-            return self.model.fresh()
         lost = stream.name in self.files.lost
         try:
             found = self.files.take(stream.name)
@@ -226,6 +224,8 @@ class Streams:
                     stream.note = f"went on from an older state: {self.files.trouble}"
                 stream.images, stream.batches = int(record["images"]), int(record["batches"])
                 return state
+            if stream.images == 0:
+                return self.model.fresh()
             reason = self.files.trouble or "its saved state is gone"
         except (InputError, OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error)

@@ -16,6 +16,8 @@ from acclimate.serve.images import of_array, of_files, of_json
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
 
+OUTPUTS = ("probabilities", "class", "adapted_class", "frozen_class", "label")
+"""Names of the outputs."""
 _NUMBERS = {"UINT8": "<u1", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _NAMES = {"float32": "FP32", "int64": "INT64", "object": "BYTES"}
 
@@ -72,6 +74,10 @@ def asked(
     images = _images(inputs[0], rest, preprocessing, settings)
     parameters = _parameters(record)
     outputs = _records(record.get("outputs", []), "outputs")
+    for output in outputs:
+        if output.get("name") not in OUTPUTS:
+            known = f"no output {output.get('name')!r}; there are {', '.join(OUTPUTS)}"
+            raise RefusedError("bad_value", f"there is {known}.")
     binary = bool(parameters.get("binary_data_output", False))
     name = record.get("id")
     return Asked(
@@ -79,33 +85,24 @@ def asked(
         _stream(parameters),
         bool(parameters.get("sequence_start", False)),
         bool(parameters.get("sequence_end", False)),
-        {str(o.get("name")): bool(_parameters(o).get("binary_data", binary)) for o in outputs},
+        {o["name"]: bool(_parameters(o).get("binary_data", binary)) for o in outputs},
         binary,
         str(name) if name is not None else None,
     )
 
 
 def told(
-    record: Mapping[str, Any], arrays: Sequence[tuple[str, np.ndarray]], request: Asked
+    record: Mapping[str, Any], arrays: Sequence[np.ndarray], request: Asked
 ) -> tuple[bytes, int | None]:
     """A response of ``infer``: its body, and the length of its JSON where binary tensors follow.
 
     Args:
         record: The response without its outputs.
-        arrays: Outputs by name; text as arrays of objects.
+        arrays: The outputs, as `OUTPUTS` names them; text as arrays of objects.
         request: With the outputs that are wanted.
-
-    Raises:
-        RefusedError: an output is wanted that does not exist.
     """
-    known = [name for name, _ in arrays]
-    for name in request.outputs:
-        if name not in known:
-            raise RefusedError(
-                "bad_value", f"there is no output {name!r}; there are {', '.join(known)}."
-            )
     outputs, blobs = [], []
-    for name, array in arrays:
+    for name, array in zip(OUTPUTS, arrays, strict=True):
         if request.outputs and name not in request.outputs:
             continue
         shape = list(array.shape)
@@ -129,7 +126,7 @@ def _images(
     shape, kind, size = given.get("shape"), given.get("datatype"), _size(given)
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
         raise RefusedError("bad_value", "the shape of images must be a list of whole numbers.")
-    if kind != "BYTES" and kind not in _NUMBERS:
+    if not isinstance(kind, str) or kind not in ("BYTES", *_NUMBERS):
         kinds = ", ".join(_NUMBERS)
         raise RefusedError("bad_value", f"the datatype of images must be {kinds} or BYTES.")
     if size != len(rest):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.reply import Reply
 from acclimate.serve.shapes import ERRORS, INFER, named, service_of
-from acclimate.serve.tensors import Asked, asked, told
+from acclimate.serve.tensors import OUTPUTS, Asked, asked, told
 from acclimate.version import __version__
 
 MODEL = "acclimate"
@@ -61,12 +61,13 @@ async def model(request: Request, name: str) -> dict[str, Any]:
         "platform": "acclimate",
         "inputs": [{"name": "images", "datatype": "UINT8", "shape": size}],
         "outputs": [
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
-            *(
-                {"name": each, "datatype": "INT64", "shape": [-1]}
-                for each in ("class", "adapted_class", "frozen_class")
-            ),
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            {"name": output, "datatype": datatype, "shape": [-1, *rest]}
+            for output, datatype, rest in zip(
+                OUTPUTS,
+                ("FP32", "INT64", "INT64", "INT64", "BYTES"),
+                ([classes], [], [], [], []),
+                strict=True,
+            )
         ],
         "parameters": {"labels": list(engine.model.bundle.classes)},
     }
@@ -113,14 +114,14 @@ def _record(name: str, wish: Asked, reply: Reply) -> dict[str, Any]:
     return {"model_name": name, "model_version": "1", **own, "parameters": parameters}
 
 
-def _outputs(reply: Reply) -> list[tuple[str, np.ndarray]]:
+def _outputs(reply: Reply) -> list[np.ndarray]:
+    """The outputs, as `OUTPUTS` names them."""
     given = reply.given
     classes = given.argmax(1).numpy()
-    labels = np.array([reply.classes[index] for index in classes], dtype=object)
     return [
-        ("probabilities", given.softmax(1).numpy()),
-        ("class", classes),
-        ("adapted_class", reply.answers.adapted.argmax(1).numpy()),
-        ("frozen_class", reply.answers.frozen.argmax(1).numpy()),
-        ("label", labels),
+        given.softmax(1).numpy(),
+        classes,
+        reply.answers.adapted.argmax(1).numpy(),
+        reply.answers.frozen.argmax(1).numpy(),
+        np.array([reply.classes[index] for index in classes], dtype=object),
     ]

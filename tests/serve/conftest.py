@@ -1,18 +1,22 @@
 """Served bundles: tiny, with a guard's calibration that was made up, and without."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from serving import SETTINGS
+from starlette.testclient import TestClient
 
 from acclimate.guard.calibration import Answered, calibrated
 from acclimate.methods import METHODS
+from acclimate.serve.app import create_app
+from acclimate.serve.auth import Tokens
 from acclimate.serve.engine import Engine
 from acclimate.serve.model import Wish
-from acclimate.serve.settings import ServeSettings
-
-SETTINGS = ServeSettings(batch=8, wait_ms=2, in_memory=4, request_images=32)
+from acclimate.serve.service import Service
 
 
 def with_calibration(bundle, name):
@@ -59,13 +63,33 @@ def engine_of():
         engine.close()
 
 
+@pytest.fixture
+def client_of(engine_of, served):
+    """Makes clients of services, which end with the test."""
+    made = []
+
+    def make(path=None, tokens=None, state_dir=None, **changes):
+        engine = engine_of(path or served, state_dir, start=False, **changes)
+        client = TestClient(create_app(Service(engine, Tokens(tokens))))
+        made.append(client)
+        return client.__enter__()
+
+    yield make
+    for client in made:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(client_of):
+    """A client of a service with a guard."""
+    return client_of()
+
+
 @pytest.fixture(scope="session")
 def npy():
     """The content of an .npy file of an array."""
 
     def content(array):
-        import io
-
         file = io.BytesIO()
         np.save(file, np.asarray(array))
         return file.getvalue()
@@ -78,10 +102,6 @@ def png():
     """The content of a PNG file of an image ``[3, height, width]``."""
 
     def content(image, kind="PNG"):
-        import io
-
-        from PIL import Image
-
         file = io.BytesIO()
         Image.fromarray(np.asarray(image).transpose(1, 2, 0)).save(file, kind)
         return file.getvalue()
