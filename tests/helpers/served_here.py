@@ -12,6 +12,7 @@ from acclimate.serve.app import create_app
 from acclimate.serve.auth import Tokens
 from acclimate.serve.engine import Engine
 from acclimate.serve.model import Wish
+from acclimate.serve.observed import observe
 from acclimate.serve.run import listen
 from acclimate.serve.service import Service
 from acclimate.serve.settings import ServeSettings
@@ -24,7 +25,9 @@ def served_here(
     """Serve a bundle from a thread; the address and the service."""
     service = Service(Engine(bundle, settings, Wish(device="cpu")), Tokens(tokens))
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(service), log_config=None, ws="none"))
+    app = create_app(service)
+    observe(app)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     while not service.engine.ready:
