@@ -176,6 +176,10 @@ def test_bundles_of_several_recipes(bench, bundle_of, saved, tmp_path):
 
 
 BAD = {
+    "an address of ray for processes": (
+        ["@bundle", "--ray-address", "auto"],
+        "--ray-address is for",
+    ),
     "no bundle": ([], "there is no bundle; make one with acclimate train"),
     "missing bundle": (["@nowhere"], "nowhere does not exist"),
     "bundle is a file": (["@file"], "is no bundle"),
@@ -304,6 +308,38 @@ def test_killed_ten_times_it_ends_in_the_same_results(saved, data, tmp_path):
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     time.sleep(1)
     assert not _of_grid(tmp_path)
+
+
+@pytest.mark.slow
+def test_interrupted_on_ray_it_goes_on_and_ends_in_the_same_results(saved, data, tmp_path):
+    """Ctrl-C in mid-run of a cluster of its own; processes then measure the rest."""
+    pytest.importorskip("ray")
+    grid = [*map(str, (saved, "--data", data)), "--methods", "source", "cta", "--workers", "2"]
+    grid += ["--corruptions", "none", "contrast", "snow", "fog", "--batch", "12"]
+    grid += ["--seeds", *map(str, range(6))]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    ray = ["--engine", "ray", "--ray-address", "local", "--out", str(tmp_path / "one")]
+    driver = subprocess.Popen(
+        [*COMMAND, *grid, *ray],
+        env=environment | {"GRID": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while finished(tmp_path / "one" / "cells.sqlite") < 5:
+        assert driver.poll() is None, driver.communicate()[1]
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGINT)
+    said = driver.communicate(timeout=60)[1]
+    assert driver.returncode == 130 and "Traceback" not in said, said
+    assert 5 <= finished(tmp_path / "one" / "cells.sqlite") < 48
+    time.sleep(1)
+    assert not _of_grid(tmp_path)
+    for out in ("one", "two"):
+        given = [*COMMAND, *grid, "--out", str(tmp_path / out)]
+        subprocess.run(given, check=True, stdout=subprocess.DEVNULL)
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
 
 
 def _of_grid(mark):

@@ -1,10 +1,11 @@
 """``acclimate bench``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from acclimate.evaluate.grid import Estimate
     from acclimate.evaluate.store import Measured
     from acclimate.evaluate.task import Grid
+    from acclimate.runtime.workers import Engine
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Bench:
     """Processes that measure at the same time; without it one for each core, or for each GPU."""
     threads: int = 1
     """Threads of each process."""
+    engine: Literal["processes", "ray"] = "processes"
+    """Where to measure: processes of this machine, or a Ray cluster."""
+    ray_address: str | None = None
+    """Address of the cluster, such as auto or 10.0.0.1:6379; default: one that runs here, or a new
+    one."""
     memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
     """The most memory that each process may hold, such as 4GB; default: what is free. The results
     are the same."""
@@ -101,19 +108,16 @@ class Bench:
         """Do it."""
         from acclimate.evaluate import grid_run
         from acclimate.runtime.progress import live
-        from acclimate.runtime.workers import processes, usual_workers
 
         check_folder(self.out)
         check_limit(self.memory_limit)
-        workers = usual_workers(self.threads) if self.workers is None else self.workers
-        engine = processes(workers, self.threads)
         bundles = labelled(self.bundles)
         check_settings_file(self.settings, *self.bundles)
         job = grid_run.GridRun(
             self._grid(), bundles, self._loads(), self._options(bundles), self.memory_limit
         )
         notes: list[str] = []
-        with live() as progress:
+        with self._engine() as (engine, workers), live() as progress:
             if self.plan:
                 rows = grid_run.plan(job, self.out, engine=engine, progress=progress)
             else:
@@ -131,6 +135,22 @@ class Bench:
             console.print(f"acclimate report {self.out} shows them as a page", highlight=False)
         if errors:
             raise SystemExit(1)
+
+    @contextmanager
+    def _engine(self) -> "Iterator[tuple[Engine, int]]":
+        """Where to measure, and how many tasks at a time."""
+        from acclimate.runtime.workers import processes, usual_workers
+
+        if self.engine == "ray":
+            from acclimate.evaluate.ray_cluster import RayCluster
+
+            with RayCluster(self.ray_address, self.workers, self.threads) as cluster:
+                yield cluster, cluster.workers
+            return
+        if self.ray_address is not None:
+            raise InputError("--ray-address is for --engine ray; give both or neither.")
+        workers = usual_workers(self.threads) if self.workers is None else self.workers
+        yield processes(workers, self.threads), workers
 
     def _grid(self) -> "Grid":
         from acclimate.data.corruptions import PUBLISHED

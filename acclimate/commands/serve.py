@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -57,6 +57,12 @@ class Serve:
     memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
     """The most memory that the process may hold, such as 2GB; default: what the machine has free.
     """
+    log: Literal["warnings", "requests"] = "warnings"
+    """What is logged, as lines of JSON to the standard error output: warnings alone, or also a line
+    for each request. No line holds an image."""
+    traces: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send a span of each request to OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT says where). Needs
+    pip install 'acclimate[otel]'."""
     trust_code: bool = False
     """Allow running the function that a bundle names as its architecture."""
     limits: Limits = ServeSettings()
@@ -69,6 +75,7 @@ class Serve:
             raise InputError("TLS needs both --tls-cert and --tls-key.")
         try:
             from acclimate.serve.app import create_app
+            from acclimate.serve.observed import log_as_json, observe
             from acclimate.serve.run import listen, run, server_of
         except ImportError as error:
             raise InputError(
@@ -81,12 +88,15 @@ class Serve:
         def tell(sentence: str) -> None:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
+        log_as_json(requests=self.log == "requests")
         tokens = Tokens(self.token_file)
         listener = listen(self.host, self.port)
         engine = Engine(self.bundle, self.limits, self._wish(), self.state_dir)
         service = Service(engine, tokens, tell)
+        app = create_app(service)
+        observe(app, traces=self.traces)
         tls = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
-        server = server_of(create_app(service), self.limits, tls)
+        server = server_of(app, self.limits, tls)
         scheme = "http" if self.tls_cert is None else "https"
         host = f"[{self.host}]" if ":" in self.host else self.host
         service.introduce(f"{scheme}://{host}:{listener.getsockname()[1]}")

@@ -211,7 +211,7 @@ def tasks_of(grid: Grid, bundles: Mapping[str, Path], data: LabelledImages) -> l
                 batch=grid.batch,
                 seed=seed,
                 curve=grid.curve and variant.settings.steps > 0 and not grid.window,
-                frost=_frost(shifts),
+                frost=frost_of(shifts),
                 outputs=match.moved,
                 window=grid.window,
             )
@@ -247,7 +247,8 @@ def match_of(bundle: Path, data: LabelledImages) -> Match:
     return match_classes(outputs, data.classes, whose=str(bundle), data=data.name)
 
 
-def _frost(shifts: Iterable[Shift]) -> str:
+def frost_of(shifts: Iterable[Shift]) -> str:
+    """The source of this machine's frost pictures as JSON, if a shift is frost; otherwise empty."""
     if all(shift.corruption != "frost" for shift in shifts):
         return ""
     return json.dumps(frost_source(), sort_keys=True)

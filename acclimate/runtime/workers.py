@@ -49,7 +49,7 @@ def here(
 ) -> Generator[tuple[Task, Result | Failure], None, None]:
     """One task after another in this process, with all of torch's threads."""
     for task in tasks:
-        yield task, _attempt(job, task)
+        yield task, attempt(job, task)
 
 
 def processes(workers: int, threads: int = 1) -> Engine:
@@ -67,9 +67,7 @@ def processes(workers: int, threads: int = 1) -> Engine:
     Raises:
         InputError: a number below 1.
     """
-    for name, value in (("workers", workers), ("threads", threads)):
-        if value < 1:
-            raise InputError(f"{name} is {value}: give at least 1.")
+    check_positive(workers=workers, threads=threads)
 
     def engine(
         job: Callable[[Task], Result], tasks: Sequence[Task]
@@ -94,6 +92,17 @@ def processes(workers: int, threads: int = 1) -> Engine:
                 worker.end()
 
     return engine
+
+
+def check_positive(**numbers: int) -> None:
+    """Refuse numbers below 1, by their names.
+
+    Raises:
+        InputError: one is below 1.
+    """
+    for name, value in numbers.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}: give at least 1.")
 
 
 def usual_workers(threads: int = 1) -> int:
@@ -153,18 +162,28 @@ class _Worker:
         other.close()
 
 
-def _work(connection: Connection, slot: int, threads: int, job: Callable, workers: int) -> None:
-    """Work on task after task until none is given."""
-    _end_with_parent()
+def prepare(threads: int, workers: int) -> None:
+    """Make this process ready for tasks.
+
+    Args:
+        threads: Its torch threads.
+        workers: Processes like it that share the machine's memory, with it.
+    """
     torch.set_num_threads(threads)
     keep_freed_memory()
     share_with(workers)
     repeat_bits()
+
+
+def _work(connection: Connection, slot: int, threads: int, job: Callable, workers: int) -> None:
+    """Work on task after task until none is given."""
+    _end_with_parent()
+    prepare(threads, workers)
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())
     while True:
         try:
-            connection.send(_attempt(job, connection.recv()))
+            connection.send(attempt(job, connection.recv()))
         except (EOFError, OSError):
             return
 
@@ -181,12 +200,13 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait_for_it, daemon=True).start()
 
 
-def _attempt(job: Callable[[Task], Result], task: Task) -> Result | Failure:
+def attempt(job: Callable[[Task], Result], task: Task) -> Result | Failure:
+    """The result of a task, or why it has none: other tasks go on."""
     try:
         return job(task)
     except InputError as error:
         return Failure(str(error))
-    except Exception as error:  # whatever it is, other tasks go on
+    except Exception as error:  # whatever it is
         if out_of_memory(error):
             return Failure("memory ran out; take fewer workers, or smaller batches or images")
         return Failure(f"{type(error).__name__}: {error}")

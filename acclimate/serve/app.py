@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from acclimate.serve import own, v2
+from acclimate.serve import live_page, own, v2
 from acclimate.serve.docs_page import docs_page
 from acclimate.serve.gate import Gate, error_body
 from acclimate.serve.refused import STATUS
@@ -45,6 +45,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.include_router(own.router)
     app.include_router(v2.router)
+    app.include_router(live_page.router)
     _add_pages(app, service)
     _add_errors(app)
     engine = service.engine

@@ -70,6 +70,10 @@ class Gate:
         state["access"] = Access()
         if path not in _OPEN and not path.startswith(_OPEN_FOLDER):
             state["access"] = self._tokens.access(headers.get(b"authorization"))
+        # A browser says so where a page of another site asks, as it may without being asked itself.
+        foreign = headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin")
+        if foreign and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            raise RefusedError("forbidden", "pages of other sites may change nothing here.")
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
             await self._app(scope, receive, send)
