@@ -15,7 +15,13 @@ from acclimate.adapt.room import Room
 from acclimate.adapt.search import prompted
 from acclimate.adapt.state import State, Undo
 from acclimate.adapt.teaching import SourceModel, give_divergence, give_source, give_teacher
-from acclimate.backbones import Classifier, check_finite, duplicate, forgetful
+from acclimate.backbones import (
+    Classifier,
+    check_finite,
+    duplicate,
+    forgetful,
+    moving_parameters,
+)
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, Taught, as_outcome
@@ -203,8 +209,8 @@ class Learner:
             for name, parameter in select_parameters(self.model.encoder, update.parameters).items()
         }
         if update.head:
-            head = self.model.head.requires_grad_(True).named_parameters()
-            chosen |= {f"model.head.{name}": parameter for name, parameter in head}
+            head = moving_parameters(self.model.head)
+            chosen |= {f"model.head.{n}": p.requires_grad_(True) for n, p in head.items()}
         if update.auxiliary:
             own = objective.requires_grad_(True).named_parameters()
             chosen |= {f"objective.{name}": parameter for name, parameter in own}

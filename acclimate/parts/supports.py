@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
-from acclimate.backbones import Classifier
+from acclimate.backbones import Classifier, class_weights
 from acclimate.errors import InputError
 from acclimate.objectives.entropy import entropies
 from acclimate.parts.answer import Prediction
@@ -41,21 +41,23 @@ class Supports:
         """Supports that are the head's weights.
 
         Raises:
-            InputError: the head is not one linear layer.
+            InputError: the head has no weights for each class, as one linear layer has.
         """
-        if not isinstance(model.head, nn.Linear):
+        weights = class_weights(model.head)
+        if weights is None:
             raise InputError(
                 f"the correction supports starts from the weights of a linear head, and this "
                 f"head is a {type(model.head).__name__}; choose another method or correction."
             )
-        return SupportSet(model.head, self.capacity)
+        return SupportSet(weights, model.head(weights), self.capacity)
 
 
 class SupportSet:
     """The supports of each class, in tensors of a fixed size.
 
     Args:
-        head: The classifier's, one linear layer.
+        weights: Features that stand for the classes at first: the head's weights.
+        logits: Their logits.
         capacity: Supports that each class keeps.
 
     Attributes:
@@ -64,13 +66,17 @@ class SupportSet:
         entropies: Their entropies; infinite where there is none.
     """
 
-    def __init__(self, head: nn.Linear, capacity: int):
-        weight = at_least_float32(head.weight.detach())  # [classes, dim]
+    def __init__(
+        self,
+        weights: Float[Tensor, "classes dim"],
+        logits: Float[Tensor, "classes classes"],
+        capacity: int,
+    ):
+        weight = at_least_float32(weights.detach())
         classes, dim = weight.shape
         self.features = weight.new_zeros(classes, capacity, dim)
         self.entropies = weight.new_full((classes, capacity), torch.inf)
-        bias = 0 if head.bias is None else head.bias.detach()
-        self._join(weight @ weight.T + bias, weight)
+        self._join(logits, weight)
 
     def __call__(self, prediction: Prediction) -> Float[Tensor, "batch classes"]:
         """Logits of a batch, whose features join the supports first."""
