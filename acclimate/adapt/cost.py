@@ -16,6 +16,7 @@ from torch.utils.flop_counter import (
 
 from acclimate.adapt.learner import Learner
 from acclimate.adapt.loop import predict, take_step
+from acclimate.backbones import Classifier
 from acclimate.parts.answer import Prediction
 from acclimate.parts.banks import Bank
 from acclimate.parts.memory import GatheredImages
@@ -74,8 +75,11 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
     with _flops() as answer:
         early = learner.answer.early(run, given)
         learner.answer.late(run, early or (Prediction(images) if given else None))
-    with _flops() as forward:
-        votes = learner.model.votes(normalized)
+    plain = Classifier(
+        learner.model.encoder, getattr(learner.model.head, "frozen", learner.model.head)
+    )
+    with _flops() as forward:  # of the classifier as it was, without what the method has added
+        votes = plain.votes(normalized)
     with saved:  # apart, because the counter of multiplications keeps graphs alive
         if learner.objective:
             take_step(learner, *learned)

@@ -26,6 +26,7 @@ from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, Taught, as_outcome
 from acclimate.parts.penalty import Unpenalised
+from acclimate.parts.rounds import TurnsAverage
 from acclimate.parts.search import CovarianceAdaptation
 from acclimate.parts.step import Step
 from acclimate.parts.teacher import AverageTeacher
@@ -79,6 +80,8 @@ class Learner:
         self.model = _own(duplicate(model), device)
         check_finite(self.model)
         self.objective = None if objective is None else _own(objective, device)
+        if self.objective is not None:
+            self.objective.equip(self.model)
         self.depthwise = may_be_depthwise(self.model, self.objective)
         self.min_images = objective.min_images if objective else 1
         self.gives_logits = answers_in_steps(objective, settings)
@@ -183,6 +186,9 @@ class Learner:
         self.penalty = self._built(self.settings.penalty, self.moving)
         self.aftermath = [self._built(part, self.moving) for part in self.settings.aftermath]
         self.watching = [part for part in self.aftermath if hasattr(part, "sees")]
+        for part in self.aftermath:
+            if isinstance(part, TurnsAverage):
+                part.take_moments(self.optimizer)
         give_divergence(self.penalty, self.teacher)
         if isinstance(self.objective, Taught):
             give_teacher(self.objective, self.teacher, self.norms)

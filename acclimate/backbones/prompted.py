@@ -1,6 +1,7 @@
 """The text side of a zero-shot classifier: prompts as tokens, and the encoder that reads them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,8 +11,8 @@ from torch.nn.functional import normalize
 from acclimate.errors import InputError
 
 Tokenizer = Callable[[list[str]], Int64[Tensor, "texts length"]]
-"""Texts to tokens: a start, the words, an end, which has the largest number of all, then zeros. None
-is cut off, however long it is."""
+"""Texts to tokens: a start, the words, an end, which has the largest number of all, then zeros. No
+text is cut off, however long it is."""
 CONTEXT = "a photo of a"
 """The words before a class name whose vectors TPT moves."""
 TEMPLATES = (
@@ -47,6 +48,7 @@ class Words(nn.Module):
         context: Number of tokens of "a photo of a".
     """
 
+    encoder: Any
     prompts: Tensor
     names: Tensor
     lengths: Tensor
@@ -61,6 +63,11 @@ class Words(nn.Module):
         self.register_buffer("names", torch.zeros(classes, name, **integers))
         self.register_buffer("lengths", torch.zeros(classes, **integers))
         self.register_buffer("joiner", torch.zeros(joiner, **integers))
+
+    @property
+    def positions(self) -> int:
+        """The most tokens that the text encoder reads."""
+        return self.encoder.positions
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -141,7 +148,7 @@ def words_of(encoder: nn.Module, tokenize: Tokenizer, names: Sequence[str]) -> W
     Raises:
         InputError: a prompt is longer than the text encoder reads.
     """
-    positions = int(encoder.positions)  # type: ignore[arg-type]
+    positions: Any = encoder.positions
     prompts = tokens_of(tokenize, [f"{CONTEXT} {name}." for name in names], positions)
     alone = tokens_of(tokenize, list(names), positions)
     context, joiner = (tokens_of(tokenize, [text], positions)[0] for text in (CONTEXT, "or"))

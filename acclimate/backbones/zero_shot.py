@@ -142,10 +142,11 @@ def zero_shot(
     words = words_of(text, tokenize, names)
     features = []
     for template in templates:
-        tokens = tokens_of(tokenize, filled(template, names), int(text.positions))  # type: ignore
+        tokens = tokens_of(tokenize, filled(template, names), words.positions)
         features.append(torch.cat([words.vectors(part) for part in tokens.split(_TOGETHER)]))
     by_template = torch.stack(features)  # [templates, classes, dim]
-    head = ZeroShotHead(*by_template.shape, words).to(by_template.dtype)
+    count, classes, dim = by_template.shape
+    head = ZeroShotHead(count, classes, dim, words).to(by_template.dtype)
     head.by_template.copy_(by_template)
     head.class_weights.copy_(normalize(by_template.mean(0), dim=1))
     head.scale.fill_(scale)

@@ -37,6 +37,8 @@ def needs(row: Method) -> str:
         requirements.append("statistics of unlabelled source images")
     if needs_transformer(row):
         requirements.append("a vision transformer")
+    if row.zero_shot:
+        requirements = ["a zero-shot classifier", *requirements[1:]]
     if row.batch_norm:
         requirements.append("batch norm")
     elif (

@@ -69,7 +69,7 @@ def zero_shot(
                 "tokenize and preprocessing."
             )
         pair = duplicate(nn.ModuleList([model, text])).requires_grad_(False).eval()
-        classifier = texts.zero_shot(*pair, tokenize, names, templates, scale=scale)
+        classifier = texts.zero_shot(pair[0], pair[1], tokenize, names, templates, scale=scale)
         architecture = CUSTOM
     classifier = in_float32(classifier).requires_grad_(False).eval()
     check_finite(classifier, "the model's weights")
