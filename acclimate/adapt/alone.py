@@ -49,8 +49,9 @@ def adapt_alone(
     """As `acclimate.adapt.loop.adapt`, with each image as a batch of its own.
 
     Args:
-        learners: One takes the images one after another, or a group of them in the same kernels; several, on a CPU, share them, a thread each. They must begin every image from
-            the source weights then.
+        learners: One takes the images one after another, or a group of them in the same kernels;
+            several, on a CPU, share them, a thread each. They must begin every image from the
+            source weights then.
         images: 0..1, not normalised.
         index: Index of each image in the stream.
         every: Answer before the first step and after each one, not only after the last.

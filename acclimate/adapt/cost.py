@@ -75,11 +75,8 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
     with _flops() as answer:
         early = learner.answer.early(run, given)
         learner.answer.late(run, early or (Prediction(images) if given else None))
-    plain = Classifier(
-        learner.model.encoder, getattr(learner.model.head, "frozen", learner.model.head)
-    )
-    with _flops() as forward:  # of the classifier as it was, without what the method has added
-        votes = plain.votes(normalized)
+    with _flops() as forward:
+        votes = _as_it_was(learner.model).votes(normalized)
     with saved:  # apart, because the counter of multiplications keeps graphs alive
         if learner.objective:
             take_step(learner, *learned)
@@ -93,6 +90,11 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
         activation_bytes=saved.most,
         state_bytes=sum(tensor.nbytes for tensor in learner.state.tensors.values()),
     )
+
+
+def _as_it_was(model: Classifier) -> Classifier:
+    """The classifier without what an objective has put around its head."""
+    return Classifier(model.encoder, getattr(model.head, "frozen", model.head))
 
 
 def _flops() -> FlopCounterMode:

@@ -31,7 +31,7 @@ _ELEMENTWISE = (SGD, Adam, AdamW)
 
 
 def can_vmap(learner: Learner) -> bool:
-    """Whether each image starts from the source, and its steps are arithmetic of its own numbers."""
+    """Whether each image starts from the source, and steps are arithmetic of its own numbers."""
     settings = learner.settings
     if learner.objective is None or _of_own_input(learner.model, learner.objective):
         return False
@@ -161,7 +161,8 @@ class _Group:
         norms = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in flat])
         before = [tensor.clone() for tensor in self._rows()]
         for name, gradient in gradients.items():
-            self.own[name].grad = gradient.contiguous()
+            # Fused optimisers need a gradient in the memory layout of its parameter.
+            self.own[name].grad = torch.empty_like(self.own[name]).copy_(gradient)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         for tensor, old in zip(self._rows(), before):

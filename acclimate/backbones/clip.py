@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from acclimate.backbones.classifier import Classifier
 from acclimate.backbones.hf_clip import config_of, renamed
-from acclimate.backbones.prompted import Tokenizer, Words
+from acclimate.backbones.prompted import TEMPLATES, Tokenizer, Words
 from acclimate.backbones.weights import load_weights
 from acclimate.backbones.zero_shot import ZeroShotHead, zero_shot
 from acclimate.errors import InputError, unknown_name
@@ -205,6 +205,27 @@ def as_classifier(
         "sizes": list(classifier.head.words.sizes),
     }
     return classifier.eval(), f"openclip:{json.dumps(record, sort_keys=True)}"
+
+
+def untrained_texts(image: nn.Module, dim: int, classes: int) -> Classifier:
+    """An image encoder with a small random text encoder of CLIP's kind, for counting costs.
+
+    ```python
+    classifier = untrained_texts(classifier.encoder, classifier.feature_dim, 10)
+    ```
+
+    Args:
+        image: The image encoder; shared.
+        dim: Number of its features.
+        classes: Number of classes, named by their numbers.
+
+    Raises:
+        InputError: open_clip is missing.
+    """
+    tower = _library().transformer.TextTransformer(width=192, heads=3, layers=6, output_dim=dim)
+    names = [f"class {number}" for number in range(classes)]
+    text = TextEncoder(tower.requires_grad_(False).eval())
+    return zero_shot(image, text, tokenizer(), names, TEMPLATES)
 
 
 def construct(name: str, classes: int | None) -> Classifier:

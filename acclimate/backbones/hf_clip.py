@@ -56,7 +56,7 @@ def config_of(folder: str) -> dict[str, Any]:
         raise InputError(
             "hf-clip: needs transformers; install it with pip install acclimate[hf]."
         ) from error
-    config = CLIPConfig.from_dict(record)
+    config: Any = CLIPConfig.from_dict(record)
     text, vision = config.text_config, config.vision_config
     activations = {text.hidden_act, vision.hidden_act}
     if activations not in ({"quick_gelu"}, {"gelu"}) or vision.num_channels != 3:

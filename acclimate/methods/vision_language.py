@@ -6,13 +6,16 @@ from acclimate.objectives import ConfidentViewsOptions, LikelyClassesOptions, Te
 from acclimate.parts.rounds import AverageOfTurns
 from acclimate.parts.update import Adam, AdamW
 
-TPT = "Shu et al. 2022, Test-time prompt tuning for zero-shot generalization in vision-language models"
+TPT = (
+    "Shu et al. 2022, Test-time prompt tuning for zero-shot generalization in vision-language "
+    "models"
+)
 CLIPARTT = "Hakim et al. 2024, CLIPArTT: Adaptation of CLIP to new domains at test time"
 WATT = "Osowiechi et al. 2024, WATT: Weight average test-time adaptation of CLIP"
 
 VISION_LANGUAGE: dict[str, Method] = {
     "tpt": Method(
-        "make the mean prediction over an image's most certain views certain, by the prompts' words",
+        "make an image's most certain views certain together, by the words of the prompts",
         TPT,
         "supervised",
         AdapterSettings(
@@ -35,7 +38,7 @@ VISION_LANGUAGE: dict[str, Method] = {
         zero_shot=True,
     ),
     "watt-p": Method(
-        "as clipartt with one template after another; all begin alike, and their weights are averaged",
+        "as clipartt with one template after another, each from the same weights; then their mean",
         WATT,
         "supervised",
         AdapterSettings(
@@ -47,7 +50,7 @@ VISION_LANGUAGE: dict[str, Method] = {
         zero_shot=True,
     ),
     "watt-s": Method(
-        "as clipartt with one template after another; the weights at each one's end are averaged",
+        "as clipartt with one template after another; then the mean of the weights at their ends",
         WATT,
         "supervised",
         AdapterSettings(

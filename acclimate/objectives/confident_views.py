@@ -29,9 +29,9 @@ def most_certain(
 
     Args:
         logits: Logits of each view.
-        share: The share of views, rounded down.
+        share: The share of views, rounded down, but at least one.
     """
-    count = int(share * logits.shape[1])
+    count = max(1, int(share * logits.shape[1]))
     each = entropies(logits.flatten(0, 1)).view(logits.shape[:2])
     return each.topk(count, dim=1, largest=False).indices
 
@@ -105,20 +105,17 @@ class ConfidentViewsOptions(ObjectiveOptions):
     views: int = 64
     """Number of views of each image; the first is the image itself."""
     share: float = 0.1
-    """Share of views that are kept, those of lowest entropy."""
+    """Share of views that are kept, those of lowest entropy; at least one is."""
     smallest_crop: float = 0.08
     """Smallest share of the image's area that a view keeps before it is resized."""
     kind: ClassVar[type[Objective]] = ConfidentViews
 
     def check(self) -> None:
-        """Raise an InputError if no view would be kept, or a crop is no share of the image."""
+        """Raise an InputError if there are no views, or a share is none."""
         if not 2 <= self.views <= 1000:
             raise InputError(f"views must be 2 to 1000, not {self.views}.")
-        if not (0 < self.share <= 1 and self.share * self.views >= 1):
-            raise InputError(
-                f"share must keep a view at least and lie in 0..1: {self.share} of {self.views} "
-                f"views keeps none or more than all; raise one of them."
-            )
+        if not 0 < self.share <= 1:
+            raise InputError(f"share must lie above 0 and at most at 1, not {self.share}.")
         if not 0 < self.smallest_crop <= 1:
             raise InputError(
                 f"smallest_crop must lie above 0 and at most at 1, not {self.smallest_crop}."

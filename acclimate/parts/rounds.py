@@ -1,6 +1,8 @@
 """Aftermath: weights are averaged over the templates that have had their turn (WATT)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -42,6 +44,13 @@ class AverageOfTurns:
         return TurnsAverage(moving, self)
 
 
+def give_moments(aftermath: Iterable[Any], optimizer: torch.optim.Optimizer) -> None:
+    """Let the parts that begin turns anew know what the optimiser remembers."""
+    for part in aftermath:
+        if isinstance(part, TurnsAverage):
+            part.take_moments(optimizer)
+
+
 class TurnsAverage:
     """The mean of the moving parameters over the ends of turns.
 
@@ -78,7 +87,7 @@ class TurnsAverage:
         last = taken & (self._taken % whole == 0)
         kind = self._moving[0].dtype
         torch._foreach_add_(self._sums, torch._foreach_mul(self._moving, turn.to(kind)))
-        means = torch._foreach_div(self._sums, settings.templates)
+        means = list(torch._foreach_div(self._sums, settings.templates))
         approach(self._moving, means, last.to(kind))
         torch._foreach_mul_(self._sums, (~last).to(kind))
         if not settings.parallel:

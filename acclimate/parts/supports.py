@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from acclimate.backbones import Classifier, class_weights
@@ -43,21 +43,19 @@ class Supports:
         Raises:
             InputError: the head has no weights for each class, as one linear layer has.
         """
-        weights = class_weights(model.head)
-        if weights is None:
+        if class_weights(model.head) is None:
             raise InputError(
                 f"the correction supports starts from the weights of a linear head, and this "
                 f"head is a {type(model.head).__name__}; choose another method or correction."
             )
-        return SupportSet(weights, model.head(weights), self.capacity)
+        return SupportSet(model.head, self.capacity)
 
 
 class SupportSet:
     """The supports of each class, in tensors of a fixed size.
 
     Args:
-        weights: Features that stand for the classes at first: the head's weights.
-        logits: Their logits.
+        head: The classifier's, with a weight for each class.
         capacity: Supports that each class keeps.
 
     Attributes:
@@ -66,17 +64,14 @@ class SupportSet:
         entropies: Their entropies; infinite where there is none.
     """
 
-    def __init__(
-        self,
-        weights: Float[Tensor, "classes dim"],
-        logits: Float[Tensor, "classes classes"],
-        capacity: int,
-    ):
-        weight = at_least_float32(weights.detach())
+    def __init__(self, head: nn.Module, capacity: int):
+        given = class_weights(head)
+        assert given is not None
+        weight = at_least_float32(given.detach())  # [classes, dim]
         classes, dim = weight.shape
         self.features = weight.new_zeros(classes, capacity, dim)
         self.entropies = weight.new_full((classes, capacity), torch.inf)
-        self._join(logits, weight)
+        self._join(head(weight).detach(), weight)
 
     def __call__(self, prediction: Prediction) -> Float[Tensor, "batch classes"]:
         """Logits of a batch, whose features join the supports first."""

@@ -197,7 +197,7 @@ def watt(kind, rounds, released=True):
 
 
 def test_watt_s_texts_are_the_release_s():
-    rate, each, rounds = golden("watt_settings").tolist()
+    rate, each, _ = golden("watt_settings").tolist()
     settings = METHODS["watt-s"].settings
     assert (settings.update.learning_rate, settings.objective.steps) == (rate, each)
     head = toy_bundle(golden("watt_templates")).classifier.head
@@ -213,11 +213,12 @@ def test_watt_takes_the_release_s_steps(monkeypatch, kind, rounds):
     [average] = adapter._learner.aftermath
     ends, taken = [], []
 
-    def spy(step_taken, original=type(average).__call__):
+    def spy(step_taken):
         taken.append(1)
         if len(taken) % 2 == 0:
-            ends.append([t.detach().clone() for t in (norm_of(adapter).weight, norm_of(adapter).bias)])
-        original(average, step_taken)
+            norm = norm_of(adapter)
+            ends.append([norm.weight.detach().clone(), norm.bias.detach().clone()])
+        average(step_taken)
 
     adapter._learner.aftermath[0] = spy
     logits, steps = stepped(adapter, toy_images())
