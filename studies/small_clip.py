@@ -3,11 +3,11 @@ r"""Methods of vision-language models on a small CLIP that is trained here, unde
     python studies/small_clip.py --data cifar10.zip --out runs/clip --results results/clip
 
 The model and its loss are open_clip's; the captions are class names in WATT's eight templates. The
-training takes about half an hour on one core, the measurements some hours; both go on where they
-were interrupted. ``--plan`` says how long is left. Two bundles have the same weights: the texts of
+training takes about a quarter of an hour on one core; it and the measurements go on where they were
+interrupted, and ``--plan`` says how long these take. Two bundles have the same weights: the texts of
 `one` are those of a single template, those of `eight` averages. What the frozen `eight` gains over
-the frozen `one` is what averaging texts gives alone. With ``--weights`` and ``--class-names`` another
-CLIP is measured, by its name for ``acclimate zero-shot``.
+the frozen `one` is what averaging texts gives alone. ``--model`` and ``--weights`` measure another
+CLIP, by its name for ``acclimate zero-shot``.
 """
 
 from collections.abc import Iterator
@@ -66,10 +66,9 @@ class Arguments:
     few: int = 200
     """Test images for TPT."""
     parallel: int = 96
-    """Test images for WATT-P, each batch of which takes 80 steps a round for 5 rounds here and 50 as
-    published."""
+    """Test images for WATT-P."""
     rounds: int = 5
-    """Rounds of WATT-P."""
+    """Rounds of WATT-P, of 16 steps each; 50 are published."""
     batch: int = 128
     """Images that arrive together."""
     corruptions: tuple[str, ...] = PUBLISHED

@@ -26,6 +26,7 @@ from acclimate.source.train import train
 
 STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
 FASTER = {"ttt": 10, "ttt-online": 10, "ttt-mae": 30, "clust3": 30, "nc-ttt": 30}
+FASTER |= {"clipartt": 30, "watt-s": 30, "watt-p": 300}
 FASTER |= {"sar": 40, "deyo": 40, "tipi": 100, "cta-paper": 100, "cta-c": 100, "y": 100}
 """By how much more than the published rate: a network of a few seconds' training needs longer steps
 for the same effect."""

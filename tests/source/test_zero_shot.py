@@ -40,7 +40,11 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 96, "num_attention_heads": 2}
     text = sizes | {"num_hidden_layers": 2}
-    config = CLIPConfig(text, text | {"image_size": 32, "patch_size": 8}, projection_dim=16)
+    config = CLIPConfig(
+        text_config=text,
+        vision_config=text | {"image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
     clip = CLIPModel(config).eval()
     for name, parameter in clip.named_parameters():  # biases and norms begin as constants
         if name != "logit_scale":
@@ -140,7 +144,8 @@ def test_a_folder_whose_weights_are_of_another_configuration(folder, tmp_path):
 
     copy = tmp_path / "copy"
     shutil.copytree(folder[1], copy)
-    config = (copy / "config.json").read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
+    config = (copy / "config.json").read_text()
+    config = config.replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
     (copy / "config.json").write_text(config)
     with pytest.raises(InputError, match=r"do not fit its config\.json") as caught:
         acclimate.zero_shot(f"hf-clip:{copy}", NAMES)
@@ -173,7 +178,7 @@ def test_what_a_bundle_lacks_for_a_method(tiny, method, changes, message):
 
 
 def test_prompts_of_long_names_are_refused_by_clipartt_alone(tiny):
-    names = ["cat", "a very very very small dog", "a very very very large bird"]
+    names = ["cat", "a very, very, very small dog", "a very, very, very large bird"]
     bundle = acclimate.zero_shot("openclip:tiny", names, weights=tiny)
     assert Adapter(bundle, "source")
     with pytest.raises(InputError, match="takes up to 2. tokens, and the text encoder reads 24"):
