@@ -3,8 +3,8 @@ r"""Methods of vision-language models on a small CLIP that is trained here, unde
     python studies/small_clip.py --data cifar10.zip --out runs/clip --results results/clip
 
 The model and its loss are open_clip's; the captions are class names in WATT's eight templates. The
-training takes about a quarter of an hour on one core; it and the measurements go on where they were
-interrupted, and ``--plan`` says how long these take. Two bundles have the same weights: the texts of
+training takes about a quarter of an hour on one core. It and the measurements go on where they were
+interrupted, and ``--plan`` says how long these take. Two bundles have the same weights: texts of
 `one` are those of a single template, those of `eight` averages. What the frozen `eight` gains over
 the frozen `one` is what averaging texts gives alone. ``--model`` and ``--weights`` measure another
 CLIP, by its name for ``acclimate zero-shot``.
