@@ -36,6 +36,7 @@ from acclimate.evaluate.task import Grid
 from acclimate.report.measured import read_grid
 from acclimate.runtime.memory import keep_freed_memory
 from acclimate.runtime.progress import live
+from acclimate.source.zero_shot import bundled
 
 TEXTS = {"one": TEMPLATES[:1], "eight": TEMPLATES}
 """Templates of the bundles."""
@@ -116,17 +117,8 @@ def small(arguments: Arguments, data: LabelledImages, templates: tuple[str, ...]
         weights = arguments.out / "clip.pt"
         clip = training.train(data, weights, epochs=arguments.epochs, seed=0, progress=progress)
     model = Clip(clip.eval().requires_grad_(False), training.CONFIG)
-    classifier, architecture = as_classifier(model, data.classes, templates)
-    return Bundle(
-        classifier,
-        None,
-        training.PREPROCESSING,
-        data.classes,
-        method="clipartt",
-        recipe="supervised",
-        architecture=architecture,
-        provenance={"source": "small_clip.py", "templates": list(templates)},
-    )
+    made = as_classifier(model, data.classes, templates)
+    return bundled(*made, training.PREPROCESSING, data.classes, templates)
 
 
 def grids(arguments: Arguments) -> Iterator[GridRun]:

@@ -23,7 +23,7 @@ from acclimate.errors import InputError, unknown_name
 from acclimate.preprocessing import Preprocessing
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the images that CLIP was trained on; in open_clip's and OpenAI's transforms."""
+"""Mean and standard deviation in open_clip's and OpenAI's transforms."""
 _READ = 1024
 """Tokens up to which a text is read before it is found too long."""
 

@@ -71,6 +71,32 @@ def zero_shot(
         pair = duplicate(nn.ModuleList([model, text])).requires_grad_(False).eval()
         classifier = texts.zero_shot(pair[0], pair[1], tokenize, names, templates, scale=scale)
         architecture = CUSTOM
+    return bundled(classifier, architecture, preprocessing, names, templates)
+
+
+def bundled(
+    classifier: Classifier,
+    architecture: str,
+    preprocessing: Preprocessing,
+    names: Sequence[str],
+    templates: Sequence[str],
+) -> Bundle:
+    """The bundle of a zero-shot classifier that was made.
+
+    ```python
+    bundle = bundled(*as_classifier(clip, names, templates), preprocessing, names, templates)
+    ```
+
+    Args:
+        classifier: As `acclimate.backbones.zero_shot.zero_shot` returns it.
+        architecture: The name under which the bundle records it.
+        preprocessing: Of the images.
+        names: The class names.
+        templates: The templates, to be recorded.
+
+    Raises:
+        InputError: weights that are not finite, or encoders of different widths.
+    """
     classifier = in_float32(classifier).requires_grad_(False).eval()
     check_finite(classifier, "the model's weights")
     _check_widths(classifier, preprocessing)

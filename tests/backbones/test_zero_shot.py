@@ -107,7 +107,7 @@ def test_a_model_without_names_is_refused():
 
 @pytest.mark.parametrize("template", ["a photo", "{} and {}", ""])
 def test_a_template_has_one_place(template):
-    with pytest.raises(InputError, match="must have {} once"):
+    with pytest.raises(InputError, match=r"must have \{\} once"):
         filled(template, NAMES)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.nn.functional import normalize
-from toy_clip import carried, close, golden, toy_bundle, tuned_bundle
+from toy_clip import carried, clip_bundle, close, golden, toy_bundle, tuned_bundle
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.loop import adapt
@@ -230,3 +230,17 @@ def test_watt_takes_the_release_s_steps(monkeypatch, kind, rounds):
         close(getattr(norm_of(adapter), part), f"{name}_norm_{part}_as_released")
     close(logits.softmax(1), f"{name}_probabilities_as_released", rtol=1e-5, atol=1e-6)
     assert torch.equal(logits.argmax(1), golden(f"{name}_prediction_as_released"))
+
+
+# Many images at once
+
+
+def test_tpt_on_32_images_at_once_is_one_after_another():
+    bundle = clip_bundle(("ant", "bee", "cat", "dog"))
+    images = torch.randint(256, (32, 3, 16, 16), dtype=torch.uint8)
+    together, singly = (adapter_of(bundle, "tpt") for _ in range(2))
+    found = together(images)
+    each = torch.cat([singly(image) for image in images.split(1)])
+    assert (found - Adapter(bundle, "source", device="cpu")(images)).abs().max() > 1e-2
+    torch.testing.assert_close(found, each, rtol=1e-4, atol=1e-4)
+    assert together.steps[0].images.tolist() == [1] * 32
