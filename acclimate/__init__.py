@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from acclimate.source.statistics import measure
     from acclimate.source.train import train
     from acclimate.source.wrapped import wrap
+    from acclimate.source.zero_shot import zero_shot
 
 __all__ = [
     "Adapter",
@@ -30,6 +31,7 @@ __all__ = [
     "split",
     "train",
     "wrap",
+    "zero_shot",
 ]
 
 _HOMES = {
@@ -44,6 +46,7 @@ _HOMES = {
     "split": "acclimate.backbones",
     "train": "acclimate.source.train",
     "wrap": "acclimate.source.wrapped",
+    "zero_shot": "acclimate.source.zero_shot",
 }
 
 

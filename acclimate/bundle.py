@@ -39,7 +39,7 @@ from acclimate.storage.sealed import plain
 
 CUSTOM = "custom"
 """Architecture name of a network that is not registered; loading needs the network itself."""
-_BUILT = ("acclimate:", "torchvision:", "timm:", "hf:")
+_BUILT = ("acclimate:", "torchvision:", "timm:", "hf:", "openclip:")
 
 
 @dataclass

@@ -22,7 +22,7 @@ from acclimate.runtime.precision import resolve
 from acclimate.source.statistics import measure
 
 TARGET = 1.05
-WITH_STEPS = tuple(name for name, row in METHODS.items() if row.objective)
+WITH_STEPS = tuple(n for n, row in METHODS.items() if row.objective and not row.zero_shot)
 TRANSFORMER = "acclimate:vit6-w192-p4"
 EVERY_IMAGE = {
     "Reliable": {"margin": 2.0},

@@ -134,7 +134,9 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
     batch = tuple(
         name
         for name, row in METHODS.items()
-        if row.recipe in convolutional and name not in SINGLE and not row.transformer
+        if row.recipe in convolutional
+        and name not in SINGLE
+        and not (row.transformer or row.zero_shot)
     )
     if arguments.controls:
         batch += tuple(

@@ -208,7 +208,8 @@ def estimate(part: Part, arguments: Arguments) -> str:
         images_of_all = 5 * len(arguments.corruptions) * arguments.single_images
         return f"{images_of_all:,} images one by one, on the CPU"
     rows = METHODS.items()
-    names = [n for n, row in rows if row.recipe in (PLAIN, *recipes) and not row.transformer]
+    fitting = [n for n, row in rows if not (row.transformer or row.zero_shot)]
+    names = [n for n in fitting if METHODS[n].recipe in (PLAIN, *recipes)]
     names = [name for name in names if what == "cta" or own(name)]
     rounds = len(arguments.seeds) * (len(arguments.corruptions) + 1)
     if what == "oracles":

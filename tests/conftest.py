@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from toy_clip import clip_bundle
 from trials import few_trials
 
 from acclimate.backbones import FORMS, build, projected, split
@@ -90,7 +91,19 @@ def saved(bundle, tmp_path_factory):
 @pytest.fixture(scope="session")
 def bundle_of():
     """The bundle that a method takes; not to be changed."""
-    return lambda name: _bundle_of_recipe(METHODS[name].recipe, needs_transformer(METHODS[name]))
+    return _bundle_of
+
+
+def _bundle_of(name):
+    row = METHODS[name]
+    if row.zero_shot:
+        return _zero_shot_bundle()
+    return _bundle_of_recipe(row.recipe, needs_transformer(row))
+
+
+@functools.cache
+def _zero_shot_bundle():
+    return clip_bundle(CLASSES, SIZE)
 
 
 @functools.cache

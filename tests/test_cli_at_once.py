@@ -16,7 +16,7 @@ from acclimate.commands import VERBS, kept_help, summary, verb_class
 from acclimate.evaluate import costs
 from acclimate.evaluate.costs import count_cost
 from acclimate.methods import METHODS
-from acclimate.methods.words import needs_transformer
+from acclimate.methods.words import tried_on_transformer
 from acclimate.source.train import untrained
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "build"))
@@ -115,7 +115,7 @@ def test_listed_costs_are_what_is_counted(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_counting_few_images_is_counting_a_batch(name):
     size, batch = listed.NETWORK["size"], costs.BATCH
-    transformer = needs_transformer(METHODS[name])
+    transformer = tried_on_transformer(METHODS[name])
     model = listed.NETWORK["transformer" if transformer else "model"]
     whole = Adapter(untrained(name, model, size), name, device="cpu").cost(batch)
     few = count_cost(name, model, size)
@@ -125,7 +125,7 @@ def test_counting_few_images_is_counting_a_batch(name):
 
 @pytest.mark.parametrize("name", ["tent", "rotta", "acclimate", "foa"])
 def test_a_listed_state_is_that_of_a_snapshot(name):
-    transformer = needs_transformer(METHODS[name])
+    transformer = tried_on_transformer(METHODS[name])
     model = "acclimate:vit2-w16-p4" if transformer else "acclimate:resnet8-w4"
     adapter = Adapter(untrained(name, model, 16), name, device="cpu")
     assert count_cost(name, model, 16).state_bytes == adapter.snapshot().nbytes

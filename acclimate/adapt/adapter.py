@@ -102,7 +102,7 @@ class Adapter(TakesTurns):
                     limit,
                     statistics,
                 )
-                for _ in range(threads(self.device) if self.settings.alone else 1)
+                for _ in range(threads(self.settings, self.device))
             ]
         self._learner = self._learners[0]
         if self.settings.one_by_one and self._learner.min_images > 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 from acclimate.adapt.learner import Learner
 from acclimate.adapt.loop import adapt
 from acclimate.adapt.vmapped import can_vmap, vmapped
+from acclimate.methods import AdapterSettings
 from acclimate.parts.step import Step, stacked
 from acclimate.runtime.precision import undisturbed
 
@@ -18,16 +19,24 @@ Adapted = tuple[list[Tensor], list[Step]]
 """What `acclimate.adapt.loop.adapt` returns."""
 
 _GROUP = 64
-"""The most images at a time on a GPU, each with its own moving parameters and activations."""
+"""The most images at a time, each with its own moving parameters and activations."""
 
 
-def threads(device: torch.device) -> int:
-    """How many images are learned from at the same time: one a core.
+def together(settings: AdapterSettings, device: torch.device) -> bool:
+    """Whether images share kernels: on a GPU, or where the encoder stays as it is.
 
-    One image's kernels are too small to keep several cores busy, and a convolution that is grouped
-    by image (vmap) is slower on a CPU than the images one after another.
+    A convolution that is grouped by image (vmap) is slower on a CPU than the images one after
+    another. Where nothing in the encoder moves, none is.
     """
-    return torch.get_num_threads() if device.type == "cpu" else 1
+    return device.type != "cpu" or getattr(settings.update, "parameters", "") == "none"
+
+
+def threads(settings: AdapterSettings, device: torch.device) -> int:
+    """How many images are learned from at the same time, each by its own kernels: one a core.
+
+    One image's kernels are too small to keep several cores busy.
+    """
+    return torch.get_num_threads() if settings.alone and not together(settings, device) else 1
 
 
 def adapt_alone(
@@ -40,9 +49,9 @@ def adapt_alone(
     """As `acclimate.adapt.loop.adapt`, with each image as a batch of its own.
 
     Args:
-        learners: One takes the images one after another, or on a GPU a group of them in the same
-            kernels; several, on a CPU, share them, a thread each. They must begin every image from
-            the source weights then.
+        learners: One takes the images one after another, or a group of them in the same kernels;
+            several, on a CPU, share them, a thread each. They must begin every image from the
+            source weights then.
         images: 0..1, not normalised.
         index: Index of each image in the stream.
         every: Answer before the first step and after each one, not only after the last.
@@ -56,8 +65,10 @@ def adapt_alone(
         alone = slice(number, number + 1)
         return adapt(learner, images[alone], index[alone], every=every)
 
-    if images.is_cuda and can_vmap(learners[0]):
-        return _groups(learners[0], images, index, every=every)
+    first = learners[0]
+    if len(images) > 1 and together(first.settings, images.device) and can_vmap(first):
+        size = _GROUP if images.is_cuda else first.room.together(_GROUP)
+        return _groups(first, images, index, every=every, size=size)
     if len(learners) == 1 or len(images) == 1:
         adapted = [answer(learners[0], number) for number in range(len(images))]
     else:
@@ -66,9 +77,7 @@ def adapt_alone(
     return [torch.cat(each) for each in zip(*logits)], [stacked([*each]) for each in zip(*steps)]
 
 
-def _groups(
-    learner: Learner, images: Tensor, index: Tensor, *, every: bool, size: int = _GROUP
-) -> Adapted:
+def _groups(learner: Learner, images: Tensor, index: Tensor, *, every: bool, size: int) -> Adapted:
     """Logits and reports of groups of images; halves the groups when memory runs out."""
     try:
         groups = zip(images.split(size), index.split(size))

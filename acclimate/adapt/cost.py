@@ -16,6 +16,7 @@ from torch.utils.flop_counter import (
 
 from acclimate.adapt.learner import Learner
 from acclimate.adapt.loop import predict, take_step
+from acclimate.backbones import Classifier
 from acclimate.parts.answer import Prediction
 from acclimate.parts.banks import Bank
 from acclimate.parts.memory import GatheredImages
@@ -75,7 +76,7 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
         early = learner.answer.early(run, given)
         learner.answer.late(run, early or (Prediction(images) if given else None))
     with _flops() as forward:
-        votes = learner.model.votes(normalized)
+        votes = _as_it_was(learner.model).votes(normalized)
     with saved:  # apart, because the counter of multiplications keeps graphs alive
         if learner.objective:
             take_step(learner, *learned)
@@ -89,6 +90,11 @@ def measure_cost(learner: Learner, batch: int) -> Cost:
         activation_bytes=saved.most,
         state_bytes=sum(tensor.nbytes for tensor in learner.state.tensors.values()),
     )
+
+
+def _as_it_was(model: Classifier) -> Classifier:
+    """The classifier without what an objective has put around its head."""
+    return Classifier(model.encoder, getattr(model.head, "frozen", model.head))
 
 
 def _flops() -> FlopCounterMode:

@@ -15,11 +15,12 @@ from acclimate.adapt.room import Room
 from acclimate.adapt.search import prompted
 from acclimate.adapt.state import State, Undo
 from acclimate.adapt.teaching import SourceModel, give_divergence, give_source, give_teacher
-from acclimate.backbones import Classifier, check_finite, duplicate, forgetful
+from acclimate.backbones import Classifier, check_finite, duplicate, moving_parameters, settled
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, Taught, as_outcome
 from acclimate.parts.penalty import Unpenalised
+from acclimate.parts.rounds import give_moments
 from acclimate.parts.search import CovarianceAdaptation
 from acclimate.parts.step import Step
 from acclimate.parts.teacher import AverageTeacher
@@ -70,9 +71,11 @@ class Learner:
         statistics: Statistics | None = None,
     ):
         self.settings, self.preprocessing, self.device = settings, preprocessing, device
-        self.model = _own(duplicate(model), device)
+        self.model = settled(duplicate(model), device)
         check_finite(self.model)
-        self.objective = None if objective is None else _own(objective, device)
+        self.objective = None if objective is None else settled(objective, device)
+        if objective is not None:
+            objective.equip(self.model)
         self.depthwise = may_be_depthwise(self.model, self.objective)
         self.min_images = objective.min_images if objective else 1
         self.gives_logits = answers_in_steps(objective, settings)
@@ -177,6 +180,7 @@ class Learner:
         self.penalty = self._built(self.settings.penalty, self.moving)
         self.aftermath = [self._built(part, self.moving) for part in self.settings.aftermath]
         self.watching = [part for part in self.aftermath if hasattr(part, "sees")]
+        give_moments(self.aftermath, self.optimizer)
         give_divergence(self.penalty, self.teacher)
         if isinstance(self.objective, Taught):
             give_teacher(self.objective, self.teacher, self.norms)
@@ -203,8 +207,8 @@ class Learner:
             for name, parameter in select_parameters(self.model.encoder, update.parameters).items()
         }
         if update.head:
-            head = self.model.head.requires_grad_(True).named_parameters()
-            chosen |= {f"model.head.{name}": parameter for name, parameter in head}
+            head = moving_parameters(self.model.head)
+            chosen |= {f"model.head.{n}": p.requires_grad_(True) for n, p in head.items()}
         if update.auxiliary:
             own = objective.requires_grad_(True).named_parameters()
             chosen |= {f"objective.{name}": parameter for name, parameter in own}
@@ -292,9 +296,3 @@ class Learner:
 def _named(parts: dict[str, Any]) -> dict[str, Tensor]:
     """The state of parts, below their names."""
     return {f"{p}.{name}": t for p, part in parts.items() for name, t in part.state().items()}
-
-
-def _own(module: Any, device: torch.device) -> Any:
-    """In evaluation mode, without gradients, in the layout of images, whatever it was before."""
-    module = forgetful(module.to(device).to(memory_format=torch.channels_last))
-    return module.requires_grad_(False).eval()

@@ -48,6 +48,14 @@ class Room:
         """Run the trial of a step, and note the memory that it takes."""
         self._most = most_bytes(run)
 
+    def together(self, most: int) -> int:
+        """How many images fit at a time that have parameters of their own: at least one.
+
+        Args:
+            most: The most that are wanted.
+        """
+        return max(1, min(most, int(self._budget() / max(1, self._most))))
+
     def step(self, images: int) -> AbstractContextManager[None]:
         """Context of the passes of a step on so many images.
 

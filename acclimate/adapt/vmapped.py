@@ -3,10 +3,14 @@
 One model, and as many sets of its moving parameters as there are images.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
@@ -18,13 +22,16 @@ from acclimate.objectives import Objective, as_outcome
 from acclimate.parts.blended import BlendedStatistics
 from acclimate.parts.normalisation import SourceStatistics
 from acclimate.parts.step import Step
-from acclimate.parts.update import SGD
+from acclimate.parts.update import SGD, Adam, AdamW, allocate_state
 from acclimate.randomness import key
 from acclimate.runtime.precision import autocast
 
+_ELEMENTWISE = (SGD, Adam, AdamW)
+"""Optimisers that move each number by itself, so that one moves the numbers of all images."""
+
 
 def can_vmap(learner: Learner) -> bool:
-    """Whether each image starts from the source, with plain SGD and statistics that do not run."""
+    """Whether each image starts from the source, and steps are arithmetic of its own numbers."""
     settings = learner.settings
     if learner.objective is None or _of_own_input(learner.model, learner.objective):
         return False
@@ -38,7 +45,7 @@ def can_vmap(learner: Learner) -> bool:
         precision=settings.precision,
     )
     arithmetic = isinstance(settings.normalisation, SourceStatistics | BlendedStatistics)
-    return settings == plain and type(settings.update) is SGD and arithmetic
+    return settings == plain and type(settings.update) in _ELEMENTWISE and arithmetic
 
 
 def vmapped(
@@ -111,6 +118,14 @@ def _statistics(x, running_mean, running_var, momentum) -> tuple[Tensor, Tensor]
     return mean, variance
 
 
+@contextmanager
+def _arithmetic(device: torch.device) -> Iterator[None]:
+    """Within it no kernel is called that vmap would call once for each image."""
+    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with _PlainBatchNorm(), attention:
+        yield
+
+
 _ARITHMETIC = {batch_norm: _by_statistics, torch.batch_norm_update_stats: _statistics}
 
 
@@ -121,36 +136,37 @@ class _Group:
         assert learner.objective is not None
         self.learner, self.count = learner, count
         self.pair = _Pair(learner.model, learner.objective)
-        assert isinstance(learner.settings.update, SGD)
-        self.update = learner.settings.update
         moving = {id(parameter) for parameter in learner.moving.values()}
         every = dict(self.pair.named_parameters()) | dict(self.pair.named_buffers())
         tensors = {name: tensor.detach() for name, tensor in every.items()}
         own = [name for name, tensor in every.items() if id(tensor) in moving]
         self.frozen = {name: tensor for name, tensor in tensors.items() if name not in own}
         self.own = {name: tensors[name].expand(count, *tensors[name].shape).clone() for name in own}
-        self.momentum = {name: torch.zeros_like(tensor) for name, tensor in self.own.items()}
+        assert isinstance(learner.settings.update, _ELEMENTWISE)
+        self.optimizer = learner.settings.update.build(self.own.values())
+        allocate_state(self.optimizer, list(self.own.values()))
 
     def step(self, images: Tensor, index: Tensor, step: int) -> Step:
-        """One step of SGD for each image whose loss and gradient are finite."""
-        settings, update = self.learner.settings, self.update
+        """One step of the optimiser for each image whose loss and gradient are finite."""
+        settings = self.learner.settings
         views, *rest = self.pair.objective.draw(images, key(settings.seed, "adapt", step), index)
         drawn = [self.learner.preprocessing.normalize(views), *rest]
         alone = [part.unflatten(0, (self.count, -1)) for part in drawn]
-        with autocast(self.learner.device, settings.precision), _PlainBatchNorm():
+        with autocast(self.learner.device, settings.precision), _arithmetic(self.learner.device):
             gradients, losses = vmap(grad_and_value(self._loss))(self.own, *alone)
         flat = [gradient.flatten(1) for gradient in gradients.values()]
         finite = losses.isfinite()
         for gradient in flat:
             finite &= gradient.isfinite().all(1)
         norms = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in flat])
+        before = [tensor.clone() for tensor in self._rows()]
         for name, gradient in gradients.items():
-            chosen = finite.view(-1, *[1] * (gradient.ndim - 1))
-            moved = self.momentum[name].mul(update.momentum).add_(gradient)
-            self.momentum[name] = torch.where(chosen, moved, self.momentum[name])
-            self.own[name] = torch.where(
-                chosen, self.own[name] - update.learning_rate * moved, self.own[name]
-            )
+            # Fused optimisers need a gradient in the memory layout of its parameter.
+            self.own[name].grad = torch.empty_like(self.own[name]).copy_(gradient)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        for tensor, old in zip(self._rows(), before):
+            tensor.copy_(torch.where(_along(finite, tensor), tensor, old))
         report = Step(
             losses.detach(),
             torch.linalg.vector_norm(norms, dim=0),
@@ -172,15 +188,22 @@ class _Group:
 
     def _of_each(self, normalized: Tensor) -> Float[Tensor, "batch classes"]:
         """Each image's logits by its own parameters."""
-        with _PlainBatchNorm():
+        with _arithmetic(self.learner.device):
             return vmap(self._logits)(self.own, normalized[:, None]).squeeze(1).float()
 
     def _forget(self, which: Bool[Tensor, " batch"]) -> None:
         """Reset some images' parameters to the source."""
         source = dict(self.pair.named_parameters())
+        for tensor in self._rows():
+            tensor[which] = 0  # the optimiser's state, too
         for name, tensor in self.own.items():
             tensor[which] = source[name].detach()
-            self.momentum[name][which] = 0
+
+    def _rows(self) -> list[Tensor]:
+        """Each tensor with a row an image: parameters, and the optimiser's state of them."""
+        states = [value for state in self.optimizer.state.values() for value in state.values()]
+        kept = [value for value in states if isinstance(value, Tensor) and value.ndim]
+        return [*self.own.values(), *kept]
 
     def _loss(self, own: dict[str, Tensor], *drawn: Tensor) -> Tensor:
         return functional_call(self.pair, {**self.frozen, **own}, drawn)
@@ -190,3 +213,8 @@ class _Group:
         tensors = {**self.frozen, **own}
         named = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         return functional_call(self.learner.model, named, (normalized,))
+
+
+def _along(which: Bool[Tensor, " batch"], tensor: Tensor) -> Tensor:
+    """Which images are meant, in a shape that goes with a tensor that has a row for each."""
+    return which.view(-1, *[1] * (tensor.ndim - 1))

@@ -1,8 +1,15 @@
 """Build a classifier by name, split a network into encoder and head, tap any layer."""
 
 from acclimate.backbones.classifier import Classifier
-from acclimate.backbones.copies import check_finite, duplicate, forgetful, in_float32
+from acclimate.backbones.copies import (
+    check_finite,
+    duplicate,
+    forgetful,
+    in_float32,
+    settled,
+)
 from acclimate.backbones.forms import FORMS, projected
+from acclimate.backbones.head_parts import class_weights, moving_parameters
 from acclimate.backbones.heads import is_plain
 from acclimate.backbones.registry import build, recorded_name
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
@@ -21,10 +28,12 @@ __all__ = [
     "block_names",
     "build",
     "check_finite",
+    "class_weights",
     "duplicate",
     "forgetful",
     "in_float32",
     "is_plain",
+    "moving_parameters",
     "preact_resnet",
     "preprocessing_of",
     "projected",
@@ -33,6 +42,7 @@ __all__ = [
     "resnet50",
     "resolve_tap",
     "rest_after",
+    "settled",
     "split",
     "stage_names",
     "tapped",

@@ -61,6 +61,21 @@ def forgetful(module: _Module) -> _Module:
     return module
 
 
+def settled(module: _Module, device: torch.device) -> _Module:
+    """The module in evaluation mode, without gradients, in the layout of images.
+
+    ```python
+    own = settled(duplicate(network), torch.device("cpu"))
+    ```
+
+    Args:
+        module: Changed in place, whatever it was before.
+        device: Where it is moved to.
+    """
+    module = forgetful(module.to(device).to(memory_format=torch.channels_last))  # type: ignore
+    return module.requires_grad_(False).eval()
+
+
 def in_float32(module: _Module) -> _Module:
     """The module itself if its tensors are float32, else a copy in float32.
 

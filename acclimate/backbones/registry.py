@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from acclimate.backbones import code, huggingface
+from acclimate.backbones import clip, code, huggingface
 from acclimate.backbones.rebuilt import set_switches, switches_of
 from acclimate.backbones.resnet import preact_resnet, resnet, resnet50
 from acclimate.backbones.unwrap import LogitsOf
@@ -35,7 +35,7 @@ OWN_EXAMPLES = (
 )
 IMAGENET_CLASSES = 1000
 _ARCHITECTURES = ("acclimate", "torchvision", "timm")
-KINDS = (*_ARCHITECTURES, "hf")
+KINDS = (*_ARCHITECTURES, "hf", "openclip", "hf-clip")
 """What stands before the colon of a name; anything else is code."""
 
 
@@ -78,7 +78,7 @@ def build(name: str, *, classes: int | None, weights: Path | None = None) -> nn.
     if classes is not None and classes < 2:
         raise InputError(f"a classifier needs at least 2 classes, not {classes}.")
     if weights is None:
-        own_number = kind == "hf" or kind not in KINDS
+        own_number = kind not in _ARCHITECTURES
         return constructor(classes if own_number else classes or IMAGENET_CLASSES)
     checkpoint = read_weights(Path(weights))
     outputs = classes or IMAGENET_CLASSES
@@ -131,6 +131,8 @@ def _constructor(name: str, *, pretrained: bool) -> Constructor:
         folder = pretrained and not model.endswith("}")
         function = huggingface.load_pretrained if folder else huggingface.construct
         return partial(function, model)
+    if source in ("openclip", "hf-clip"):
+        return partial(clip.construct, name)
     if source not in KINDS and code.is_code(name):
         return partial(code.construct, name)
     raise _unknown(name)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from acclimate.backbones import processor
+from acclimate.backbones import clip, processor
 from acclimate.backbones.processor import read_processor
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing
@@ -50,6 +50,10 @@ def preprocessing_of(model: nn.Module | str) -> Stated | None:
         return _of_timm_name(name)
     if library == "torchvision":
         return _of_torchvision_name(name)
+    if library in ("openclip", "hf-clip"):
+        if library == "openclip" or not (Path(name) / processor.FILE).is_file():
+            return Stated(clip.usual_preprocessing(model), "CLIP's transforms")
+        return Stated(read_processor(Path(name)), f"{name}/{processor.FILE}")
     if library == "hf":
         if not Path(name).is_dir():
             raise InputError(f"there is no folder {name}; models are not downloaded.")

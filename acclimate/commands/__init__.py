@@ -9,6 +9,7 @@ VERBS = (
     "train",
     "align",
     "wrap",
+    "zero-shot",
     "measure",
     "advise",
     "adapt",
@@ -22,19 +23,20 @@ VERBS = (
     "methods",
     "doctor",
 )
-"""The verbs in the order of the help. Each is a class of that name in the module of that name."""
+"""The verbs in the order of the help. Each is a class in a module: ``zero-shot`` is ``ZeroShot`` in
+``zero_shot``."""
 
 
 def verb_class(verb: str) -> type:
     """The class of a verb. It is imported when it is asked for: torch takes seconds to import."""
-    return getattr(import_module(f"acclimate.commands.{verb}"), verb.capitalize())
+    return getattr(import_module(f"acclimate.commands.{_module(verb)}"), _class(verb))
 
 
 def summary(verb: str) -> str:
     """The first sentence of a verb's docstring, read from its file without importing it."""
-    tree = ast.parse(Path(__file__).with_name(f"{verb}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(Path(__file__).with_name(f"{_module(verb)}.py").read_text(encoding="utf-8"))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    text = ast.get_docstring(classes[verb.capitalize()]) or ""
+    text = ast.get_docstring(classes[_class(verb)]) or ""
     return " ".join(text.split("\n\n")[0].split())
 
 
@@ -46,3 +48,11 @@ def kept_help(verb: str) -> str | None:
     """
     path = Path(__file__).parent / "help" / f"{verb}.txt"
     return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _module(verb: str) -> str:
+    return verb.replace("-", "_")
+
+
+def _class(verb: str) -> str:
+    return "".join(word.capitalize() for word in verb.split("-"))

@@ -12,7 +12,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LIBRARIES = ("acclimate", "torchvision", "timm", "hf")
+_LIBRARIES = ("acclimate", "torchvision", "timm", "hf", "openclip")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _NAMES_SHOWN = 5
 

@@ -72,7 +72,7 @@ def _counted(rows: dict[str, Any], network: dict[str, Any], console: Console) ->
     from acclimate.errors import InputError
     from acclimate.evaluate.costs import check_memory, count_cost
     from acclimate.methods import METHODS
-    from acclimate.methods.words import needs_transformer
+    from acclimate.methods.words import tried_on_transformer
     from acclimate.runtime.progress import live
 
     needed = check_memory(network["model"], network["size"])
@@ -81,7 +81,7 @@ def _counted(rows: dict[str, Any], network: dict[str, Any], console: Console) ->
     with live() as progress:
         for done, (name, row) in enumerate(rows.items()):
             progress("count costs", done, len(rows), name)
-            transformer = needs_transformer(METHODS[name])
+            transformer = tried_on_transformer(METHODS[name])
             model = network["transformer" if transformer else "model"]
             try:
                 cost = count_cost(name, model, network["size"])

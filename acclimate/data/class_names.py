@@ -14,7 +14,7 @@ from acclimate.errors import InputError
 _LARGEST_FILE = 16 * 2**20
 
 
-def read_class_names(path: Path) -> list[str]:
+def read_class_names(path: Path, kind: str = "class name") -> list[str]:
     """Read class names in the order of a network's outputs.
 
     ```python
@@ -25,6 +25,7 @@ def read_class_names(path: Path) -> list[str]:
         path: A text file with one name per line; or JSON: a list, a map from output to name
             (``{"0": "cat"}``), from name to output, or a transformers ``config.json``. A byte-order
             mark, spaces around names, blank lines and any kind of line end are allowed.
+        kind: What the names are called in messages.
 
     Raises:
         InputError: the file cannot be read, has no name, or has one twice.
@@ -35,7 +36,7 @@ def read_class_names(path: Path) -> list[str]:
     else:
         names = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
     if not names:
-        raise InputError(f"{path} holds no class name; write one per line.")
+        raise InputError(f"{path} holds no {kind}; write one per line.")
     check_distinct(names, str(path))
     return names
 

@@ -9,6 +9,7 @@ import torch
 
 from acclimate.adapt import Adapter, Cost
 from acclimate.errors import InputError
+from acclimate.methods import method
 from acclimate.parts.banks import Balanced, Reservoir
 from acclimate.runtime.budget import free_bytes
 from acclimate.source.train import untrained
@@ -17,6 +18,8 @@ BATCH = 128
 """Images in a batch: as published."""
 _ALONE = 2
 """Images by which a method is timed that adapts to each alone."""
+_LONGEST = 20
+"""The most steps that are timed; the time of more is in proportion."""
 _VIEWS = 32
 """The most views of images that a method learns from at a time while it is counted."""
 
@@ -96,13 +99,17 @@ def time_over_frozen(name: str, model: str, size: int, *, rounds: int = 3) -> tu
     torch.set_num_threads(1)
     try:
         bundle = untrained(name, model, size)
-        adapter, frozen = (Adapter(bundle, each, device="cpu") for each in (name, "source"))
+        steps = method(name).settings.steps
+        few_steps = {"steps": _LONGEST} if steps > _LONGEST else {}
+        adapter = Adapter(bundle, name, device="cpu", **few_steps)
+        frozen = Adapter(bundle, "source", device="cpu")
         images = torch.rand(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
         few = images[: _ALONE if adapter.settings.one_by_one else BATCH]
         pairs = [(_seconds(adapter, few), _seconds(frozen, images)) for _ in range(rounds + 1)][1:]
     finally:
         torch.set_num_threads(threads)
-    return median(mine / its for mine, its in pairs), 1e3 * median(its for _, its in pairs)
+    longer = max(1, steps / _LONGEST)
+    return longer * median(mine / its for mine, its in pairs), 1e3 * median(its for _, its in pairs)
 
 
 def _seconds(answer: Callable[[torch.Tensor], object], images: torch.Tensor) -> float:

@@ -26,6 +26,8 @@ class Method:
     """Whether the method is of no effect without batch norm."""
     transformer: bool = False
     """Whether the method needs a vision transformer, though its recipe does not."""
+    zero_shot: bool = False
+    """Whether the method needs a zero-shot classifier, which compares images with texts."""
     oracle: bool = False
     """Whether it was shown, before deployment, what it is measured on: no fair competitor."""
 

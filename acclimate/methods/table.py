@@ -2,6 +2,7 @@
 
 from acclimate.backbones import Classifier, block_names
 from acclimate.backbones.batch_norm import batch_norms
+from acclimate.backbones.zero_shot import ZeroShotHead
 from acclimate.errors import InputError, unknown_name
 from acclimate.methods.corrections import CORRECTIONS
 from acclimate.methods.cta import TWIN
@@ -16,6 +17,7 @@ from acclimate.methods.single import SINGLE
 from acclimate.methods.source_trained import SOURCE_TRAINED
 from acclimate.methods.statistics import STATISTICS
 from acclimate.methods.teachers import TEACHERS
+from acclimate.methods.vision_language import VISION_LANGUAGE
 from acclimate.resizing import Side
 
 METHODS: dict[str, Method] = {
@@ -28,6 +30,7 @@ METHODS: dict[str, Method] = {
     **CORRECTIONS,
     **SINGLE,
     **FORWARD,
+    **VISION_LANGUAGE,
     **SOURCE_TRAINED,
     **TWIN,
     **OURS,
@@ -45,12 +48,17 @@ def check_model(name: str, model: Classifier, size: Side) -> None:
 
     Raises:
         InputError: the method is about batch norm, and the model has none; or it needs a vision
-            transformer.
+            transformer or a zero-shot classifier.
     """
     if METHODS[name].transformer and not block_names(model.encoder, size):
         raise InputError(
             f"{name} gives prompts to a vision transformer's blocks, and this model has no such "
             f"blocks; choose another method or model."
+        )
+    if METHODS[name].zero_shot and not isinstance(model.head, ZeroShotHead):
+        raise InputError(
+            f"{name} compares images with texts, and this classifier has none; make a bundle with "
+            f"acclimate zero-shot, or choose another method."
         )
     if METHODS[name].batch_norm and not batch_norms(model.encoder):
         raise InputError(

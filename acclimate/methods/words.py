@@ -22,6 +22,11 @@ def needs_transformer(row: Method) -> bool:
     return row.transformer or RECIPES[row.recipe].transformer
 
 
+def tried_on_transformer(row: Method) -> bool:
+    """Whether costs are counted on a vision transformer: where it must be one, or mostly is."""
+    return needs_transformer(row) or row.zero_shot
+
+
 def needs(row: Method) -> str:
     """Requirements of a method before and at deployment, for example "labels, batches".
 
@@ -37,6 +42,8 @@ def needs(row: Method) -> str:
         requirements.append("statistics of unlabelled source images")
     if needs_transformer(row):
         requirements.append("a vision transformer")
+    if row.zero_shot:
+        requirements = ["a zero-shot classifier", *requirements[1:]]
     if row.batch_norm:
         requirements.append("batch norm")
     elif (

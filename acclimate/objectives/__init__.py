@@ -3,6 +3,7 @@
 from acclimate.objectives.alignment import alignment_loss
 from acclimate.objectives.anchored import AnchoredStudent, AnchoredStudentOptions
 from acclimate.objectives.clustering import Clustering, ClusteringOptions
+from acclimate.objectives.confident_views import ConfidentViews, ConfidentViewsOptions
 from acclimate.objectives.contrasted import (
     ContrastedStudent,
     ContrastedStudentOptions,
@@ -27,6 +28,12 @@ from acclimate.objectives.noise_contrastive import NoiseContrastive, NoiseContra
 from acclimate.objectives.objective import Objective, ObjectiveOptions, Outcome, as_outcome
 from acclimate.objectives.reconstruction import Reconstruction, ReconstructionOptions
 from acclimate.objectives.rotation import Rotation, RotationOptions
+from acclimate.objectives.similar_prompts import (
+    LikelyClasses,
+    LikelyClassesOptions,
+    TemplateTurns,
+    TemplateTurnsOptions,
+)
 from acclimate.objectives.taught import (
     AugmentedStudent,
     AugmentedStudentOptions,
@@ -47,6 +54,8 @@ __all__ = [
     "AveragedTeacherOptions",
     "Clustering",
     "ClusteringOptions",
+    "ConfidentViews",
+    "ConfidentViewsOptions",
     "ContrastedStudent",
     "ContrastedStudentOptions",
     "Contrastive",
@@ -67,6 +76,8 @@ __all__ = [
     "InvarianceOptions",
     "LikelihoodRatio",
     "LikelihoodRatioOptions",
+    "LikelyClasses",
+    "LikelyClassesOptions",
     "MarginalEntropy",
     "MarginalEntropyOptions",
     "MaskedReconstruction",
@@ -81,6 +92,8 @@ __all__ = [
     "Rotation",
     "RotationOptions",
     "Taught",
+    "TemplateTurns",
+    "TemplateTurnsOptions",
     "alignment_loss",
     "as_outcome",
     "contrastive_loss",

@@ -74,6 +74,13 @@ class Objective(nn.Module):
     keeps_source: tuple[str, ...] = ()
     """Names of submodules whose batch norm keeps the source statistics at deployment."""
 
+    def equip(self, model: Classifier) -> None:
+        """Give the model what the objective adapts beyond its layers, such as vectors of prompts.
+
+        Args:
+            model: The copy that adapts; changed in place, before it is chosen what moves.
+        """
+
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, ...]:

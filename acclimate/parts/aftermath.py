@@ -10,6 +10,7 @@ from acclimate.parts.approach import approach
 from acclimate.parts.checks import share
 from acclimate.parts.divergence import SensingTeacher
 from acclimate.parts.kalman import KalmanFilter
+from acclimate.parts.rounds import AverageOfTurns
 from acclimate.parts.teacher import Moving, Teacher
 from acclimate.randomness import key, uniform
 
@@ -55,7 +56,7 @@ class Restore:
         return StochasticRestore(moving, self.probability, self.seed)
 
 
-Aftermath = Teacher | SensingTeacher | PullToSource | KalmanFilter | Restore
+Aftermath = Teacher | SensingTeacher | PullToSource | KalmanFilter | Restore | AverageOfTurns
 
 
 class SourcePull:

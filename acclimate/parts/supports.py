@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from acclimate.backbones import Classifier
+from acclimate.backbones import Classifier, class_weights
 from acclimate.errors import InputError
 from acclimate.objectives.entropy import entropies
 from acclimate.parts.answer import Prediction
@@ -41,9 +41,9 @@ class Supports:
         """Supports that are the head's weights.
 
         Raises:
-            InputError: the head is not one linear layer.
+            InputError: the head has no weights for each class, as one linear layer has.
         """
-        if not isinstance(model.head, nn.Linear):
+        if class_weights(model.head) is None:
             raise InputError(
                 f"the correction supports starts from the weights of a linear head, and this "
                 f"head is a {type(model.head).__name__}; choose another method or correction."
@@ -55,7 +55,7 @@ class SupportSet:
     """The supports of each class, in tensors of a fixed size.
 
     Args:
-        head: The classifier's, one linear layer.
+        head: The classifier's, with a weight for each class.
         capacity: Supports that each class keeps.
 
     Attributes:
@@ -64,13 +64,14 @@ class SupportSet:
         entropies: Their entropies; infinite where there is none.
     """
 
-    def __init__(self, head: nn.Linear, capacity: int):
-        weight = at_least_float32(head.weight.detach())  # [classes, dim]
+    def __init__(self, head: nn.Module, capacity: int):
+        given = class_weights(head)
+        assert given is not None
+        weight = at_least_float32(given.detach())  # [classes, dim]
         classes, dim = weight.shape
         self.features = weight.new_zeros(classes, capacity, dim)
         self.entropies = weight.new_full((classes, capacity), torch.inf)
-        bias = 0 if head.bias is None else head.bias.detach()
-        self._join(weight @ weight.T + bias, weight)
+        self._join(head(weight).detach(), weight)
 
     def __call__(self, prediction: Prediction) -> Float[Tensor, "batch classes"]:
         """Logits of a batch, whose features join the supports first."""

@@ -26,8 +26,8 @@ class Adam:
     """Learning rate of each step."""
     parameters: str = "all"
     """What moves in the encoder, as far as the objective's gradient reaches: ``all``, ``norm``
-    (normalisation layers' scales and shifts), or a regular expression that is searched for in the
-    parameters' names."""
+    (normalisation layers' scales and shifts), ``none``, or a regular expression that is searched
+    for in the parameters' names."""
     auxiliary: bool = False
     """Whether the objective's own parameters (a projector, a branch) move too."""
     head: bool = False
@@ -42,6 +42,30 @@ class Adam:
         parameters = list(parameters)
         recorded = parameters[0].is_cuda  # as a CUDA graph
         return torch.optim.Adam(parameters, self.learning_rate, fused=True, capturable=recorded)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019)."""
+
+    weight_decay: float = 0.01
+    """Share of the learning rate by which weights shrink in each step; torch's default."""
+
+    def check(self) -> None:
+        """Refuse settings that cannot be meant."""
+        super().check()
+        not_negative("weight_decay", self.weight_decay)
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of some parameters."""
+        parameters = list(parameters)
+        return torch.optim.AdamW(
+            parameters,
+            self.learning_rate,
+            weight_decay=self.weight_decay,
+            fused=True,
+            capturable=parameters[0].is_cuda,
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +115,7 @@ class SAM(SGD):
         )
 
 
-Update = Adam | SGD | SAM | CovarianceAdaptation
+Update = Adam | AdamW | SGD | SAM | CovarianceAdaptation
 
 
 class SharpnessAware(torch.optim.SGD):
@@ -157,7 +181,7 @@ def select_parameters(encoder: nn.Module, which: str) -> dict[str, nn.Parameter]
 
     Args:
         encoder: Its ``requires_grad`` flags are set.
-        which: ``all``, ``norm``, or a regular expression that is searched for in names.
+        which: ``all``, ``norm``, ``none``, or a regular expression that is searched for in names.
 
     Raises:
         InputError: the expression is malformed, or nothing matches.
@@ -167,15 +191,17 @@ def select_parameters(encoder: nn.Module, which: str) -> dict[str, nn.Parameter]
         chosen = set(names)
     elif which == "norm":
         chosen = set(norm_parameters(encoder))
+    elif which == "none":
+        chosen = set()
     else:
         try:
             chosen = {name for name in names if re.search(which, name)}
         except re.error as error:
             raise InputError(
                 f"parameters={which!r} is no valid regular expression ({error}); "
-                f"use all, norm or a pattern."
+                f"use all, norm, none or a pattern."
             ) from error
-    if not chosen:
+    if not chosen and which != "none":
         raise InputError(
             f"no parameter of the encoder matches {which!r}; its names look like {names[0]!r}."
         )

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from acclimate.backbones import FORMS, Classifier, build, recorded_name, split
+from acclimate.backbones.clip import untrained_texts
 from acclimate.backbones.trace import input_channels
 from acclimate.bundle import Bundle
 from acclimate.data.datasets import LabelledImages
@@ -110,6 +111,9 @@ def untrained(name: str, model: str, size: Side, *, classes: int = 10) -> Bundle
     recipe = RECIPES[row.recipe]
     black = torch.zeros(1, 3, *both(size), dtype=torch.uint8).expand(OBSERVED, -1, -1, -1)
     classifier = split(initial(model, classes, run, "classifier"))
+    if row.zero_shot:
+        with _seeded(run, "texts"):
+            classifier = untrained_texts(classifier.encoder, classifier.feature_dim, classes)
     work = begin(recipe, classifier, SourceImages(black, Preprocessing(size)), settings, run)
     twin = work.twin = work.new_twin() if row.model == "twin" else None
     models = {"classifier": work.classifier} | ({"twin": twin} if twin else {})

@@ -13,7 +13,7 @@ from typing import Any
 from acclimate.commands.methods import RECORD
 from acclimate.evaluate.costs import BATCH, count_cost, time_over_frozen
 from acclimate.methods import METHODS
-from acclimate.methods.words import learns, needs, needs_transformer
+from acclimate.methods.words import learns, needs, tried_on_transformer
 from acclimate.runtime.machine import describe
 
 NETWORK = {"model": "acclimate:resnet14-w16", "transformer": "acclimate:vit6-w192-p4", "size": 32}
@@ -34,7 +34,7 @@ def words(name: str) -> dict[str, str]:
 
 def network(name: str) -> str:
     """The network of the record that a method is tried on."""
-    return NETWORK["transformer" if needs_transformer(METHODS[name]) else "model"]
+    return NETWORK["transformer" if tried_on_transformer(METHODS[name]) else "model"]
 
 
 def cost(name: str) -> dict[str, Any]:

@@ -20,8 +20,10 @@ from acclimate.objectives import (
     Entropy,
     Flow,
     Information,
+    LikelyClasses,
     NoiseContrastive,
     Reconstruction,
+    TemplateTurns,
 )
 from acclimate.parts.normalisation import BatchStatistics
 from acclimate.parts.update import SGD, Adam
@@ -316,6 +318,8 @@ def test_one_seed_one_answer(bundle_of, images, name):
             NoiseContrastive,
             Reconstruction,
             Flow,
+            LikelyClasses,
+            TemplateTurns,
         )
         # Such an answer comes before any draw, but for CoTTA's teacher, which answers for views.
         or (METHODS[name].settings.answer.fixed and name != "cotta")

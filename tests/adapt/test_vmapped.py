@@ -8,7 +8,11 @@ from acclimate.adapt.alone import adapt_alone
 from acclimate.adapt.learner import REFUSED
 from acclimate.adapt.vmapped import _PlainBatchNorm, can_vmap, vmapped
 
-CASES = [("ttt", 0.0), ("ttt", 0.9), ("ttt-mae", 0.9), ("memo", 0.0), ("memo", 0.9)]
+CASES = [
+    *(("ttt", {"momentum": 0.0}), ("ttt", {"momentum": 0.9}), ("ttt", {"update": "adam"})),
+    *(("ttt-mae", {"momentum": 0.9}), ("memo", {"momentum": 0.0}), ("memo", {"momentum": 0.9})),
+    ("tpt", {"objective.views": 20}),
+]
 
 
 def learner_of(bundle_of, name, **changes):
@@ -17,9 +21,10 @@ def learner_of(bundle_of, name, **changes):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize(("name", "momentum"), CASES)
-def test_all_at_once_equals_one_after_another(bundle_of, images, name, momentum):
-    learner = learner_of(bundle_of, name, momentum=momentum)
+@pytest.mark.parametrize(("name", "changes"), CASES)
+def test_all_at_once_equals_one_after_another(bundle_of, images, monkeypatch, name, changes):
+    monkeypatch.setattr(module, "together", lambda *_: False)
+    learner = learner_of(bundle_of, name, **changes)
     unit, index = images[:5].float() / 255, torch.arange(7, 12)
     with torch.no_grad():
         logits, steps = adapt_alone([learner], unit, index, every=True)
@@ -52,7 +57,9 @@ def test_only_what_it_can_do(bundle_of):
     assert can_vmap(learner_of(bundle_of, "ttt"))
     assert can_vmap(learner_of(bundle_of, "memo"))
     assert not can_vmap(learner_of(bundle_of, "memo", normalisation="batch"))
-    assert not can_vmap(learner_of(bundle_of, "ttt", update="adam"))
+    assert can_vmap(learner_of(bundle_of, "ttt", update="adam"))
+    assert can_vmap(learner_of(bundle_of, "tpt"))
+    assert not can_vmap(learner_of(bundle_of, "ttt", update="sam"))
     assert not can_vmap(learner_of(bundle_of, "ttt", reset="never"))
     assert not can_vmap(learner_of(bundle_of, "clust3"))
     assert not can_vmap(Adapter(bundle_of("ttt"), "ttt", steps=0)._learner)
@@ -90,6 +97,6 @@ def test_groups_shrink_where_memory_is_small(bundle_of, images, monkeypatch):
 
     monkeypatch.setattr(module, "vmapped", small)
     unit = images[:10].float() / 255
-    (logits,), _ = module._groups(learner, unit, torch.arange(10), every=False)
+    (logits,), _ = module._groups(learner, unit, torch.arange(10), every=False, size=64)
     assert sizes == [10, 10, 10, 8, 4, 2, 2, 2, 2, 2]
     assert torch.equal(logits, unit)

@@ -145,7 +145,8 @@ def test_lengths_are_those_of_the_streams(saved, data):
 def test_usual_methods(saved, bundle_of, tmp_path):
     bundle_of("clust3").save(tmp_path / "clust3")
     found = variants_of({"cta": saved, "clust3": tmp_path / "clust3"})
-    plain = [n for n, row in METHODS.items() if row.recipe == "supervised" and not row.transformer]
+    of_any = [n for n, row in METHODS.items() if not (row.transformer or row.zero_shot)]
+    plain = [n for n in of_any if METHODS[n].recipe == "supervised"]
     cta = [name for name, row in METHODS.items() if row.recipe == "cta"]
     found = {label: [str(variant) for variant in some] for label, some in found.items()}
     assert set(found["cta"]) == {*plain, *cta}

@@ -64,7 +64,7 @@ def test_what_follows_a_step_has_numbers():
         ({"update.learning_rat": 1}, "did you mean update.learning_rate"),
         ({"learning_rate": 1}, "did you mean update.learning_rate"),
         ({"reset": "sometimes"}, "unknown reset 'sometimes': choose one of batch, never"),
-        ({"update": "adamw"}, "did you mean adam"),
+        ({"update": "adams"}, "did you mean adam"),
         ({"update": 3}, "unknown update '?3"),
         ({"aftermath.0.rate": 1}, "the method has no aftermath; choose aftermath pull"),
         ({"aftermath.0.ratte": 1}, "has 0 of this part"),
@@ -98,7 +98,7 @@ def test_records_of_parts_that_come_in_numbers():
 @pytest.mark.parametrize(
     "record",
     [
-        {"update": {"kind": "adamw"}},
+        {"update": {"kind": "lion"}},
         {"update": {"kind": "adam", "momentum": 0.5}},
         {"reset": {}},
         {"learning_rate": 0.1},

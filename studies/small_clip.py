@@ -1,0 +1,155 @@
+r"""Methods of vision-language models on a small CLIP that is trained here, under 15 corruptions.
+
+    python studies/small_clip.py --data cifar10.zip --out runs/clip --results results/clip
+
+The model and its loss are open_clip's; the captions are class names in WATT's eight templates. The
+training takes about a quarter of an hour on one core. It and the measurements go on where they were
+interrupted, and ``--plan`` says how long these take. Two bundles have the same weights: texts of
+`one` are those of a single template, those of `eight` averages. What the frozen `eight` gains over
+the frozen `one` is what averaging texts gives alone. ``--model`` and ``--weights`` measure another
+CLIP, by its name for ``acclimate zero-shot``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anchor
+import small_clip_training as training
+import torch
+from methods import publish, run_all
+from ours import test
+from rich.console import Console
+from rich.table import Table
+
+import acclimate
+from acclimate.backbones.clip import Clip, as_classifier
+from acclimate.backbones.prompted import TEMPLATES
+from acclimate.bundle import Bundle
+from acclimate.commands.script import finish, recorded_options, start, write_table
+from acclimate.data import LabelledImages, load
+from acclimate.data.corruptions import PUBLISHED
+from acclimate.evaluate.cell import CLEAN
+from acclimate.evaluate.grid_run import GridRun
+from acclimate.evaluate.task import Grid
+from acclimate.report.measured import read_grid
+from acclimate.runtime.memory import keep_freed_memory
+from acclimate.runtime.progress import live
+from acclimate.source.zero_shot import bundled
+
+TEXTS = {"one": TEMPLATES[:1], "eight": TEMPLATES}
+"""Templates of the bundles."""
+RELEASED = "objective.released=true"
+METHODS = ("source", "tent", "sar", "roid", "clipartt", f"clipartt:{RELEASED}", "watt-s")
+"""Methods of both bundles; WATT, which needs the templates, of `eight` alone."""
+WATT = ("watt-s", f"watt-s:{RELEASED}")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Data, folders, and how much is measured."""
+
+    data: str
+    """CIFAR-10 as train/CLASS/IMAGE and test/CLASS/IMAGE: a folder or a zip."""
+    out: Path
+    """Folder for the model, bundles and measurements."""
+    results: Path | None = None
+    """Folder for the results that are kept."""
+    model: str = "small"
+    """The small CLIP that is trained here, or one as for acclimate zero-shot."""
+    weights: Path | None = None
+    """Weights of a model by name."""
+    epochs: int = 12
+    """Passes over the training images."""
+    images: int = 1000
+    """Test images under each corruption."""
+    few: int = 200
+    """Test images for TPT."""
+    parallel: int = 96
+    """Test images for WATT-P."""
+    rounds: int = 5
+    """Rounds of WATT-P, of 16 steps each; 50 are published."""
+    batch: int = 128
+    """Images that arrive together."""
+    corruptions: tuple[str, ...] = PUBLISHED
+    """Corruptions at severity 5."""
+    workers: int = 2
+    """Processes, each with one thread."""
+    plan: bool = False
+    """Only say what is to be measured, and how long it takes; trains all the same."""
+
+
+def main(arguments: Arguments) -> None:
+    """Train, measure, and write what is kept."""
+    keep_freed_memory()
+    make(arguments)
+    folder = arguments.out / "grid"
+    run_all(grids(arguments), folder, workers=arguments.workers, only_plan=arguments.plan)
+    if arguments.plan:
+        return
+    keep(folder, arguments.results)
+    if arguments.results:
+        publish(folder, arguments.results)
+        finish({"options": recorded_options(arguments)}, 0, arguments.results / "settings.json")
+
+
+def make(arguments: Arguments) -> None:
+    """Train the small CLIP, if that is wanted, and make both bundles, unless that was done."""
+    for label, templates in TEXTS.items():
+        path = arguments.out / label
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = load(arguments.data, "train")
+        if arguments.model == "small":
+            bundle = small(arguments, data, templates)
+        else:
+            names, weights = data.classes, arguments.weights
+            bundle = acclimate.zero_shot(arguments.model, names, templates, weights=weights)
+        bundle.save(path)
+
+
+def small(arguments: Arguments, data: LabelledImages, templates: tuple[str, ...]) -> Bundle:
+    """A bundle of the small CLIP."""
+    torch.set_num_threads(max(1, arguments.workers))
+    with live() as progress:
+        weights = arguments.out / "clip.pt"
+        clip = training.train(data, weights, epochs=arguments.epochs, seed=0, progress=progress)
+    model = Clip(clip.eval().requires_grad_(False), training.CONFIG)
+    made = as_classifier(model, data.classes, templates)
+    return bundled(*made, training.PREPROCESSING, data.classes, templates)
+
+
+def grids(arguments: Arguments) -> Iterator[GridRun]:
+    """The grids: methods on both bundles, WATT where there are templates, the slow ones on few."""
+    corruptions = (CLEAN, *arguments.corruptions)
+    steps = 16 * arguments.rounds
+    parts = (
+        (("one", "eight"), METHODS[:-1], arguments.images),
+        (("eight",), WATT, arguments.images),
+        (("one", "eight"), ("source", "tpt"), arguments.few),
+        (("eight",), ("source", "watt-s", f"watt-p:steps={steps}"), arguments.parallel),
+    )
+    for labels, methods, count in parts:
+        grid = Grid(corruptions, methods=methods, batch=arguments.batch, curve=False)
+        bundles = {label: arguments.out / label for label in labels}
+        yield GridRun(grid, bundles, (partial(test, arguments.data, count),))
+
+
+def keep(folder: Path, results: Path | None) -> None:
+    """Print the mean over the corruptions of each method, and write it."""
+    rows = anchor.summary(read_grid(folder)[0])
+    rows = [{"called": row["method"]} | row for row in rows]
+    shown = ("bundle", "method", "images", "clean", "corrupted", "gain", "gain_low", "gain_high")
+    table = Table(*shown)
+    for row in rows:
+        table.add_row(*(str(row[column]) for column in shown))
+    Console(width=160).print(table)
+    if results:
+        results.mkdir(parents=True, exist_ok=True)
+        write_table(results / "summary.csv", rows)
+
+
+if __name__ == "__main__":
+    start(main, Arguments)

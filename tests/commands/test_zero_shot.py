@@ -1,0 +1,75 @@
+"""``acclimate zero-shot``."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from toy_clip import TINY
+
+from acclimate.backbones.clip import build_clip
+from acclimate.bundle import Bundle
+from acclimate.cli import main
+from acclimate.commands import VERBS, summary, verb_class
+
+
+@pytest.fixture
+def given(monkeypatch, tmp_path):
+    """The arguments of the command for a tiny model."""
+    monkeypatch.setattr("open_clip.list_models", lambda: ["tiny"])
+    monkeypatch.setattr("open_clip.get_model_config", lambda name: TINY)
+    torch.manual_seed(0)
+    tensors = build_clip(TINY).state_dict()
+    save_file({n: t.contiguous() for n, t in tensors.items()}, tmp_path / "tiny.safetensors")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "templates.txt").write_text("a photo of a {}\nart of the {}\n")
+    options = {"weights": "tiny.safetensors", "class-names": "classes.txt", "out": "bundle"}
+    return ["zero-shot", "openclip:tiny"] + [
+        word for name, file in options.items() for word in (f"--{name}", str(tmp_path / file))
+    ]
+
+
+def test_a_bundle_of_files(given, tmp_path, capsys):
+    main([*given, "--templates", str(tmp_path / "templates.txt"), "--size", "16"])
+    said = capsys.readouterr().out
+    assert "bicubic" in said and "acclimate adapt" in said
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.classes == ("cat", "dog") and bundle.method == "clipartt"
+    assert bundle.classifier.head.by_template.shape[0] == 2
+    assert bundle.provenance["templates"] == ["a photo of a {}", "art of the {}"]
+
+
+def test_watt_s_templates_are_the_default(given, tmp_path):
+    main(given)
+    assert len(Bundle.load(tmp_path / "bundle").provenance["templates"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("classes.txt", "cat\ncat\n", "'cat' names the outputs 0 and 1"),
+        ("classes.txt", "", "holds no class name"),
+        ("classes.txt", "cat\n" + "very " * 40, "longer than the 24 tokens"),
+        ("templates.txt", "", "holds no template"),
+        ("templates.txt", "a photo\n", "must have {} once"),
+    ],
+)
+def test_texts_that_cannot_be_meant_end_in_a_sentence(given, tmp_path, capsys, file, text, message):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        main([*given, "--templates", str(tmp_path / "templates.txt")])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_missing_file_of_names_ends_in_a_sentence(given, tmp_path, capsys):
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(SystemExit) as stopped:
+        main(given)
+    assert stopped.value.code == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_every_verb_has_a_class_and_a_summary():
+    for verb in VERBS:
+        assert verb_class(verb).__doc__ and summary(verb)
