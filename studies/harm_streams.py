@@ -56,10 +56,10 @@ class Harm:
     foreign. Then a change that is found is neither right nor a false alarm."""
 
     def images(self, share: float) -> int:
-        """The number of images; at least four batches and three shifts."""
+        """The number of images; at least four batches and three shifts. Builders round it."""
         batch = getattr(self.make, "keywords", {}).get("batch", 128)
         least = max(self.least, 4 * batch, 3 * self.every)
-        return max(int(self.count * share), min(self.count, least)) // 6 * 6
+        return max(int(self.count * share), min(self.count, least))
 
     def batches(self, data: LabelledImages, other: LabelledImages, share: float) -> Batches:
         """The stream.
@@ -87,7 +87,7 @@ class Harm:
         Args:
             count: Images of the stream.
         """
-        return self.every or count // self.parts
+        return self.every or -(-count // self.parts)
 
     def judged_by(self, count: int) -> str:
         """What the changes that are found in it are compared with.
