@@ -46,8 +46,6 @@ def _row(frozen: Answers, plain: Answers, guarded: Answers) -> dict[str, Any]:
     given = {
         "adapted": round(100 * guarded.adapted / len(guarded.right), 1),
         "rolled_back": guarded.rolled_back,
-        "ms": round(1000 * plain.seconds / len(plain.right), 2),
-        "guarded_ms": round(1000 * guarded.seconds / len(guarded.right), 2),
     }
     return images | {name: round(100 * float(v), 2) for name, v in row.items()} | given
 
