@@ -11,8 +11,9 @@ from acclimate.data import LabelledImages, Shift, corrupt
 from acclimate.data.streams.labelled import correlated_order
 from acclimate.source.held_out import SHIFTS
 
-Batches = list[tuple[Tensor, Tensor]]
-"""Images and labels of each batch; a label of -1 is that of an image of no class."""
+Batches = list[tuple[Tensor, Tensor, Tensor]]
+"""Images, labels and numbers of each batch: the same image has the same number. A label of -1 is
+that of an image of no class."""
 Make = Callable[[LabelledImages, LabelledImages, float], Batches]
 
 _NONE = ("none", 0)
@@ -24,9 +25,9 @@ def shifted(images: Tensor, shift: tuple[str, int], seed: int) -> Tensor:
     return images if name == "none" else corrupt(images, name, severity, seed=seed)
 
 
-def split(images: Tensor, labels: Tensor, batch: int) -> Batches:
+def split(images: Tensor, labels: Tensor, numbers: Tensor, batch: int) -> Batches:
     """Cut a stream into batches; the last one may be smaller."""
-    return [*zip(images.split(batch), labels.split(batch))]
+    return [*zip(images.split(batch), labels.split(batch), numbers.split(batch))]
 
 
 def order_of(data: LabelledImages, order: str, count: int, seed: int) -> Tensor:
@@ -82,7 +83,7 @@ def plain(
     for number, shift in enumerate(shifts):
         chosen = place == number
         out[chosen] = shifted(images[chosen], shift, seed)
-    return split(out, labels, batch)
+    return split(out, labels, rows, batch)
 
 
 def mixed(
@@ -95,7 +96,7 @@ def mixed(
     images, out = data.images[rows], data.images[rows].clone()
     for number, shift in enumerate(shifts):
         out[which == number] = shifted(images[which == number], shift, seed)
-    return split(out, data.labels[rows], batch)
+    return split(out, data.labels[rows], rows, batch)
 
 
 def frames(data, other, share, *, repeats, shift=_NONE, batch=128, count=1280, seed=0) -> Batches:
@@ -106,6 +107,7 @@ def frames(data, other, share, *, repeats, shift=_NONE, batch=128, count=1280, s
     return split(
         images.repeat_interleave(repeats, 0)[:count],
         data.labels[rows].repeat_interleave(repeats)[:count],
+        rows.repeat_interleave(repeats)[:count],
         batch,
     )
 
@@ -129,7 +131,7 @@ def foreign(
         grey = torch.nn.functional.pad(grey, (2, 2, 2, 2))
         strange = grey.expand(-1, 3, -1, -1)
     images[places], labels[places] = strange, -1
-    return split(images, labels, batch)
+    return split(images, labels, rows, batch)
 
 
 def occluded(
@@ -147,7 +149,7 @@ def occluded(
         images[kind == k, :, :, :16] = fill
     for k in (5, 6):
         images[kind == k, :, 16:] = fill
-    return split(images, labels, batch)
+    return split(images, labels, rows, batch)
 
 
 def wrong(data, other, share, *, fault, batch=128, count=1280, seed=0, shift=_NONE) -> Batches:
@@ -156,7 +158,7 @@ def wrong(data, other, share, *, fault, batch=128, count=1280, seed=0, shift=_NO
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     out = []
-    for images, labels in batches:
+    for images, labels, numbers in batches:
         unit = images.float() / 255
         if fault == "twice":
             unit = ((unit - mean) / std).clamp(0, 1)
@@ -164,7 +166,7 @@ def wrong(data, other, share, *, fault, batch=128, count=1280, seed=0, shift=_NO
             unit = unit.flip(1)
         else:
             unit = unit / 4
-        out.append((unit, labels))
+        out.append((unit, labels, numbers))
     return out
 
 
@@ -264,7 +266,8 @@ def source_streams(
     by_answer = rows[answers[rows].argsort(stable=True)]
 
     def make(name: str, severity: int, rows: Tensor, batch: int = 128) -> Batches:
-        return split(shifted(held.images[rows], (name, severity), 0), held.labels[rows], batch)
+        images = shifted(held.images[rows], (name, severity), 0)
+        return split(images, held.labels[rows], rows, batch)
 
     every = [_NONE, *((name, s) for name in SHIFTS for s in (1, 2, 3, 4, 5))]
     few = [_NONE, *((name, s) for name in SHIFTS for s in (2, 5))]

@@ -119,7 +119,7 @@ def store(bundle: Bundle, method: str, batches: Batches, path: Path) -> None:
         layer = next(m for m in adapter.model.modules() if isinstance(m, torch.nn.Conv2d))
         handle = layer.register_forward_hook(lambda m, i, o: first.append(_moments(o)))
     logits, losses, norms = [], [], []
-    for images, _ in batches:
+    for images, *_ in batches:
         logits.append(adapter(images))
         losses.append([float(s.loss.float().mean()) for s in adapter.steps])
         norms.append([float(s.gradient_norm.float().mean()) for s in adapter.steps])
@@ -127,8 +127,8 @@ def store(bundle: Bundle, method: str, batches: Batches, path: Path) -> None:
         handle.remove()
     values = {
         "logits": torch.cat(logits).numpy().astype(np.float16),
-        "labels": torch.cat([labels for _, labels in batches]).numpy(),
-        "sizes": np.array([len(labels) for _, labels in batches]),
+        "labels": torch.cat([labels for _, labels, _ in batches]).numpy(),
+        "sizes": np.array([len(labels) for _, labels, _ in batches]),
         "losses": np.array(losses, np.float32),
         "norms": np.array(norms, np.float32),
     }

@@ -79,6 +79,18 @@ def folder(tmp_path):
     header = ("method", "statistics", "part", "steps", "drift", "worse")
     rows = [("y", "own", "encoder", 20, 1.234, 7), ("y", "own", "projector", 20, "nan", 0)]
     write(tmp_path / "drift.csv", header, rows)
+    limits = ("gain", "low", "high")
+    both = [f"{name}_{each}" for name in ("unguarded", "guarded") for each in limits]
+    write(tmp_path / "harm.csv", ("stream", "method", "frozen", *both),
+          [("fog, grows", "tent", 40.26, -3, -4, -2, 0.25, -0.1, 0.5)])  # fmt: skip
+    more = [f"{name}_{each}" for name in ("unguarded", "guarded") for each in ("worst", "below",
+            "surely")] + ["streams", "good", "kept", "least_kept", "least_kept_on"]  # fmt: skip
+    write(tmp_path / "harm_summary.csv", ("method", *both, *more),
+          [("tent", -30, -32, -28, -0.6, -1, 0, "noise", 4, 3, "fog", 1, 0, 9, 5, 91.25, 7, "fog"),
+           ("none", -1, -2, 0, 0, 0, 0, "noise", 1, 1, "fog", 0, 0, 9, 0, "", "", "")])  # fmt: skip
+    header = ("stream", "judged_by", "images", "switches", "found", "told", "false")
+    rows = [("ends", "switches", 3000, 2, 1, 3, 2), ("grows", "switches", 1000, 1, 1, 1, 0)]
+    write(tmp_path / "harm_changes.csv", header, [*rows, ("sorted", "nothing", 500, 0, 0, 4, "")])
     columns = ["method", "part", "steps", "davies_bouldin", "drift"]
     rows = [["y", "encoder", 0, 1.0, 4.0], ["y", "encoder", 0, 2.0, 5.0]]
     rows += [["y", "projector", 0, 3.0, None]]
@@ -122,6 +134,16 @@ def folder(tmp_path):
          "| `cta` | maps |\n| `head` | not tried |\n| `head` | refused |",
          "| `cta` | maps | 1 | `timm:b` |\n| `head` | not tried | 1 | `timm:c` |\n"
          "| `head` | refused | 1 | `timm:d` |"),
+        ("harm: harm.csv", "| s | frozen | `tent` | `guarded tent` | guarded roid |",
+         "| fog, grows |", "| fog, grows | 40.3 | -3.0 | +0.2 [-0.1, +0.5] | - |"),
+        ("harm-summary: harm_summary.csv", "| m | n | low | below | low | below | kept |",
+         "| `tent` |\n| none |",
+         "| `tent` | 9 | -30.0 [-32.0, -28.0] noise | 4 (3) | -0.6 [-1.0, +0.0] fog | 1 (0) "
+         "| 91.2 % of 5; 7.0 % fog |\n| none | 9 | -1.0 [-2.0, +0.0] noise | 1 (1) "
+         "| +0.0 [+0.0, +0.0] fog | 0 (0) | - |"),
+        ("harm-changes: harm_changes.csv", "| by | streams | n | found | told | false |",
+         "| switches |\n| nothing |", "| switches | 2 | 4,000 | 2 of 3 | 4 | 2 (10.00) |\n"
+         "| nothing | 1 | 500 | - | 4 | - |"),
         ("changed: changed.csv", "| m | steps | slower | faster |", "| y | 40 | 1 | 2 |",
          "| y | 40 | 12.5 | - |"),
         ("agreement: agreement.csv", "| m | c | cosine | fall |", "| ttt | fog |",
