@@ -26,6 +26,17 @@ EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "heif": (("pillow-heif",), "HEIC and AVIF photographs"),
     "foa": (("cmaes",), "the method foa"),
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "export to ONNX"),
+    "clip": (("open_clip_torch",), "CLIP by the names of open_clip"),
+    "serve": (
+        ("fastapi", "uvicorn", "prometheus_client", "python-multipart"),
+        "acclimate serve",
+    ),
+    "client": (("httpx",), "the service's Python client"),
+    "otel": (
+        ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"),
+        "traces of the service",
+    ),
+    "ray": (("ray",), "grids on a Ray cluster"),
     "analyse": (("scikit-learn", "scipy"), "acclimate analyse"),
 }
 """The extras of the package: the packages of each, and what they bring."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -100,7 +101,7 @@ def time_over_frozen(name: str, model: str, size: int, *, rounds: int = 3) -> tu
     try:
         bundle = untrained(name, model, size)
         steps = method(name).settings.steps
-        few_steps = {"steps": _LONGEST} if steps > _LONGEST else {}
+        few_steps: dict[str, Any] = {"steps": _LONGEST} if steps > _LONGEST else {}
         adapter = Adapter(bundle, name, device="cpu", **few_steps)
         frozen = Adapter(bundle, "source", device="cpu")
         images = torch.rand(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))

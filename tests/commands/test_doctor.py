@@ -31,7 +31,9 @@ def test_a_healthy_machine_in_words_and_as_json(capsys):
     found = {each["name"]: each for each in json.loads(text)}
     assert code == 0
     assert found["a gradient step"]["value"].startswith("works on ")
-    assert all(each["name"] in said and each["value"] in said for each in found.values())
+    assert all(name in said for name in found)
+    moving = "free memory", "cache"  # other programs use them too
+    assert all(found[name]["value"] in said for name in set(found) - set(moving))
     assert found["torch"]["value"].startswith(str(torch.__version__))
 
 
