@@ -7,7 +7,7 @@ import torch
 
 from acclimate.adapt import Adapter
 from acclimate.errors import InputError
-from acclimate.guard import guard as guards
+from acclimate.guard import state as states
 from acclimate.guard.decide import Rules
 from acclimate.guard.guard import Guard
 
@@ -46,7 +46,7 @@ def shifted(images, which):
 def test_one_guard_serves_streams_as_one_guard_each_would(
     guarded, images, monkeypatch, name, rules
 ):
-    monkeypatch.setattr(guards, "GOOD_EVERY", 20)
+    monkeypatch.setattr(states, "GOOD_EVERY", 20)
     bundle = guarded(name)
     shared = guard_of(bundle, name, rules)
     streams = [shared.snapshot() for _ in range(2)]
