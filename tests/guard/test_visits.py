@@ -41,12 +41,12 @@ def test_a_state_does_not_grow():
     assert sum(tensor.nbytes for tensor in visits.tensors().values()) == before
 
 
-def turns(guard, images, parts, batches=20):
+def turns(guard, images, parts, batches=6):
     """What became of what was learned, over bright and dark parts of a stream."""
     draw, found = torch.Generator().manual_seed(0), []
     for dark in parts:
         for _ in range(batches):
-            batch = images[torch.randint(0, 160, (16,), generator=draw)]
+            batch = images[torch.randint(0, 160, (64,), generator=draw)]
             guard(batch // 2 if dark else batch)
             found.append(guard.decisions[-1]["turned"])
     return [word for word in found if word]
@@ -61,7 +61,7 @@ def turns(guard, images, parts, batches=20):
     ],
 )
 def test_what_becomes_of_what_was_learned(guarded, images, monkeypatch, at_change, expected):
-    monkeypatch.setattr(states, "GOOD_EVERY", 16)
+    monkeypatch.setattr(states, "GOOD_EVERY", 64)
     bundle = guarded("tent")
     guard = Guard(Adapter(bundle, "tent"), bundle, rules=replace(ALWAYS, at_change=at_change))
     assert turns(guard, images, [False, True, False]) == expected
@@ -72,13 +72,13 @@ def test_after_a_restart_the_adapter_is_new(guarded, images):
     guard = Guard(Adapter(bundle, "tent"), bundle, rules=replace(ALWAYS, at_change="restart"))
     new = guard.adapter.snapshot().tensors
     while not guard.decisions or not guard.decisions[-1]["turned"]:
-        turns(guard, images, [len(guard.decisions) >= 20], 1)
+        turns(guard, images, [len(guard.decisions) >= 6], 1)
     after = guard.adapter.snapshot().tensors
     assert all(torch.equal(after[name], new[name]) for name in new)
 
 
 def test_streams_keep_their_visits_apart(guarded, images, monkeypatch):
-    monkeypatch.setattr(states, "GOOD_EVERY", 16)
+    monkeypatch.setattr(states, "GOOD_EVERY", 64)
     bundle, rules = guarded("tent"), replace(ALWAYS, at_change="come back")
     guard, other = (Guard(Adapter(bundle, "tent"), bundle, rules=rules) for _ in range(2))
     turns(guard, images, [False, True])
