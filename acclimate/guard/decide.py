@@ -2,19 +2,20 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from acclimate.errors import InputError
+from acclimate.errors import InputError, unknown_name
 from acclimate.guard.calibration import HALF_LIFE, Calibration
 from acclimate.guard.estimate import Estimate, chances, estimate
 from acclimate.guard.labels import NONE, Answers, Labels, bias_of_share
 from acclimate.guard.signals import Recent, features, fewer_classes, signals
 
 Answer = Literal["frozen", "each", "adapted"]
+AtChange = Literal["go on", "restart", "come back"]
 Learning = Literal["go on", "hold", "roll back"]
 
 _START = 16.0  # images that the recent stream begins with, as if they were clean source images
@@ -39,6 +40,10 @@ class Rules:
     has collapsed."""
     estimate_half_life: float = 350.0
     """Half-life of the estimates of accuracy, in images."""
+    at_change: AtChange = "go on"
+    """What becomes of what was learned when the stream is found to have become another one: it
+    stays; ``"restart"`` goes back to the source; ``"come back"`` does so too, and then takes the
+    state back that was learned from images that looked the same, if one of the last four was."""
     most_steps: int | None = None
     """Budget: after so many steps of a stream nothing more is learned; None sets no limit."""
     most_distance: float | None = None
@@ -52,8 +57,8 @@ class Rules:
         """Refuse settings that cannot be meant.
 
         Raises:
-            InputError: shares out of order, a half-life that is not positive, or a budget that is
-                negative.
+            InputError: shares out of order, a half-life that is not positive, a negative budget,
+                or an unknown at_change.
         """
         if not 0 <= self.worse_below <= self.frozen_below <= self.adapted_above <= 1:
             raise InputError(
@@ -64,6 +69,8 @@ class Rules:
             raise InputError(
                 f"estimate_half_life must be more than 0, not {self.estimate_half_life}."
             )
+        if self.at_change not in get_args(AtChange):
+            raise unknown_name("at_change", self.at_change, get_args(AtChange))
         for name in ("most_steps", "most_distance", "most_changed"):
             if not (getattr(self, name) or 0) >= 0:
                 raise InputError(f"{name} must be 0 or more, not {getattr(self, name)}.")

@@ -28,8 +28,6 @@ from acclimate.storage import sealed
 
 Mode = Literal["bounded", "shadow", "off"]
 MODES: tuple[Mode, ...] = ("bounded", "shadow", "off")
-GOOD_EVERY = 512
-"""Images between two copies of a good state: on a GPU a copy takes about as long as a step."""
 
 
 class Guard(TakesTurns):
@@ -267,11 +265,12 @@ class Guard(TakesTurns):
         spent = Spent(int(memory.counts["steps"]), self._distance() if self._distance else 0.0)
         given = self._calibration, memory.judged, self._rules, kept[first], spent
         self.verdict = verdict = judge(frozen, adapted, kept, *given)
+        before = memory.watched.reference.clone()
         self.change = change = watch(scores(shown, frozen), memory.watched)
-        self._learn(verdict, len(images))
-        shadow = self._mode == "shadow"
+        memory.learn(verdict, len(images))
+        turned, shadow = memory.turn(change, before), self._mode == "shadow"
         batch = {"first": int(memory.counts["seen"]), "images": len(images), "steps": steps}
-        self._log.add(decision(verdict, change, **batch, shadow=shadow))
+        self._log.add(decision(verdict, change, **batch, turned=turned, shadow=shadow))
         memory.saw(len(images), verdict, change)
         if shadow:
             return frozen, frozen
@@ -292,12 +291,3 @@ class Guard(TakesTurns):
             answers = frozen.clone()
             answers[kept] = model(images[kept.to(images.device)])
         return answers, sum(int(step.taken.sum()) for step in self.adapter.steps) if learns else 0
-
-    def _learn(self, verdict: Verdict, count: int) -> None:
-        """Go back to the last good state, or keep this one as such."""
-        since = self._memory.counts["since"]
-        since += count
-        if verdict.learning == "roll back":
-            self._memory.roll_back()
-        elif verdict.answer == "adapted" and int(since) >= GOOD_EVERY:
-            self._memory.keep_good()

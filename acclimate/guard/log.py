@@ -21,7 +21,14 @@ _log = logging.getLogger(__name__)
 
 
 def decision(
-    verdict: Verdict, change: Change, *, first: int, images: int, steps: int, shadow: bool
+    verdict: Verdict,
+    change: Change,
+    *,
+    first: int,
+    images: int,
+    steps: int,
+    turned: str,
+    shadow: bool,
 ) -> dict[str, Any]:
     """A decision as JSON values: a line of the log, without the time.
 
@@ -31,6 +38,7 @@ def decision(
         first: Number of its first image.
         images: Its size.
         steps: Steps that were taken on it.
+        turned: What became of what was learned at a change: ``"restarted"``, ``"came back"``.
         shadow: Whether the frozen answers are given whatever the verdict.
     """
     estimate = {
@@ -50,6 +58,7 @@ def decision(
         "estimate": estimate,
         "steps_taken": steps,
         "changed": change.score if change.found else "",
+        "turned": turned,
         "reason": verdict.reason,
     }
 

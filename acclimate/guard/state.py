@@ -15,7 +15,11 @@ from acclimate.guard.calibration import Calibration
 from acclimate.guard.change import Change, ChangeState
 from acclimate.guard.decide import GuardState, Rules, Verdict
 from acclimate.guard.labels import KEPT
+from acclimate.guard.visits import ENOUGH, Visits
 from acclimate.storage import sealed
+
+GOOD_EVERY = 512
+"""Images between two copies of a good state: on a GPU a copy takes about as long as a step."""
 
 
 class Memory:
@@ -41,11 +45,15 @@ class Memory:
         self.watched = ChangeState.new(adapter.device)
         names = ("seen", "since", "steps", "changed")
         self.counts = {name: torch.zeros((), dtype=torch.int64) for name in names}
-        kept = {"guard": self.judged.tensors(), "stream": self.watched.tensors()}
-        self._state = State({}, _joined({**kept, "counts": self.counts}))
-        self._adapter = adapter
         first = adapter.snapshot()
         self._good, self._of_adapter = first.tensors, first.belongs
+        self._adapter, self._at_change = adapter, rules.at_change
+        comes_back = rules.at_change == "come back"
+        scores = self.watched.reference.shape[1]
+        self._visits = Visits(first.tensors, scores, adapter.device) if comes_back else None
+        parts = {"guard": self.judged.tensors(), "stream": self.watched.tensors()}
+        parts |= {"visits": self._visits.tensors()} if self._visits else {}
+        self._state = State({}, _joined({**parts, "counts": self.counts}))
         # Guards of the same rules and calibration go on alike from the same state.
         digest = sealed.digest(calibration.tensors(""), "")
         own = {"rules": asdict(rules), "calibration": digest}
@@ -56,14 +64,51 @@ class Memory:
         self._state.restart()
         self._good = self._adapter.snapshot().tensors
 
-    def keep_good(self) -> None:
+    def learn(self, verdict: Verdict, count: int) -> None:
+        """Go back to the last good state, or keep this one as such, after a batch."""
+        self.counts["since"] += count
+        if verdict.learning == "roll back":
+            self._take(self._good)
+        elif verdict.answer == "adapted" and int(self.counts["since"]) >= GOOD_EVERY:
+            self._keep_good()
+
+    def turn(self, change: Change, before: Tensor) -> str:
+        """Do what is to be done at a change of the stream, and some images after it.
+
+        Args:
+            change: Found with this batch, or not.
+            before: Scores of images before this batch; `ChangeState.reference`.
+
+        Returns:
+            ``"restarted"``, ``"came back"`` or nothing.
+        """
+        visits = self._visits
+        if change.found and self._at_change != "go on":
+            if visits is not None:
+                visits.keep(before, self._good)
+                visits.waiting.fill_(1)
+            self._adapter.reset()
+            self._keep_good()
+            return "restarted"
+        filled = int(self.watched.filled)
+        if visits is None or not int(visits.waiting) or filled < ENOUGH:
+            return ""
+        visits.waiting.zero_()
+        learned = visits.recognised(self.watched.reference[:filled])
+        if learned is None:
+            return ""
+        self._take(learned)
+        self._keep_good()
+        return "came back"
+
+    def _keep_good(self) -> None:
         """Keep the adapter's present state as the last good one."""
         self._good = self._adapter.snapshot().tensors
         self.counts["since"].zero_()
 
-    def roll_back(self) -> None:
-        """Take the adapter back to the last good state."""
-        self._adapter.restore(AdapterState(self._good, self._of_adapter))
+    def _take(self, learned: dict[str, Tensor]) -> None:
+        """Take the adapter to a state."""
+        self._adapter.restore(AdapterState(learned, self._of_adapter))
         self.counts["since"].zero_()
 
     def saw(self, count: int, verdict: Verdict | None, change: Change | None) -> None:

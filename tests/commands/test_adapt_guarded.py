@@ -15,7 +15,7 @@ from acclimate.adapt.folder import adapt_folder
 from acclimate.cli import main
 from acclimate.errors import InputError, Interrupted
 from acclimate.guard import Guard, measure_guard
-from acclimate.guard import guard as guards
+from acclimate.guard import state as states
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def run(bundle, photos, out, mode="bounded", stop_after=None):
 def test_an_interrupted_run_goes_on_with_the_same_guard(
     calibrated, photos, tmp_path, monkeypatch, stop
 ):
-    monkeypatch.setattr(guards, "GOOD_EVERY", 8)
+    monkeypatch.setattr(states, "GOOD_EVERY", 8)
     expected = run(calibrated, photos, tmp_path / "whole.csv")
     out = tmp_path / "out.csv"
     with pytest.raises(Interrupted):
