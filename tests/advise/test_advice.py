@@ -1,5 +1,6 @@
 import time
 from dataclasses import replace
+from inspect import signature
 
 import pytest
 import torch
@@ -48,6 +49,7 @@ def test_it_is_the_same_again_and_whole(made, bundle, images):
 
 def test_labels_are_read_after_the_advice_and_do_not_change_it(made, images):
     """The advice is made from images alone; scrambled labels change what is said beside it."""
+    assert not [name for name in signature(advise).parameters if "label" in name]
     labels = torch.arange(len(images) - 70) % 4
     first, second = by_labels(made, labels), by_labels(made, labels.flip(0))
     assert first.gains.keys() == second.gains.keys() and first != second
