@@ -93,7 +93,7 @@ class SharedModel:
                 raise
             alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
             self._model = adapter
-            self.modes = ("off",)
+            self.modes = ("off", "shadow")
             self._frozen = Adapter(bundle, "source", **where, **alike)
             self.note = f"no guard, all answers are the adapted model's: {error}"
         self._fresh = self._model.snapshot()
@@ -151,7 +151,7 @@ class SharedModel:
         if isinstance(self._model, Guard):
             self._model.mode = mode
         adapted = self._model(images).cpu()
-        use = torch.ones(len(adapted), dtype=torch.bool)
+        use = torch.full((len(adapted),), mode != "shadow")
         return Answers(self._frozen(images).cpu(), adapted, use, None)
 
     def fresh(self) -> AdapterState:
