@@ -24,9 +24,12 @@ from PIL import Image
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from acclimate import cli
+from acclimate.advise.settings_file import SettingsFile, save
 from acclimate.backbones import build
+from acclimate.bundle_record import read_record
 from acclimate.data import LabelledImages, load
 from acclimate.evaluate.results import COLUMNS
+from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS, RECIPES, AdapterSettings, changed, settings_record
 from acclimate.methods.kinds import KINDS
 from acclimate.objectives import OBJECTIVES
@@ -96,6 +99,8 @@ def prepare(folder: Path) -> None:
     few = LabelledImages(images, labels, data.classes, data.name)
     bundle = train("cta", "acclimate:resnet8", few, with_epochs(PRESETS["small"], 0), Run())
     bundle.save(folder / "quickstart" / "bundle")
+    weights = read_record(folder / "quickstart" / "bundle")["weights_sha256"]
+    save(folder / "advice.json", SettingsFile(Variant("bn-adapt"), 64, "off", weights))
 
 
 @pytest.fixture
