@@ -46,6 +46,8 @@ class Wish:
     """A name of `acclimate.methods.METHODS`; None takes the bundle's."""
     settings: AdapterSettings | None = None
     """Settings of the method; None takes its own."""
+    guard: str | None = None
+    """Mode of a new stream's guard; None takes ``bounded``, or ``off`` without a guard."""
     device: str | None = None
     """``cpu`` or ``cuda``; None takes a GPU if there is one."""
     memory_limit: str | None = None
@@ -95,7 +97,11 @@ class SharedModel:
             self._model = adapter
             self.modes = ("off", "shadow")
             self._frozen = Adapter(bundle, "source", **where, **alike)
-            self.note = f"no guard, all answers are the adapted model's: {error}"
+            frozen = wish.guard == "shadow"
+            answers = "the frozen classifier's" if frozen else "the adapted model's"
+            self.note = f"no guard, all answers are {answers}: {error}"
+        # What is wished for comes first, which is what new streams have.
+        self.modes = tuple(sorted(self.modes, key=lambda mode: mode != wish.guard))
         self._fresh = self._model.snapshot()
 
     @classmethod
