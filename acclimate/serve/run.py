@@ -18,6 +18,7 @@ from acclimate.serve.service import Service
 from acclimate.serve.settings import ServeSettings
 
 _BACKLOG = 1024
+_SPARE = 64  # connections beyond those that are answered, to be told so
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -75,6 +76,7 @@ def server_of(
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(settings.timeout_s + settings.upload_s) + 1,
@@ -112,7 +114,7 @@ def _protocol(settings: ServeSettings) -> type[H11Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            if len(self.connections) > 2 * settings.connections:
+            if len(self.connections) > settings.connections + _SPARE:
                 transport.abort()
                 return
             self._expect()

@@ -1,15 +1,13 @@
 """Served bundles: tiny, with a guard's calibration that was made up, and without."""
 
 import io
-import threading
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from serving import SETTINGS
+from serving import SETTINGS, Served
 from starlette.testclient import TestClient
 
 from acclimate.guard.calibration import Answered, calibrated
@@ -18,7 +16,6 @@ from acclimate.serve.app import create_app
 from acclimate.serve.auth import Tokens
 from acclimate.serve.engine import Engine
 from acclimate.serve.model import Wish
-from acclimate.serve.run import listen, server_of
 from acclimate.serve.service import Service
 
 
@@ -88,23 +85,6 @@ def client(client_of):
     return client_of()
 
 
-class Served:
-    """A server in a thread, with a socket and uvicorn as the command has them."""
-
-    def __init__(self, app, settings, tls):
-        self.server, listener = server_of(app, settings, tls), listen("127.0.0.1", 0)
-        self.port = listener.getsockname()[1]
-        self.address = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self.server.run, args=([listener],), daemon=True)
-        self._thread.start()
-
-    def end(self):
-        """What SIGTERM does."""
-        self.server.should_exit = True
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-
-
 @pytest.fixture
 def served_by(engine_of, served):
     """Starts servers in threads, which end with the test."""
@@ -112,10 +92,7 @@ def served_by(engine_of, served):
 
     def start(path=None, state_dir=None, tls=None, **changes):
         engine = engine_of(path or served, state_dir, start=False, **changes)
-        app = create_app(Service(engine, Tokens(None)))
-        made.append(Served(app, engine.settings, tls))
-        while not engine.ready:
-            time.sleep(0.01)
+        made.append(Served(engine, tls))
         return made[-1]
 
     yield start
