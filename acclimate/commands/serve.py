@@ -65,6 +65,14 @@ class Serve:
     pip install 'acclimate[otel]'."""
     trust_code: bool = False
     """Allow running the function that a bundle names as its architecture."""
+    engine: Literal["here", "ray"] = "here"
+    """Where to serve: in this process, or with replicas on a Ray cluster, which need a --state-dir
+    on storage that its machines share, and pip install 'acclimate[serve,client,ray]'."""
+    ray_address: str | None = None
+    """Address of the cluster, such as auto or 10.0.0.1:6379; default: one that runs here, or a new
+    one."""
+    replicas: int = 2
+    """Replicas on the cluster, each in charge of some of the streams."""
     limits: Limits = ServeSettings()
     """Limits and times."""
 
@@ -73,6 +81,8 @@ class Serve:
         check_limit(self.memory_limit)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("TLS needs both --tls-cert and --tls-key.")
+        if self.engine == "here" and self.ray_address is not None:
+            raise InputError("--ray-address is for --engine ray; give both or neither.")
         try:
             from acclimate.serve.app import create_app
             from acclimate.serve.observed import log_as_json, observe
@@ -81,6 +91,9 @@ class Serve:
             raise InputError(
                 f"{error.name} is missing: pip install 'acclimate[serve]' to serve."
             ) from error
+        if self.engine == "ray":
+            self._on_ray(console)
+            return
         from acclimate.serve.auth import Tokens
         from acclimate.serve.engine import Engine
         from acclimate.serve.service import Service
@@ -101,6 +114,28 @@ class Serve:
         tls = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
         run(app, service, listener, tls=tls)
         tell("ended; all requests were answered" + service.epilogue())
+
+    def _on_ray(self, console: Console) -> None:
+        """Serve with replicas on a Ray cluster."""
+        from acclimate.serve.ray_serve import OnRay, run
+
+        if self.state_dir is None:
+            raise InputError("--engine ray needs a --state-dir that all machines share.")
+        if self.tls_cert is not None:
+            raise InputError("--engine ray speaks no TLS; put a proxy before it, such as nginx.")
+        what = OnRay(
+            self.bundle.resolve(),
+            self.state_dir.resolve(),
+            self._wish(),
+            self.limits,
+            self.token_file and self.token_file.resolve(),
+            self.replicas,
+        )
+
+        def tell(sentence: str) -> None:
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+        run(what, self.host, self.port, self.ray_address, tell)
 
     def _wish(self) -> "Wish":
         """How the bundle is to be served."""
