@@ -1,5 +1,6 @@
 """The service on Ray Serve: replicas that are each in charge of some streams, and a gateway."""
 
+import logging
 import os
 import signal
 import threading
@@ -78,6 +79,7 @@ def deployed(what: OnRay, host: str, port: int, address: str | None = None):
         stack.enter_context(connected(address))
         from ray import serve
 
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": host, "port": port})
         stack.callback(serve.shutdown)
         more = {
@@ -100,9 +102,9 @@ def deployed(what: OnRay, host: str, port: int, address: str | None = None):
 def run(what: OnRay, host: str, port: int, address: str | None, tell: Callable[[str], Any]) -> None:
     """Serve until SIGTERM or Ctrl-C; then replicas answer what is in flight and save all states."""
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     with deployed(what, host, port, address):
+        for number in (signal.SIGTERM, signal.SIGINT):  # in place of those that Ray has just set
+            signal.signal(number, lambda *_: ended.set())
         tell(f"{what.bundle.resolve().name} with {what.replicas} replicas on http://{host}:{port}")
         ended.wait()
     tell("ended; all states are saved")

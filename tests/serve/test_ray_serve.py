@@ -3,20 +3,25 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from serving import SETTINGS
 
+from acclimate.cli import main
 from acclimate.errors import InputError
 from acclimate.serve.client import Client
 from acclimate.serve.gateway import in_charge
 from acclimate.serve.model import Wish
 from acclimate.serve.ray_serve import OnRay, _check_states, deployed
 from acclimate.serve.refused import RefusedError
+from acclimate.serve.state_files import StateFiles
 
 ray = pytest.importorskip("ray")
 
@@ -78,8 +83,6 @@ def test_streams_are_apart_in_order_and_as_on_one_machine(service, served, engin
     engine = engine_of(served)
     for name in names:
         assert [each["batches"][0]["number"] for each in found[name]] == list(range(10))
-        import torch
-
         for number, answer in enumerate(found[name]):
             images = torch.from_numpy(pictures(10 * names.index(name) + number))
             alone = engine.submit(name, images).result().record(5)
@@ -111,3 +114,42 @@ def test_a_killed_replica_comes_back_with_its_streams(service):
         assert client.status(names[0])["images"] == 16
         with pytest.raises(RefusedError, match="there is no stream"):
             client.status("nowhere")
+
+
+@pytest.mark.slow
+def test_the_command_saves_all_when_it_is_ended(served, tmp_path):
+    states, text = tmp_path / "states", {"stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "acclimate", "serve", served, "--state-dir", states]
+    command += ["--engine", "ray", "--ray-address", "local", "--save-s", "1000", "--device", "cpu"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        command += ["--port", str(free.getsockname()[1])]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(command, env=environment, **text) as driver:
+        line = driver.stdout.readline()
+        assert "with 2 replicas on http://" in line
+        names = [f"camera {number}" for number in range(4)]
+        with Client(line.split(" on ")[1].strip(), retries=60) as client:
+            for name in names:
+                client.predict(name, pictures(0))
+        driver.send_signal(signal.SIGTERM)
+        said, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0 and "all states are saved" in said
+    for number in range(2):
+        files = StateFiles(states / f"replica-{number}")
+        mine = [name for name in names if in_charge(name, 2) == number]
+        assert [record["images"] for *_, record in map(files.take, mine)] == [4] * len(mine)
+        files.close()
+
+
+def test_what_ray_cannot_do_is_told_in_a_sentence(served, tmp_path, capfd):
+    for options, expected in (
+        (["--engine", "ray"], "needs a --state-dir that all machines share"),
+        (["--ray-address", "auto"], "--ray-address is for --engine ray"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--replicas", "0"], "replicas is 0"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--ray-address", "127.0.0.1:1"],
+         "there is no Ray cluster at 127.0.0.1:1"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", *map(str, [served, *options])])
+        assert ended.value.code == 2
+        assert expected in capfd.readouterr().err
