@@ -19,6 +19,7 @@ from acclimate.commands.script import exit_on_error, shown_messages
 from acclimate.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
+    from acclimate.advise.settings_file import SettingsFile
     from acclimate.methods import AdapterSettings
 
 _HELP = ("-h", "--help")
@@ -69,14 +70,19 @@ def parse(verb: str, given: Sequence[str]) -> Any:
     elif _WITH_SETTINGS.get(verb) == "adapter":
         from acclimate.methods import METHODS
 
-        named = _value(given, "--method")
-        method = named or _bundled_method(given)
+        named, file = _value(given, "--method"), _settings_file(given)
+        method = named or (file.variant.method if file else _bundled_method(given))
         if method not in METHODS:
             raise unknown_name("method", method, METHODS)
-        settings, given = _with_kinds(METHODS[method].settings, given)
-        _check_parts(settings, given, method if named else f"{method}, the bundle's method,")
+        same = file is not None and method == file.variant.method
+        own = file.variant.settings if file and same else METHODS[method].settings
+        settings, given = _with_kinds(own, given)
+        whose = "the settings file's" if file else "the bundle's"
+        _check_parts(settings, given, method if named else f"{method}, {whose} method,")
         defaults = {"method": method, "settings": settings}
+        defaults |= {"batch": file.batch, "guard": file.guard} if file else {}
     kind = verb_class(verb)
+    defaults = {each.name: defaults[each.name] for each in fields(kind) if each.name in defaults}
     default = {}
     if defaults:
         required = [each.name for each in fields(kind) if each.default is MISSING]
@@ -117,6 +123,16 @@ def _bundled_method(given: Sequence[str]) -> str:
         if (Path(argument) / "bundle.json").is_file():
             return read_record(argument)["method"]
     return "cta"
+
+
+def _settings_file(given: Sequence[str]) -> "SettingsFile | None":
+    """The file of --settings, whose values are defaults of the options; None without it."""
+    path = _value(given, "--settings")
+    if path is None:
+        return None
+    from acclimate.advise.settings_file import load
+
+    return load(Path(path))
 
 
 def _with_kinds(

@@ -10,6 +10,7 @@ import itertools
 import re
 import shlex
 import shutil
+import subprocess
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,9 +24,12 @@ from PIL import Image
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from acclimate import cli
+from acclimate.advise.settings_file import SettingsFile, save
 from acclimate.backbones import build
+from acclimate.bundle_record import read_record
 from acclimate.data import LabelledImages, load
 from acclimate.evaluate.results import COLUMNS
+from acclimate.evaluate.variant import Variant
 from acclimate.methods import METHODS, RECIPES, AdapterSettings, changed, settings_record
 from acclimate.methods.kinds import KINDS
 from acclimate.objectives import OBJECTIVES
@@ -44,7 +48,7 @@ BLOCK = re.compile(
 SHELL = ("bash", "console", "sh", "shell")
 PROSE = ("text", "csv", "")
 CANNOT_RUN = re.compile(
-    r"make\b|pip\b|python3? -m (pip|venv)\b|git clone\b|cd\b|acclimate quickstart\b"
+    r"make\b|pip\b|python3? -m (pip|venv)\b|git clone\b|cd\b|acclimate (quickstart|serve)\b"
 )
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -95,6 +99,8 @@ def prepare(folder: Path) -> None:
     few = LabelledImages(images, labels, data.classes, data.name)
     bundle = train("cta", "acclimate:resnet8", few, with_epochs(PRESETS["small"], 0), Run())
     bundle.save(folder / "quickstart" / "bundle")
+    weights = read_record(folder / "quickstart" / "bundle")["weights_sha256"]
+    save(folder / "advice.json", SettingsFile(Variant("bn-adapt"), 64, "off", weights))
 
 
 @pytest.fixture
@@ -109,6 +115,9 @@ def own_tables():
 def run_commands(commands: list[str]) -> None:
     for command in commands:
         program, *arguments = shlex.split(command)
+        if program == "curl" and shutil.which(program):
+            subprocess.run([program, "--fail", "--silent", *arguments], check=True, timeout=60)
+            continue
         assert program == "acclimate", f"{command!r} cannot be tested; mark it"
         cli.main(arguments)
 
@@ -186,8 +195,8 @@ class NarrowResNet(ResNet):
 @pytest.mark.usefixtures("own_tables", "few_trials")
 def test_snippets_run(page, prepared, tmp_path, monkeypatch):
     shutil.copytree(prepared, tmp_path / "place")
-    with narrow_networks():
-        run_snippets(page, tmp_path / "place", monkeypatch)
+    with narrow_networks(), served(page, tmp_path / "place") as server:
+        run_snippets(page, tmp_path / "place", monkeypatch, server)
 
 
 @pytest.mark.slow
@@ -198,7 +207,27 @@ def test_snippets_run_with_the_networks_that_they_name(name, tmp_path, monkeypat
     run_snippets(ROOT / name, tmp_path / "place", monkeypatch)
 
 
-def run_snippets(page: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SERVER = "127.0.0.1:8000"
+"""Where the snippets of one page ask."""
+
+
+@contextmanager
+def served(page: Path, place: Path) -> Iterator[str]:
+    """A server for the page whose snippets ask one; yields where it is."""
+    if page.name != "serve.md":
+        yield SERVER
+        return
+    from serving import Served
+
+    from acclimate.serve.engine import Engine
+
+    with Served(Engine(place / "quickstart" / "bundle")) as server:
+        yield f"127.0.0.1:{server.port}"
+
+
+def run_snippets(
+    page: Path, place: Path, monkeypatch: pytest.MonkeyPatch, server: str = SERVER
+) -> None:
     """Run a page's snippets, in a folder."""
     # One command with processes of its own is enough: the first of one page.
     engines = iter([workers.processes] if page.name == "bench.md" else [])
@@ -210,6 +239,7 @@ def run_snippets(page: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for reason, language, text in blocks(page):
         if reason:
             continue
+        text = text.replace(SERVER, server)
         if language == "python":
             exec(compile(text, page.name, "exec"), names)
         elif language in SHELL:

@@ -184,6 +184,6 @@ def test_serve_drift():
         r"^(north|east|south) +(\w+) +(\d|all)((?: +\d+\.\d%){3})$", printed, re.MULTILINE
     )
     assert len(rows) == 3 * (6 + 1)
-    assert len(set(name for _, name, *_ in rows)) == 3
+    assert len({name for _, name, *_ in rows}) == 3
     assert all(0 <= value <= 100 for *_, values in rows for value in percents(values))
     assert printed.count("estimated without labels") == 3

@@ -18,7 +18,8 @@ FLAGS = """--out --model --images --weights --data --method --methods --device -
     --objective.temperature --aftermath.0.rate --align.epochs --align.batch --supervised.batch
     --views.smallest-crop --interpolation --trainable-classifier --corruptions --severities --orders
     --workers --threads --plan --curve --no-curve --preview --split --unlabelled --layout
-    --image-format --published --title --json --target --transformer --help -h -- - --- =""".split()  # noqa: SIM905
+    --image-format --published --title --json --target --transformer
+    --source --labels --order --minutes --page --settings --help -h -- - --- =""".split()  # noqa: SIM905
 VALUES = """none 0 1 -1 3 0.5 1e-3 nan inf -inf 1e400 99999999999999999999 2GB 0GB 1XB cta tent
     source ptbn bn-adapt adam sgd recent never batch bilinear small paper cpu cuda fog all png npy
     folders

@@ -10,6 +10,7 @@ VERBS = (
     "align",
     "wrap",
     "measure",
+    "advise",
     "adapt",
     "serve",
     "corrupt",

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_file, check_limit, output, report_skipped
+from acclimate.commands.common import (
+    check_file,
+    check_limit,
+    check_settings_file,
+    output,
+    report_skipped,
+)
 from acclimate.data import Skipped
 from acclimate.methods import METHODS, AdapterSettings
 
@@ -68,6 +74,8 @@ class Adapt:
     memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
     """The most memory that the process may hold, such as 2GB; default: what the machine has free.
     The answers are the same."""
+    settings_file: Annotated[Path | None, tyro.conf.arg(name="settings")] = None
+    """A file that acclimate advise wrote: method, settings and batch, unless they are given."""
     settings: Settings = METHODS["cta"].settings
     """How to adapt; starts from the method's own settings."""
 
@@ -85,6 +93,7 @@ class Adapt:
         def tell(sentence: str) -> None:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
+        check_settings_file(self.settings_file, self.bundle)
         bundle = Bundle.load(self.bundle)
         with (
             AnswersFile(out, tell=tell, started=lambda run: self._warn(run, tell)) as file,

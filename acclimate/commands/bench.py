@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from acclimate.commands.common import check_folder, check_limit, labelled
+from acclimate.commands.common import check_folder, check_limit, check_settings_file, labelled
 from acclimate.commands.pixels import pixels_of
 from acclimate.errors import InputError
 
@@ -52,6 +52,9 @@ class Bench:
     methods: tuple[str, ...] = ()
     """Names that acclimate methods lists, or variants with changed settings, such as
     ptbn:normalisation.prior=256 or cta:update.learning_rate=0,steps=3."""
+    settings: Path | None = None
+    """A file that acclimate advise wrote, for one bundle: its method beside the frozen classifier,
+    and its batch, unless --methods and --batch are given. The guard is not measured."""
     corruptions: tuple[str, ...] | None = None
     """Names of corruptions; none is clean images. Without it none and the benchmark's fifteen."""
     domains: tuple[str, ...] = ()
@@ -109,6 +112,7 @@ class Bench:
         check_folder(self.out)
         check_limit(self.memory_limit)
         bundles = labelled(self.bundles)
+        check_settings_file(self.settings, *self.bundles)
         job = grid_run.GridRun(
             self._grid(), bundles, self._loads(), self._options(bundles), self.memory_limit
         )
@@ -161,18 +165,30 @@ class Bench:
             raise InputError("--window is for single images; choose --protocol single-images.")
         if single and self.batch not in (None, 1):
             raise InputError(f"single images come one by one; leave --batch {self.batch} out.")
+        methods, batch = self._methods_and_batch()
         grid = Grid(
             corruptions=usual if self.corruptions is None else self.corruptions,
             severities=self.severities,
             orders=("shuffled",) if self.orders is None else self.orders,
             seeds=self.seeds,
-            methods=self.methods,
-            batch=self.batch if self.batch is not None else 1 if single else 128,
+            methods=methods,
+            batch=1 if single else batch,
             curve=self.curve,
             window=self.window,
             parts=self.parts,
         )
         return grid if self.protocol is None else under(self.protocol, grid)
+
+    def _methods_and_batch(self) -> tuple[tuple[str, ...], int]:
+        """What is given, else what the settings file says, else what is usual."""
+        methods, batch = self.methods, 128
+        if self.settings is not None:
+            from acclimate.advise.settings_file import load
+
+            file = load(self.settings)
+            batch = file.batch
+            methods = methods or tuple(dict.fromkeys(("source", str(file.variant))))
+        return methods, batch if self.batch is None else self.batch
 
     def _options(self, bundles: dict[str, Path]) -> dict[str, Any]:
         """What the manifest must hold, besides the grid, to run it again."""

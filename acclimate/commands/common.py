@@ -149,6 +149,15 @@ def check_limit(memory_limit: str | None) -> None:
         parse_bytes(memory_limit)
 
 
+def check_settings_file(path: Path | None, *bundles: Path) -> None:
+    """Raise an InputError, before any work, if a settings file is not for these bundles."""
+    if path is not None:
+        from acclimate.advise.settings_file import load
+
+        for bundle in bundles:
+            load(path).check(bundle)
+
+
 def labelled(bundles: tuple[Path, ...]) -> dict[str, Path]:
     """Bundles by the names of their folders, which identify them in results."""
     if not bundles:

@@ -1,14 +1,13 @@
 """``acclimate serve``."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 
-from acclimate.commands.common import check_limit
+from acclimate.commands.common import check_limit, check_settings_file
 from acclimate.errors import InputError
 from acclimate.serve.settings import ServeSettings
 
@@ -38,7 +37,9 @@ class Serve:
     method: str | None = None
     """A name that acclimate methods lists; default: the bundle's."""
     settings: Path | None = None
-    """A JSON file with "method" and "settings", as acclimate advise writes it."""
+    """A file that acclimate advise wrote, or one like it: method, changes, batch and guard."""
+    guard: Literal["bounded", "shadow", "off"] | None = None
+    """Mode of a new stream's guard; default: bounded, or off if the bundle has no calibration."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 is every one of the machine."""
     port: int = 8000
@@ -86,7 +87,7 @@ class Serve:
         try:
             from acclimate.serve.app import create_app
             from acclimate.serve.observed import log_as_json, observe
-            from acclimate.serve.run import listen, run
+            from acclimate.serve.run import listen, run, server_of
         except ImportError as error:
             raise InputError(
                 f"{error.name} is missing: pip install 'acclimate[serve]' to serve."
@@ -104,15 +105,17 @@ class Serve:
         log_as_json(requests=self.log == "requests")
         tokens = Tokens(self.token_file)
         listener = listen(self.host, self.port)
-        engine = Engine(self.bundle, self.limits, self._wish(), self.state_dir)
+        wish, limits = self._wish()
+        engine = Engine(self.bundle, limits, wish, self.state_dir)
         service = Service(engine, tokens, tell)
+        tls = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
         app = create_app(service)
         observe(app, traces=self.traces)
+        server = server_of(app, limits, tls)
         scheme = "http" if self.tls_cert is None else "https"
         host = f"[{self.host}]" if ":" in self.host else self.host
         service.introduce(f"{scheme}://{host}:{listener.getsockname()[1]}")
-        tls = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
-        run(app, service, listener, tls=tls)
+        run(server, service, listener)
         tell("ended; all requests were answered" + service.epilogue())
 
     def _on_ray(self, console: Console) -> None:
@@ -123,11 +126,12 @@ class Serve:
             raise InputError("--engine ray needs a --state-dir that all machines share.")
         if self.tls_cert is not None:
             raise InputError("--engine ray speaks no TLS; put a proxy before it, such as nginx.")
+        wish, limits = self._wish()
         what = OnRay(
             self.bundle.resolve(),
             self.state_dir.resolve(),
-            self._wish(),
-            self.limits,
+            wish,
+            limits,
             self.token_file and self.token_file.resolve(),
             self.replicas,
         )
@@ -137,27 +141,22 @@ class Serve:
 
         run(what, self.host, self.port, self.ray_address, tell)
 
-    def _wish(self) -> "Wish":
-        """How the bundle is to be served."""
-        from acclimate.bundle import read_record
-        from acclimate.methods import METHODS
-        from acclimate.methods.changes import changed, settings_of_record
+    def _wish(self) -> "tuple[Wish, ServeSettings]":
+        """How the bundle is to be served, and the limits."""
         from acclimate.serve.model import Wish
 
-        method, settings = self.method, None
-        if self.settings is not None:
-            try:
-                advice = json.loads(self.settings.read_text(encoding="utf-8"))
-                method = method or advice.get("method")
-                given = advice.get("settings") or {}
-            except (OSError, ValueError, AttributeError) as error:
-                raise InputError(
-                    f"{self.settings} is no JSON object with method and settings ({error})."
-                ) from error
-            name = method or read_record(self.bundle)["method"]
-            whole = isinstance(given, dict) and isinstance(given.get("normalisation"), dict)
-            if whole and "kind" in given["normalisation"]:
-                settings = settings_of_record(given)
-            elif name in METHODS:
-                settings = changed(METHODS[name].settings, given)
-        return Wish(method, settings, self.device, self.memory_limit)
+        if self.settings is None:
+            wish = Wish(self.method, None, self.guard, self.device, self.memory_limit)
+            return wish, self.limits
+        if self.method is not None:
+            raise InputError("--settings names the method; leave --method out.")
+        from acclimate.advise.settings_file import load
+
+        check_settings_file(self.settings, self.bundle)
+        file = load(self.settings)
+        guard = self.guard or file.guard
+        made = file.variant.method, file.variant.settings
+        limits = self.limits
+        if limits.batch == ServeSettings.batch:
+            limits = replace(limits, batch=file.batch)
+        return Wish(*made, guard, self.device, self.memory_limit), limits

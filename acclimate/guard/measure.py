@@ -10,13 +10,12 @@ from torch import Tensor
 from acclimate.adapt import Adapter
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.bundle import Bundle
-from acclimate.data.corruptions import corrupt
 from acclimate.errors import InputError
 from acclimate.guard.calibration import Answered, calibrated
 from acclimate.preprocessing import check_images
 from acclimate.randomness import key, permutation
 from acclimate.runtime.precision import usual_defaults
-from acclimate.source.held_out import CLEAN, SHIFTS
+from acclimate.source.held_out import CLEAN, SHIFTS, corrupted
 from acclimate.source.loop import Run
 
 IMAGES = 512
@@ -90,7 +89,7 @@ def measure_guard(
     sets = list(_sets(own.argmax(1), bundle))
     found: dict[str, list[Answered]] = {model: [] for model in adapters}
     for done, each in enumerate(sets, 1):
-        shown = _shifted(images, each)[each.order]
+        shown = corrupted(images, each.shift, each.severity)[each.order]
         frozen_answers = _answers(frozen, shown, BATCH)
         sizes = [len(part) for part in each.order.split(each.batch)]
         for model, adapter in adapters.items():
@@ -133,18 +132,6 @@ def _sets(answers: Tensor, bundle: Bundle) -> Iterator[_Set]:
         for name in SHIFTS:
             for severity in severities:
                 yield _Set(name, severity, hard, order, size)
-
-
-def _shifted(images: UInt8[Tensor, "n c h w"], each: _Set) -> UInt8[Tensor, "n c h w"]:
-    """The images under the set's corruption; grey ones stay grey."""
-    if each.shift == CLEAN:
-        return images
-    corrupted = corrupt(images.expand(-1, 3, -1, -1), each.shift, each.severity)
-    return (
-        corrupted
-        if images.shape[1] == 3
-        else corrupted.float().mean(1, keepdim=True).round().byte()
-    )
 
 
 def _answers(adapter: Adapter, images: Tensor, batch: int) -> Float[Tensor, "n classes"]:

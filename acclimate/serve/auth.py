@@ -111,5 +111,5 @@ class Tokens:
 
 
 def _digest(token: str) -> bytes:
-    """Of one length, so that a comparison does not tell a token's length."""
+    """A checksum: all have one length, so that a comparison does not tell a token's."""
     return sha256(token.encode("utf-8", "surrogateescape")).digest()

@@ -25,7 +25,7 @@ class Job:
     action: Callable[[str], Any] | None = None
     """What to do; called in the thread of the model with the stream's name."""
     future: Future = field(default_factory=Future)
-    """Of the answer."""
+    """Gets the answer."""
     since: float = field(default_factory=time.monotonic)
     """When it came."""
 

@@ -90,6 +90,7 @@ class Engine:
         self.ready = False
         self._batcher = Batcher(self.settings)
         self._closed = threading.Event()
+        self._switching = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._next_expiry = 0.0
 
@@ -132,14 +133,14 @@ class Engine:
         Raises:
             RefusedError: a bad name, or too much waits already.
         """
-        pieces = images.split(self.settings.batch)
-        gathered = Gathered(len(pieces))
-        jobs = [Job(images=piece) for piece in pieces]
-        for number, job in enumerate(jobs):
-            job.future.add_done_callback(partial(gathered.take, number))
+        jobs = [Job(images=piece) for piece in images.split(self.settings.batch)]
         before = [Job(action=self.streams.begin_anew)] if start else []
         after = [Job(action=self.streams.forget)] if end else []
-        self._batcher.add(check_name(stream), [*before, *jobs, *after])
+        jobs = [*before, *jobs, *after]
+        gathered = Gathered(len(jobs))
+        for number, job in enumerate(jobs):
+            job.future.add_done_callback(partial(gathered.take, number))
+        self._batcher.add(check_name(stream), jobs)
         return gathered.future
 
     def ask(self, stream: str, action: Callable[[Streams, str], Any]) -> Future:
@@ -176,15 +177,21 @@ class Engine:
             path: Its folder; None loads the present folder again.
 
         Raises:
-            InputError: it cannot be served; then the present one stays.
+            InputError: it cannot be served, or another is being loaded; then the present one
+                stays.
         """
-        path = path or self.path
-        model = SharedModel.load(path, self._wish)
-        model.warm_up()
-        job = Job(action=lambda _: self._renew(model, path))
-        self._batcher.add(_CONTROL, [job])
-        job.future.result()
-        return model
+        if not self._switching.acquire(blocking=False):
+            raise RefusedError("conflict", "another bundle is being loaded; ask again later.", 5)
+        try:
+            path = path or self.path
+            model = SharedModel.load(path, self._wish)
+            model.warm_up()
+            job = Job(action=lambda _: self._renew(model, path))
+            self._batcher.add(_CONTROL, [job])
+            job.future.result()
+            return model
+        finally:
+            self._switching.release()
 
     def close(self) -> None:
         """Take no more requests, answer those that wait, save all states, and end."""

@@ -35,7 +35,7 @@ class Gate:
 
     def __init__(self, app: Any, tokens: Tokens, settings: ServeSettings, metrics: Metrics):
         self._app, self._tokens, self._settings = app, tokens, settings
-        self._metrics, self._held = metrics, 0
+        self._metrics, self._held, self._open = metrics, 0, 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle a connection, as ASGI says."""
@@ -50,13 +50,18 @@ class Gate:
                 status = message["status"]
             await send(message)
 
+        self._open += 1
         try:
+            if self._open > self._settings.connections:
+                raise RefusedError("overloaded", "the server has too many requests; ask again.", 1)
             await self._let_in(scope, receive, counted)
         except InputError as error:
             await _tell(scope, counted, error, started=status != 0)
         except Exception as error:
             _log.error(f"a request failed: {type(error).__name__}: {error}", exc_info=True)
             await _tell(scope, counted, error, started=status != 0)
+        finally:
+            self._open -= 1
         interface = "v1" if scope["path"].startswith("/v1/") else "v2"
         interface = interface if scope["path"].startswith(("/v1/", "/v2")) else "other"
         self._metrics.requests.labels(interface, str(status)).inc()
@@ -103,7 +108,7 @@ class Gate:
         if headers.get(b"content-encoding", "identity") not in ("", "identity"):
             raise RefusedError("wrong_type", "bodies must not be compressed; send it as it is.")
         limit = self._settings.request_bytes
-        if "json" in headers.get(b"content-type", "json"):
+        if "json" in headers.get(b"content-type", "json").lower():
             limit //= 4
         if b"inference-header-content-length" in headers:
             limit = self._settings.request_bytes

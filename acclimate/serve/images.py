@@ -4,7 +4,8 @@ import binascii
 import io
 import math
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
 
 _FORMATS = ("JPEG", "PNG")
+_FILES = 4  # files of the largest size in a request
 _HEADER = 1024  # characters of an array's header: a type and a shape are some dozens
 _DTYPES = ("uint8", "float16", "float32", "float64")
 
@@ -38,7 +40,16 @@ def of_files(
         RefusedError: too many files, too many pixels (before they are decoded), or no such images.
     """
     check_count(len(files), settings)
-    pixels = [_pixels(n, file, preprocessing, settings) for n, file in enumerate(files)]
+    room = _FILES * settings.image_pixels
+    pixels = []
+    for number, file in enumerate(files, 1):
+        size = _size(f"image {number}", file, settings)
+        room -= size
+        if room < 0:
+            most = _FILES * settings.image_pixels
+            sentence = f"the images have more than {most:,} pixels together; send fewer at a time."
+            raise RefusedError("too_large", sentence)
+        pixels.append(_pixels(f"image {number}", file, preprocessing))
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -187,15 +198,28 @@ def joined(images: Sequence[Tensor], preprocessing: Preprocessing) -> Tensor:
     return torch.cat(list(images))
 
 
+def _size(name: str, file: bytes, settings: ServeSettings) -> int:
+    """The number of pixels that a file says it has."""
+    with _told(name), Image.open(io.BytesIO(file), formats=_FORMATS) as header:
+        _check_pixels(header.width, header.height, settings, name)
+        return header.width * header.height
+    raise AssertionError
+
+
 def _pixels(
-    number: int, file: bytes, preprocessing: Preprocessing, settings: ServeSettings
+    name: str, file: bytes, preprocessing: Preprocessing
 ) -> UInt8[np.ndarray, "height width channels"]:
     """The pixels that the network sees of a file."""
-    name = f"image {number + 1}"
-    try:
-        with Image.open(io.BytesIO(file), formats=_FORMATS) as header:
-            _check_pixels(header.width, header.height, settings, name)
+    with _told(name):
         return resize_and_crop(decode(file), preprocessing)
+    raise AssertionError
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What is wrong with a file becomes a refusal that names it."""
+    try:
+        yield
     except RefusedError:
         raise
     except Image.UnidentifiedImageError as error:

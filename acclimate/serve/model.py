@@ -46,6 +46,8 @@ class Wish:
     """A name of `acclimate.methods.METHODS`; None takes the bundle's."""
     settings: AdapterSettings | None = None
     """Settings of the method; None takes its own."""
+    guard: str | None = None
+    """Mode of a new stream's guard; None takes ``bounded``, or ``off`` without a guard."""
     device: str | None = None
     """``cpu`` or ``cuda``; None takes a GPU if there is one."""
     memory_limit: str | None = None
@@ -93,9 +95,13 @@ class SharedModel:
                 raise
             alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
             self._model = adapter
-            self.modes = ("off",)
+            self.modes = ("off", "shadow")
             self._frozen = Adapter(bundle, "source", **where, **alike)
-            self.note = f"no guard, all answers are the adapted model's: {error}"
+            frozen = wish.guard == "shadow"
+            answers = "the frozen classifier's" if frozen else "the adapted model's"
+            self.note = f"no guard, all answers are {answers}: {error}"
+        # What is wished for comes first, which is what new streams have.
+        self.modes = tuple(sorted(self.modes, key=lambda mode: mode != wish.guard))
         self._fresh = self._model.snapshot()
 
     @classmethod
@@ -151,7 +157,7 @@ class SharedModel:
         if isinstance(self._model, Guard):
             self._model.mode = mode
         adapted = self._model(images).cpu()
-        use = torch.ones(len(adapted), dtype=torch.bool)
+        use = torch.full((len(adapted),), mode != "shadow")
         return Answers(self._frozen(images).cpu(), adapted, use, None)
 
     def fresh(self) -> AdapterState:

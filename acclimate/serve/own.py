@@ -83,7 +83,10 @@ async def mode(request: Request, stream: Name, body: ModeBody) -> _INFO:
     service = service_of(request)
     name = named(request, stream)
     if body.mode not in service.engine.model.modes:
-        sentence = "the bundle has no guard, so that its only mode is off; see acclimate measure."
+        sentence = (
+            "the bundle has no calibration of a guard, which this mode needs; choose "
+            f"{' or '.join(service.engine.model.modes)}, or add it with acclimate.guard."
+        )
         raise RefusedError("conflict", sentence)
     change = partial(Streams.set_mode, mode=body.mode)
     return service.record(await service.ask(name, change, begins=True))

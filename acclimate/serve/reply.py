@@ -98,19 +98,19 @@ class Reply:
 
 
 class Gathered:
-    """The pieces of one request: its future gets the whole reply when all of them are answered.
+    """The jobs of one request: its future gets the whole reply when all of them are done.
 
     Args:
-        pieces: Number of pieces.
+        jobs: Number of jobs. Those without images have no reply, but may fail.
     """
 
-    def __init__(self, pieces: int):
+    def __init__(self, jobs: int):
         self.future: Future[Reply] = Future()
-        self._replies: list[Reply | None] = [None] * pieces
-        self._left, self._lock = pieces, Lock()
+        self._results: list[Any] = [None] * jobs
+        self._left, self._lock = jobs, Lock()
 
-    def take(self, number: int, piece: "Future[Reply]") -> None:
-        """Take the reply to a piece, or its failure."""
+    def take(self, number: int, piece: Future) -> None:
+        """Take the result of a job, or its failure."""
         with self._lock:
             if self.future.done():
                 return
@@ -119,10 +119,12 @@ class Gathered:
             elif error := piece.exception():
                 self.future.set_exception(error)
             else:
-                self._replies[number] = piece.result()
+                self._results[number] = piece.result()
                 self._left -= 1
                 if not self._left:
-                    self.future.set_result(whole([r for r in self._replies if r is not None]))
+                    self.future.set_result(
+                        whole([r for r in self._results if isinstance(r, Reply)])
+                    )
 
 
 def whole(replies: Sequence[Reply]) -> Reply:

@@ -18,6 +18,7 @@ from acclimate.serve.service import Service
 from acclimate.serve.settings import ServeSettings
 
 _BACKLOG = 1024
+_SPARE = 64  # connections beyond those that are answered, to be told so
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -35,33 +36,47 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def run(
-    app: FastAPI,
-    service: Service,
-    listener: socket.socket,
-    *,
-    tls: tuple[Path, Path] | None = None,
-) -> None:
+def run(server: uvicorn.Server, service: Service, listener: socket.socket) -> None:
     """Answer requests until SIGTERM or Ctrl-C, then answer those in flight and save all states.
 
     SIGHUP loads the bundle and the tokens again.
 
     Args:
-        app: From `create_app`.
-        service: The app's.
+        server: From `server_of`.
+        service: Its service.
         listener: From `listen`.
+    """
+    # uvicorn raises what it was sent again after it has ended; by then all is done.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGHUP, lambda *_: _in_thread(_reload(service)))
+    server.run(sockets=[listener])
+
+
+def server_of(
+    app: FastAPI, settings: ServeSettings, tls: tuple[Path, Path] | None = None
+) -> uvicorn.Server:
+    """The server of an application.
+
+    ```python
+    server_of(create_app(service), ServeSettings()).run(sockets=[listen("127.0.0.1", 8000)])
+    ```
+
+    Args:
+        app: From `create_app`.
+        settings: With the bounds.
         tls: Certificate and key.
 
     Raises:
         InputError: certificate or key cannot be read.
     """
-    settings = service.engine.settings
     config = uvicorn.Config(
         app,
         http=_protocol(settings),
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(settings.timeout_s + settings.upload_s) + 1,
@@ -72,11 +87,7 @@ def run(
         config.load()
     except OSError as error:
         raise InputError(f"cannot use the certificate and key for TLS: {error}.") from error
-    # uvicorn raises what it was sent again after it has ended; by then all is done.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    signal.signal(signal.SIGHUP, lambda *_: _in_thread(_reload(service)))
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
 
 
 def _reload(service: Service) -> Callable[[], None]:
@@ -103,7 +114,7 @@ def _protocol(settings: ServeSettings) -> type[H11Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            if len(self.connections) > 2 * settings.connections:
+            if len(self.connections) > settings.connections + _SPARE:
                 transport.abort()
                 return
             self._expect()

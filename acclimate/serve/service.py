@@ -45,7 +45,7 @@ class Service:
         """Tell the operator where the service is, what it does, and how to ask it."""
         engine, model = self.engine, self.engine.model
         self.tell(f"{model.name} with {model.adapter.name} on {address} ({address}/docs)")
-        self.tell(model.note or "guarded: each answer is the likelier of both models'")
+        self.tell(model.note or f"with a guard, whose mode is {model.modes[0]} for new streams")
         if engine.remembered:
             self.tell(f"{engine.remembered:,} streams go on from their saved states")
         if not engine.keeps:

@@ -36,7 +36,8 @@ class ServeSettings:
     request_images: int = 512
     """Most images of a request."""
     image_pixels: int = 24_000_000
-    """Most pixels of an image file, which are counted before it is decoded."""
+    """Most pixels of an image file, counted before it is decoded; those of a request together may
+    have four times as many."""
     queue_images: int = 4096
     """Images that wait, of all streams; more are refused with 503."""
     stream_images: int = 1024
@@ -44,7 +45,7 @@ class ServeSettings:
     body_bytes: int = 256 * 2**20
     """Bytes of all bodies that are being read or answered; more are refused with 503."""
     connections: int = 512
-    """Open connections; more are refused with 503."""
+    """Requests at a time; more are refused with 503."""
     timeout_s: float = 30.0
     """Seconds in which a request is answered, or refused with 503."""
     upload_s: float = 20.0

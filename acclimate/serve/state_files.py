@@ -29,7 +29,7 @@ class Saved:
     state: AdapterState
     """The state."""
     record: dict[str, Any]
-    """Of the stream: JSON values, its name among them."""
+    """What is known of the stream: JSON values, its name among them."""
 
 
 class StateFiles:

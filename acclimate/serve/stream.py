@@ -49,6 +49,13 @@ class Stream:
     history: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=HISTORY))
     """The last batches, while its state is in memory."""
 
+    def begin(self, note: str) -> None:
+        """Begin anew: nothing is known of what it has seen."""
+        self.images = self.batches = 0
+        self.state = self.verdict = self.estimate = None
+        self.note = note
+        self.history.clear()
+
     def record(self) -> dict[str, Any]:
         """What is saved with its state."""
         kept = ("mode", "images", "batches", "changed", "note")

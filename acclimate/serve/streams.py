@@ -174,20 +174,22 @@ class Streams:
 
     def renew(self, model: SharedModel, note: str) -> None:
         """Go on with another model: streams whose states do not fit it begin anew."""
-        self.save_all()
-        self.files.flush(30.0)
         fits = model.fresh().belongs == self.model.fresh().belongs
+        if self._at_work is not None:
+            self._at_work.state = self.model.snapshot()
+            self._at_work = None
+        if not fits:
+            self.save_all()  # for the case that the other model comes back
+            self._held.clear()
+        belongs = model.fresh().belongs
         for stream in self._known.values():
             if stream.mode not in model.modes:
                 stream.mode = model.modes[0]
-            stream.state = None
             if not fits:
-                stream.note, stream.images, stream.batches = note, 0, 0
-                stream.verdict = stream.estimate = None
-                stream.history.clear()
-        self._held.clear()
-        self._dirty.clear()
-        self._at_work, self.model = None, model
+                stream.begin(note)
+            elif stream.state is not None:
+                stream.state = AdapterState(stream.state.tensors, belongs)
+        self.model = model
 
     def _save(self, stream: Stream) -> None:
         self._dirty.pop(stream.name, None)

@@ -67,6 +67,10 @@ def asked(
                 "bad_request", "Inference-Header-Content-Length is not the header's."
             )
         length = int(header)
+        if length > settings.request_bytes // 4:
+            raise RefusedError(
+                "too_large", "the JSON of the request is too large; send binary data."
+            )
     record, rest = json_of(body[:length]), memoryview(body)[length:]
     inputs = _records(record.get("inputs"), "inputs")
     if len(inputs) != 1 or inputs[0].get("name") != "images":

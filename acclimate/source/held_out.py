@@ -149,6 +149,26 @@ def hold_out(classifier: Classifier, source: SourceImages, precision: Precision)
     return HeldOut(images, logits.softmax(1), source, precision)
 
 
+def corrupted(
+    images: UInt8[Tensor, "n channels h w"], name: str, severity: int
+) -> UInt8[Tensor, "n channels h w"]:
+    """Images under a corruption, or clean ones as they are; grey images stay grey.
+
+    ```python
+    corrupted(images, "spatter", 4)
+    ```
+
+    Args:
+        images: Of one or three channels.
+        name: A corruption, or ``"none"``.
+        severity: 1..5.
+    """
+    if name == CLEAN:
+        return images
+    found = corrupt(images.expand(-1, 3, -1, -1), name, severity)
+    return found if images.shape[1] == 3 else found.float().mean(1, keepdim=True).round().byte()
+
+
 def agreement(
     model: Classifier, held: HeldOut, trust: Trust | None, *, batch: int = BATCH
 ) -> Agreement:

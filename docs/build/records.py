@@ -183,7 +183,21 @@ def gains(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cel
     return [row[:3] + [of(bare(row[:3]), name) for name in bare(header[3:])] for row in rows]
 
 
+def columns(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """Columns of the file by their names, of the row that has the same in the first column."""
+    [path] = sources
+    first, *others = (name.replace(" ", "_") for name in bare(header))
+    found = {row[first]: row for row in read(path)}
+
+    def of(row: Cells) -> Cells:
+        measured = found[bare(row)[0]]
+        return [row[0], *(measured[name] or "-" for name in others)]
+
+    return [of(row) for row in rows]
+
+
 KINDS: dict[str, Filler] = {
+    "columns": columns,
     "gains": gains,
     "arrivals": arrivals,
     "along": along,

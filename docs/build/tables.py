@@ -30,6 +30,7 @@ Accuracies are in percent. The kinds:
 - refusals: column of the file, part of the reason; how many, and the first three. Each reason in
   the file needs a row.
 - photographs: method; for each size of batches in the header clean / corrupted.
+- columns: what the first column names; the file's columns of the header's names, as they stand.
 - temperature: method, temperature (of the classifier "-"); accuracy on clean images, and its mean
   over corruptions.
 """

@@ -8,6 +8,7 @@ from acclimate.guard import measure as measured
 from acclimate.guard.calibration import Calibration
 from acclimate.guard.decide import GuardState, Rules, judge
 from acclimate.guard.measure import measure_guard
+from acclimate.source.held_out import corrupted
 from acclimate.source.statistics import measure
 
 
@@ -45,7 +46,6 @@ def test_it_is_the_same_again_and_other_statistics_keep_it(bundle, images):
 
 def test_grey_images_stay_grey_and_others_are_refused(bundle, images):
     grey = images[:40, :1]
-    one = measured._Set("spatter", 5, False, torch.arange(40), 8)
-    assert measured._shifted(grey, one).shape == grey.shape
+    assert corrupted(grey, "spatter", 5).shape == grey.shape
     with pytest.raises(InputError, match=r"at least 32 grey or RGB images"):
         measure_guard(bundle, images[:20])

@@ -7,7 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
+from acclimate.serve.app import create_app
+from acclimate.serve.auth import Tokens
+from acclimate.serve.engine import Engine
+from acclimate.serve.model import Wish
+from acclimate.serve.observed import observe
+from acclimate.serve.run import listen, server_of
+from acclimate.serve.service import Service
 from acclimate.serve.settings import ServeSettings
 
 SETTINGS = ServeSettings(batch=8, wait_ms=2, in_memory=4, request_images=32)
@@ -21,6 +29,55 @@ def refused(response, status, told):
     assert set(body) >= {"type", "sentence"} and told in body["sentence"], body
     assert body["sentence"].endswith(".") and "Traceback" not in response.text
     return response
+
+
+@contextmanager
+def served_here(bundle, settings=None, tokens=None):
+    """A bundle in a thread's server; its address and the service."""
+    engine = Engine(bundle, settings, Wish(device="cpu"))
+    with Served(engine, tokens=tokens) as server:
+        yield server.address, server.service
+
+
+class Served:
+    """A server in a thread, with a socket and uvicorn as the command has them.
+
+    ```python
+    with Served(engine) as server:
+        httpx.get(f"{server.address}/v1/streams")
+    ```
+
+    Args:
+        engine: Not yet started.
+        tls: Certificate and key.
+        tokens: File of tokens.
+    """
+
+    def __init__(self, engine, tls=None, tokens=None):
+        self.service = Service(engine, Tokens(tokens))
+        app = create_app(self.service)
+        observe(app)
+        self.server, listener = server_of(app, engine.settings, tls), listen("127.0.0.1", 0)
+        self.port = listener.getsockname()[1]
+        self.address = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self.server.run, args=([listener],), daemon=True)
+        self._thread.start()
+        end = time.monotonic() + 60
+        while not engine.ready:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def end(self):
+        """What SIGTERM does."""
+        self.server.should_exit = True
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
 
 
 class Server:

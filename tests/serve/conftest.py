@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from serving import SETTINGS
+from serving import SETTINGS, Served
 from starlette.testclient import TestClient
 
 from acclimate.guard.calibration import Answered, calibrated
@@ -83,6 +83,21 @@ def client_of(engine_of, served):
 def client(client_of):
     """A client of a service with a guard."""
     return client_of()
+
+
+@pytest.fixture
+def served_by(engine_of, served):
+    """Starts servers in threads, which end with the test."""
+    made = []
+
+    def start(path=None, state_dir=None, tls=None, **changes):
+        engine = engine_of(path or served, state_dir, start=False, **changes)
+        made.append(Served(engine, tls))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.end()
 
 
 @pytest.fixture(scope="session")

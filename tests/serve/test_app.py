@@ -120,7 +120,10 @@ def test_the_mode_of_a_stream_is_set(client_of, unguarded, images, npy):
     refused(client.put("/v1/streams/a/mode", json={"mode": "loud"}), 422, "mode")
     refused(client.put("/v1/streams/a/mode", content=b"{"), 422, "")
     other = client_of(unguarded)
-    refused(other.put("/v1/streams/a/mode", json={"mode": "bounded"}), 409, "no guard")
+    refused(other.put("/v1/streams/a/mode", json={"mode": "bounded"}), 409, "calibration")
+    assert other.put("/v1/streams/a/mode", json={"mode": "shadow"}).status_code == 200
+    reply = other.post(path, content=npy(images[:4].numpy()), headers=NPY).json()
+    assert {answer["model"] for answer in reply["answers"]} == {"frozen"}
 
 
 def test_a_new_bundle_is_loaded_from_beside_the_present_one(client_of, bundle_of, tmp_path):

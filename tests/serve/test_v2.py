@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from serving import Server, refused
+from serving import refused
 
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
@@ -157,17 +157,10 @@ def test_binary_images_that_are_cut_off_are_told(client, images, png, cut):
             assert response.status_code in (400, 422), response.text
 
 
-@pytest.fixture(scope="module")
-def server(served):
-    server = Server(served, "--batch", 8, "--wait-ms", 0)
-    yield server
-    assert server.end() == 0
-
-
 @pytest.fixture
-def triton(server):
+def triton(served_by):
     http = pytest.importorskip("tritonclient.http")
-    client = http.InferenceServerClient(f"127.0.0.1:{server.port}")
+    client = http.InferenceServerClient(f"127.0.0.1:{served_by(wait_ms=0).port}")
     yield client
     client.close()
 
