@@ -173,3 +173,17 @@ def test_public_resnet_goes_from_weights_to_a_table(run, pictures, tmp_path):
     assert [row.split()[0] for row in rows] == ["none", "gaussian_noise"]
     assert len(percents("\n".join(rows))) == 8
     assert (tmp_path / "bundle").is_dir()
+
+
+@pytest.mark.slow
+def test_serve_drift():
+    pytest.importorskip("fastapi")
+    printed = run_as_a_program("serve_drift.py")
+    assert re.search(r"^the live page is at http://127\.0\.0\.1:\d+$", printed, re.MULTILINE)
+    rows = re.findall(
+        r"^(north|east|south) +(\w+) +(\d|all)((?: +\d+\.\d%){3})$", printed, re.MULTILINE
+    )
+    assert len(rows) == 3 * (6 + 1)
+    assert len({name for _, name, *_ in rows}) == 3
+    assert all(0 <= value <= 100 for *_, values in rows for value in percents(values))
+    assert printed.count("estimated without labels") == 3

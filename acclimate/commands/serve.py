@@ -66,6 +66,14 @@ class Serve:
     pip install 'acclimate[otel]'."""
     trust_code: bool = False
     """Allow running the function that a bundle names as its architecture."""
+    engine: Literal["here", "ray"] = "here"
+    """Where to serve: in this process, or with replicas on a Ray cluster, which need a --state-dir
+    on storage that its machines share, and pip install 'acclimate[serve,client,ray]'."""
+    ray_address: str | None = None
+    """Address of the cluster, such as auto or 10.0.0.1:6379; default: one that runs here, or a new
+    one."""
+    replicas: int = 2
+    """Replicas on the cluster, each in charge of some of the streams."""
     limits: Limits = ServeSettings()
     """Limits and times."""
 
@@ -74,6 +82,8 @@ class Serve:
         check_limit(self.memory_limit)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("TLS needs both --tls-cert and --tls-key.")
+        if self.engine == "here" and self.ray_address is not None:
+            raise InputError("--ray-address is for --engine ray; give both or neither.")
         try:
             from acclimate.serve.app import create_app
             from acclimate.serve.observed import log_as_json, observe
@@ -82,6 +92,9 @@ class Serve:
             raise InputError(
                 f"{error.name} is missing: pip install 'acclimate[serve]' to serve."
             ) from error
+        if self.engine == "ray":
+            self._on_ray(console)
+            return
         from acclimate.serve.auth import Tokens
         from acclimate.serve.engine import Engine
         from acclimate.serve.service import Service
@@ -95,15 +108,38 @@ class Serve:
         wish, limits = self._wish()
         engine = Engine(self.bundle, limits, wish, self.state_dir)
         service = Service(engine, tokens, tell)
+        tls = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
         app = create_app(service)
         observe(app, traces=self.traces)
-        tls = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
         server = server_of(app, limits, tls)
         scheme = "http" if self.tls_cert is None else "https"
         host = f"[{self.host}]" if ":" in self.host else self.host
         service.introduce(f"{scheme}://{host}:{listener.getsockname()[1]}")
         run(server, service, listener)
         tell("ended; all requests were answered" + service.epilogue())
+
+    def _on_ray(self, console: Console) -> None:
+        """Serve with replicas on a Ray cluster."""
+        from acclimate.serve.ray_serve import OnRay, run
+
+        if self.state_dir is None:
+            raise InputError("--engine ray needs a --state-dir that all machines share.")
+        if self.tls_cert is not None:
+            raise InputError("--engine ray speaks no TLS; put a proxy before it, such as nginx.")
+        wish, limits = self._wish()
+        what = OnRay(
+            self.bundle.resolve(),
+            self.state_dir.resolve(),
+            wish,
+            limits,
+            self.token_file and self.token_file.resolve(),
+            self.replicas,
+        )
+
+        def tell(sentence: str) -> None:
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+        run(what, self.host, self.port, self.ray_address, tell)
 
     def _wish(self) -> "tuple[Wish, ServeSettings]":
         """How the bundle is to be served, and the limits."""

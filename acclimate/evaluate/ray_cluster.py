@@ -1,7 +1,5 @@
 """Work on a grid's tasks with the processes of a Ray cluster."""
 
-import os
-import socket
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import lru_cache, partial
@@ -9,9 +7,9 @@ from typing import Any
 
 import torch
 
-from acclimate.errors import InputError
 from acclimate.evaluate.ray_place import packed
 from acclimate.evaluate.task import Task, frost_of
+from acclimate.runtime.ray_connection import connected, need_ray
 from acclimate.runtime.workers import Failure, attempt, check_positive, prepare
 from acclimate.version import __version__
 
@@ -32,9 +30,7 @@ class RayCluster:
     ```
 
     Args:
-        address: The cluster, e.g. ``"auto"`` or ``"10.0.0.1:6379"``. None takes the one of the
-            variable RAY_ADDRESS, or one that runs on this machine, or starts one here until the
-            end of the block. If this program is connected to one already, that is taken.
+        address: The cluster, as `acclimate.runtime.ray_connection.connected` takes it.
         workers: Tasks at a time; None for one on each GPU, or on each core.
         threads: Torch threads of each task, as of `acclimate.runtime.workers.processes`.
 
@@ -47,28 +43,18 @@ class RayCluster:
 
     def __init__(self, address: str | None = None, workers: int | None = None, threads: int = 1):
         check_positive(workers=1 if workers is None else workers, threads=threads)
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError(
-                "the engine ray needs Ray: pip install 'acclimate[ray]', or take --engine "
-                "processes."
-            ) from error
-        self._ray, self._address, self._own = ray, address, False
+        self._ray, self._open = need_ray(), connected(address)
         self._chosen, self.threads = workers, threads
 
     def __enter__(self) -> "RayCluster":
-        self._own = not self._ray.is_initialized()
-        if self._own:
-            _connect(self._ray, self._address)
+        self._open.__enter__()
         resources = self._ray.cluster_resources()
         self.gpus = resources.get("GPU", 0) >= 1
         self.workers = self._chosen or self._most(resources)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._own:
-            self._ray.shutdown()
+        self._open.__exit__(None, None, None)
 
     def __call__(
         self, job: Callable[..., Any], tasks: Sequence[Task]
@@ -133,25 +119,6 @@ class RayCluster:
 def versions() -> dict[str, str]:
     """What must be the same on all machines, for results to be the same."""
     return {"acclimate": __version__, "torch": str(torch.__version__)}
-
-
-def _connect(ray: Any, address: str | None) -> None:
-    """Connect to a cluster, or start one that sends nothing to anyone."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    named = address or os.environ.get("RAY_ADDRESS", "")
-    try:
-        host, colon, port = named.removeprefix("ray://").rpartition(":")
-        if colon:  # Ray itself would try for many minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address, include_dashboard=False, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        where = f"at {named}" if named else "here"
-        raise InputError(
-            f"there is no Ray cluster {where}: start one with ray start --head, or leave "
-            f"--ray-address out for one on this machine ({str(error).partition(chr(10))[0]})."
-        ) from error
 
 
 def _work(

@@ -7,9 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 from acclimate.serve.app import create_app
 from acclimate.serve.auth import Tokens
+from acclimate.serve.engine import Engine
+from acclimate.serve.model import Wish
+from acclimate.serve.observed import observe
 from acclimate.serve.run import listen, server_of
 from acclimate.serve.service import Service
 from acclimate.serve.settings import ServeSettings
@@ -27,6 +31,14 @@ def refused(response, status, told):
     return response
 
 
+@contextmanager
+def served_here(bundle, settings=None, tokens=None):
+    """A bundle in a thread's server; its address and the service."""
+    engine = Engine(bundle, settings, Wish(device="cpu"))
+    with Served(engine, tokens=tokens) as server:
+        yield server.address, server.service
+
+
 class Served:
     """A server in a thread, with a socket and uvicorn as the command has them.
 
@@ -38,10 +50,13 @@ class Served:
     Args:
         engine: Not yet started.
         tls: Certificate and key.
+        tokens: File of tokens.
     """
 
-    def __init__(self, engine, tls=None):
-        app = create_app(Service(engine, Tokens(None)))
+    def __init__(self, engine, tls=None, tokens=None):
+        self.service = Service(engine, Tokens(tokens))
+        app = create_app(self.service)
+        observe(app)
         self.server, listener = server_of(app, engine.settings, tls), listen("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
         self.address = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"

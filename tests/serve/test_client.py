@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from served_here import served_here
-from serving import SETTINGS
+from serving import SETTINGS, served_here
 
 from acclimate.errors import InputError
 from acclimate.serve import client as module

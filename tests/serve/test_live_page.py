@@ -11,8 +11,7 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 import pytest
-from served_here import served_here
-from serving import SETTINGS
+from serving import SETTINGS, served_here
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from served_here import served_here
-from serving import SETTINGS
+from serving import SETTINGS, served_here
 
 from acclimate.errors import InputError
 from acclimate.serve import observed

@@ -1,0 +1,155 @@
+"""The service on a local Ray cluster. It takes a minute, so most of this is slow."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from serving import SETTINGS
+
+from acclimate.cli import main
+from acclimate.errors import InputError
+from acclimate.serve.client import Client
+from acclimate.serve.gateway import in_charge
+from acclimate.serve.model import Wish
+from acclimate.serve.ray_serve import OnRay, _check_states, deployed
+from acclimate.serve.refused import RefusedError
+from acclimate.serve.state_files import StateFiles
+
+ray = pytest.importorskip("ray")
+
+
+def test_states_of_another_number_of_replicas_are_refused(tmp_path):
+    what = OnRay(tmp_path, tmp_path / "states", Wish(), replicas=2)
+    _check_states(what)
+    _check_states(what)
+    with pytest.raises(InputError, match="the states of 2 replicas; give --replicas 2"):
+        _check_states(replace(what, replicas=3))
+    with pytest.raises(InputError, match="replicas is 0"):
+        replace(what, replicas=0)
+
+
+@pytest.fixture(scope="module")
+def service(served, tmp_path_factory):
+    """Two replicas; the port and the replicas' handles."""
+    states = tmp_path_factory.mktemp("states")
+    settings = replace(SETTINGS, save_s=0.2, in_memory=50)
+    what = OnRay(served, states, Wish(device="cpu"), settings, replicas=2, cpus=0.5)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray.init(
+            "local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000,
+            log_to_driver=False, logging_level="ERROR",
+        )  # fmt: skip
+        try:
+            with deployed(what, "127.0.0.1", port) as handles:
+                yield port, handles
+        finally:
+            ray.shutdown()
+
+
+def pictures(seed, count=4):
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, 16, 16), np.uint8)
+
+
+@pytest.mark.slow
+def test_streams_are_apart_in_order_and_as_on_one_machine(service, served, engine_of):
+    """Six streams at once on two replicas get what one engine answers, batch by batch."""
+    port, _ = service
+    names, found = [f"camera {number}" for number in range(6)], {}
+
+    def camera(name):
+        with Client(f"http://127.0.0.1:{port}") as client:
+            seeds = range(10 * names.index(name), 10 * names.index(name) + 10)
+            found[name] = [client.predict(name, pictures(seed)) for seed in seeds]
+
+    threads = [threading.Thread(target=camera, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {in_charge(name, 2) for name in names} == {0, 1}
+    engine = engine_of(served)
+    for name in names:
+        assert [each["batches"][0]["number"] for each in found[name]] == list(range(10))
+        for number, answer in enumerate(found[name]):
+            images = torch.from_numpy(pictures(10 * names.index(name) + number))
+            alone = engine.submit(name, images).result().record(5)
+            assert answer["answers"] == alone["answers"]
+            assert answer["verdict"] == alone["verdict"]
+    with Client(f"http://127.0.0.1:{port}") as client:
+        assert client.stats()["replicas"] == 2
+        assert client.streams()["total"] >= 6
+
+
+@pytest.mark.slow
+def test_a_killed_replica_comes_back_with_its_streams(service):
+    port, handles = service
+    names = {in_charge(name, 2): name for name in ("north", "south", "east", "west")}
+    with Client(f"http://127.0.0.1:{port}", retries=60) as client:
+        for name in names.values():
+            for seed in range(3):
+                client.predict(name, pictures(seed))
+        end = time.monotonic() + 30
+        while any(client.status(name)["saved_s"] is None for name in names.values()):
+            assert time.monotonic() < end, "the states were not saved"
+            time.sleep(0.1)
+        time.sleep(1)
+        os.kill(handles[0].process.remote().result(), signal.SIGKILL)
+        other = client.predict(names[1], pictures(3))  # the other replica goes on meanwhile
+        assert other["batches"][0]["number"] == 3
+        again = client.predict(names[0], pictures(3))
+        assert again["batches"][0]["number"] == 3  # and this one from where it was saved
+        assert client.status(names[0])["images"] == 16
+        with pytest.raises(RefusedError, match="there is no stream"):
+            client.status("nowhere")
+
+
+@pytest.mark.slow
+def test_the_command_saves_all_when_it_is_ended(served, tmp_path):
+    states, text = tmp_path / "states", {"stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "acclimate", "serve", served, "--state-dir", states]
+    command += ["--engine", "ray", "--ray-address", "local", "--save-s", "1000", "--device", "cpu"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        command += ["--port", str(free.getsockname()[1])]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(command, env=environment, **text) as driver:
+        line = driver.stdout.readline()
+        assert "with 2 replicas on http://" in line
+        names = [f"camera {number}" for number in range(4)]
+        with Client(line.split(" on ")[1].strip(), retries=60) as client:
+            for name in names:
+                client.predict(name, pictures(0))
+        driver.send_signal(signal.SIGTERM)
+        said, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0 and "all states are saved" in said
+    for number in range(2):
+        files = StateFiles(states / f"replica-{number}")
+        mine = [name for name in names if in_charge(name, 2) == number]
+        assert [record["images"] for *_, record in map(files.take, mine)] == [4] * len(mine)
+        files.close()
+
+
+def test_what_ray_cannot_do_is_told_in_a_sentence(served, tmp_path, capfd):
+    for options, expected in (
+        (["--engine", "ray"], "needs a --state-dir that all machines share"),
+        (["--ray-address", "auto"], "--ray-address is for --engine ray"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--replicas", "0"], "replicas is 0"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--ray-address", "127.0.0.1:1"],
+         "there is no Ray cluster at 127.0.0.1:1"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", *map(str, [served, *options])])
+        assert ended.value.code == 2
+        assert expected in capfd.readouterr().err
