@@ -11,10 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from acclimate.backbones.classifier import Classifier
+from acclimate.backbones.clip_text import TextEncoder
 from acclimate.backbones.hf_clip import config_of, renamed
 from acclimate.backbones.prompted import TEMPLATES, Tokenizer, Words
 from acclimate.backbones.weights import load_weights
@@ -24,6 +24,8 @@ from acclimate.preprocessing import Preprocessing
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Mean and standard deviation in open_clip's and OpenAI's transforms."""
+_VOCABULARY = 49408
+"""Tokens of CLIP's tokenizer."""
 _READ = 1024
 """Tokens up to which a text is read before it is found too long."""
 
@@ -33,58 +35,6 @@ class Clip(NamedTuple):
 
     model: nn.Module
     config: dict[str, Any]
-
-
-class TextEncoder(nn.Module):
-    """CLIP's text encoder, from vectors of tokens on, so that some of them may be others.
-
-    Tokens look only back, so that what follows the end of a text may be left out.
-
-    Args:
-        clip: A model of open_clip, or its text tower; its layers are shared.
-
-    Raises:
-        InputError: the text encoder is of another kind.
-    """
-
-    mask: Tensor
-
-    def __init__(self, clip: nn.Module):
-        super().__init__()
-        tower: Any = getattr(clip, "text", clip)
-        pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
-        mask = getattr(tower, "attn_mask", None)
-        other = getattr(tower, "cls_emb", None) is not None
-        if pool != "argmax" or mask is None or other or tower.text_projection is None:
-            raise InputError(
-                "this model's text encoder is not CLIP's: its tokens must look only back, and the "
-                "last one's features be taken; choose a model such as openclip:ViT-B-32."
-            )
-        self.token_embedding = tower.token_embedding
-        self.positional_embedding = tower.positional_embedding
-        self.transformer = tower.transformer
-        self.ln_final = tower.ln_final
-        self.text_projection = tower.text_projection
-        self.positions = len(tower.positional_embedding)
-        self.register_buffer("mask", mask, persistent=False)
-
-    def embed(self, tokens: Int64[Tensor, "texts length"]) -> Float[Tensor, "texts length width"]:
-        """The vectors of tokens."""
-        return self.token_embedding(tokens)
-
-    def forward(
-        self,
-        embedded: Float[Tensor, "texts length width"],
-        tokens: Int64[Tensor, "texts length"],
-    ) -> Float[Tensor, "texts dim"]:
-        """Features of texts from the vectors of their tokens."""
-        length = embedded.shape[1]
-        x = embedded + self.positional_embedding[:length]
-        x = self.transformer(x, attn_mask=self.mask[:length, :length])
-        ends = tokens.argmax(1)[:, None, None].expand(-1, 1, x.shape[2])
-        x = self.ln_final(x.gather(1, ends).squeeze(1))  # [texts, width]
-        projection = self.text_projection
-        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
 
 def load_clip(name: str, weights: Path | None) -> Clip:
@@ -192,6 +142,13 @@ def as_classifier(
     Raises:
         InputError: as `acclimate.backbones.zero_shot.zero_shot`.
     """
+    words = clip.config["text_cfg"]
+    others = [name for name in ("hf_tokenizer_name", "tokenizer_kwargs") if name in words]
+    if others or words.get("vocab_size", _VOCABULARY) != _VOCABULARY:
+        raise InputError(
+            "this model does not read texts with CLIP's tokenizer; choose a model such as "
+            "openclip:ViT-B-32."
+        )
     if getattr(clip.model, "logit_bias", None) is not None:
         raise InputError("this model is a SigLIP, not a CLIP; choose another one.")
     text = TextEncoder(clip.model)

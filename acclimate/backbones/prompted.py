@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from acclimate.errors import InputError
+from acclimate.runtime.precision import at_least_float32
 
 Tokenizer = Callable[[list[str]], Int64[Tensor, "texts length"]]
 """Texts to tokens: a start, the words, an end, which has the largest number of all, then zeros. No
@@ -84,7 +85,7 @@ class Words(nn.Module):
             embedded: Vectors to take in place of those of the tokens.
         """
         embedded = self.encoder.embed(tokens) if embedded is None else embedded
-        return normalize(self.encoder(embedded, tokens), dim=1)
+        return normalize(at_least_float32(self.encoder(embedded, tokens)), dim=1)
 
     def start(self) -> Float[Tensor, "context width"]:
         """The vectors of "a photo of a"."""

@@ -41,16 +41,16 @@ class Adapt:
     OUT.partial until all are there. After an interruption, run the same command again to go on.
 
     The settings below start from the method's own. Another kind of a part is chosen by its name:
-    --update adam, sgd, sam, cma-es; --normalisation source, batch, blended, running, robust,
+    --update adam, adamw, sgd, sam, cma-es; --normalisation source, batch, blended, running, robust,
     instance-aware, class-balanced; --reset batch, never, signal; --memory batch, recent, gathered,
     balanced, reservoir; --answer after, before, teacher; --aftermath teacher, sensing-teacher,
-    pull, kalman, restore (one of them); --selection all, certain-and-diverse, reliable,
+    pull, kalman, restore, turns (one of them); --selection all, certain-and-diverse, reliable,
     reliable-new, reliable-shape; --penalty none, fisher, divergence; --correction none, prior,
     shifted, laplacian, supports; --objective anchored-student, augmented-student, averaged-teacher,
-    clustering, contrasted-student, contrastive, contrastive-moments, destroyed, discrepancy,
-    entropy, flow, information, invariance, likelihood-ratio, marginal-entropy,
-    masked-reconstruction, noise-contrastive, reconstruction, rotation. Then the options of that
-    kind can be given.
+    clustering, confident-views, contrasted-student, contrastive, contrastive-moments, destroyed,
+    discrepancy, entropy, flow, information, invariance, likelihood-ratio, likely-classes,
+    marginal-entropy, masked-reconstruction, noise-contrastive, reconstruction, rotation,
+    template-turns. Then the options of that kind can be given.
 
     Example: acclimate adapt bundle photos --out predictions.csv
 

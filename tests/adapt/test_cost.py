@@ -6,6 +6,7 @@ from dotted import dotted
 from rated import rated
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from toy_clip import clip_bundle
 
 from acclimate.adapt import Adapter, cost
 from acclimate.backbones import Classifier
@@ -48,6 +49,19 @@ def test_a_plain_answer_is_one(bundle_of, name):
 def test_two_encoders_cost_two(bundle_of):
     frozen = fp32(bundle_of("rec-ttt"), "source")
     assert frozen.cost(4).forward_equivalents == pytest.approx(2)
+
+
+def test_tpt_s_texts_cost_in_proportion_to_the_classes():
+    """A pass of the image encoder for each view and the answer; the rest is of all prompts."""
+    texts = {}
+    for classes in (4, 8):
+        bundle = clip_bundle([f"class {number}" for number in range(classes)])
+        few, many = (fp32(bundle, "tpt", objective={"views": views}).cost(1) for views in (10, 20))
+        each = (many.forward_equivalents - few.forward_equivalents) / 10
+        assert each == pytest.approx(1, rel=0.02)
+        texts[classes] = few.forward_equivalents - 11
+        assert few.moving_parameters == 4 * 16
+    assert texts[8] == pytest.approx(2 * texts[4], rel=0.02)
 
 
 def test_tent_by_hand(bundle_of):

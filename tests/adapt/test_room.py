@@ -120,3 +120,10 @@ def test_small_batches_are_left_as_they_are(bundle_of, images):
 def test_a_limit_that_is_no_size_is_refused(bundle):
     with pytest.raises(InputError, match="such as 2GB"):
         Adapter(bundle, "cta", memory_limit="lots")
+
+
+def test_as_many_images_alone_as_fit(bundle_of, free):
+    learner = adapter_of(bundle_of("tpt"), "tpt")._learner
+    for most, budget in ((64, float("inf")), (3, 3.5 * learner.room._most), (1, 0.0)):
+        free(budget if budget != float("inf") else 1e15)
+        assert learner.room.together(64) == most

@@ -11,13 +11,13 @@ from toy_clip import TINY
 from acclimate.backbones import class_weights, moving_parameters
 from acclimate.backbones.clip import (
     Clip,
-    TextEncoder,
     as_classifier,
     build_clip,
     construct,
     load_clip,
     tokenizer,
 )
+from acclimate.backbones.clip_text import TextEncoder
 from acclimate.backbones.prompted import TEMPLATES, filled, tokens_of, words_of
 from acclimate.backbones.zero_shot import ContextHead, words_in
 from acclimate.errors import InputError
@@ -115,6 +115,13 @@ def test_a_text_that_is_too_long_is_named(words):
     long = " ".join(["very"] * 40)
     with pytest.raises(InputError, match="longer than the 24 tokens"):
         tokens_of(tokenizer(), ["short", long], words.positions)
+
+
+@pytest.mark.parametrize("change", [{"vocab_size": 100}, {"hf_tokenizer_name": "x"}])
+def test_other_tokenizers_are_refused(clip, change):
+    config = TINY | {"text_cfg": TINY["text_cfg"] | change}
+    with pytest.raises(InputError, match="CLIP's tokenizer"):
+        as_classifier(Clip(clip, config), NAMES, TEMPLATES)
 
 
 @pytest.mark.parametrize("change", [{"no_causal_mask": True}, {"pool_type": "last"}])

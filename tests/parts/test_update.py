@@ -6,7 +6,7 @@ from torch import nn
 
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.errors import InputError
-from acclimate.parts.update import SAM, SGD, Adam, select_parameters
+from acclimate.parts.update import SAM, SGD, Adam, AdamW, select_parameters
 
 
 @pytest.fixture
@@ -48,6 +48,24 @@ def test_parameters_by_name(encoder, which, expected):
     assert {name: id(p) for name, p in chosen.items()} == {
         name: id(p) for name, p in encoder.named_parameters() if p.requires_grad
     }
+
+
+def test_nothing_of_the_encoder_may_move(encoder):
+    assert select_parameters(encoder, "none") == {}
+    assert moving(encoder) == set()
+
+
+def test_adam_with_weight_decay_by_hand():
+    """The first step is the rate along the gradient's sign, after the weights have shrunk."""
+    weights = torch.tensor([2.0, -4.0], dtype=torch.float64, requires_grad=True)
+    optimizer = AdamW(0.1, weight_decay=0.5).build([weights])
+    weights.grad = torch.tensor([3.0, -0.2], dtype=torch.float64)
+    optimizer.step()
+    expected = torch.tensor([2.0, -4.0], dtype=torch.float64) * (1 - 0.1 * 0.5)
+    expected -= 0.1 * torch.tensor([1.0, -1.0], dtype=torch.float64)
+    torch.testing.assert_close(weights.detach(), expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(InputError, match="weight_decay"):
+        AdamW(0.1, weight_decay=-1.0).check()
 
 
 def test_a_norm_on_its_own():

@@ -211,6 +211,7 @@ def test_the_layout_of_vit_b_32(tmp_path):
     torch.save(build_clip(open_clip.get_model_config("ViT-B-32")).state_dict(), path)
     bundle = acclimate.zero_shot("openclip:ViT-B-32", NAMES, weights=path)
     bundle.save(tmp_path / "bundle")
+    del bundle
     loaded = Bundle.load(tmp_path / "bundle")
     assert sum(p.numel() for p in loaded.classifier.parameters()) == 151_277_312
     images = torch.randint(256, (4, 3, 224, 224), dtype=torch.uint8)
