@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import logging
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,6 +64,9 @@ def exit_on_error(after_interrupt: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         _exit(f"{_ran_out(error)}; {after_interrupt}, with {LESS_MEMORY}.", 2)
+    except BrokenPipeError:  # who read the output has seen enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except OSError as error:  # a library could not open a path
         _exit(f"{error.strerror or error}: {error.filename}.", 2)
     except Interrupted as error:

@@ -1,6 +1,9 @@
 """What a script records of its options."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,3 +29,13 @@ def test_options_are_recorded_as_json_without_folders():
         "state": None,
         "rates": [0.1, 1.0],
     }
+
+
+def test_a_reader_that_has_seen_enough_ends_the_program_without_a_word():
+    program = "from acclimate.cli import main; main(['--completion', 'bash'])"
+    asked = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    asked.stdout.close()
+    assert asked.wait(60) == 128 + signal.SIGPIPE
+    assert asked.stderr.read() == b""
