@@ -40,9 +40,9 @@ class Guard(TakesTurns):
     print(guard.verdict.reason, guard.verdict.estimate.adapted)
     ```
 
-    It sees images and answers, never labels. Beside the adapter's passes it takes one of the frozen
-    classifier. Images of one colour, as from a covered camera, are kept from the adapter and
-    answered by the frozen classifier.
+    It goes by images and answers, and needs no labels; `reveal` takes those that become known.
+    Beside the adapter's passes it takes one of the frozen classifier. Images of one colour, as from
+    a covered camera, are kept from the adapter and answered by the frozen classifier.
 
     Args:
         adapter: Any adapter of the bundle. From now on it is called by the guard alone.
