@@ -200,6 +200,7 @@ class Engine:
             self._thread.join()
         if not self._closed.is_set():
             self._closed.set()
+            self._files.close()
             self._open.close()
 
     def _renew(self, model: SharedModel, path: Path) -> None:
@@ -209,8 +210,11 @@ class Engine:
 
     def _run(self) -> None:
         """Work until the engine is closed and nothing waits."""
-        self.model.warm_up()
-        self.ready = True
+        try:
+            self.model.warm_up()
+            self.ready = True
+        except Exception as error:  # requests may fare better, with less memory for one
+            _log.error(f"the model does not answer: {error}")
         closing = False
         while not closing:
             wait = self._care()
@@ -283,6 +287,7 @@ class Engine:
             classes = self.model.bundle.classes
             replies.append(Reply(name, mode, classes, own, (place,), ms))
             first += job.count
+        self.ready = True
         stream.remember(answers, replies[0].ms)
         self.metrics.learned(answers, ended - began)
         self._batcher.took(len(images), ended - began)

@@ -143,9 +143,13 @@ def _protocol(settings: ServeSettings) -> type[H11Protocol]:
 
         def _late(self) -> None:
             self._timer = None
-            if not self.transport.is_closing() and self.conn.our_state is h11.IDLE:
+            if self.cycle is not None and not self.cycle.response_complete:
+                return
+            if self.conn.our_state is h11.IDLE:
                 sentence = f"the headers did not arrive within {settings.upload_s:g} s."
                 self._refuse(408, "too_slow", sentence)
+            else:  # the rest of a body that was refused already
+                self.transport.close()
 
         def _refuse(self, status: int, kind: str, sentence: str) -> None:
             body = json.dumps({"type": kind, "sentence": sentence}).encode()

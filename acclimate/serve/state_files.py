@@ -62,6 +62,7 @@ class StateFiles:
         self.lost: set[str] = set()
         self._waiting: OrderedDict[str, Saved] = OrderedDict()
         self._changed = threading.Condition()
+        self._void: set[str] = set()
         self._writing: str | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._write_all, name="states", daemon=True)
@@ -101,7 +102,7 @@ class StateFiles:
             tensors = {key: tensor.clone() for key, tensor in waiting.state.tensors.items()}
             return tensors, waiting.state.belongs, waiting.record
         path = self.path(name)
-        if not path.exists():
+        if name in self._void or not path.exists():
             return None
         tensors, record = sealed.load(path)
         if record.get("record", {}).get("stream") != name:
@@ -117,8 +118,9 @@ class StateFiles:
                 self._changed.wait()
         try:
             self.path(name).unlink(missing_ok=True)
-        except OSError as error:
-            self.trouble = f"cannot delete the state of a stream: {error.strerror}."
+            self._void.discard(name)
+        except OSError:
+            self._void.add(name)  # the disk refuses: what is there must not come back
 
     def records(self) -> Iterator[dict[str, Any] | None]:
         """The record of each file, without its tensors; None for a damaged one."""
@@ -179,5 +181,6 @@ class StateFiles:
         self.trouble = None
         with self._changed:
             self.lost.discard(name)
+            self._void.discard(name)
             if self._waiting.get(name) is saved:
                 del self._waiting[name]

@@ -243,6 +243,21 @@ def test_bodies_of_all_requests_together_are_bounded(client_of, npy):
     assert response.status_code == 200
 
 
+def test_requests_at_a_time_are_bounded(client_of, images, npy):
+    client = client_of(connections=2, wait_ms=1500)
+    body = npy(images[:1].numpy())
+
+    def ask(number):
+        return client.post(f"/v1/streams/s{number}/predict", content=body, headers=NPY)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ask, range(4)))
+    late = [response for response in found if response.status_code != 200]
+    assert 1 <= len(late) <= 2 and ask(0).status_code == 200
+    for response in late:
+        assert refused(response, 503, "too many requests").headers["retry-after"] == "1"
+
+
 def test_overload_is_told_with_a_time_to_come_back(client_of, images, npy, monkeypatch):
     client = client_of(request_images=8, stream_images=8, queue_images=8, wait_ms=2000)
     body = npy(images[:5].numpy())

@@ -149,6 +149,20 @@ def test_a_batch_that_fails_is_told_and_the_service_goes_on(engine_of, served, i
     assert len(engine.submit("a", images[:8]).result(60).given) == 8
 
 
+def test_a_model_that_does_not_answer_at_first_is_not_ready(
+    engine_of, served, images, monkeypatch, caplog
+):
+    def failing(self):
+        raise RuntimeError("too little memory")
+
+    monkeypatch.setattr(SharedModel, "warm_up", failing)
+    engine = engine_of(served, wait_ms=200)
+    future = engine.submit("a", images[:4])
+    assert not engine.ready
+    assert len(future.result(60).given) == 4 and engine.ready
+    assert "too little memory" in caplog.text
+
+
 def test_requests_that_waited_too_long_are_refused_and_not_learned_from(engine_of, served, images):
     engine = engine_of(served, timeout_s=0.05, wait_ms=150)
     with pytest.raises(RefusedError, match="waited") as caught:

@@ -171,6 +171,14 @@ def test_files_that_cannot_be_used_are_refused(file, status, told):
     assert caught.value.status == status and "image 2" in str(caught.value)
 
 
+def test_the_pixels_of_a_request_are_bounded_together():
+    limits = replace(LIMITS, image_pixels=40 * 24)
+    assert len(of_files([PNG] * 4, SIZE, limits)) == 4
+    with pytest.raises(RefusedError, match="3,840 pixels together") as caught:
+        of_files([PNG] * 5, SIZE, limits)
+    assert caught.value.status == 413
+
+
 def test_the_number_of_images_is_bounded():
     with pytest.raises(RefusedError, match="3 images") as caught:
         of_files([PNG] * 3, SIZE, replace(LIMITS, request_images=2))
@@ -184,17 +192,32 @@ def test_images_of_several_requests_become_one_batch():
     assert torch.equal(mixed, whole.float() / 255)
 
 
-@settings(max_examples=150, deadline=None)
-@given(
+CHANGES = (
     st.sampled_from([PNG, JPEG]),
     st.lists(st.tuples(st.integers(0, 5000), st.binary(max_size=6)), max_size=6),
-    st.integers(0, 5000),
+    st.just(0) | st.integers(0, 5000),
 )
-def test_changed_bytes_of_a_file_give_images_or_a_refusal(file, changes, cut):
+
+
+def changed(file, changes, cut):
+    """A file with other bytes at some places, and perhaps an end cut off."""
     content = bytearray(file)
     for at, new in changes:
         content[at : at + len(new)] = new
-    check_bytes(bytes(content[: cut or None]))
+    return bytes(content[: cut or None])
+
+
+@settings(max_examples=150, deadline=None)
+@given(*CHANGES)
+def test_changed_bytes_of_a_file_give_images_or_a_refusal(file, changes, cut):
+    check_bytes(changed(file, changes, cut))
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(*CHANGES)
+def test_10000_changed_files_give_images_or_a_refusal(file, changes, cut):
+    check_bytes(changed(file, changes, cut))
 
 
 def check_bytes(content):

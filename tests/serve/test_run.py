@@ -162,7 +162,15 @@ def test_slow_clients_are_told_and_cost_others_nothing(served_by, images, npy):
     assert b"200" in again.recv(65536)
     again.sendall(b"GET /v2/he")
     assert b"408" in told(again)
-    for each in (*slow, *bodies, again):
+    refused_first = socket.create_connection(here)
+    head = b"POST /v1/streams/a/predict HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip"
+    refused_first.sendall(head + b"\r\nContent-Length: 1000\r\n\r\n")
+    assert b"415" in refused_first.recv(65536)
+    with pytest.raises(ConnectionError):  # the rest of its body must come in time, too
+        for _ in range(80):
+            refused_first.sendall(b"x")
+            time.sleep(0.1)
+    for each in (*slow, *bodies, again, refused_first):
         each.close()
 
 

@@ -3,6 +3,7 @@
 import errno
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,6 +115,21 @@ def test_on_a_full_disk_no_more_than_some_states_are_held(files, full_disk):
     assert files.waiting <= WAITING
     assert files.lost >= {f"s{n}" for n in range(WAITING)} and files.take("s0") is None
     assert value_of(files.take(f"s{3 * WAITING - 1}")) == 3 * WAITING - 1
+
+
+def test_what_cannot_be_deleted_does_not_come_back(files, monkeypatch):
+    files.put("a", saved(1))
+    assert files.flush(10)
+
+    def refuse(self, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        files.remove("a")
+    assert files.path("a").exists() and files.take("a") is None
+    files.put("a", saved(2))
+    assert files.flush(10) and value_of(files.take("a")) == 2
 
 
 def test_what_a_killed_server_has_begun_to_write_is_removed(tmp_path):
