@@ -214,7 +214,7 @@ SERVER = "127.0.0.1:8000"
 @contextmanager
 def served(page: Path, place: Path) -> Iterator[str]:
     """A server for the page whose snippets ask one; yields where it is."""
-    if page.name != "serve.md":
+    if page.name not in ("serve.md", "serve-operate.md"):
         yield SERVER
         return
     from serving import Served

@@ -189,7 +189,7 @@ def test_without_a_guard_it_says_so_and_shows_the_rest(browser, unguarded, feed)
         feed(address, "north", batches=2)
         sync_api.expect(figure(page, "north", "images")).to_have_text("16")
         sync_api.expect(page.locator("#guard")).to_contain_text("no guard, all answers are")
-        assert card(page, "north").locator(".modes button").all_text_contents() == ["off"]
+        assert card(page, "north").locator(".modes button").all_text_contents() == ["off", "shadow"]
         assert card(page, "north").locator(".estimates svg").count() == 0
         assert not troubles
 
