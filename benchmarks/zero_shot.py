@@ -21,9 +21,9 @@ from acclimate.runtime.memory import keep_freed_memory
 from acclimate.source.train import untrained
 
 NAMES = ("clipartt", "watt-s")
-TOLERANCE = 0.02
-"""Largest difference of float32 logits, whose scale is 100. Where a gradient is nearly 0, rounding
-decides which way Adam goes; the steps move logits by ten times as much at least."""
+TOLERANCE = 0.1
+"""Largest difference of float32 logits, as a share of what the steps move them by. Where a gradient
+is nearly 0, rounding decides which way Adam goes."""
 
 
 @dataclass
@@ -138,7 +138,7 @@ def check(name: str, found: Tensor, expected: Tensor, frozen: Tensor) -> None:
     """Both must do the same work, and visibly."""
     difference = float((found - expected).abs().max())
     moved = float((found - frozen).abs().max())
-    if difference > TOLERANCE or moved < 10 * TOLERANCE:
+    if not difference < TOLERANCE * moved:
         raise SystemExit(f"{name}: logits differ by {difference:.2g}; steps moved them {moved:.2g}")
 
 

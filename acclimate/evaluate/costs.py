@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
 import torch
 
 from acclimate.adapt import Adapter, Cost
 from acclimate.errors import InputError
-from acclimate.methods import method
+from acclimate.methods import changed, method
 from acclimate.parts.banks import Balanced, Reservoir
 from acclimate.runtime.budget import free_bytes
 from acclimate.source.train import untrained
@@ -101,8 +100,8 @@ def time_over_frozen(name: str, model: str, size: int, *, rounds: int = 3) -> tu
     try:
         bundle = untrained(name, model, size)
         steps = method(name).settings.steps
-        few_steps: dict[str, Any] = {"steps": _LONGEST} if steps > _LONGEST else {}
-        adapter = Adapter(bundle, name, device="cpu", **few_steps)
+        settings = changed(method(name).settings, {"steps": min(steps, _LONGEST)})
+        adapter = Adapter(bundle, name, settings, device="cpu")
         frozen = Adapter(bundle, "source", device="cpu")
         images = torch.rand(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
         few = images[: _ALONE if adapter.settings.one_by_one else BATCH]
