@@ -215,8 +215,9 @@ def _open(item: Item, preprocessing: Preprocessing) -> Tensor | str:
 
 def _answers(images: Tensor, run: FolderRun) -> list[tuple[float, int, float, int]]:
     """Confidence and class of each image, as given and of the frozen model."""
-    both = run.guard.pair(images) if run.guard else (run.adapter(images), run.frozen(images))
-    given, plain = (logits.softmax(1).max(1) for logits in both)
+    answers = run.guard(images) if run.guard else run.adapter(images)
+    frozen = run.guard.both[0] if run.guard and run.guard.both else run.frozen(images)
+    given, plain = (logits.softmax(1).max(1) for logits in (answers, frozen))
     columns = (given.values, given.indices, plain.values, plain.indices)
     return list(zip(*(column.tolist() for column in columns)))
 

@@ -17,14 +17,16 @@ class Guarded(Protocol):
     """A guard around an adapter, as a run needs it: `acclimate.guard.Guard`."""
 
     frozen: Adapter
+    both: tuple[Tensor, Tensor] | None
+    """Logits of the last batch, of the frozen classifier and of the adapter."""
 
     @property
     def mode(self) -> str:
         """What becomes of the adapted answers."""
         ...
 
-    def pair(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of a batch, as given and as the frozen classifier's."""
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of a batch, as given."""
         ...
 
     def snapshot(self) -> AdapterState:

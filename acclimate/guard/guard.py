@@ -130,28 +130,12 @@ class Guard(TakesTurns):
         Raises:
             InputError: as `Adapter`.
         """
-        if self._mode != "off":
-            return self.pair(images)[0]
-        self.verdict = self.both = self.change = None
-        answers = self.adapter(images)
-        self._memory.saw(len(images), None, None)
-        return answers
-
-    @in_turn
-    def pair(
-        self, images: Tensor
-    ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]:
-        """As calling the guard, with the frozen classifier's logits beside those that are given.
-
-        Args:
-            images: As for `Adapter`.
-
-        Raises:
-            InputError: as `Adapter`.
-        """
-        if self._mode == "off":
-            return self(images), self.frozen(images)
         check_images(images, self.adapter.preprocessing.channels)
+        if self._mode == "off":
+            self.verdict = self.both = self.change = None
+            answers = self.adapter(images)
+            self._memory.saw(len(images), None, None)
+            return answers
         with undisturbed(self.adapter.device):
             return self._judged(images)
 
@@ -250,8 +234,8 @@ class Guard(TakesTurns):
         """
         self.restore(AdapterState(*sealed.load(Path(path))))
 
-    def _judged(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Both models' answers, the decision, and what follows from it; given and frozen logits."""
+    def _judged(self, images: Tensor) -> Float[Tensor, "batch classes"]:
+        """Let both models answer, decide, and do what follows from it; the answers given."""
         memory = self._memory
         shown = self.adapter.preprocessing.unit(images.to(self.adapter.device))
         first = first_of_equals(shown)
@@ -272,9 +256,7 @@ class Guard(TakesTurns):
         batch = {"first": int(memory.counts["seen"]), "images": len(images), "steps": steps}
         self._log.add(decision(verdict, change, **batch, turned=turned, shadow=shadow))
         memory.saw(len(images), verdict, change)
-        if shadow:
-            return frozen, frozen
-        return torch.where(verdict.use_adapted[:, None], adapted, frozen), frozen
+        return frozen if shadow else torch.where(verdict.use_adapted[:, None], adapted, frozen)
 
     def _adapted(
         self, images: Tensor, frozen: Tensor, kept: Tensor
