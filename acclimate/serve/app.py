@@ -1,5 +1,6 @@
 """The service as a FastAPI application."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,6 +28,8 @@ def create_app(service: Service) -> FastAPI:
     uvicorn.run(create_app(service))
     ```
     """
+    # It would write a line for each malformed body, as many as anybody likes.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:

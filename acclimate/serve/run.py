@@ -72,7 +72,7 @@ def server_of(
     """
     config = uvicorn.Config(
         app,
-        http=_protocol(settings),
+        http=type("Protocol", (_Patient,), {"settings": settings}),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -106,67 +106,65 @@ def _in_thread(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
-def _protocol(settings: ServeSettings) -> type[H11Protocol]:
+class _Patient(H11Protocol):
     """HTTP as uvicorn speaks it, with a time for the headers and errors in JSON."""
 
-    class Protocol(H11Protocol):
-        _timer: Any = None
+    settings: ServeSettings
+    _timer: Any = None
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            if len(self.connections) > settings.connections + _SPARE:
-                transport.abort()
-                return
-            self._expect()
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > self.settings.connections + _SPARE:
+            transport.abort()
+            return
+        self._expect()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._cancel()
-            super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel()
+        super().connection_lost(exc)
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            busy = self.cycle is not None and not self.cycle.response_complete
-            self._cancel() if busy else self._expect()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        busy = self.cycle is not None and not self.cycle.response_complete
+        self._cancel() if busy else self._expect()
 
-        def send_400_response(self, msg: str) -> None:
-            self._refuse(400, "bad_request", "this is no HTTP request, or its header is too large.")
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "bad_request", "this is no HTTP request, or its header is too large.")
 
-        def _expect(self) -> None:
-            """A request's headers must be here in time."""
-            if self._timer is None and not self.transport.is_closing():
-                self._timer = self.loop.call_later(settings.upload_s, self._late)
+    def _expect(self) -> None:
+        """A request's headers must be here in time."""
+        if self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(self.settings.upload_s, self._late)
 
-        def _cancel(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _late(self) -> None:
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
             self._timer = None
-            if self.cycle is not None and not self.cycle.response_complete:
-                return
-            if self.conn.our_state is h11.IDLE:
-                sentence = f"the headers did not arrive within {settings.upload_s:g} s."
-                self._refuse(408, "too_slow", sentence)
-            else:  # the rest of a body that was refused already
-                self.transport.close()
 
-        def _refuse(self, status: int, kind: str, sentence: str) -> None:
-            body = json.dumps({"type": kind, "sentence": sentence}).encode()
-            headers = [
-                ("content-type", "application/json"),
-                ("content-length", str(len(body))),
-                ("connection", "close"),
-            ]
-            try:
-                for event in (
-                    h11.Response(status_code=status, headers=headers),
-                    h11.Data(data=body),
-                    h11.EndOfMessage(),
-                ):
-                    self.transport.write(self.conn.send(event) or b"")
-            except h11.LocalProtocolError:
-                pass  # an answer has begun already
+    def _late(self) -> None:
+        self._timer = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            return
+        if self.conn.our_state is h11.IDLE:
+            sentence = f"the headers did not arrive within {self.settings.upload_s:g} s."
+            self._refuse(408, "too_slow", sentence)
+        else:  # the rest of a body that was refused already
             self.transport.close()
 
-    return Protocol
+    def _refuse(self, status: int, kind: str, sentence: str) -> None:
+        body = json.dumps({"type": kind, "sentence": sentence}).encode()
+        headers = [
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+        ]
+        try:
+            for event in (
+                h11.Response(status_code=status, headers=headers),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        except h11.LocalProtocolError:
+            pass  # an answer has begun already
+        self.transport.close()
