@@ -126,6 +126,10 @@ class Serve:
             raise InputError("--engine ray needs a --state-dir that all machines share.")
         if self.tls_cert is not None:
             raise InputError("--engine ray speaks no TLS; put a proxy before it, such as nginx.")
+        if self.traces or self.log != "warnings":
+            raise InputError(
+                "--log requests and --traces are not for --engine ray; leave them out."
+            )
         wish, limits = self._wish()
         what = OnRay(
             self.bundle.resolve(),

@@ -149,7 +149,8 @@ def _json(value: Any) -> Answer:
 def _streams(answers: Sequence[Answer], path: str) -> Answer:
     """A page of the streams of all services, the most recently used first."""
     pages = [json.loads(body) for _, _, body in answers]
-    streams = sorted((each for page in pages for each in page["streams"]), key=lambda s: s["age_s"])
+    streams = [each for page in pages for each in page["streams"]]
+    streams.sort(key=lambda stream: -stream["changed"])
     query = parse_qs(path.partition("?")[2])
     limit = query.get("limit", ["200"])[0]
     count = min(int(limit), _MOST) if limit.isdecimal() and int(limit) else 200

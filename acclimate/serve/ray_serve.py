@@ -77,8 +77,10 @@ def deployed(what: OnRay, host: str, port: int, address: str | None = None):
     _check_states(what)
     with ExitStack() as stack:
         stack.enter_context(connected(address))
-        from ray import serve
-
+        try:
+            from ray import serve
+        except ImportError as error:
+            raise InputError("Ray lacks Ray Serve: pip install 'acclimate[ray]'.") from error
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": host, "port": port})
         stack.callback(serve.shutdown)

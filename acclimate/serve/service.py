@@ -119,6 +119,7 @@ class Service:
             "stream": stream.name,
             "images": stream.images,
             "batches": stream.batches,
+            "changed": stream.changed,
             "age_s": round(max(now - stream.changed, 0.0), 3),
             "mode": stream.mode,
             "verdict": verdict.get("answer"),

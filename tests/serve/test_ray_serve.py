@@ -144,6 +144,7 @@ def test_the_command_saves_all_when_it_is_ended(served, tmp_path):
 def test_what_ray_cannot_do_is_told_in_a_sentence(served, tmp_path, capfd):
     for options, expected in (
         (["--engine", "ray"], "needs a --state-dir that all machines share"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--traces"], "--traces are not for"),
         (["--ray-address", "auto"], "--ray-address is for --engine ray"),
         (["--engine", "ray", "--state-dir", tmp_path, "--replicas", "0"], "replicas is 0"),
         (["--engine", "ray", "--state-dir", tmp_path, "--ray-address", "127.0.0.1:1"],
