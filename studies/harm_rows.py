@@ -51,7 +51,7 @@ def _row(frozen: Answers, plain: Answers, guarded: Answers) -> dict[str, Any]:
 
 
 def totals(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of each method: the lowest gain, how many streams are below the limit, and the gain kept.
+    """Sum up each method: the lowest gain, how many streams are below the limit, and the gain kept.
 
     Adapting is good on a stream where the interval of the unguarded gain is above 0. The share kept
     is the mean guarded gain of these over the mean unguarded one.
