@@ -12,13 +12,15 @@ answered as before.
 import asyncio
 import base64
 import io
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +173,8 @@ def served(command: list, ours: bool) -> Iterator[str]:
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     words = [str(word).format(port=port) for word in command]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(words, start_new_session=True, **quiet)
     address = f"http://127.0.0.1:{port}"
     health = f"{address}/v2/health/ready" if ours else f"{address}/docs"
     try:
@@ -187,10 +190,10 @@ def served(command: list, ours: bool) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        with suppress(ProcessLookupError):  # LitServe leaves workers behind
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
