@@ -10,8 +10,10 @@ import tyro
 from rich.console import Console
 
 from acclimate.commands.common import (
+    check_apart,
     check_file,
     check_limit,
+    check_named,
     check_settings_file,
     output,
     report_skipped,
@@ -100,6 +102,9 @@ class Adapt:
 
         out, console = output(self.out, console)
         check_file(out)
+        if self.guard_log is not None:
+            check_named(self.guard_log, "--guard-log")
+            check_apart(out=out, guard_log=self.guard_log)
         check_limit(self.memory_limit)
 
         def tell(sentence: str) -> None:

@@ -126,6 +126,8 @@ def test_what_cannot_be_is_refused(guarded, saved, photos, tmp_path, capsys):
         (saved, ["--guard", "bounded"], "acclimate measure BUNDLE IMAGES"),
         (guarded, ["--guard", "off", "--guard-log", str(tmp_path / "log")], "the log of a guard"),
         (saved, ["--guard-log", str(tmp_path / "log")], "the log of a guard"),
+        (guarded, ["--guard-log", out[1]], "--out and --guard-log are the same file"),
+        (guarded, ["--guard-log", "-"], "cannot be written to standard output"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(["adapt", str(bundle), str(photos), *out, *options])
