@@ -188,6 +188,9 @@ class Adapt:
             )
         alone = settings.one_by_one or min(self.batch, len(paths)) == 1
         prior = getattr(settings.normalisation, "prior", None)
+        outcome = "most answers will be wrong"
+        if run.guard and not settings.one_by_one:
+            outcome = "the guard gives the frozen classifier's answers alone"
         if (
             alone
             and prior == 0
@@ -196,7 +199,7 @@ class Adapt:
         ):
             tell(
                 f"warning: batch norm statistics of one image say little, and {run.adapter.name} "
-                "uses no others, so that most answers will be wrong; choose a larger --batch, or "
+                f"uses no others, so that {outcome}; choose a larger --batch, or "
                 "--normalisation.prior 16"
             )
 
