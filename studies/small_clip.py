@@ -41,9 +41,10 @@ from acclimate.source.zero_shot import bundled
 TEXTS = {"one": TEMPLATES[:1], "eight": TEMPLATES}
 """Templates of the bundles."""
 RELEASED = "objective.released=true"
-METHODS = ("source", "tent", "sar", "roid", "clipartt", f"clipartt:{RELEASED}", "watt-s")
-"""Methods of both bundles; WATT, which needs the templates, of `eight` alone."""
+METHODS = ("source", "tent", "sar", "roid", "clipartt", f"clipartt:{RELEASED}")
+"""Methods of both bundles."""
 WATT = ("watt-s", f"watt-s:{RELEASED}")
+"""Methods of `eight` alone, which has the templates that they need."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
     corruptions = (CLEAN, *arguments.corruptions)
     steps = 16 * arguments.rounds
     parts = (
-        (("one", "eight"), METHODS[:-1], arguments.images),
+        (("one", "eight"), METHODS, arguments.images),
         (("eight",), WATT, arguments.images),
         (("one", "eight"), ("source", "tpt"), arguments.few),
         (("eight",), ("source", "watt-s", f"watt-p:steps={steps}"), arguments.parallel),

@@ -1,6 +1,6 @@
 """The methods that advice chooses among."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from acclimate.adapt import Adapter
@@ -8,10 +8,8 @@ from acclimate.backbones.batch_norm import batch_norms
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.evaluate.variant import Variant
+from acclimate.guard.budget import fewest_images
 from acclimate.source.loop import Run
-
-DISTINCT = 4
-"""From fewer images, methods that normalise by the batch alone are left out, as the guard does."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +74,11 @@ def candidates(
                     device=run.device,
                     memory_limit=run.memory_limit,
                 )
-                if reason := "; ".join(_unfit(adapter, batch)):
+                if batch < fewest_images(adapter):
+                    reason = f"it normalises by the batch alone, to which {batch} images say little"
                     left_out[f"{variant}, batches of {batch}: {reason}"] = None
                 else:
                     found[Candidate(variant, batch)] = adapter
         except InputError as error:
             left_out[f"{variant}: {error}"] = None
     return found, [*left_out]
-
-
-def _unfit(adapter: Adapter, batch: int) -> Iterator[str]:
-    """Why a method cannot be meant for batches of this size."""
-    normalisation = adapter.settings.normalisation
-    by_the_batch = normalisation.uses_batch and getattr(normalisation, "prior", None) == 0
-    small = batch < DISTINCT and not adapter.settings.memory.keeps
-    if by_the_batch and small and batch_norms(adapter.model.encoder):
-        yield f"it normalises by the batch alone, to which {batch} images say little"

@@ -12,6 +12,7 @@ from typing import Any
 from acclimate.bundle_record import read_record
 from acclimate.errors import InputError, unknown_name
 from acclimate.evaluate.variant import Variant
+from acclimate.methods import check_settings
 from acclimate.storage.atomic import write_text
 
 VERSION = 1
@@ -122,7 +123,7 @@ def _checked(path: Path, record: Mapping[str, Any]) -> SettingsFile:
         if record["guard"] not in GUARDS:
             raise unknown_name("guard", record["guard"], GUARDS)
         variant = Variant.of(record["method"], record["changes"])
-        variant.settings  # refuses what it does not know  # noqa: B018
+        check_settings(variant.settings)
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
     weights = record["bundle"]["weights_sha256"]

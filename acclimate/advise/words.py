@@ -153,7 +153,8 @@ def _reset(candidate: Candidate) -> str:
 def _setting(advice: Advice) -> Iterator[str]:
     """What was measured on."""
     count = advice.frozen.shape[1]
-    come = "by class" if advice.by_class else advice.order
+    listed = advice.order == "arrival" and advice.target is None
+    come = "by class" if advice.by_class else "as they are listed" if listed else "shuffled"
     yield (
         f"Measured on {count:,} source images, clean and under {len(CONDITIONS) - 1} corruptions "
         f"that are in no reported mean, which came {come}, in {duration(advice.seconds)}."

@@ -53,6 +53,7 @@ def load_clip(name: str, weights: Path | None) -> Clip:
         InputError: open_clip is missing, the name is unknown, weights are missing or of another
             model, or the model is no CLIP.
     """
+    check_name(name)
     kind, _, rest = name.partition(":")
     if kind == "hf-clip":
         if weights is not None:
@@ -61,17 +62,25 @@ def load_clip(name: str, weights: Path | None) -> Clip:
         model = build_clip(config)
         _load(model, renamed(Path(rest).expanduser(), config), rest)
         return Clip(model, config)
-    if kind != "openclip":
-        raise InputError(
-            f"{name} is no zero-shot classifier; give openclip:NAME with --weights, or "
-            f"hf-clip:FOLDER."
-        )
     config = _config(rest)
     if weights is None:
         raise InputError(f"{name} has random weights; give the file with the trained ones.")
     model = build_clip(config)
     load_weights(model, weights)
     return Clip(model, config)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no CLIP model has.
+
+    Raises:
+        InputError: it begins neither with ``openclip:`` nor with ``hf-clip:``.
+    """
+    if name.partition(":")[0] not in ("openclip", "hf-clip"):
+        raise InputError(
+            f"{name} is no zero-shot classifier; give openclip:NAME with --weights, or "
+            f"hf-clip:FOLDER."
+        )
 
 
 def usual_preprocessing(name: str) -> Preprocessing:

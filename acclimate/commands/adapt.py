@@ -10,8 +10,10 @@ import tyro
 from rich.console import Console
 
 from acclimate.commands.common import (
+    check_apart,
     check_file,
     check_limit,
+    check_named,
     check_settings_file,
     output,
     report_skipped,
@@ -100,6 +102,9 @@ class Adapt:
 
         out, console = output(self.out, console)
         check_file(out)
+        if self.guard_log is not None:
+            check_named(self.guard_log, "--guard-log")
+            check_apart(out=out, guard_log=self.guard_log)
         check_limit(self.memory_limit)
 
         def tell(sentence: str) -> None:
@@ -183,6 +188,9 @@ class Adapt:
             )
         alone = settings.one_by_one or min(self.batch, len(paths)) == 1
         prior = getattr(settings.normalisation, "prior", None)
+        outcome = "most answers will be wrong"
+        if run.guard and not settings.one_by_one:
+            outcome = "the guard gives the frozen classifier's answers alone"
         if (
             alone
             and prior == 0
@@ -191,7 +199,7 @@ class Adapt:
         ):
             tell(
                 f"warning: batch norm statistics of one image say little, and {run.adapter.name} "
-                "uses no others, so that most answers will be wrong; choose a larger --batch, or "
+                f"uses no others, so that {outcome}; choose a larger --batch, or "
                 "--normalisation.prior 16"
             )
 

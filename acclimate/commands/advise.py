@@ -9,7 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from acclimate.commands.common import check_file, check_limit, check_named, report_skipped
+from acclimate.commands.common import (
+    check_apart,
+    check_file,
+    check_limit,
+    check_named,
+    report_skipped,
+)
 from acclimate.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,6 +124,7 @@ class Advise:
             if (path := getattr(self, name)) is not None:
                 check_named(path, f"--{name}")
                 check_file(path)
+        check_apart(out=self.out, page=self.page)
 
     def _source(self, preprocessing: "Preprocessing", console: Console) -> "Tensor":
         from acclimate.data import load_images
@@ -168,7 +175,8 @@ def show(advice: "Advice", labelled: "Labelled | None", console: Console) -> Non
         table.add_column(name, justify=side, no_wrap=True)
     for row in rows(advice, labelled):
         table.add_row(*map(escape, row))
-    console.print(table, width=max(console.width, _WIDTH), crop=False)
+    console.width = max(console.width, _WIDTH)  # rich would cut the cells off
+    console.print(table, crop=False)
     verdict = verdict_of(advice)
     console.print(verdict.headline, style="bold", markup=False, highlight=False, soft_wrap=True)
     for reason in verdict.reasons:

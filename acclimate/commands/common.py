@@ -63,6 +63,15 @@ def check_file(out: Path) -> None:
     check_parent(out)
 
 
+def check_apart(**paths: Path | None) -> None:
+    """Raise an InputError if two options, by their names, would write the same file."""
+    seen: dict[Path, str] = {}
+    for name, path in paths.items():
+        flag = f"--{name.replace('_', '-')}"
+        if path is not None and (other := seen.setdefault(path.resolve(), flag)) != flag:
+            raise InputError(f"{other} and {flag} are the same file, {path}; give two files.")
+
+
 def check_folder(out: Path) -> None:
     """Raise an InputError, before any work, if a folder cannot be written, or another run does."""
     check_named(out)

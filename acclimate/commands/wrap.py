@@ -15,6 +15,7 @@ from acclimate.commands.common import (
     with_guard,
 )
 from acclimate.commands.pixels import Pixels
+from acclimate.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Wrap:
         """Run the command."""
         check_limit(self.memory_limit)
         check_guard(self.guard)
+        if self.guard and self.images is None:
+            raise InputError("--guard is a number of source images; give --images, too.")
         with new_bundle(self.out):
             self._run(console)
 

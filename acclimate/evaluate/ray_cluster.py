@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from acclimate.errors import InputError
 from acclimate.evaluate.ray_place import packed
 from acclimate.evaluate.task import Task, frost_of
 from acclimate.runtime.ray_connection import connected, need_ray
@@ -35,7 +36,8 @@ class RayCluster:
         threads: Torch threads of each task, as of `acclimate.runtime.workers.processes`.
 
     Raises:
-        InputError: a number below 1, Ray is not installed, or there is no such cluster.
+        InputError: a number below 1, Ray is not installed, there is no such cluster, or none of its
+            machines has so many cores as a task has threads.
 
     Attributes:
         workers: Tasks at a time; set when the block begins.
@@ -48,6 +50,13 @@ class RayCluster:
 
     def __enter__(self) -> "RayCluster":
         self._open.__enter__()
+        most = max(self._cores(), default=1)
+        if self.threads > max(most, 1):  # Ray would wait for such a machine without end
+            self.__exit__()
+            raise InputError(
+                f"no machine of the Ray cluster has {self.threads} cores, but {most:.0f} at most; "
+                "give fewer threads."
+            )
         resources = self._ray.cluster_resources()
         self.gpus = resources.get("GPU", 0) >= 1
         self.workers = self._chosen or self._most(resources)
@@ -111,9 +120,13 @@ class RayCluster:
 
     def _on_one_machine(self) -> int:
         """The most tasks that share the memory of one machine."""
-        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        most = (machine.get("CPU", 0) // self.threads for machine in machines)
+        most = (cores // self.threads for cores in self._cores())
         return max(1, min(self.workers, int(max(most, default=1))))
+
+    def _cores(self) -> list[float]:
+        """Of each machine."""
+        machines = (node["Resources"] for node in self._ray.nodes() if node["Alive"])
+        return [machine.get("CPU", 0) for machine in machines]
 
 
 def versions() -> dict[str, str]:

@@ -95,7 +95,7 @@ class GuardState:
     share: Recent
     """Average of two values: 1 where answers differ, and there the chance of the adapted one."""
     right: Recent
-    """Average of the chances that the answers are right."""
+    """Average of the chances that the answers are right, and of 1 where there is an adapted one."""
     labels: Labels
     """Recent answers, and what labels have shown."""
 
@@ -108,7 +108,9 @@ class GuardState:
         return cls(
             Recent.of(usual, _START),
             Recent.of(usual.new_tensor([share * differ, differ]), _START),
-            Recent.of(chances(calibration, x, usual, agree)[0], 1.0),
+            Recent.of(
+                torch.cat([chances(calibration, x, usual, agree)[0], usual.new_ones(1)]), 1.0
+            ),
             Labels.new(usual.device),
         )
 
@@ -198,7 +200,8 @@ def judge(
     }[answer]
     given = chances(calibration, each, recent, chosen.to(each.dtype))
     given[:, 1] = torch.where(answered, given[:, 1], state.right.mean[1])  # no answer, no evidence
-    state.right.add(given, torch.ones_like(counts), rules.estimate_half_life)
+    heard = torch.cat([given, answered[:, None].to(given)], 1)
+    state.right.add(heard, torch.ones_like(counts), rules.estimate_half_life)
     found = estimate(calibration, state.right, state.labels.right)
     of_adapted = torch.where(answered, adapted.argmax(1), NONE)
     named = torch.stack([frozen.argmax(1), of_adapted], 1).int()

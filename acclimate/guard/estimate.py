@@ -73,14 +73,18 @@ def estimate(calibration: Calibration, recent: Recent, known: Recent) -> Estimat
 
     Args:
         calibration: Of the model that adapts.
-        recent: The average of `chances`.
+        recent: The average of `chances`, and of 1 where there is an adapted answer: the adapted
+            model's accuracy rests on these images alone.
         known: What labels have shown; `acclimate.guard.labels.Labels.right`.
     """
     images = float(recent.images)
     errors = torch.cat([calibration.error, calibration.error.amax()[None]])
     shift, errors = bias(known, errors)
-    values, errors = (recent.mean + shift).double().tolist(), errors.double().tolist()
-    frozen, adapted, guarded = (_range(*each, images) for each in zip(values, errors))
+    *means, heard = recent.mean.double().tolist()
+    counts = images, images * heard, images
+    values = (mean + by for mean, by in zip(means, shift.double().tolist(), strict=True))
+    ranges = map(_range, values, errors.double().tolist(), counts)
+    frozen, adapted, guarded = ranges
     return Estimate(frozen, adapted, guarded, images)
 
 

@@ -15,7 +15,7 @@ from acclimate.bundle import Bundle
 from acclimate.errors import InputError, unknown_name
 from acclimate.guard.budget import Distance, fewest_images
 from acclimate.guard.calibration import Calibration
-from acclimate.guard.change import Change, scores, watch
+from acclimate.guard.change import REFERENCE, Change, scores, watch
 from acclimate.guard.decide import Rules, Spent, Verdict, judge
 from acclimate.guard.estimate import estimate
 from acclimate.guard.log import DecisionLog, decision
@@ -249,8 +249,10 @@ class Guard(TakesTurns):
         spent = Spent(int(memory.counts["steps"]), self._distance() if self._distance else 0.0)
         given = self._calibration, memory.judged, self._rules, kept[first], spent
         self.verdict = verdict = judge(frozen, adapted, kept, *given)
-        before = memory.watched.reference.clone()
-        self.change = change = watch(scores(shown, frozen), memory.watched)
+        looks = scores(shown, frozen)
+        known = memory.watched.reference[: int(memory.watched.filled)]
+        before = torch.cat([known, looks])[:REFERENCE]  # whole at a change, which needs it so
+        self.change = change = watch(looks, memory.watched)
         memory.learn(verdict, len(images))
         turned, shadow = memory.turn(change, before), self._mode == "shadow"
         batch = {"first": int(memory.counts["seen"]), "images": len(images), "steps": steps}

@@ -77,7 +77,7 @@ class Memory:
 
         Args:
             change: Found with this batch, or not.
-            before: Scores of images before this batch; `ChangeState.reference`.
+            before: Scores of images before the change: those that it was found against.
 
         Returns:
             ``"restarted"``, ``"came back"`` or nothing.

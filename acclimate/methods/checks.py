@@ -8,10 +8,11 @@ from typing import Any, get_args, get_type_hints
 from acclimate.errors import InputError, unknown_name
 from acclimate.methods.kinds import KINDS
 from acclimate.methods.settings import AdapterSettings
-from acclimate.objectives import Taught
+from acclimate.objectives import Taught, TemplateTurnsOptions
 from acclimate.parts.answer import After
 from acclimate.parts.banks import Balanced, Reservoir
 from acclimate.parts.penalty import Unpenalised
+from acclimate.parts.rounds import AverageOfTurns
 from acclimate.parts.search import CovarianceAdaptation
 from acclimate.runtime.precision import Precision
 
@@ -26,7 +27,7 @@ def check_settings(settings: AdapterSettings) -> None:
         InputError: a value of another type than its setting's, or out of range; a part in the place
             of another; steps without an objective or an update, or without the teacher that the
             objective asks; a bank with answers after the steps; a penalty or an aftermath without
-            gradients; an unknown precision.
+            gradients; an average over turns that the objective does not take; an unknown precision.
     """
     if not isinstance(settings, AdapterSettings):
         raise InputError(f"settings must be AdapterSettings, not {type(settings).__name__}.")
@@ -49,6 +50,7 @@ def check_settings(settings: AdapterSettings) -> None:
     asks = isinstance(kind, type) and issubclass(kind, Taught)
     if settings.steps and asks and not settings.aftermath:
         raise InputError("the objective asks a teacher; add Teacher to aftermath.")
+    _check_turns(settings)
     without = isinstance(settings.update, CovarianceAdaptation)
     if without and (settings.aftermath or settings.penalty != Unpenalised()):
         raise InputError(
@@ -60,6 +62,25 @@ def check_settings(settings: AdapterSettings) -> None:
             "the method takes no gradient steps: choose a method that does, such as tent, give an "
             "objective and an update, or set steps to 0."
         )
+
+
+def _check_turns(settings: AdapterSettings) -> None:
+    """Refuse an average over other turns than the objective takes: it would mix up their ends."""
+    objective = settings.objective
+    for part in settings.aftermath:
+        if isinstance(part, AverageOfTurns):
+            if not isinstance(objective, TemplateTurnsOptions):
+                raise InputError(
+                    "the aftermath turns averages over the turns of templates: choose the "
+                    "objective template-turns, or another aftermath."
+                )
+            theirs, own = (objective.templates, objective.steps), (part.templates, part.steps)
+            if theirs != own:
+                raise InputError(
+                    f"the objective takes turns of {theirs[0]} templates with {theirs[1]} steps "
+                    f"each, and the aftermath averages over {own[0]} with {own[1]}; set templates "
+                    "and steps of both alike."
+                )
 
 
 def _parts(settings: AdapterSettings) -> Iterator[tuple[str, Any]]:

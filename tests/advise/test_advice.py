@@ -79,6 +79,18 @@ def test_the_words_say_what_was_measured(made):
     assert verdict_of(made).headline.startswith("Do not adapt" if chosen is None else "Adapt with")
 
 
+def test_the_words_say_in_which_order_source_images_came(made):
+    """Shuffled too where target images come in an order that is not by class."""
+    for order, target, by_class, said in (
+        ("shuffled", None, False, "shuffled"),
+        ("arrival", None, False, "as they are listed"),
+        ("arrival", made.target, False, "shuffled"),
+        ("arrival", made.target, True, "by class"),
+    ):
+        reasons = verdict_of(replace(made, order=order, target=target, by_class=by_class)).reasons
+        assert f"which came {said}, in " in " ".join(reasons)
+
+
 def test_words_of_no_advice(made):
     """The reason is the one that holds: a refusal, a sure loss, or no sure gain."""
     trial = made.trials[1]

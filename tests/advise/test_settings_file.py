@@ -50,6 +50,8 @@ def test_statistics_that_were_added_do_not_matter_and_weights_do(file, bundle, i
         ({"method": None}, "has no method that can be meant"),
         ({"method": "tend"}, "cannot be used: .*did you mean"),
         ({"changes": {"nothing": 1}}, "cannot be used: .*unknown setting 'nothing'"),
+        ({"changes": {"steps": "x"}}, "cannot be used: steps must be a whole number"),
+        ({"changes": {"update.learning_rate": -1}}, "cannot be used: learning_rate must be"),
         ({"changes": {"seed": 1}}, "cannot be used: .*changes the seed"),
         ({"changes": {"reset": ["batch"]}}, "has no changes that can be meant"),
         ({"batch": 0}, "has no batch that can be meant"),

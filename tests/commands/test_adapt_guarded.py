@@ -69,6 +69,12 @@ def test_methods_that_remember_are_guarded_where_they_can_be(adapt, guarded, sav
     assert "no guard" not in adapt(saved, "--guard", "off")[1]
 
 
+def test_single_images_that_no_adapted_model_sees_are_said_to_be_answered_frozen(adapt, guarded):
+    alone, off = ("--batch", "1"), ("--batch", "1", "--guard", "off")
+    assert "the guard gives the frozen classifier's answers alone" in adapt(guarded, *alone)[1]
+    assert "most answers will be wrong" in adapt(guarded, *off)[1]
+
+
 def test_off_is_what_it_was_before_there_were_guards(adapt, guarded, saved):
     assert adapt(guarded, "--guard", "off")[0] == adapt(saved, out="other.csv")[0]
 
@@ -126,6 +132,8 @@ def test_what_cannot_be_is_refused(guarded, saved, photos, tmp_path, capsys):
         (saved, ["--guard", "bounded"], "acclimate measure BUNDLE IMAGES"),
         (guarded, ["--guard", "off", "--guard-log", str(tmp_path / "log")], "the log of a guard"),
         (saved, ["--guard-log", str(tmp_path / "log")], "the log of a guard"),
+        (guarded, ["--guard-log", out[1]], "--out and --guard-log are the same file"),
+        (guarded, ["--guard-log", "-"], "cannot be written to standard output"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(["adapt", str(bundle), str(photos), *out, *options])

@@ -54,6 +54,7 @@ def test_advice_ends_in_a_file_and_a_page_that_the_others_take(
     run("advise", saved, *target, *SHORT)
     said = capsys.readouterr().out
     assert "this takes about" in said and str(out) in said and "bn-adapt" in said
+    assert "on your images" in said and "…" not in said  # whole, although this is 80 wide
     assert "<h1>Advice for bundle</h1>" in page.read_text()
     found = load(out)
     found.check(saved)
@@ -96,6 +97,7 @@ def _scrambled(*arguments, **options):
         (("--source", "S", "--minutes", "0"), "--minutes must be more than 0"),
         (("--source", "S", "--out", "."), "is a folder"),
         (("--source", "S", "--page", "-"), "cannot be written to standard output"),
+        (("--source", "S", "--out", "a", "--page", "./a"), "--out and --page are the same file"),
         (("--source", "S", "--memory", "2XB"), "2XB"),
         (("--source", "nowhere/at/all"), "there is no folder or zip"),
         (("nowhere/at/all", "--source", "S"), "there is no folder or zip"),

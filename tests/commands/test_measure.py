@@ -105,6 +105,13 @@ def test_a_guard_of_too_few_images_is_refused_before_any_work(verb, weights, tmp
     assert "--guard must be 0 or at least 32 images, not 7." in said(capsys)
 
 
+def test_a_guard_without_images_is_refused(weights, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["wrap", *weights, "--size", "16", "--out", str(tmp_path / "out"), "--guard", "64"])
+    assert stopped.value.code == 2 and not (tmp_path / "out").exists()
+    assert "--guard is a number of source images; give --images, too." in said(capsys)
+
+
 def test_where_a_guard_cannot_be_calibrated_the_rest_is_measured(plain, data, tmp_path, capsys):
     few = tmp_path / "few"
     few.mkdir()

@@ -70,6 +70,14 @@ def test_a_missing_file_of_names_ends_in_a_sentence(given, tmp_path, capsys):
     assert "cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["tiny", "timm:resnet18", "hf:folder"])
+def test_a_name_that_is_no_clip_s_ends_in_a_sentence(given, tmp_path, capsys, name):
+    with pytest.raises(SystemExit) as stopped:
+        main([given[0], name, *given[2:]])
+    assert stopped.value.code == 2
+    assert f"{name} is no zero-shot classifier; give openclip:NAME" in capsys.readouterr().err
+
+
 def test_every_verb_has_a_class_and_a_summary():
     for verb in VERBS:
         assert verb_class(verb).__doc__ and summary(verb)

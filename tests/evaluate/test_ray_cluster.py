@@ -210,6 +210,18 @@ def test_no_workers_are_refused(given):
         RayCluster(**given)
 
 
+def test_more_threads_than_a_machine_has_cores_are_refused(monkeypatch):
+    """Two machines of two cores have no place for a task of three threads: it would never begin."""
+    machine = {"Alive": True, "Resources": {"CPU": 2.0}}
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [machine, machine, {**machine, "Alive": False}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    with pytest.raises(InputError, match="has 3 cores, but 2 at most; give fewer threads"):
+        RayCluster(threads=3).__enter__()
+    with RayCluster(threads=2) as cluster:
+        assert cluster.workers == 2
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port", None])
 def test_no_cluster_is_one_sentence_at_once(address, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)

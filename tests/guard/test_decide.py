@@ -57,6 +57,20 @@ def test_a_collapsed_model_is_rolled_back(calibration):
     assert guarded == frozen
 
 
+def test_without_adapted_answers_nothing_is_sure_of_the_adapted_model(calibration):
+    """As with single images, which methods that normalise by the batch alone do not see."""
+    other, state = answered("other", 0.9, 0.8, seed=5), GuardState.new(calibration)
+    none, every = torch.zeros(40, dtype=torch.bool), torch.ones(40, dtype=torch.bool)
+    for part in other.frozen.split(40):
+        verdict = judge(part, part, none, calibration, state, Rules())
+    found = verdict.estimate
+    assert found.adapted.high - found.adapted.low > 0.25
+    assert found.frozen.high - found.frozen.low < 0.25
+    for part in other.frozen.split(40):
+        verdict = judge(part, part, every, calibration, state, Rules())
+    assert verdict.estimate.adapted.high - verdict.estimate.adapted.low < 0.25
+
+
 def test_images_that_were_not_adapted_to_get_the_frozen_answer_and_count_nothing(calibration):
     other = answered("other", 0.3, 0.8, seed=5)
     state, again = GuardState.new(calibration), GuardState.new(calibration)
@@ -124,7 +138,7 @@ def test_a_budget_that_cannot_be_meant_is_refused():
 def test_the_state_does_not_grow(calibration):
     state = GuardState.new(calibration)
     size = sum(tensor.nbytes for tensor in state.tensors().values())
-    averages, kept = (3 + 2 * CLASSES + 2 + 3 + 6) + (3 + 1 + 4), KEPT * (4 * (2 + 4) + 1)
+    averages, kept = (3 + 2 * CLASSES + 2 + 4 + 6) + (3 + 1 + 4), KEPT * (4 * (2 + 4) + 1)
     assert size == 4 * averages + kept < 32 * 2**10
     run_on = answered("other", 0.5, 0.6, seed=5)
     judge(run_on.frozen, run_on.adapted, torch.ones(400).bool(), calibration, state, Rules())

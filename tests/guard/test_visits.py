@@ -7,6 +7,7 @@ import torch
 
 from acclimate.adapt import Adapter
 from acclimate.errors import InputError
+from acclimate.guard import change
 from acclimate.guard import state as states
 from acclimate.guard.decide import Rules
 from acclimate.guard.guard import Guard
@@ -65,6 +66,20 @@ def test_what_becomes_of_what_was_learned(guarded, images, monkeypatch, at_chang
     bundle = guarded("tent")
     guard = Guard(Adapter(bundle, "tent"), bundle, rules=replace(ALWAYS, at_change=at_change))
     assert turns(guard, images, [False, True, False]) == expected
+
+
+def test_a_part_is_kept_by_all_its_scores_though_they_came_with_the_change(
+    guarded, images, monkeypatch
+):
+    """A batch that completes the reference and shows the change: no row of it is missing."""
+    bundle, kept = guarded("tent"), []
+    guard = Guard(Adapter(bundle, "tent"), bundle, rules=replace(ALWAYS, at_change="come back"))
+    monkeypatch.setattr(Visits, "keep", lambda self, scores, learned: kept.append(scores))
+    first = images[torch.randint(0, 160, (400,), generator=torch.Generator().manual_seed(0))]
+    guard(torch.cat([first[:300], first[300:] // 2]))
+    assert guard.change.found
+    expected = change.scores(guard.adapter.preprocessing.unit(first[:256]), guard.both[0][:256])
+    torch.testing.assert_close(kept, [expected])
 
 
 def test_after_a_restart_the_adapter_is_new(guarded, images):

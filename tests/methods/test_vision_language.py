@@ -7,7 +7,8 @@ from toy_clip import carried, clip_bundle, close, golden, toy_bundle, tuned_bund
 
 from acclimate.adapt import Adapter
 from acclimate.adapt.loop import adapt
-from acclimate.methods import METHODS, changed
+from acclimate.errors import InputError
+from acclimate.methods import METHODS, changed, check_settings
 from acclimate.objectives import marginal_entropies
 from acclimate.objectives.confident_views import most_certain
 from acclimate.objectives.similar_prompts import similarity_losses, similarity_targets
@@ -230,6 +231,19 @@ def test_watt_takes_the_release_s_steps(monkeypatch, kind, rounds):
         close(getattr(norm_of(adapter), part), f"{name}_norm_{part}_as_released")
     close(logits.softmax(1), f"{name}_probabilities_as_released", rtol=1e-5, atol=1e-6)
     assert torch.equal(logits.argmax(1), golden(f"{name}_prediction_as_released"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"objective.templates": 4}, "4 templates with 2 steps each, .* over 8 with 2"),
+        ({"aftermath.0.steps": 3}, "8 templates with 2 steps each, .* over 8 with 3"),
+        ({"objective": "entropy"}, "choose the objective template-turns"),
+    ],
+)
+def test_an_average_over_turns_that_are_not_taken_is_refused(changes, said):
+    with pytest.raises(InputError, match=said):
+        check_settings(changed(METHODS["watt-s"].settings, changes))
 
 
 # Many images at once

@@ -86,6 +86,6 @@ def test_the_study_on_a_few_images(study, pictures, tmp_path):
         rows = list(csv.DictReader(file))
     found = {(row["bundle"], row["method"], row["images"]) for row in rows}
     for label in ("one", "eight"):
-        expected = {(label, method, "8") for method in study.METHODS if method != "watt-s"}
+        expected = {(label, method, "8") for method in study.METHODS}
         assert expected | {(label, "source", "2"), (label, "tpt", "2")} <= found
     assert {("eight", "watt-s", "8"), ("eight", "watt-p:steps=16", "4")} <= found
