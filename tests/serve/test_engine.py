@@ -219,7 +219,7 @@ def test_a_service_without_a_guard_says_so(engine_of, unguarded, served):
     assert engine_of(served).model.note is None
 
 
-@pytest.mark.parametrize("name", ["", "a" * 129, "a/b", "a\n", "\ud800", "\ufffd"])
+@pytest.mark.parametrize("name", ["", "a" * 129, "a/b", "a\n", "\ud800", "\ufffd", ".", ".."])
 def test_bad_names_are_refused(engine_of, served, images, name):
     engine = engine_of(served, start=False)
     with pytest.raises(RefusedError):
