@@ -220,7 +220,9 @@ def of_file(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
             path.write_bytes(content)
             tensors, record = sealed.load(path)
         own = record["record"]
-        counts = {name: int(own[name]) for name in ("images", "batches")}
+        counts = {name: own[name] for name in ("images", "batches")}
+        if not all(type(count) is int and 0 <= count < 2**53 for count in counts.values()):
+            raise ValueError("no counts")
         return tensors, dict(record["belongs"]), counts
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         sentence = "the body is no snapshot of a stream, or is damaged; send one as it was got."

@@ -106,6 +106,7 @@ class Streams:
 
     def restore(self, name: str, state: AdapterState, record: dict[str, Any]) -> Stream:
         """Go on from a state of a stream that was saved, perhaps of another name."""
+        state = self.model.own(state.tensors, state.belongs)  # before anything is forgotten
         stream = self.begin_anew(name, "its state was restored by request")
         self.model.swap(state)
         stream.images, stream.batches = record["images"], record["batches"]
@@ -224,7 +225,8 @@ class Streams:
                 state = self.model.own(tensors, belongs)
                 if lost:
                     stream.note = f"went on from an older state: {self.files.trouble}"
-                stream.images, stream.batches = int(record["images"]), int(record["batches"])
+                stream.images = int(_number(record["images"]))
+                stream.batches = int(_number(record["batches"]))
                 return state
             if stream.images == 0:
                 return self.model.fresh()
@@ -266,5 +268,5 @@ class Streams:
 
 
 def _number(value: Any) -> float:
-    """A number of a record; 0 for anything else."""
-    return float(value) if isinstance(value, int | float) else 0.0
+    """A number of a record; 0 for anything else, and for one that cannot be meant."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0.0

@@ -13,6 +13,7 @@ from serving import NPY, refused
 
 from acclimate.serve.model import SharedModel
 from acclimate.serve.service import Service
+from acclimate.storage import sealed
 
 
 def test_every_kind_of_body_is_answered_alike(client, images, png, npy):
@@ -99,11 +100,20 @@ def test_a_stream_is_reset_moved_and_forgotten(client, images, npy):
     refused(client.get("/v1/streams/a/snapshot"), 404, "no stream")
 
 
-def test_a_snapshot_that_is_none_or_of_another_bundle_is_refused(client_of, unguarded, images, npy):
+def test_a_snapshot_that_is_none_or_of_another_bundle_is_refused(
+    client_of, unguarded, images, npy, tmp_path
+):
     client = client_of()
     client.post("/v1/streams/a/predict", content=npy(images[:4].numpy()), headers=NPY)
     content = client.get("/v1/streams/a/snapshot").content
     for bad in (b"", b"abc", content[:-10], content[:50] + b"x" + content[51:]):
+        refused(client.post("/v1/streams/b/restore", content=bad), 422, "no snapshot")
+    (tmp_path / "state").write_bytes(content)
+    tensors, record = sealed.load(tmp_path / "state")
+    for count in (10**400, -1, float("inf"), float("nan"), "8", True, None):
+        record["record"]["images"] = count
+        sealed.save(tmp_path / "state", tensors, record)
+        bad = (tmp_path / "state").read_bytes()
         refused(client.post("/v1/streams/b/restore", content=bad), 422, "no snapshot")
     other = client_of(unguarded)
     response = other.post("/v1/streams/b/restore", content=content)
@@ -178,7 +188,7 @@ def test_the_description_loads_nothing_from_elsewhere(client):
         ("GET", "/nothing", 404),
         ("GET", "/v1/streams/a/b/c", 404),
         ("GET", "/v1/streams/..%2f..%2fetc%2fpasswd", 404),
-        ("GET", "/v1/streams/%2e%2e", 404),
+        ("GET", "/v1/streams/%2e%2e", 422),
         ("GET", "/v1/streams/%ff", 422),
         ("GET", "/v1/streams/%00", 422),
         ("GET", "/v1/streams/" + "a" * 129, 422),
