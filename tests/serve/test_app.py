@@ -1,7 +1,9 @@
 """The service's own interface, through the application."""
 
 import base64
+import errno
 import json
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +123,24 @@ def test_a_snapshot_that_is_none_or_of_another_bundle_is_refused(
     refused(other.get("/v1/streams/b"), 404, "no stream")
 
 
+def test_a_full_disk_refuses_snapshots_with_a_time_to_come_back(
+    client, images, npy, monkeypatch, tmp_path
+):
+    client.post("/v1/streams/a/predict", content=npy(images[:4].numpy()), headers=NPY)
+    content = client.get("/v1/streams/a/snapshot").content
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    for response in (
+        client.get("/v1/streams/a/snapshot"),
+        client.post("/v1/streams/a/restore", content=content),
+    ):
+        assert refused(response, 503, "the server cannot").headers["retry-after"] == "5"
+    assert client.get("/v1/streams/a").json()["images"] == 4
+
+
 def test_the_mode_of_a_stream_is_set(client_of, unguarded, images, npy):
     client = client_of()
     assert client.put("/v1/streams/a/mode", json={"mode": "shadow"}).json()["mode"] == "shadow"
@@ -189,6 +209,8 @@ def test_the_description_loads_nothing_from_elsewhere(client):
         ("GET", "/v1/streams/a/b/c", 404),
         ("GET", "/v1/streams/..%2f..%2fetc%2fpasswd", 404),
         ("GET", "/v1/streams/%2e%2e", 422),
+        ("GET", "/v1/streams/", 404),
+        ("GET", "/docs/", 404),
         ("GET", "/v1/streams/%ff", 422),
         ("GET", "/v1/streams/%00", 422),
         ("GET", "/v1/streams/" + "a" * 129, 422),
