@@ -194,6 +194,13 @@ def test_metrics_and_statistics_move(client, images, npy):
     assert stats["rss_bytes"] > 1e8 and stats["state_bytes_per_stream"] > 100
 
 
+def test_estimates_end_with_their_streams(client, images, npy):
+    client.post("/v1/streams/a/predict", content=npy(images[:4].numpy()), headers=NPY)
+    assert "acclimate_estimated_accuracy{" in client.get("/metrics").text
+    client.delete("/v1/streams/a")
+    assert "acclimate_estimated_accuracy{" not in client.get("/metrics").text
+
+
 def test_the_description_loads_nothing_from_elsewhere(client):
     page = client.get("/docs").text
     assert "/v1/streams/{stream}/predict" in page and "image/jpeg" in page

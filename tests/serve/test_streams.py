@@ -166,6 +166,26 @@ def test_a_stream_that_begins_anew_is_as_a_new_one(streams_of, images):
     assert torch.equal(learn(streams, "a", images[:8]), first)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_guard_that_is_added_is_used(streams_of, served, unguarded, images, again):
+    streams = streams_of(path=unguarded)
+    for name in ("a", "b"):
+        learn(streams, name, images[:8])
+    streams.set_mode("b", "shadow")
+    assert streams.get("a").mode == "off"
+    if again:
+        streams.save_all()
+        assert streams.files.flush(10)
+        streams = streams_of(path=served)
+    else:
+        streams.renew(SharedModel.load(served, Wish(device="cpu")), "another")
+    assert [streams.get(name).mode for name in ("a", "b")] == ["bounded", "shadow"]
+    streams.set_mode("a", "off")
+    streams.save_all()
+    assert streams.files.flush(10)
+    assert streams_of(path=served).get("a").mode == "off"
+
+
 @pytest.mark.parametrize("number", [10**400, float("inf"), float("nan"), -1, None, "x"])
 def test_impossible_numbers_of_a_saved_state_cost_no_start(streams_of, images, number):
     streams = streams_of()
