@@ -44,6 +44,7 @@ def create_app(service: Service) -> FastAPI:
         lifespan=life,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to wherever the Host of the request says
     )
     app.state.service = service
     app.include_router(own.router)

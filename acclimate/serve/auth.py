@@ -1,6 +1,7 @@
 """Bearer tokens from a file, each perhaps for the streams with a certain prefix alone."""
 
 import hmac
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +11,7 @@ from acclimate.serve.refused import RefusedError
 
 _LEAST = 16  # characters; shorter ones can be guessed
 _MOST_BYTES = 2**20
+_COMMENT = re.compile(r"(^|\s)#.*")  # site#7 is no comment: cut, it would be for more streams
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Access:
 
 
 class Tokens:
-    """The tokens of a file: a line each, ``TOKEN`` or ``TOKEN PREFIX``; ``#`` begins a comment.
+    """The tokens of a file: a line each, ``TOKEN`` or ``TOKEN PREFIX``.
+
+    A ``#`` at its beginning or after a space begins a comment.
 
     ```python
     access = Tokens(Path("tokens.txt")).access("Bearer 0123456789abcdef")
@@ -77,7 +81,7 @@ class Tokens:
             raise InputError(f"cannot read the tokens of {self._path}: {error}.") from error
         known = []
         for number, line in enumerate(lines, 1):
-            words = line.partition("#")[0].split(maxsplit=1)
+            words = _COMMENT.sub("", line).split(maxsplit=1)
             if not words:
                 continue
             if len(words[0]) < _LEAST:

@@ -24,6 +24,8 @@ class Job:
     """Images of the network's input size, at most as many as a batch has; or None."""
     action: Callable[[str], Any] | None = None
     """What to do; called in the thread of the model with the stream's name."""
+    follows: bool = False
+    """Whether it belongs to a request that is begun with another job, so that it is never late."""
     future: Future = field(default_factory=Future)
     """Gets the answer."""
     since: float = field(default_factory=time.monotonic)

@@ -114,7 +114,7 @@ class _Calls:
         if answer.status_code not in _BUSY:
             return None
         after = answer.headers.get("retry-after", "")
-        return min(float(after), _LONGEST) if after.isdigit() else _backoff(tries)
+        return min(float(after), _LONGEST) if after.isdecimal() else _backoff(tries)
 
     def _found(self, answer: "httpx.Response | httpx.TransportError") -> Any:
         """The content of an answer.

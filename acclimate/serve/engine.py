@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +136,9 @@ class Engine:
         before = [Job(action=self.streams.begin_anew)] if start else []
         after = [Job(action=self.streams.forget)] if end else []
         jobs = [*before, *jobs, *after]
-        gathered = Gathered(len(jobs))
-        for number, job in enumerate(jobs):
-            job.future.add_done_callback(partial(gathered.take, number))
+        for job in jobs[1:]:
+            job.follows = True
+        gathered = Gathered([job.future for job in jobs])
         self._batcher.add(check_name(stream), jobs)
         return gathered.future
 
@@ -243,7 +242,8 @@ class Engine:
     def _work(self, stream: str, jobs: list[Job]) -> None:
         """Do what a stream's jobs ask for; whatever goes wrong is told to them alone."""
         jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-        late = [job for job in jobs if time.monotonic() - job.since > self.settings.timeout_s]
+        begun = time.monotonic() - self.settings.timeout_s
+        late = [job for job in jobs if job.since < begun and not job.follows]
         for job in late:
             sentence = f"the request waited {self.settings.timeout_s:g} s; ask again later."
             job.future.set_exception(RefusedError("too_late", sentence, 1))

@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Protocol
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -78,7 +78,8 @@ class Gateway:
         raw = scope.get("raw_path") or scope["path"].encode()
         path, query = raw.decode("latin-1").partition("?")[0], scope.get("query_string", b"")
         whole = f"{path}?{query.decode('latin-1')}" if query else path
-        status, found, content = await self._ask(scope["method"], path, whole, headers, body)
+        asked = scope["method"], scope["path"], whole
+        status, found, content = await self._ask(*asked, headers, body)
         kept = [
             (n.lower().encode(), v.encode("latin-1"))
             for n, v in found.items()
@@ -130,9 +131,9 @@ class Gateway:
 
 def _stream_of(path: str, headers: Mapping[str, str], body: bytes) -> str:
     """The stream that a request is for; empty where it is for none."""
-    parts = path.split("/")
+    parts = path.split("/")  # decoded, as the services read it: %73treams is streams
     if parts[1:3] == ["v1", "streams"] and len(parts) > 3:
-        return unquote(parts[3])
+        return parts[3]
     if parts[-1] != "infer":
         return ""
     try:
@@ -153,7 +154,7 @@ def _streams(answers: Sequence[Answer], path: str) -> Answer:
     streams.sort(key=lambda stream: -stream["changed"])
     query = parse_qs(path.partition("?")[2])
     limit = query.get("limit", ["200"])[0]
-    count = min(int(limit), _MOST) if limit.isdecimal() and int(limit) else 200
+    count = min(int(limit[:9]), _MOST) if limit.isdecimal() and int(limit[:9]) else 200
     names = [each["stream"] for each in streams]
     after = query.get("after", [""])[0]
     first = names.index(after) + 1 if after in names else 0

@@ -152,20 +152,35 @@ def numbers(value: Any) -> np.ndarray:
         RefusedError: lists of different lengths, or something that is no number.
     """
     try:
-        array = np.array(value)
+        array = array_of(value)
     except (ValueError, OverflowError, RecursionError) as error:
         raise RefusedError(
             "bad_images",
-            "the lists of numbers must be nested evenly, [n][channels][height][width].",
+            "images must be base64 strings of files, or numbers in lists that are nested evenly, "
+            "[n][channels][height][width].",
         ) from error
-    if array.dtype.kind not in "iuf":
-        raise RefusedError("bad_images", "images must be numbers, or base64 strings of files.")
     whole = array.dtype.kind in "iu"
     if whole and array.size and (array.min() < 0 or array.max() > 255):
         raise RefusedError("bad_images", "whole numbers of images must lie in 0..255.")
     if whole and array.size and array.max() > 1:
         return array.astype(np.uint8)
     return array.astype(np.float32) if np.isfinite(array).all() else array.astype(np.float64)
+
+
+def array_of(value: Any) -> np.ndarray:
+    """An array of nested lists of numbers.
+
+    NumPy would take text too, and give each number the room of the longest text.
+
+    Raises:
+        ValueError, OverflowError, RecursionError: there is something else, or no even nesting.
+    """
+    if not {type(each) for each in np.array(value, dtype=object).flat} <= {int, float}:
+        raise ValueError("not all are numbers")
+    array = np.array(value)
+    if array.dtype.kind not in "iuf":
+        raise OverflowError("a number is too large")
+    return array
 
 
 def check_count(count: int, settings: ServeSettings) -> None:

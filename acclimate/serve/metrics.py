@@ -99,6 +99,7 @@ class Metrics:
     def set_estimates(self, estimates: Sequence[Mapping[str, Any] | None]) -> None:
         """Set the mean of some streams' estimated accuracies."""
         known = [each for each in estimates if each is not None]
+        self.estimate.clear()  # of streams that are gone
         for name in ("frozen", "adapted", "guarded") if known else ():
             mean = sum(each[name]["value"] for each in known) / len(known)
             self.estimate.labels(name).set(mean)

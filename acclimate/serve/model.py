@@ -128,6 +128,17 @@ class SharedModel:
         """Whether a guard chooses between the two models."""
         return isinstance(self._model, Guard)
 
+    def may_have(self, mode: Any, *, guarded: bool) -> bool:
+        """Whether a stream may keep its mode with this model.
+
+        Without a guard ``off`` is all that there is, and nobody's wish: with a guard, it ends.
+
+        Args:
+            mode: The stream's.
+            guarded: Whether there was a guard when it had this mode.
+        """
+        return mode in self.modes and (guarded or not self.guarded or mode != "off")
+
     def warm_up(self) -> None:
         """Answer for batches of noise, so that the first request waits for nothing."""
         shape = self.shape

@@ -14,7 +14,8 @@ def check_name(name: str) -> str:
     ```
 
     Raises:
-        RefusedError: it is empty or too long, or has control characters, a ``/`` or no valid text.
+        RefusedError: it is empty or too long, has control characters or a ``/``, is no valid text,
+            or is ``.`` or ``..``.
     """
     if not 1 <= len(name) <= LONGEST:
         raise RefusedError("bad_value", f"a stream's name has 1 to {LONGEST} characters.")
@@ -22,6 +23,8 @@ def check_name(name: str) -> str:
         name.encode()
     except UnicodeEncodeError as error:
         raise RefusedError("bad_value", "the stream's name is no valid Unicode text.") from error
+    if name in (".", ".."):  # clients and proxies take these out of a path
+        raise RefusedError("bad_value", "a stream's name is not . or .. alone.")
     if not name.isprintable() or "/" in name or "\ufffd" in name:
         raise RefusedError("bad_value", "a stream's name has printable characters alone, and no /.")
     return name

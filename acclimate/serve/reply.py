@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from acclimate.guard import Verdict
 from acclimate.serve.model import Answers
+from acclimate.serve.refused import RefusedError
 
 
 @dataclass(frozen=True)
@@ -100,31 +100,36 @@ class Reply:
 class Gathered:
     """The jobs of one request: its future gets the whole reply when all of them are done.
 
+    When one fails, the request has failed, and those that still wait are not done: nothing is
+    learned, and no stream is forgotten, for a client that was told that it did not happen.
+
     Args:
-        jobs: Number of jobs. Those without images have no reply, but may fail.
+        pieces: The jobs' futures, in their order. Those without images have no reply, but may fail.
     """
 
-    def __init__(self, jobs: int):
+    def __init__(self, pieces: Sequence[Future]):
         self.future: Future[Reply] = Future()
-        self._results: list[Any] = [None] * jobs
-        self._left, self._lock = jobs, Lock()
+        self.future.set_running_or_notify_cancel()  # a client that is gone takes nothing back
+        self._pieces = pieces
+        for piece in pieces:
+            piece.add_done_callback(self._take)
 
-    def take(self, number: int, piece: Future) -> None:
-        """Take the result of a job, or its failure."""
-        with self._lock:
-            if self.future.done():
-                return
-            if piece.cancelled():
-                self.future.cancel()
-            elif error := piece.exception():
-                self.future.set_exception(error)
+    def _take(self, piece: Future) -> None:
+        """Take the result of a job, or its failure; in the thread of the model."""
+        if self.future.done():
+            return
+        if error := piece.exception():
+            self.future.set_exception(error)
+            for other in self._pieces:
+                other.cancel()
+        elif all(each.done() for each in self._pieces):
+            results = [each.result() for each in self._pieces]
+            replies = [result for result in results if isinstance(result, Reply)]
+            if len({reply.classes for reply in replies}) == 1:
+                self.future.set_result(whole(replies))
             else:
-                self._results[number] = piece.result()
-                self._left -= 1
-                if not self._left:
-                    self.future.set_result(
-                        whole([r for r in self._results if isinstance(r, Reply)])
-                    )
+                sentence = "another bundle was loaded amid the request; send it again."
+                self.future.set_exception(RefusedError("failed", sentence, 1))
 
 
 def whole(replies: Sequence[Reply]) -> Reply:

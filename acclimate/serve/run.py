@@ -46,9 +46,13 @@ def run(server: uvicorn.Server, service: Service, listener: socket.socket) -> No
         service: Its service.
         listener: From `listen`.
     """
-    # uvicorn raises what it was sent again after it has ended; by then all is done.
+
+    # uvicorn takes these over when it runs, and raises what it was sent again after it has ended.
+    def end(*_: object) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, end)
     signal.signal(signal.SIGHUP, lambda *_: _in_thread(_reload(service)))
     server.run(sockets=[listener])
 

@@ -200,19 +200,28 @@ def resident_bytes() -> int:
 
 
 def to_file(saved: Saved) -> bytes:
-    """A stream's state as the content of a sealed file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "state")
-        record = {"belongs": saved.state.belongs, "record": saved.record}
-        sealed.save(path, saved.state.tensors, record)
-        return path.read_bytes()
+    """A stream's state as the content of a sealed file.
+
+    Raises:
+        RefusedError: the disk refuses.
+    """
+    record = {"belongs": saved.state.belongs, "record": saved.record}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "state")
+            sealed.save(path, saved.state.tensors, record)
+            return path.read_bytes()
+    except (InputError, OSError) as error:
+        raise RefusedError(
+            "failed", "the server cannot write it now; ask again later.", 5
+        ) from error
 
 
 def of_file(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Tensors, what they belong to, and the record of a stream, of a file that `to_file` made.
 
     Raises:
-        RefusedError: the content is damaged, or something else.
+        RefusedError: the content is damaged, or something else; or the disk refuses.
     """
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -220,8 +229,14 @@ def of_file(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
             path.write_bytes(content)
             tensors, record = sealed.load(path)
         own = record["record"]
-        counts = {name: int(own[name]) for name in ("images", "batches")}
+        counts = {name: own[name] for name in ("images", "batches")}
+        if not all(type(count) is int and 0 <= count < 2**53 for count in counts.values()):
+            raise ValueError("no counts")
         return tensors, dict(record["belongs"]), counts
+    except OSError as error:
+        raise RefusedError(
+            "failed", f"the server cannot read it now: {error.strerror}.", 5
+        ) from error
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         sentence = "the body is no snapshot of a stream, or is damaged; send one as it was got."
         raise RefusedError("bad_value", sentence) from error

@@ -106,6 +106,7 @@ class Streams:
 
     def restore(self, name: str, state: AdapterState, record: dict[str, Any]) -> Stream:
         """Go on from a state of a stream that was saved, perhaps of another name."""
+        state = self.model.own(state.tensors, state.belongs)  # before anything is forgotten
         stream = self.begin_anew(name, "its state was restored by request")
         self.model.swap(state)
         stream.images, stream.batches = record["images"], record["batches"]
@@ -115,7 +116,7 @@ class Streams:
     def copy_of(self, name: str) -> Saved:
         """A copy of a stream's state, with its record."""
         stream = self.enter(name)
-        return Saved(self.model.snapshot(), stream.record())
+        return self._saved(stream, self.model.snapshot())
 
     def set_mode(self, name: str, mode: Mode) -> Stream:
         """Set the mode of a stream's guard."""
@@ -183,7 +184,7 @@ class Streams:
             self._held.clear()
         belongs = model.fresh().belongs
         for stream in self._known.values():
-            if stream.mode not in model.modes:
+            if not model.may_have(stream.mode, guarded=self.model.guarded):
                 stream.mode = model.modes[0]
             if not fits:
                 stream.begin(note)
@@ -195,11 +196,14 @@ class Streams:
         self._dirty.pop(stream.name, None)
         stream.save_by, stream.unsaved, stream.saved = None, 0, time.time()
         if stream is self._at_work:
-            self.files.put(stream.name, Saved(self.model.snapshot(), stream.record()))
+            self.files.put(stream.name, self._saved(stream, self.model.snapshot()))
         elif stream.state is not None:
             copy = {name: tensor.clone() for name, tensor in stream.state.tensors.items()}
             state = AdapterState(copy, stream.state.belongs)
-            self.files.put(stream.name, Saved(state, stream.record()))
+            self.files.put(stream.name, self._saved(stream, state))
+
+    def _saved(self, stream: Stream, state: AdapterState) -> Saved:
+        return Saved(state, stream.record() | {"guarded": self.model.guarded})
 
     def _make_room(self) -> None:
         """Send the states of the least recently used streams to disk, where there are too many."""
@@ -208,7 +212,7 @@ class Streams:
             if name in self._dirty and stream.state is not None:
                 self._dirty.pop(name)
                 stream.save_by, stream.unsaved, stream.saved = None, 0, time.time()
-                self.files.put(name, Saved(stream.state, stream.record()))
+                self.files.put(name, self._saved(stream, stream.state))
             stream.state = None
             stream.history.clear()
 
@@ -224,7 +228,8 @@ class Streams:
                 state = self.model.own(tensors, belongs)
                 if lost:
                     stream.note = f"went on from an older state: {self.files.trouble}"
-                stream.images, stream.batches = int(record["images"]), int(record["batches"])
+                stream.images = int(_number(record["images"]))
+                stream.batches = int(_number(record["batches"]))
                 return state
             if stream.images == 0:
                 return self.model.fresh()
@@ -256,8 +261,10 @@ class Streams:
         for record in found[-self.settings.streams :]:
             saved = _number(record.get("changed"))
             stream = Stream(str(record["stream"]), self.model.modes[0], changed=saved, saved=saved)
-            if record.get("mode") in self.model.modes:
-                stream.mode = record["mode"]
+            mode: Any = record.get("mode")
+            guarded = bool(record.get("guarded", True))
+            if self.model.may_have(mode, guarded=guarded):
+                stream.mode = mode
             stream.images = int(_number(record.get("images")))
             stream.batches = int(_number(record.get("batches")))
             age = max(now - saved, 0.0)
@@ -266,5 +273,5 @@ class Streams:
 
 
 def _number(value: Any) -> float:
-    """A number of a record; 0 for anything else."""
-    return float(value) if isinstance(value, int | float) else 0.0
+    """A number of a record; 0 for anything else, and for one that cannot be meant."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0.0

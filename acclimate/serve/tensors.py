@@ -12,7 +12,7 @@ from torch import Tensor
 
 from acclimate.preprocessing import Preprocessing
 from acclimate.serve.bodies import json_of
-from acclimate.serve.images import of_array, of_files, of_json
+from acclimate.serve.images import array_of, of_array, of_files, of_json
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
 
@@ -62,15 +62,14 @@ def asked(
     """
     length = len(body)
     if header is not None:
-        if not (header.isascii() and header.isdigit() and int(header) <= length):
+        digits = header.isascii() and header.isdigit() and len(header) <= 20
+        if not (digits and int(header) <= length):
             raise RefusedError(
                 "bad_request", "Inference-Header-Content-Length is not the header's."
             )
         length = int(header)
-        if length > settings.request_bytes // 4:
-            raise RefusedError(
-                "too_large", "the JSON of the request is too large; send binary data."
-            )
+    if length > settings.request_bytes // 4:
+        raise RefusedError("too_large", "the JSON of the request is too large; send binary data.")
     record, rest = json_of(body[:length]), memoryview(body)[length:]
     inputs = _records(record.get("inputs"), "inputs")
     if len(inputs) != 1 or inputs[0].get("name") != "images":
@@ -82,14 +81,14 @@ def asked(
         if output.get("name") not in OUTPUTS:
             known = f"no output {output.get('name')!r}; there are {', '.join(OUTPUTS)}"
             raise RefusedError("bad_value", f"there is {known}.")
-    binary = bool(parameters.get("binary_data_output", False))
+    binary = _flag(parameters, "binary_data_output")
     name = record.get("id")
     return Asked(
         images,
         _stream(parameters),
-        bool(parameters.get("sequence_start", False)),
-        bool(parameters.get("sequence_end", False)),
-        {o["name"]: bool(_parameters(o).get("binary_data", binary)) for o in outputs},
+        _flag(parameters, "sequence_start"),
+        _flag(parameters, "sequence_end"),
+        {o["name"]: _flag(_parameters(o), "binary_data", binary) for o in outputs},
         binary,
         str(name) if name is not None else None,
     )
@@ -152,8 +151,8 @@ def _of_data(
     if kind == "BYTES":
         return of_json(data, preprocessing, settings)
     try:
-        array = np.array(data)
-        if array.dtype.kind not in "iuf" or (kind == "UINT8" and array.dtype.kind == "f"):
+        array = array_of(data)
+        if kind == "UINT8" and array.dtype.kind == "f":
             raise ValueError
         if kind == "UINT8" and array.size and not 0 <= array.min() <= array.max() <= 255:
             raise ValueError
@@ -196,6 +195,14 @@ def _stream(parameters: Mapping[str, Any]) -> str:
             "images are adapted to with those of their own stream.",
         )
     return str(name)
+
+
+def _flag(parameters: Mapping[str, Any], name: str, usual: bool = False) -> bool:
+    """A parameter that is true or false: the text "false" must not make a stream forget."""
+    value = parameters.get(name, usual)
+    if not isinstance(value, bool):
+        raise RefusedError("bad_value", f"{name} must be true or false.")
+    return value
 
 
 def _size(given: Mapping[str, Any]) -> int:

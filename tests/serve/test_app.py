@@ -1,7 +1,9 @@
 """The service's own interface, through the application."""
 
 import base64
+import errno
 import json
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ from serving import NPY, refused
 
 from acclimate.serve.model import SharedModel
 from acclimate.serve.service import Service
+from acclimate.storage import sealed
 
 
 def test_every_kind_of_body_is_answered_alike(client, images, png, npy):
@@ -99,16 +102,43 @@ def test_a_stream_is_reset_moved_and_forgotten(client, images, npy):
     refused(client.get("/v1/streams/a/snapshot"), 404, "no stream")
 
 
-def test_a_snapshot_that_is_none_or_of_another_bundle_is_refused(client_of, unguarded, images, npy):
+def test_a_snapshot_that_is_none_or_of_another_bundle_is_refused(
+    client_of, unguarded, images, npy, tmp_path
+):
     client = client_of()
     client.post("/v1/streams/a/predict", content=npy(images[:4].numpy()), headers=NPY)
     content = client.get("/v1/streams/a/snapshot").content
     for bad in (b"", b"abc", content[:-10], content[:50] + b"x" + content[51:]):
         refused(client.post("/v1/streams/b/restore", content=bad), 422, "no snapshot")
+    (tmp_path / "state").write_bytes(content)
+    tensors, record = sealed.load(tmp_path / "state")
+    for count in (10**400, -1, float("inf"), float("nan"), "8", True, None):
+        record["record"]["images"] = count
+        sealed.save(tmp_path / "state", tensors, record)
+        bad = (tmp_path / "state").read_bytes()
+        refused(client.post("/v1/streams/b/restore", content=bad), 422, "no snapshot")
     other = client_of(unguarded)
     response = other.post("/v1/streams/b/restore", content=content)
     assert response.status_code == 422 and "state" in response.json()["sentence"]
     refused(other.get("/v1/streams/b"), 404, "no stream")
+
+
+def test_a_full_disk_refuses_snapshots_with_a_time_to_come_back(
+    client, images, npy, monkeypatch, tmp_path
+):
+    client.post("/v1/streams/a/predict", content=npy(images[:4].numpy()), headers=NPY)
+    content = client.get("/v1/streams/a/snapshot").content
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    for response in (
+        client.get("/v1/streams/a/snapshot"),
+        client.post("/v1/streams/a/restore", content=content),
+    ):
+        assert refused(response, 503, "the server cannot").headers["retry-after"] == "5"
+    assert client.get("/v1/streams/a").json()["images"] == 4
 
 
 def test_the_mode_of_a_stream_is_set(client_of, unguarded, images, npy):
@@ -164,6 +194,13 @@ def test_metrics_and_statistics_move(client, images, npy):
     assert stats["rss_bytes"] > 1e8 and stats["state_bytes_per_stream"] > 100
 
 
+def test_estimates_end_with_their_streams(client, images, npy):
+    client.post("/v1/streams/a/predict", content=npy(images[:4].numpy()), headers=NPY)
+    assert "acclimate_estimated_accuracy{" in client.get("/metrics").text
+    client.delete("/v1/streams/a")
+    assert "acclimate_estimated_accuracy{" not in client.get("/metrics").text
+
+
 def test_the_description_loads_nothing_from_elsewhere(client):
     page = client.get("/docs").text
     assert "/v1/streams/{stream}/predict" in page and "image/jpeg" in page
@@ -178,7 +215,9 @@ def test_the_description_loads_nothing_from_elsewhere(client):
         ("GET", "/nothing", 404),
         ("GET", "/v1/streams/a/b/c", 404),
         ("GET", "/v1/streams/..%2f..%2fetc%2fpasswd", 404),
-        ("GET", "/v1/streams/%2e%2e", 404),
+        ("GET", "/v1/streams/%2e%2e", 422),
+        ("GET", "/v1/streams/", 404),
+        ("GET", "/docs/", 404),
         ("GET", "/v1/streams/%ff", 422),
         ("GET", "/v1/streams/%00", 422),
         ("GET", "/v1/streams/" + "a" * 129, 422),

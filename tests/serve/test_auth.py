@@ -27,6 +27,17 @@ def test_a_missing_file_is_refused(tmp_path):
         Tokens(tmp_path / "binary")
 
 
+def test_a_number_sign_within_a_word_is_no_comment(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text(f"#{LONG}\n{LONG}#1 site#7-\n{LONG}#2\tsite \t# all\n{LONG}#3 #site\n")
+    tokens = Tokens(path)
+    found = [tokens.access(f"Bearer {LONG}#{n}").prefix for n in (1, 2, 3)]
+    assert found == ["site#7-", "site", ""]
+    for none in (LONG, f"#{LONG}"):
+        with pytest.raises(RefusedError):
+            tokens.access(f"Bearer {none}")
+
+
 def test_all_tokens_are_compared_whichever_fits(tmp_path, monkeypatch):
     path, calls = tmp_path / "tokens", []
     path.write_text("".join(f"{LONG}{n} s{n}-\n" for n in range(5)))

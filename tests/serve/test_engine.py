@@ -1,7 +1,9 @@
 """The engine: each stream as if it were alone, whatever else goes on."""
 
 import random
+import time
 from collections import defaultdict
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
@@ -12,8 +14,9 @@ from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.guard import Guard
-from acclimate.serve.model import SharedModel
+from acclimate.serve.model import SharedModel, Wish
 from acclimate.serve.refused import RefusedError
+from acclimate.serve.reply import Gathered
 from acclimate.serve.streams import Streams
 
 
@@ -129,6 +132,53 @@ def test_a_sequence_begins_anew_and_ends(engine_of, served, images):
         engine.known("a")
 
 
+def test_of_a_request_that_fails_nothing_more_is_done(engine_of, served, images, monkeypatch):
+    engine, call, sizes = engine_of(served), SharedModel.__call__, []
+
+    def failing(self, batch, mode):
+        sizes.append(len(batch))
+        if len(sizes) == 2:
+            raise RuntimeError("a kernel failed")
+        return call(self, batch, mode)
+
+    engine.submit("a", images[:1]).result(60)
+    sizes.clear()
+    monkeypatch.setattr(SharedModel, "__call__", failing)
+    with pytest.raises(RefusedError, match="the model failed"):
+        engine.submit("a", images[:28], end=True).result(60)
+    engine.ask("a", lambda *_: None).result(60)  # whatever waited before has had its turn
+    assert sizes == [8, 8] and engine.streams.get("a") is not None
+
+
+def test_a_request_that_has_begun_is_not_given_up(engine_of, served, images, monkeypatch):
+    engine, call = engine_of(served, timeout_s=0.3), SharedModel.__call__
+    engine.submit("a", images[:1]).result(60)
+
+    def slow(self, batch, mode):
+        time.sleep(0.4)
+        return call(self, batch, mode)
+
+    monkeypatch.setattr(SharedModel, "__call__", slow)
+    assert len(engine.submit("a", images[:16]).result(60).given) == 16
+
+
+def test_a_bundle_that_comes_amid_a_request_is_told(engine_of, served, bundle_of, tmp_path, images):
+    other = replace(bundle_of("tent"), method="tent", classes=("w", "x", "y", "z"))
+    other.save(tmp_path / "other")
+    engine = engine_of(served)
+    model = SharedModel.load(tmp_path / "other", Wish(device="cpu"))
+    engine.submit("a", images[:1]).result(60)
+    replies = [engine.submit("a", images[:8])]
+    engine.ask("b", lambda *_: engine._renew(model, tmp_path / "other")).result(60)
+    replies.append(engine.submit("a", images[:8]))
+    pieces = [Future(), Future()]
+    gathered = Gathered(pieces)
+    for piece, reply in zip(pieces, replies):
+        piece.set_result(reply.result(60))
+    with pytest.raises(RefusedError, match="another bundle"):
+        gathered.future.result(60)
+
+
 def test_a_batch_that_fails_is_told_and_the_service_goes_on(engine_of, served, images, monkeypatch):
     engine = engine_of(served)
     engine.submit("a", images[:8]).result(60)
@@ -219,7 +269,7 @@ def test_a_service_without_a_guard_says_so(engine_of, unguarded, served):
     assert engine_of(served).model.note is None
 
 
-@pytest.mark.parametrize("name", ["", "a" * 129, "a/b", "a\n", "\ud800", "\ufffd"])
+@pytest.mark.parametrize("name", ["", "a" * 129, "a/b", "a\n", "\ud800", "\ufffd", ".", ".."])
 def test_bad_names_are_refused(engine_of, served, images, name):
     engine = engine_of(served, start=False)
     with pytest.raises(RefusedError):

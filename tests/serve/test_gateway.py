@@ -91,6 +91,21 @@ def test_a_stream_is_in_one_service_and_all_are_listed(engines, npy):
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
+def test_a_path_that_is_written_otherwise_goes_to_the_same_service(engines, npy):
+    gateway = gateway_of(engines)
+    names = [f"s{number}" for number in range(6)]
+    sent = [predict(npy, name) for name in names]
+    others = [(m, path.replace("/streams/s", "/%73treams/%73"), more) for m, path, more in sent]
+    assert {answer.status_code for answer in ask(gateway, *sent, *others)} == {200}
+    held = {stream.name: place for place, e in enumerate(engines) for stream in e.streams.all()}
+    assert sum(len(engine.streams) for engine in engines) == 6
+    assert held == {name: in_charge(name, 3) for name in names}
+    listed, many = ask(
+        gateway, ("GET", "/v1/%73treams", {}), ("GET", f"/v1/streams?limit={'1' * 5000}", {})
+    )
+    assert listed.json()["total"] == 6 and many.status_code == 200
+
+
 def test_the_open_inference_protocol_goes_by_its_sequence(engines):
     gateway = gateway_of(engines)
 

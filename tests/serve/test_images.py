@@ -140,6 +140,7 @@ def test_arrays_that_are_no_images_are_refused(array, told):
         {},
         "a",
         [1, "a"],
+        ["a" * 100_000, *[1] * 100_000],  # as an array of text, 37 GiB
         [[1], [2, 3]],
         ["%%%"],
         [None],

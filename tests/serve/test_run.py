@@ -20,6 +20,7 @@ from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.cli import main
 from acclimate.guard import Guard
+from acclimate.serve.run import run
 
 FAST = ("--batch", 8, "--wait-ms", 0, "--save-s", 0.2)
 
@@ -327,6 +328,23 @@ def test_it_goes_on_while_the_disk_refuses_and_saves_afterwards(server_of, image
             time.sleep(0.1)
         assert ask("first").json()["batches"][0]["number"] == 1
     assert server.end() == 0 and "all states are saved" in server.lines[-1]
+
+
+def test_a_signal_before_the_server_runs_ends_it_too():
+    class Early:
+        should_exit = False
+
+        def run(self, sockets):
+            signal.raise_signal(signal.SIGTERM)
+
+    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+    before, server = {number: signal.getsignal(number) for number in numbers}, Early()
+    try:
+        run(server, None, None)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert server.should_exit
 
 
 @pytest.mark.slow

@@ -87,9 +87,7 @@ _STARTS = (b"", b"--a\r\n", b"{", b'{"images":[', b"\x93NUMPY\x01\x00", b"\x89PN
         ["/v1/streams/a/predict", "/v1/streams/a/restore", "/v2/models/acclimate/infer"]
     ),
     kind=st.sampled_from(_TYPES),
-    start=st.sampled_from(
-        [b"", b"--a\r\n", b"{", b'{"images":[', b"\x93NUMPY\x01\x00", b"\x89PNG"]
-    ),
+    start=st.sampled_from(_STARTS),
     rest=st.binary(max_size=200),
     length=st.none() | st.integers(0, 300),
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from serving import SETTINGS
 
+from acclimate.errors import InputError
 from acclimate.serve.model import SharedModel, Wish
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.state_files import StateFiles
@@ -163,6 +164,51 @@ def test_a_stream_that_begins_anew_is_as_a_new_one(streams_of, images):
     stream = streams.begin_anew("a")
     assert (stream.images, stream.mode) == (0, "shadow")
     assert torch.equal(learn(streams, "a", images[:8]), first)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_guard_that_is_added_is_used(streams_of, served, unguarded, images, again):
+    streams = streams_of(path=unguarded)
+    for name in ("a", "b"):
+        learn(streams, name, images[:8])
+    streams.set_mode("b", "shadow")
+    assert streams.get("a").mode == "off"
+    if again:
+        streams.save_all()
+        assert streams.files.flush(10)
+        streams = streams_of(path=served)
+    else:
+        streams.renew(SharedModel.load(served, Wish(device="cpu")), "another")
+    assert [streams.get(name).mode for name in ("a", "b")] == ["bounded", "shadow"]
+    streams.set_mode("a", "off")
+    streams.save_all()
+    assert streams.files.flush(10)
+    assert streams_of(path=served).get("a").mode == "off"
+
+
+@pytest.mark.parametrize("number", [10**400, float("inf"), float("nan"), -1, None, "x"])
+def test_impossible_numbers_of_a_saved_state_cost_no_start(streams_of, images, number):
+    streams = streams_of()
+    learn(streams, "a", images[:8])
+    saved = streams.copy_of("a")
+    numbers = dict.fromkeys(("images", "batches", "changed"), number)
+    streams.files.put("a", replace(saved, record=saved.record | numbers))
+    assert streams.files.flush(10)
+    again = streams_of()
+    assert again.get("a").images == 0
+    assert "began anew" not in again.enter("a").note and again.get("a").images == 0
+
+
+def test_a_state_of_another_model_is_refused_before_the_stream_is_forgotten(
+    streams_of, unguarded, images
+):
+    streams, other = streams_of(), streams_of("other", unguarded)
+    learn(streams, "a", images[:8])
+    learn(other, "b", images[:8])
+    kept = other.copy_of("b")
+    with pytest.raises(InputError):
+        streams.restore("a", kept.state, kept.record)
+    assert streams.get("a").images == 8
 
 
 def test_a_snapshot_is_restored_in_another_stream(streams_of, images):

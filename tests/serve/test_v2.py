@@ -98,6 +98,8 @@ def changed(at, value):
         changed(["inputs", 0, "shape"], "x"),
         changed(["inputs", 0, "data"], [256] * 768),
         changed(["inputs", 0, "data"], ["a"] * 768),
+        changed(["inputs", 0, "data"], ["a" * 100_000, *[1] * 100_000]),
+        changed(["inputs", 0, "data"], [True] * 768),
         changed(["inputs", 0, "data"], [[0], [1, 2]]),
         changed(["inputs", 0, "data"], {}),
         changed(["inputs", 0, "parameters"], {"binary_data_size": 768}),
@@ -110,6 +112,10 @@ def changed(at, value):
         changed(["parameters", "sequence_id"], "a/b"),
         changed(["parameters", "sequence_id"], "\ud800"),
         changed(["parameters", "sequence_id"], 10**4000),
+        changed(["parameters", "sequence_start"], "false"),
+        changed(["parameters", "sequence_end"], 1),
+        changed(["parameters", "binary_data_output"], "no"),
+        changed(["outputs"], [{"name": "class", "parameters": {"binary_data": "no"}}]),
         changed(["outputs"], [{"name": "x"}]),
         changed(["outputs"], 3),
     ],
@@ -128,7 +134,7 @@ def test_an_output_that_does_not_exist_is_told_before_anything_is_learned(client
     refused(client.get("/v1/streams/cam"), 404, "no stream")
 
 
-@pytest.mark.parametrize("length", ["-1", "x", "99999999", "1.5", "²", ""])
+@pytest.mark.parametrize("length", ["-1", "x", "99999999", "1.5", "²", "", "1" * 5000])
 def test_a_wrong_length_of_the_header_is_told(client, length):
     headers = {"Inference-Header-Content-Length": length.encode()}
     refused(client.post(INFER, content=b"{}", headers=headers), 400, "Inference-Header")
@@ -155,6 +161,15 @@ def test_binary_images_that_are_cut_off_are_told(client, images, png, cut):
                 headers={"Inference-Header-Content-Length": str(len(header))},
             )
             assert response.status_code in (400, 422), response.text
+
+
+@pytest.mark.parametrize("kind", ["application/json", "image/jpeg", "text/plain"])
+def test_json_is_bounded_whatever_its_type_is_called(client_of, images, kind):
+    client = client_of(request_bytes=8192)
+    record = json.dumps(record_of(images[:1]))
+    assert 2048 < len(record) < 8192
+    response = client.post(INFER, content=record, headers={"content-type": kind})
+    assert response.status_code == 413 and response.json()["error"], response.text
 
 
 @pytest.fixture
