@@ -72,7 +72,8 @@ def module(name: str) -> ModuleType:
 
 def test_every_example_is_tested():
     own = {"adapt_your_model.py", "new_method.py", "plain_loop.py", "stream.py"}
-    assert {path.name for path in EXAMPLES.glob("*.py")} == own | {"public_resnet.py"}
+    others = {"public_resnet.py", "serve_drift.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == own | others
 
 
 def test_adapt_your_model_compares_with_the_frozen_network():

@@ -124,7 +124,7 @@ class RayCluster:
         return max(1, min(self.workers, int(max(most, default=1))))
 
     def _cores(self) -> list[float]:
-        """Of each machine."""
+        """Cores of each machine."""
         machines = (node["Resources"] for node in self._ray.nodes() if node["Alive"])
         return [machine.get("CPU", 0) for machine in machines]
 

@@ -549,7 +549,7 @@ def test_bf16_is_near_fp32(bundle, images):
         {"temperature": -0.5},
         {"temperature": float("nan")},
         {"temperature": float("inf")},
-        {"update": "adamw"},
+        {"update": "adamax"},
         {"normalisation": "instance"},
         {"reset": "sometimes"},
         {"precision": "fp16"},

@@ -180,7 +180,7 @@ def test_broken_requests_are_told(served_by):
     here = ("127.0.0.1", server.port)
     for broken in (
         b"\x00\x01\x02\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /x HTTP/9.9\r\n\r\n",
         b"GET /v1/streams HTTP/1.1\r\n\r\n",  # no host
         b"POST /v1/streams HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
         b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
