@@ -134,7 +134,10 @@ def frozen_of(bundle):
     return Adapter(bundle, "source", device="cpu", precision="fp32")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n == "watt-p" else n for n in METHODS],  # 800 steps
+)
 def test_answers_with_the_published_settings(trained, target, name):
     row = METHODS[name]
     if METHODS[name].oracle:
