@@ -20,6 +20,7 @@ WAITING = 16
 """States that may wait to be written; what gives a further one waits for the disk."""
 _AGAIN = 1.0  # seconds between two tries to write where the disk refuses
 _SUFFIX = ".safetensors"
+_OF_SAFETENSORS = ".tmp??????"  # it writes to such a file first, and then renames it
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ class StateFiles:
         self.folder = folder
         self.trouble: str | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f".*{_SUFFIX}.*.partial"):  # by a server that was killed
-            left.unlink(missing_ok=True)
+        for unfinished in (f".*{_SUFFIX}.*.partial", _OF_SAFETENSORS):
+            for left in folder.glob(unfinished):  # by a server that was killed
+                left.unlink(missing_ok=True)
         self.lost: set[str] = set()
         self._waiting: OrderedDict[str, Saved] = OrderedDict()
         self._changed = threading.Condition()

@@ -134,5 +134,6 @@ def test_what_cannot_be_deleted_does_not_come_back(files, monkeypatch):
 
 def test_what_a_killed_server_has_begun_to_write_is_removed(tmp_path):
     (tmp_path / ".abc.safetensors.123.partial").write_bytes(b"half")
+    (tmp_path / ".tmplwdIbM").write_bytes(b"half")  # of safetensors
     StateFiles(tmp_path).close()
     assert list(tmp_path.iterdir()) == []
