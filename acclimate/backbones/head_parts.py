@@ -1,4 +1,4 @@
-"""What a head is made of, whichever kind it is."""
+"""Parts that every kind of head has, such as a vector of weights for each class."""
 
 from torch import Tensor, nn
 

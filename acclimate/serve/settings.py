@@ -47,7 +47,7 @@ class ServeSettings:
     connections: int = 512
     """Requests at a time; more are refused with 503."""
     timeout_s: float = 30.0
-    """Seconds in which a request is answered, or refused with 503."""
+    """Seconds that a request may wait until it is begun; then it is refused with 503."""
     upload_s: float = 20.0
     """Seconds in which a request's headers, and then its body, must arrive."""
 

@@ -3,9 +3,9 @@
 Skipped where there is no Chromium: ``apt install chromium``.
 """
 
-import shutil
-from contextlib import contextmanager
+from functools import partial
 
+import chromium
 import numpy as np
 import pytest
 
@@ -16,10 +16,12 @@ from acclimate.report.gains import Gain
 from acclimate.report.page import Report, write_page
 from acclimate.report.published import Published
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
-
+pytestmark = chromium.in_browser
+opened = partial(
+    chromium.opened,
+    until="[...document.querySelectorAll('.plot')].every("
+    "p => p.closest('details:not([open])') || p.querySelector('.main-svg'))",
+)
 METHODS = ("source", "ptbn", "tent", "tipi", "ttt-online", "uda-ss", "clust3", "cta-paper")
 CORRUPTIONS = ("none", "gaussian_noise", "shot_noise", "jpeg_compression", "elastic_transform")
 
@@ -82,32 +84,8 @@ def address(measured, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium.started() as browser:
         yield browser
-        browser.close()
-
-
-@contextmanager
-def opened(browser, address, width=1440, scheme="light"):
-    """The page with its figures drawn; what it complained of, and what it asked for."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.set_default_timeout(60_000)
-    troubles, asked = [], []
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(address)
-    page.wait_for_function(
-        "[...document.querySelectorAll('.plot')].every("
-        "p => p.closest('details:not([open])') || p.querySelector('.main-svg'))"
-    )
-    try:
-        yield page, troubles, asked
-    finally:
-        page.close()
 
 
 def names(page):

@@ -4,18 +4,14 @@ Skipped where there is no Chromium: ``apt install chromium``.
 """
 
 import re
-import shutil
-from contextlib import contextmanager
 from urllib.parse import quote
 
 import httpx
 import numpy as np
 import pytest
+from chromium import in_browser, opened, started, sync_api
 from serving import SETTINGS, served_here
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
 TOKEN = "0123456789abcdef0123456789abcdef"
 NAMES = ("north", '<b>süd & "x" ' + "long " * 11 + "name", "東")
 OVERFLOW = """width => [...document.querySelectorAll('body *')].filter(node => {
@@ -32,12 +28,8 @@ def service(served):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with started() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -57,22 +49,6 @@ def feed(npy):
             assert answer.status_code == 200, answer.text
 
     return feed
-
-
-@contextmanager
-def opened(browser, address, width=1440, scheme="light"):
-    """The page; what it complained of, and what it asked for."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.set_default_timeout(30_000)
-    troubles, asked = [], []
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(address)
-    try:
-        yield page, troubles, asked
-    finally:
-        page.close()
 
 
 def card(page, name):
