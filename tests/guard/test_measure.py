@@ -7,6 +7,7 @@ from acclimate.errors import InputError
 from acclimate.guard import measure as measured
 from acclimate.guard.calibration import Calibration
 from acclimate.guard.decide import GuardState, Rules, judge
+from acclimate.guard.looks import looks
 from acclimate.guard.measure import measure_guard
 from acclimate.source.held_out import corrupted
 from acclimate.source.statistics import measure
@@ -32,7 +33,7 @@ def test_every_model_gets_a_calibration(which, request, images, tmp_path):
         assert all(tensor.isfinite().all() for tensor in calibration.tensors("").values())
         state = GuardState.new(calibration)
         kept = torch.ones(9, dtype=torch.bool)
-        verdict = judge(frozen, adapted, kept, calibration, state, Rules())
+        verdict = judge(frozen, adapted, looks(images[:9]), kept, calibration, state, Rules())
         assert verdict.use_adapted.shape == (9,)
 
 
