@@ -59,7 +59,7 @@ def test_labels_correct_a_calibration_that_is_wrong(calibration):
     """Here confident answers are wrong: as for the frozen classifier in the fog."""
     other = answered("other", 0.2, 0.6, count=2000, seed=3)
     certain = torch.where(other.frozen == other.frozen.amax(1, keepdim=True), 9.0, 0.0)
-    other = type(other)(other.shift, other.hard, certain, other.adapted, other.sizes, other.truth)
+    other = replace(other, frozen=certain)
     truth = other.truth.argmax(1)
     share = float((certain.argmax(1) == truth)[-400:].float().mean())
     never, rare, often = (judged(calibration, other, known)[-1] for known in (0, 20, 2))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from small_guard import calibrate_on_few
 
 import acclimate
 from acclimate.bundle import Bundle
@@ -16,8 +17,7 @@ from acclimate.source.statistics import measure
 @pytest.fixture(autouse=True)
 def less(monkeypatch):
     """Fewer images and severities."""
-    for name, value in (("IMAGES", 40), ("SEVERITIES", (5,)), ("HARD", (5,)), ("ALONE", 3)):
-        monkeypatch.setattr(measured, name, value)
+    calibrate_on_few(monkeypatch)
 
 
 @pytest.mark.parametrize("which", ["bundle", "group_norm_bundle"])
