@@ -31,6 +31,7 @@ from acclimate.guard import Rules, measure_guard
 from acclimate.guard.calibration import Calibration
 from acclimate.guard.decide import GuardState, judge
 from acclimate.guard.estimate import Estimate
+from acclimate.guard.looks import looks
 from acclimate.methods import method
 from acclimate.runtime import machine
 from acclimate.storage import atomic
@@ -69,6 +70,7 @@ class Answers:
 
     frozen: Float[Tensor, "n classes"]
     adapted: Float[Tensor, "n classes"]
+    looks: Float[Tensor, "n 5"]
     labels: Tensor
 
     def right(self, model: str) -> Bool[Tensor, " n"]:
@@ -169,9 +171,10 @@ def _percent(share: float) -> float:
 def _estimate(answers: Answers, calibration: Calibration) -> Estimate:
     """The guard's estimate at the end of a stream."""
     state, found = GuardState.new(calibration), None
-    for frozen, adapted in zip(answers.frozen.split(FEW), answers.adapted.split(FEW)):
-        kept = torch.ones(len(frozen), dtype=torch.bool)
-        found = judge(frozen, adapted, kept, calibration, state, Rules()).estimate
+    every = (answers.frozen, answers.adapted, answers.looks)
+    for given in zip(*(each.split(FEW) for each in every)):
+        kept = torch.ones(len(given[0]), dtype=torch.bool)
+        found = judge(*given, kept, calibration, state, Rules()).estimate
     assert found is not None
     return found
 
@@ -201,7 +204,7 @@ def _within(found, accuracy: float) -> bool:
 
 
 def _part(answers: Answers, place: int) -> Answers:
-    tensors = (answers.frozen, answers.adapted, answers.labels)
+    tensors = (answers.frozen, answers.adapted, answers.looks, answers.labels)
     return Answers(*(tensor[place : place + FEW] for tensor in tensors))
 
 
@@ -260,9 +263,11 @@ def _answers(
                 ("adapted", Adapter(bundle, arguments.method, device="cpu")),
             )
         }
+        found["looks"] = looks(images).numpy()
         atomic.write_atomically(path, lambda temporary: _write(temporary, found))
     with np.load(path) as known:
-        return Answers(*(torch.from_numpy(known[m]) for m in MODELS), data.labels[order])
+        every = (torch.from_numpy(known[name]) for name in (*MODELS, "looks"))
+        return Answers(*every, data.labels[order])
 
 
 def _write(path: Path, values: dict) -> None:

@@ -159,7 +159,7 @@ def _tried(
         if seen is not None:
             adapter.reset()
             logits = watch.answers(candidate, adapter, seen.images, tell)
-            given = logits, seen.frozen, candidate.batch, judges.statistics
+            given = logits, seen.frozen, seen.images, candidate.batch, judges.statistics
             found = guarded_stream(candidate.variant.method, *given)
         cost = adapter.cost(candidate.batch)
         spent = watch.milliseconds(candidate)

@@ -73,7 +73,7 @@ class Judges:
         mixed = permutation(key(0, "advise", "estimate"), len(images))
         beside = self._mixed(images, mixed)
         logits = beside[mixed], frozen[mixed]
-        found = guarded_stream(self._name, *logits, _BATCH, self.statistics)
+        found = guarded_stream(self._name, *logits, images[mixed], _BATCH, self.statistics)
         by_class = order == "arrival" and any(
             comes_by_class(answers.argmax(1)) for answers in (frozen, beside)
         )

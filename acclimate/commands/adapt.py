@@ -86,6 +86,9 @@ class Adapt:
     shadow gives the frozen classifier's, and judges the adapted ones beside; off adapts without a
     guard. Default: bounded for methods that remember earlier batches, if the bundle has a guard's
     calibration."""
+    at_change: Literal["go-on", "restart", "come-back"] = "go-on"
+    """What becomes of what was learned when the guard finds that the stream has changed: it stays,
+    is forgotten, or gives way to what was learned from earlier images that looked the same."""
     guard_log: Path | None = None
     """A file that gets a line of JSON for each decision of the guard, with its reason."""
     settings_file: Annotated[Path | None, tyro.conf.arg(name="settings")] = None
@@ -153,7 +156,7 @@ class Adapt:
         self, adapter: "Adapter", bundle: "Bundle", tell: Callable[[str], object]
     ) -> "Guard | None":
         """The run's guard, or none: as asked, else where it may be of use and can be had."""
-        from acclimate.guard import Guard, is_calibrated
+        from acclimate.guard import Guard, Rules, is_calibrated
 
         mode = self.guard
         if mode is None and not adapter.settings.reset.always:
@@ -166,8 +169,12 @@ class Adapt:
         if mode is None or mode == "off":
             if self.guard_log is not None:
                 raise InputError("--guard-log is the log of a guard; give --guard bounded, too.")
+            if self.at_change != "go-on":
+                raise InputError("--at-change needs a guard; give --guard bounded, too.")
             return None
-        return Guard(adapter, bundle, mode, log=self.guard_log, memory_limit=self.memory_limit)
+        rules = Rules(at_change=self.at_change)
+        where = {"log": self.guard_log, "memory_limit": self.memory_limit}
+        return Guard(adapter, bundle, mode, rules=rules, **where)
 
     def _warn(self, run: "FolderRun", tell: Callable[[str], object]) -> None:
         """Tell what the user may not expect of this run."""

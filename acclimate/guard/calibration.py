@@ -1,6 +1,6 @@
 """The calibration of a guard: where two answers differ, how probably each is right."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
-from acclimate.guard.curve import Curve, fitted
+from acclimate.guard.curve import Corrected, corrected, fitted
+from acclimate.guard.looks import Places
 from acclimate.guard.signals import Recent, features, signals
 from acclimate.methods import method
 
@@ -27,6 +28,10 @@ class Answered:
     """Name of the shift without its severity; the clean images have one of their own."""
     hard: bool
     """True for images in an order that harms: sorted by class, or one by one."""
+    by_sight: bool
+    """True for images under a change that only counts where a stream looks as they do."""
+    looks: Float[Tensor, "n 5"]
+    """Of `acclimate.guard.looks.looks`."""
     frozen: Float[Tensor, "n classes"]
     """Logits of the frozen classifier."""
     adapted: Float[Tensor, "n classes"]
@@ -39,15 +44,21 @@ class Answered:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Curves that turn signals into chances, and what is usual on clean source images."""
+    """Curves that turn signals into chances, and what is usual on clean source images.
 
-    better: Curve
+    Each is a curve of `features` or of `seen` that holds for any stream, and a correction where the
+    stream looks like one of the calibration's sets.
+    """
+
+    better: Corrected
     """P(the adapted answer is right), given that the two answers differ and one is right, of
     `features`."""
-    frozen: Curve
+    frozen: Corrected
     """P(the frozen answer is right), of `seen`."""
-    adapted: Curve
+    adapted: Corrected
     """P(the adapted answer is right), of `seen`."""
+    places: Places
+    """How the sets look."""
     usual: Float[Tensor, " signals"]
     """Mean of `signals` on clean source images: how the recent stream begins."""
     error: Float[Tensor, "2"]
@@ -59,7 +70,7 @@ class Calibration:
         found = {f"{prefix}usual": self.usual, f"{prefix}error": self.error}
         for name in ("better", "frozen", "adapted"):
             found |= getattr(self, name).tensors(f"{prefix}{name}.")
-        return found
+        return found | self.places.tensors(f"{prefix}places.")
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], model: str) -> "Calibration":
@@ -70,14 +81,13 @@ class Calibration:
             model: ``classifier`` or ``twin``: the model that adapts.
 
         Raises:
-            InputError: they hold none for this model.
+            InputError: they hold none for this model, or one of an older version.
         """
         prefix = f"{model}.guard."
         try:
             return cls(
-                Curve.of(tensors, f"{prefix}better."),
-                Curve.of(tensors, f"{prefix}frozen."),
-                Curve.of(tensors, f"{prefix}adapted."),
+                *(Corrected.of(tensors, f"{prefix}{n}.") for n in ("better", "frozen", "adapted")),
+                Places.of(tensors, f"{prefix}places."),
                 tensors[f"{prefix}usual"],
                 tensors[f"{prefix}error"],
             )
@@ -99,7 +109,7 @@ def is_calibrated(bundle: Bundle, name: str) -> bool:
         bundle: Any.
         name: A name of `acclimate.methods.METHODS`.
     """
-    return f"{method(name).model}.guard.usual" in bundle.statistics
+    return f"{method(name).model}.guard.places.of_sets" in bundle.statistics
 
 
 def seen(
@@ -122,17 +132,17 @@ def calibrated(sets: Sequence[Answered]) -> Calibration:
     Args:
         sets: Source images under stand-ins for shifts; the first are the clean images, shuffled.
     """
-    known = [_Rows(each, HALF_LIFE) for each in sets]
-    hard = [_Rows(e, half_life) for e in sets if e.hard for half_life in _HARD]
+    places = Places.between(sets[0].looks, [e.looks for e in sets if not e.hard])
+    known = [_Rows(each, HALF_LIFE, places) for each in sets]
+    hard = [_Rows(e, half_life, places) for e in sets if e.hard for half_life in _HARD]
     plain = [each for each in known if not each.hard]
     clean = sets[0].shift
     decisions = [(each, _WEIGHT if each.shift == clean else 1.0) for each in plain]
     decisions += [(each, _WEIGHT / len(_HARD)) for each in hard]
     usual = signals(sets[0].frozen, sets[0].adapted).mean(0)
     errors = torch.stack([_error(plain, "frozen"), _error(known, "adapted")])
-    return Calibration(
-        _better(decisions), _right(plain, "frozen"), _right(known, "adapted"), usual, errors
-    )
+    right = _right(plain, "frozen"), _right(known, "adapted")
+    return Calibration(_better(decisions), *right, places, usual, errors)
 
 
 class _Rows:
@@ -141,18 +151,24 @@ class _Rows:
     Args:
         answered: The set.
         half_life: Of the recent stream.
+        places: Of all sets.
     """
 
-    def __init__(self, answered: Answered, half_life: float):
-        self.shift, self.hard = answered.shift, answered.hard
+    def __init__(self, answered: Answered, half_life: float, places: Places):
+        self.shift, self.hard, self.by_sight = answered.shift, answered.hard, answered.by_sight
         each = signals(answered.frozen, answered.adapted)
         recent = Recent.of(torch.zeros_like(each[0]), 1e-6)
-        features_of, seen_of = [], []
-        for part in each.split(list(answered.sizes)):
+        looked = Recent.of(torch.zeros_like(places.mean), 1e-6)
+        features_of, seen_of, alike = [], [], []
+        sizes = list(answered.sizes)
+        for part, look in zip(each.split(sizes), answered.looks.split(sizes), strict=True):
             recent.add(part, torch.ones_like(part[:, 0]), half_life)
+            looked.add(look, torch.ones_like(part[:, 0]), half_life)
             features_of.append(features(part, recent.mean))
             seen_of.append(seen(part, recent.mean))
+            alike.append(places.alike(looked.mean).expand(len(part), -1))
         self.features, self.seen = torch.cat(features_of), torch.cat(seen_of)
+        self.alike = torch.cat(alike)
         self.differ = each[:, 2] == 0
         self.chances = {
             name: answered.truth.gather(1, logits.argmax(1, keepdim=True))[:, 0]
@@ -160,32 +176,41 @@ class _Rows:
         }
 
 
-def _better(sets: Iterable[tuple[_Rows, float]]) -> Curve:
+def _better(sets: Sequence[tuple[_Rows, float]]) -> Corrected:
     """The curve of who is right where two differ."""
-    x, chance, count = [], [], []
+    found = []
     for rows, weight in sets:
         frozen, adapted = (rows.chances[name][rows.differ] for name in ("frozen", "adapted"))
-        one = frozen + adapted
-        x.append(rows.features[rows.differ])
-        chance.append(adapted / one.clamp(min=1e-9))
-        count.append(weight * one)
-    return fitted(torch.cat(x), torch.cat(chance), torch.cat(count))
+        one, x = frozen + adapted, (rows.features[rows.differ], rows.alike[rows.differ])
+        found.append((rows.by_sight, *x, adapted / one.clamp(min=1e-9), weight * one))
+    return _fitted(found)
 
 
-def _right(sets: Sequence[_Rows], name: str) -> Curve:
+def _right(sets: Sequence[_Rows], name: str) -> Corrected:
     """The curve of whether a model is right."""
-    x = torch.cat([each.seen for each in sets])
-    chance = torch.cat([each.chances[name] for each in sets])
-    return fitted(x, chance, torch.ones_like(chance))
+    found = ((e.by_sight, e.seen, e.alike, e.chances[name]) for e in sets)
+    return _fitted([(*each, torch.ones_like(each[-1])) for each in found])
+
+
+def _fitted(sets: Sequence[tuple[bool, Tensor, Tensor, Tensor, Tensor]]) -> Corrected:
+    """The curve by sets that count everywhere, and the correction by all.
+
+    Args:
+        sets: Of each, whether it counts by sight alone; then numbers, what looks alike, chances and
+            how much they count.
+    """
+    x, _, chance, count = (torch.cat(each) for each in zip(*(e[1:] for e in sets if not e[0])))
+    curve = fitted(x, chance, count)
+    return corrected(curve, *(torch.cat(each) for each in zip(*(e[1:] for e in sets))))
 
 
 def _error(sets: Sequence[_Rows], name: str) -> Float[Tensor, ""]:
     """Root mean square error of the accuracy under each shift, from the curve of the others."""
-    errors = [
-        (_right(others, name)(each.seen) - each.chances[name]).mean()
-        for shift in dict.fromkeys(each.shift for each in sets)
-        if (others := [each for each in sets if each.shift != shift])
-        for each in sets
-        if each.shift == shift and not each.hard
-    ]
+    errors = []
+    for shift in dict.fromkeys(each.shift for each in sets if not each.by_sight):
+        others = [each for each in sets if each.shift != shift]
+        if any(not each.by_sight for each in others):
+            curve = _right(others, name)
+            own = (each for each in sets if each.shift == shift and not each.hard)
+            errors += [(curve(e.seen, e.alike) - e.chances[name]).mean() for e in own]
     return torch.stack(errors).square().mean().sqrt() if errors else torch.ones(())

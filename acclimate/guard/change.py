@@ -6,23 +6,16 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from acclimate.guard.looks import LOOKS, looks
 from acclimate.guard.signals import log_odds
 
-SCORES = (
-    "log-odds of the frozen confidence",
-    "brightness",
-    "contrast",
-    "colour",
-    "sharpness",
-    "share of sharpness in edges",
-)
+SCORES = ("log-odds of the frozen confidence", *LOOKS)
 """The numbers that are compared, one for each image, in this order."""
 REFERENCE = 256
 """Images after the last change that later ones are compared with."""
 _BETS = -1.8, 1.8  # that scores have fallen, or risen; nearly all is staked, so only a large
 # change of ranks wins, and the random error of a reference of 256 images does not
 _WON = 20.0  # nats; e^20 in a fair game once in so many images, here one of 12 games
-_TINY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -79,17 +72,7 @@ def scores(
         images: uint8 0..255 or floats 0..1, at least 3 pixels to each side.
         frozen: Logits of the frozen classifier.
     """
-    unit = images.float() if images.is_floating_point() else images.float() / 255
-    grey = unit.mean(1)  # [batch, height, width]
-    middle = grey[:, 1:-1, 1:-1]
-    across = grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
-    along = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1]
-    laplacian = (4 * middle - across - along).abs().mean((1, 2)) + _TINY
-    edges = grey.diff(dim=1).abs().mean((1, 2)) + grey.diff(dim=2).abs().mean((1, 2)) + _TINY
-    colour = (unit.amax(1) - unit.amin(1)).mean((1, 2))
-    brightness, contrast = grey.mean((1, 2)), grey.flatten(1).std(1)
-    own = (brightness, contrast, colour, laplacian.log(), (laplacian / edges).log())
-    return torch.stack([log_odds(frozen).float(), *own], 1)
+    return torch.cat([log_odds(frozen).float()[:, None], looks(images)], 1)
 
 
 def watch(scores: Float[Tensor, "batch 6"], state: ChangeState) -> Change:

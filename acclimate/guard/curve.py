@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 RIDGE = 1.0
 """Penalty of the squared weights of standardised numbers, against the sum of log-likelihoods."""
-_ROUNDS = 30
+CORRECTION = 10.0
+"""Penalty of the squared corrections, in log-odds."""
+_ROUNDS, _SMALL = 30, 1e-6
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,46 @@ class Curve:
         return cls(*(tensors[f"{prefix}{each.name}"] for each in fields(Curve)))
 
 
+@dataclass(frozen=True)
+class Corrected:
+    """A curve whose log-odds are corrected where a stream looks like a set of images."""
+
+    curve: Curve
+    """What holds where it looks like none."""
+    by_set: Float[Tensor, " sets"]
+    """Log-odds that each set adds where a stream looks just like it."""
+
+    def log_odds(
+        self, x: Float[Tensor, "batch numbers"], alike: Float[Tensor, "*batch sets"]
+    ) -> Float[Tensor, " batch"]:
+        """Log-odds of each row.
+
+        Args:
+            x: Numbers of each row.
+            alike: How much the stream looks like each set, 0..1.
+        """
+        return self.curve.log_odds(x) + alike @ self.by_set
+
+    def __call__(
+        self, x: Float[Tensor, "batch numbers"], alike: Float[Tensor, "*batch sets"]
+    ) -> Float[Tensor, " batch"]:
+        """Chance of each row."""
+        return self.log_odds(x, alike).sigmoid()
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors by name."""
+        return self.curve.tensors(prefix) | {f"{prefix}by_set": self.by_set}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], prefix: str) -> "Corrected":
+        """What `tensors` gave.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        return cls(Curve.of(tensors, prefix), tensors[f"{prefix}by_set"])
+
+
 def fitted(
     x: Float[Tensor, "rows numbers"],
     chance: Float[Tensor, " rows"],
@@ -80,18 +122,57 @@ def fitted(
     if not len(x):
         zero, one = torch.zeros(width), torch.ones(width)
         return Curve(zero, torch.zeros(()), zero, one, zero, zero)
-    x, chance, count = x.double(), chance.double(), count.double()
+    x = x.double()
     mean = x.mean(0)
     spread = (x - mean).square().mean(0).sqrt()
     spread = spread.where(spread > 1e-6, torch.ones_like(spread))
     design = torch.cat([(x - mean) / spread, torch.ones_like(x[:, :1])], 1)  # [rows, numbers + 1]
     penalty = torch.full((width + 1,), ridge, dtype=x.dtype)
     penalty[-1] = 1e-3 * ridge  # the offset of rows that all went one way stays finite
-    found = torch.zeros_like(penalty)
-    for _ in range(_ROUNDS):
-        p = (design @ found).sigmoid()
-        gradient = design.T @ (count * (p - chance)) + penalty * found
-        weighted = design * (count * p * (1 - p))[:, None]
-        found = found - torch.linalg.solve(design.T @ weighted + penalty.diag(), gradient)
+    found = _solved(design, torch.zeros_like(x[:, 0]), chance, count, penalty)
     own = (found[:-1], found[-1], mean, spread, x.amin(0), x.amax(0))
     return Curve(*(value.float() for value in own))
+
+
+def corrected(
+    curve: Curve,
+    x: Float[Tensor, "rows numbers"],
+    alike: Float[Tensor, "rows sets"],
+    chance: Float[Tensor, " rows"],
+    count: Float[Tensor, " rows"],
+) -> Corrected:
+    """The curve with the correction that fits best, as `fitted`; the curve stays as it is.
+
+    Args:
+        curve: What holds where nothing looks alike.
+        x: Numbers of each row.
+        alike: How much the stream of each row looks like each set, 0..1.
+        chance: What is to be fitted, 0..1.
+        count: How much a row counts; 0 or more.
+    """
+    if not len(x):
+        return Corrected(curve, torch.zeros(alike.shape[1]))
+    offset = curve.log_odds(x).double()
+    penalty = torch.full((alike.shape[1],), CORRECTION, dtype=torch.float64)
+    return Corrected(curve, _solved(alike.double(), offset, chance, count, penalty).float())
+
+
+def _solved(
+    design: Float64[Tensor, "rows numbers"],
+    offset: Float64[Tensor, " rows"],
+    chance: Float[Tensor, " rows"],
+    count: Float[Tensor, " rows"],
+    penalty: Float64[Tensor, " numbers"],
+) -> Float64[Tensor, " numbers"]:
+    """Weights of the least penalised loss, by Newton's method."""
+    chance, count = chance.double(), count.double()
+    found = torch.zeros_like(penalty)
+    for _ in range(_ROUNDS):
+        p = (design @ found + offset).sigmoid()
+        gradient = design.T @ (count * (p - chance)) + penalty * found
+        weighted = design * (count * p * (1 - p))[:, None]
+        step = torch.linalg.solve(design.T @ weighted + penalty.diag(), gradient)
+        found = found - step
+        if step.abs().amax() < _SMALL:
+            break
+    return found

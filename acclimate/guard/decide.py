@@ -15,7 +15,7 @@ from acclimate.guard.labels import NONE, Answers, Labels, bias_of_share
 from acclimate.guard.signals import Recent, features, fewer_classes, signals
 
 Answer = Literal["frozen", "each", "adapted"]
-AtChange = Literal["go on", "restart", "come back"]
+AtChange = Literal["go-on", "restart", "come-back"]
 Learning = Literal["go on", "hold", "roll back"]
 
 _START = 16.0  # images that the recent stream begins with, as if they were clean source images
@@ -40,9 +40,9 @@ class Rules:
     has collapsed."""
     estimate_half_life: float = 350.0
     """Half-life of the estimates of accuracy, in images."""
-    at_change: AtChange = "go on"
+    at_change: AtChange = "go-on"
     """What becomes of what was learned when the stream is found to have become another one: it
-    stays; ``"restart"`` goes back to the source; ``"come back"`` does so too, and then takes the
+    stays; ``"restart"`` goes back to the source; ``"come-back"`` does so too, and then takes the
     state back that was learned from images that looked the same, if one of the last four was."""
     most_steps: int | None = None
     """Budget: after so many steps of a stream nothing more is learned; None sets no limit."""
@@ -92,6 +92,8 @@ class GuardState:
 
     recent: Recent
     """Average of the signals."""
+    looks: Recent
+    """Average of how images look."""
     share: Recent
     """Average of two values: 1 where answers differ, and there the chance of the adapted one."""
     right: Recent
@@ -105,11 +107,14 @@ class GuardState:
         share, differ = _BEFORE
         usual = calibration.usual.clone()
         x, agree = usual[None], torch.zeros(1, device=usual.device)
+        looks = calibration.places.mean.clone()
+        alike = calibration.places.alike(looks)
         return cls(
             Recent.of(usual, _START),
+            Recent.of(looks, _START),
             Recent.of(usual.new_tensor([share * differ, differ]), _START),
             Recent.of(
-                torch.cat([chances(calibration, x, usual, agree)[0], usual.new_ones(1)]), 1.0
+                torch.cat([chances(calibration, x, usual, alike, agree)[0], usual.new_ones(1)]), 1.0
             ),
             Labels.new(usual.device),
         )
@@ -118,7 +123,7 @@ class GuardState:
         """The tensors by name."""
         averages = {
             f"{name}.{part}": getattr(getattr(self, name), part)
-            for name in ("recent", "share", "right")
+            for name in ("recent", "looks", "share", "right")
             for part in ("total", "weight", "squares")
         }
         return averages | {f"labels.{n}": each for n, each in self.labels.tensors().items()}
@@ -153,6 +158,7 @@ class Verdict:
 def judge(
     frozen: Float[Tensor, "batch classes"],
     adapted: Float[Tensor, "batch classes"],
+    looks: Float[Tensor, "batch 5"],
     kept: Bool[Tensor, " batch"],
     calibration: Calibration,
     state: GuardState,
@@ -163,13 +169,16 @@ def judge(
     """Decide about a batch, and remember it.
 
     ```python
-    verdict = judge(frozen, adapted, ~blank(images), calibration, state, Rules())
+    verdict = judge(
+        frozen, adapted, looks(images), ~blank(images), calibration, state, Rules()
+    )
     logits = torch.where(verdict.use_adapted[:, None], adapted, frozen)
     ```
 
     Args:
         frozen: Logits of the frozen classifier.
         adapted: Logits of the adapted model; anything finite where it did not see the image.
+        looks: Of `acclimate.guard.looks.looks`.
         kept: Images that the adapted model saw. The others are no evidence.
         calibration: Of the model that adapts.
         state: What was seen before; changed in place.
@@ -181,8 +190,9 @@ def judge(
     answered = kept if answered is None else answered
     each, counts = signals(frozen, adapted), kept.to(calibration.usual.dtype)
     state.recent.add(each, counts, HALF_LIFE)
-    recent = state.recent.mean
-    odds = calibration.better.log_odds(features(each, recent))
+    state.looks.add(looks.to(counts), counts, HALF_LIFE)
+    recent, alike = state.recent.mean, calibration.places.alike(state.looks.mean)
+    odds = calibration.better.log_odds(features(each, recent), alike)
     differ = 1 - each[:, 2]
     state.share.add(torch.stack([odds.sigmoid() * differ, differ], 1), counts, HALF_LIFE)
     first, second = state.share.mean.double().tolist()
@@ -198,7 +208,7 @@ def judge(
         "each": answered & ((odds + (_odds(share) - _odds(plain)) > rules.margin) | (differ == 0)),
         "adapted": answered,
     }[answer]
-    given = chances(calibration, each, recent, chosen.to(each.dtype))
+    given = chances(calibration, each, recent, alike, chosen.to(each.dtype))
     given[:, 1] = torch.where(answered, given[:, 1], state.right.mean[1])  # no answer, no evidence
     heard = torch.cat([given, answered[:, None].to(given)], 1)
     state.right.add(heard, torch.ones_like(counts), rules.estimate_half_life)

@@ -49,6 +49,7 @@ def chances(
     calibration: Calibration,
     signals: Float[Tensor, "batch signals"],
     recent: Float[Tensor, " signals"],
+    alike: Float[Tensor, " sets"],
     adapted: Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch 3"]:
     """Chance that the frozen, the adapted and the given answer to each image is right.
@@ -57,10 +58,11 @@ def chances(
         calibration: Of the model that adapts.
         signals: From `acclimate.guard.signals.signals`.
         recent: Their mean over the recent stream.
+        alike: How much the recent stream looks like each set of the calibration.
         adapted: 1 where the adapted answer is given, 0 where the frozen one is.
     """
     x = seen(signals, recent)
-    frozen_right, adapted_right = calibration.frozen(x), calibration.adapted(x)
+    frozen_right, adapted_right = (c(x, alike) for c in (calibration.frozen, calibration.adapted))
     return torch.stack([frozen_right, adapted_right, frozen_right.lerp(adapted_right, adapted)], 1)
 
 

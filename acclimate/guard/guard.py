@@ -247,12 +247,12 @@ class Guard(TakesTurns):
         self.both = frozen, adapted
         memory.counts["steps"] += steps
         spent = Spent(int(memory.counts["steps"]), self._distance() if self._distance else 0.0)
+        seen = scores(shown, frozen)
         given = self._calibration, memory.judged, self._rules, kept[first], spent
-        self.verdict = verdict = judge(frozen, adapted, kept, *given)
-        looks = scores(shown, frozen)
+        self.verdict = verdict = judge(frozen, adapted, seen[:, 1:], kept, *given)
         known = memory.watched.reference[: int(memory.watched.filled)]
-        before = torch.cat([known, looks])[:REFERENCE]  # whole at a change, which needs it so
-        self.change = change = watch(looks, memory.watched)
+        before = torch.cat([known, seen])[:REFERENCE]  # whole at a change, which needs it so
+        self.change = change = watch(seen, memory.watched)
         memory.learn(verdict, len(images))
         turned, shadow = memory.turn(change, before), self._mode == "shadow"
         batch = {"first": int(memory.counts["seen"]), "images": len(images), "steps": steps}

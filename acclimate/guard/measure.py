@@ -12,21 +12,23 @@ from acclimate.backbones.batch_norm import batch_norms
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.guard.calibration import Answered, calibrated
+from acclimate.guard.looks import looks
 from acclimate.preprocessing import check_images
 from acclimate.randomness import key, permutation
 from acclimate.runtime.precision import usual_defaults
 from acclimate.source.held_out import CLEAN, SHIFTS, corrupted
 from acclimate.source.loop import Run
+from acclimate.source.stand_ins import STAND_INS, stand_in
 
 IMAGES, LARGE, FEW = 512, 64 * 64, 128
 """Source images that are used unless told otherwise; so few where they have more pixels than that,
-since each takes about 30 passes of each model."""
+since each takes about 45 passes of each model."""
 FEWEST = 32
 """From fewer images nothing is measured."""
 BATCH = 128
 """Shuffled images that come together."""
 SEVERITIES, HARD = (1, 2, 3, 4, 5), (2, 5)
-"""Severities of the images that come shuffled, and of those in orders that harm."""
+"""Severities of corruptions for images that come shuffled, and for orders that harm."""
 ALONE = 64
 """Images that come one by one."""
 _PLAIN = {"classifier": ("ptbn", "tent"), "twin": ("aligned-bn", "aligned")}
@@ -44,6 +46,11 @@ class _Set:
     """Indices of the images."""
     batch: int
 
+    @property
+    def count(self) -> int:
+        """The images up to the last one that is taken."""
+        return int(self.order.amax()) + 1
+
 
 @usual_defaults()
 def measure_guard(
@@ -56,9 +63,11 @@ def measure_guard(
     """A bundle with the calibration of a guard for each of its models.
 
     The images come clean and under the benchmark's four extra corruptions: shuffled; sorted by what
-    the classifier answers for the clean images; and one by one. The mean probabilities that the
-    frozen and the adapted models give to the clean image stand for the truth. A method's own steps
-    are not needed: batch statistics alone stand for all methods of a model.
+    the classifier answers for the clean images; and one by one. Half of them come under changes
+    that are no corruptions, see `acclimate.source.stand_ins`: these count where a stream looks so.
+    The mean probabilities that the frozen and the adapted models give to the clean image stand for
+    the truth. A method's own steps are not needed: batch statistics alone stand for all methods of
+    a model.
 
     ```python
     bundle = measure_guard(Bundle.load("bundle"), images)
@@ -69,7 +78,7 @@ def measure_guard(
         bundle: Left as it is.
         images: Unlabelled training images of the source, uint8, in any order.
         run: Device, memory and progress.
-        count: The most images that are used, each with about 30 forward passes of each model; None
+        count: The most images that are used, each with about 45 forward passes of each model; None
             takes 512, and 128 of more than 64² pixels.
 
     Returns:
@@ -113,14 +122,14 @@ def _answered(
     sets = list(_sets(own.argmax(1), bundle))
     found: dict[str, list[Answered]] = {model: [] for model in adapters}
     for done, each in enumerate(sets, 1):
-        shown = corrupted(images, each.shift, each.severity)[each.order]
-        frozen_answers = _answers(frozen, shown, BATCH)
+        shown = _shown(images[: each.count], each)[each.order]
+        frozen_answers, looked = _answers(frozen, shown, BATCH), looks(shown)
         sizes = [len(part) for part in each.order.split(each.batch)]
+        kind = each.shift, each.hard, each.shift in STAND_INS
         for model, adapter in adapters.items():
             adapted = _answers(adapter, shown, each.batch)
-            found[model].append(
-                Answered(each.shift, each.hard, frozen_answers, adapted, sizes, truth[each.order])
-            )
+            answers = frozen_answers, adapted, sizes, truth[each.order]
+            found[model].append(Answered(*kind, looked, *answers))
         run.progress("calibration of the guard", done, len(sets), "")
     return found
 
@@ -139,20 +148,27 @@ def _adapter(bundle: Bundle, name: str, run: Run) -> Adapter:
 
 def _sets(answers: Tensor, bundle: Bundle) -> Iterator[_Set]:
     """The sets, the clean images in random order first."""
-    count = len(answers)
-    shuffled = torch.arange(count)
-    by_class = answers.argsort(stable=True)
-    # Batches of about one class, with enough images for statistics.
-    batch = min(max(count // len(bundle.classes), 16), BATCH)
-    for hard, order, size, severities in (
-        (False, shuffled, BATCH, SEVERITIES),
-        (True, by_class, batch, HARD),
-        (True, shuffled[:ALONE], 1, HARD),
-    ):
-        yield _Set(CLEAN, 0, hard, order, size)
-        for name in SHIFTS:
-            for severity in severities:
-                yield _Set(name, severity, hard, order, size)
+    shifts = {CLEAN: ((0,), (0,))} | dict.fromkeys(SHIFTS, (SEVERITIES, HARD))
+    shifts |= {name: (tuple(made), (max(made),)) for name, made in STAND_INS.items()}
+    for name, (shuffled, hard) in shifts.items():
+        count = len(answers)
+        if name in STAND_INS:
+            count = max(count // 2, min(count, FEWEST))
+        every = torch.arange(count)
+        by_class = answers[:count].argsort(stable=True)
+        # Batches of about one class, with enough images for statistics.
+        batch = min(max(count // len(bundle.classes), 16), BATCH)
+        alone = every[: ALONE * count // len(answers)]
+        yield from (_Set(name, s, False, every, BATCH) for s in shuffled)
+        for severity in hard:
+            yield _Set(name, severity, True, by_class, batch)
+            yield _Set(name, severity, True, alone, 1)
+
+
+def _shown(images: Tensor, wanted: _Set) -> Tensor:
+    """Images under the shift of a set."""
+    made = stand_in if wanted.shift in STAND_INS else corrupted
+    return made(images, wanted.shift, wanted.severity)
 
 
 def _answers(adapter: Adapter, images: Tensor, batch: int) -> Float[Tensor, "n classes"]:

@@ -48,7 +48,7 @@ class Memory:
         first = adapter.snapshot()
         self._good, self._of_adapter = first.tensors, first.belongs
         self._adapter, self._at_change = adapter, rules.at_change
-        comes_back = rules.at_change == "come back"
+        comes_back = rules.at_change == "come-back"
         scores = self.watched.reference.shape[1]
         self._visits = Visits(first.tensors, scores, adapter.device) if comes_back else None
         parts = {"guard": self.judged.tensors(), "stream": self.watched.tensors()}
@@ -83,7 +83,7 @@ class Memory:
             ``"restarted"``, ``"came back"`` or nothing.
         """
         visits = self._visits
-        if change.found and self._at_change != "go on":
+        if change.found and self._at_change != "go-on":
             if visits is not None:
                 visits.keep(before, self._good)
                 visits.waiting.fill_(1)

@@ -1,13 +1,12 @@
 import pytest
+from small_guard import calibrate_on_few
 
 from acclimate.advise import plan
-from acclimate.guard import measure as guard
 
 
 @pytest.fixture
 def less(monkeypatch):
     """Fewer images, and a small calibration of the guard."""
-    for name, value in (("IMAGES", 40), ("SEVERITIES", (5,)), ("HARD", (5,)), ("ALONE", 3)):
-        monkeypatch.setattr(guard, name, value)
+    calibrate_on_few(monkeypatch)
     monkeypatch.setattr(plan, "MOST", 64)
     monkeypatch.setattr(plan, "TARGET", 40)

@@ -110,6 +110,19 @@ def test_each_decision_is_logged(adapt, guarded, tmp_path):
     assert all(line["reason"] for line in lines)
 
 
+def test_what_becomes_of_a_change_is_the_guards_rule(adapt, guarded, monkeypatch):
+    rules, made = [], Guard.__init__
+
+    def spy(self, *given, **named):
+        rules.append(named["rules"])
+        made(self, *given, **named)
+
+    monkeypatch.setattr(Guard, "__init__", spy)
+    adapt(guarded)
+    adapt(guarded, "--at-change", "come-back")
+    assert [each.at_change for each in rules] == ["go-on", "come-back"]
+
+
 def test_folders_named_by_class_tell_it_nothing(guarded, photos, tmp_path):
     """The same images, in the same order, in folders of other names."""
     found = []
@@ -133,6 +146,8 @@ def test_what_cannot_be_is_refused(guarded, saved, photos, tmp_path, capsys):
         (guarded, ["--guard", "off", "--guard-log", str(tmp_path / "log")], "the log of a guard"),
         (saved, ["--guard-log", str(tmp_path / "log")], "the log of a guard"),
         (guarded, ["--guard-log", out[1]], "--out and --guard-log are the same file"),
+        (guarded, ["--guard", "off", "--at-change", "restart"], "--at-change needs a guard"),
+        (guarded, ["--at-change", "come"], "'go-on', 'restart', 'come-back'"),
         (guarded, ["--guard-log", "-"], "cannot be written to standard output"),
     ):
         with pytest.raises(SystemExit) as stopped:

@@ -7,21 +7,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_guard import calibrate_on_few
 
 from acclimate import cli
 from acclimate.advise import plan
 from acclimate.advise.settings_file import load, save
 from acclimate.bundle_record import read_record
 from acclimate.data import load as load_labelled
-from acclimate.guard import measure as guard
 
 SHORT = ("--methods", "bn-adapt", "tent", "--batch", "16", "--minutes", "0.01", "--device", "cpu")
 
 
 @pytest.fixture
 def less(monkeypatch):
-    for name, value in (("IMAGES", 40), ("SEVERITIES", (5,)), ("HARD", (5,)), ("ALONE", 3)):
-        monkeypatch.setattr(guard, name, value)
+    calibrate_on_few(monkeypatch)
     monkeypatch.setattr(plan, "MOST", 64)
 
 

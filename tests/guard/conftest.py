@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from acclimate.guard.calibration import Answered, calibrated
+from acclimate.guard.looks import LOOKS
 from acclimate.methods import METHODS
 
 CLASSES = 5
@@ -30,7 +31,14 @@ def answered(shift, frozen, adapted, grouped=False, count=400, seed=0):
     first = answers(labels, frozen, 2 + 3 * frozen, seed)
     second = answers(labels, adapted, 2 + 3 * adapted, seed + 1)
     sizes = [40] * (count // 40)
-    return Answered(shift, grouped, first, second, sizes, truth)
+    return Answered(shift, grouped, False, looked(shift, count), first, second, sizes, truth)
+
+
+def looked(shift, count):
+    """How images look: clean ones near 0, others each at a place of their own."""
+    draw = torch.Generator().manual_seed(sum(shift.encode()))
+    place = 0 if shift == "none" else 4 * torch.rand(len(LOOKS), generator=draw) + 1
+    return place + torch.randn(count, len(LOOKS), generator=draw)
 
 
 @pytest.fixture(scope="package")
@@ -58,7 +66,9 @@ def calibration_of(classes, seed=0):
     for shift in ("clean", "noise"):
         frozen, adapted = torch.randn(2, 64, classes, generator=draw)
         truth = torch.randn(64, classes, generator=draw).softmax(1)
-        sets.append(Answered(shift, False, frozen, adapted, [16] * 4, truth))
+        sets.append(
+            Answered(shift, False, False, torch.zeros(64, 5), frozen, adapted, [16] * 4, truth)
+        )
     return calibrated(sets)
 
 

@@ -11,10 +11,11 @@ from .conftest import answered
 
 
 def test_more_certain_answers_are_likelier_right(calibration):
-    x = torch.zeros(2, len(calibration.better.weights)) + calibration.better.mean
+    x = torch.zeros(2, len(calibration.better.curve.weights)) + calibration.better.curve.mean
     x[0, 0] -= 2  # a less certain frozen answer
     x[0, 1] += 2
-    sure, unsure = calibration.better(x).tolist()
+    nothing = torch.zeros(2, len(calibration.places.of_sets))
+    sure, unsure = calibration.better(x, nothing).tolist()
     assert sure > unsure
 
 
@@ -27,7 +28,8 @@ def test_estimates_are_right_under_a_shift_it_has_not_seen(calibration):
         (calibration.adapted, other.adapted, calibration.error[1]),
     ):
         truth = other.truth.gather(1, logits.argmax(1, keepdim=True)).mean()
-        assert abs(curve(x).mean() - truth) < 0.1
+        alike = calibration.places.alike(other.looks.mean(0))
+        assert abs(curve(x, alike).mean() - truth) < 0.1
         assert 0 < error < 0.2
 
 
@@ -36,7 +38,8 @@ def test_of_two_answers_the_better_one_is_told(calibration):
         other = answered("other", frozen, adapted, seed=70)
         each = signals(other.frozen, other.adapted)
         differ = each[:, 2] == 0
-        chance = calibration.better(features(each, each.mean(0)))[differ].mean()
+        alike = calibration.places.alike(other.looks.mean(0))
+        chance = calibration.better(features(each, each.mean(0)), alike)[differ].mean()
         assert (chance > 0.5) == (adapted > frozen)
 
 
@@ -57,4 +60,5 @@ def test_two_models_that_never_differ_give_no_preference():
     same = answered("none", 0.8, 0.8)
     alike = dataclasses.replace(same, adapted=same.frozen)
     found = calibrated([alike])
-    assert float(found.better(torch.zeros(1, len(found.better.weights)))) == 0.5
+    x = torch.zeros(1, len(found.better.curve.weights))
+    assert float(found.better(x, torch.zeros(1))) == 0.5

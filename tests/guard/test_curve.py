@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acclimate.guard.curve import Curve, fitted
+from acclimate.guard.curve import CORRECTION, Curve, corrected, fitted
 
 
 def loss(x, chance, count, offset, weights, ridge):
@@ -66,3 +66,19 @@ def test_the_tensors_give_the_curve_again():
     curve = fitted(x, chance, count)
     again = Curve.of(curve.tensors("twin.guard.better."), "twin.guard.better.")
     torch.testing.assert_close(again(x), curve(x))
+
+
+def test_a_correction_solves_its_own_equation_and_leaves_the_curve():
+    draw = torch.Generator().manual_seed(3)
+    x, alike = torch.randn(300, 2, generator=draw), torch.rand(300, 3, generator=draw)
+    curve = fitted(x, (x[:, 0] > 0).float(), torch.ones(300))
+    chance, count = torch.rand(300, generator=draw), torch.rand(300, generator=draw)
+    found = corrected(curve, x, alike, chance, count)
+    assert found.curve is curve
+    left = count * (found(x, alike) - chance)
+    gradient = (left[:, None] * alike).sum(0) + CORRECTION * found.by_set
+    torch.testing.assert_close(gradient, torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found(x, torch.zeros(300, 3)), curve(x))
+    assert torch.equal(
+        corrected(curve, x[:0], alike[:0], chance[:0], count[:0]).by_set, torch.zeros(3)
+    )

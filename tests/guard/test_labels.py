@@ -44,12 +44,12 @@ def judged(calibration, other, known, size=40):
     """Verdicts of a stream, of which a part of the labels come one batch later."""
     state, verdicts, count = GuardState.new(calibration), [], 0
     truth = other.truth.argmax(1)
-    for f, a in zip(other.frozen.split(size), other.adapted.split(size)):
+    for f, a, look in zip(*(e.split(size) for e in (other.frozen, other.adapted, other.looks))):
         for index in range(max(count - size, 0), count) if known else ():
             if index % known == 0:
                 state.labels.learn(index, int(truth[index]))
         kept = torch.ones(len(f), dtype=torch.bool)
-        verdicts.append(judge(f, a, kept, calibration, state, Rules()))
+        verdicts.append(judge(f, a, look, kept, calibration, state, Rules()))
         state.labels.keep(count, verdicts[-1].answers)
         count += len(f)
     return verdicts
@@ -59,7 +59,7 @@ def test_labels_correct_a_calibration_that_is_wrong(calibration):
     """Here confident answers are wrong: as for the frozen classifier in the fog."""
     other = answered("other", 0.2, 0.6, count=2000, seed=3)
     certain = torch.where(other.frozen == other.frozen.amax(1, keepdim=True), 9.0, 0.0)
-    other = type(other)(other.shift, other.hard, certain, other.adapted, other.sizes, other.truth)
+    other = replace(other, frozen=certain)
     truth = other.truth.argmax(1)
     share = float((certain.argmax(1) == truth)[-400:].float().mean())
     never, rare, often = (judged(calibration, other, known)[-1] for known in (0, 20, 2))
@@ -160,7 +160,7 @@ def test_a_batch_of_more_images_than_are_kept(calibration):
     other = answered("other", 0.6, 0.7, count=KEPT + 200)
     state = GuardState.new(calibration)
     every = torch.ones(KEPT + 200, dtype=torch.bool)
-    verdict = judge(other.frozen, other.adapted, every, calibration, state, Rules())
+    verdict = judge(other.frozen, other.adapted, other.looks, every, calibration, state, Rules())
     state.labels.keep(100, verdict.answers)
     for index in (300, 100 + KEPT + 199):
         kept = state.labels.classes[index % KEPT].tolist()

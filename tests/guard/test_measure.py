@@ -1,5 +1,6 @@
 import pytest
 import torch
+from small_guard import calibrate_on_few
 
 import acclimate
 from acclimate.bundle import Bundle
@@ -7,6 +8,7 @@ from acclimate.errors import InputError
 from acclimate.guard import measure as measured
 from acclimate.guard.calibration import Calibration
 from acclimate.guard.decide import GuardState, Rules, judge
+from acclimate.guard.looks import looks
 from acclimate.guard.measure import measure_guard
 from acclimate.source.held_out import corrupted
 from acclimate.source.statistics import measure
@@ -15,8 +17,7 @@ from acclimate.source.statistics import measure
 @pytest.fixture(autouse=True)
 def less(monkeypatch):
     """Fewer images and severities."""
-    for name, value in (("IMAGES", 40), ("SEVERITIES", (5,)), ("HARD", (5,)), ("ALONE", 3)):
-        monkeypatch.setattr(measured, name, value)
+    calibrate_on_few(monkeypatch)
 
 
 @pytest.mark.parametrize("which", ["bundle", "group_norm_bundle"])
@@ -32,7 +33,7 @@ def test_every_model_gets_a_calibration(which, request, images, tmp_path):
         assert all(tensor.isfinite().all() for tensor in calibration.tensors("").values())
         state = GuardState.new(calibration)
         kept = torch.ones(9, dtype=torch.bool)
-        verdict = judge(frozen, adapted, kept, calibration, state, Rules())
+        verdict = judge(frozen, adapted, looks(images[:9]), kept, calibration, state, Rules())
         assert verdict.use_adapted.shape == (9,)
 
 

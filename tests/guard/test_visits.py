@@ -56,9 +56,9 @@ def turns(guard, images, parts, batches=6):
 @pytest.mark.parametrize(
     ("at_change", "expected"),
     [
-        ("go on", []),
+        ("go-on", []),
         ("restart", ["restarted"] * 2),
-        ("come back", ["restarted", "restarted", "came back"]),
+        ("come-back", ["restarted", "restarted", "came back"]),
     ],
 )
 def test_what_becomes_of_what_was_learned(guarded, images, monkeypatch, at_change, expected):
@@ -73,7 +73,7 @@ def test_a_part_is_kept_by_all_its_scores_though_they_came_with_the_change(
 ):
     """A batch that completes the reference and shows the change: no row of it is missing."""
     bundle, kept = guarded("tent"), []
-    guard = Guard(Adapter(bundle, "tent"), bundle, rules=replace(ALWAYS, at_change="come back"))
+    guard = Guard(Adapter(bundle, "tent"), bundle, rules=replace(ALWAYS, at_change="come-back"))
     monkeypatch.setattr(Visits, "keep", lambda self, scores, learned: kept.append(scores))
     first = images[torch.randint(0, 160, (400,), generator=torch.Generator().manual_seed(0))]
     guard(torch.cat([first[:300], first[300:] // 2]))
@@ -94,7 +94,7 @@ def test_after_a_restart_the_adapter_is_new(guarded, images):
 
 def test_streams_keep_their_visits_apart(guarded, images, monkeypatch):
     monkeypatch.setattr(states, "GOOD_EVERY", 64)
-    bundle, rules = guarded("tent"), replace(ALWAYS, at_change="come back")
+    bundle, rules = guarded("tent"), replace(ALWAYS, at_change="come-back")
     guard, other = (Guard(Adapter(bundle, "tent"), bundle, rules=rules) for _ in range(2))
     turns(guard, images, [False, True])
     state = guard.snapshot()

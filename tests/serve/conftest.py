@@ -26,7 +26,9 @@ def with_calibration(bundle, name):
     for shift in ("clean", "noise"):
         frozen, adapted = torch.randn(2, 64, classes, generator=draw)
         truth = torch.randn(64, classes, generator=draw).softmax(1)
-        sets.append(Answered(shift, False, frozen, adapted, [16] * 4, truth))
+        sets.append(
+            Answered(shift, False, False, torch.zeros(64, 5), frozen, adapted, [16] * 4, truth)
+        )
     tensors = calibrated(sets).tensors(f"{METHODS[name].model}.guard.")
     return replace(bundle, statistics=bundle.statistics | tensors, method=name)
 

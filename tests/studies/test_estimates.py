@@ -27,7 +27,7 @@ def answers(study, share, count=96, strength=4.0, seed=0):
     given = (labels + wrong) % 4
     logits = 0.1 * torch.rand(count, 4, generator=generator)
     logits[torch.arange(count), given] += strength * (~wrong) + 1
-    return study.Answers(logits, 2 * logits, labels)
+    return study.Answers(logits, 2 * logits, torch.zeros(len(labels), 5), labels)
 
 
 def test_peers_on_answers_whose_confidence_tells(study):
@@ -42,7 +42,7 @@ def test_peers_on_answers_whose_confidence_tells(study):
 def test_rows_and_their_summary(study):
     truth = 0.02 + 0.9 * torch.nn.functional.one_hot(torch.arange(96) % 4, 4)
     sets = [
-        Answered(name, False, each.frozen, each.adapted, [32] * 3, truth)
+        Answered(name, False, False, each.looks, each.frozen, each.adapted, [32] * 3, truth)
         for name, each in (("none", answers(study, 0.9)), ("fog", answers(study, 0.4)))
     ]
     calibration = calibrated(sets)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_guard import calibrate_on_few
 
 from acclimate.data import LabelledImages
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.errors import InputError
-from acclimate.guard import measure as measured
 from acclimate.methods import METHODS
 from acclimate.runtime import workers
 from acclimate.source.held_out import SHIFTS
@@ -174,8 +174,7 @@ def test_changes_within_500_images_are_found_and_others_are_false(study, streams
 
 
 def test_a_run_resumes_and_keeps_its_results(study, bundle_of, tmp_path, monkeypatch, capsys):
-    for name, value in (("IMAGES", 32), ("SEVERITIES", (5,)), ("HARD", (5,)), ("ALONE", 3)):
-        monkeypatch.setattr(measured, name, value)
+    calibrate_on_few(monkeypatch, images=32)
     bundle = bundle_of("acclimate")
     classes = len(bundle.classes)
     monkeypatch.setattr(study, "load", lambda *given: some(1200, 32, classes))

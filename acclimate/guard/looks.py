@@ -1,0 +1,93 @@
+"""How images look, whatever a model says of them: five numbers of each, and what looks alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+LOOKS = ("brightness", "contrast", "colour", "sharpness", "share of sharpness in edges")
+"""The numbers of an image, in this order."""
+WIDTH = 0.3
+"""Two streams look alike if they are not further apart than about this; 1 is as far as from the
+source to a stream whose mean is 1.7 standard deviations of source images away."""
+_TINY = 1e-3
+_FURTHEST = 20.0  # in standard deviations; beyond, one number would hide the others
+
+
+def looks(
+    images: UInt8[Tensor, "batch channels height width"]
+    | Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch 5"]:
+    """Compute the numbers of `LOOKS`, each from one image alone.
+
+    Args:
+        images: uint8 0..255 or floats 0..1, at least 3 pixels to each side.
+    """
+    unit = images.float() if images.is_floating_point() else images.float() / 255
+    grey = unit.mean(1)  # [batch, height, width]
+    middle = grey[:, 1:-1, 1:-1]
+    across = grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    along = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1]
+    laplacian = (4 * middle - across - along).abs().mean((1, 2)) + _TINY
+    edges = grey.diff(dim=1).abs().mean((1, 2)) + grey.diff(dim=2).abs().mean((1, 2)) + _TINY
+    colour = (unit.amax(1) - unit.amin(1)).mean((1, 2))
+    brightness, contrast = grey.mean((1, 2)), grey.flatten(1).std(1)
+    own = (brightness, contrast, colour, laplacian.log(), (laplacian / edges).log())
+    return torch.stack(own, 1)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where some sets of images lie, by how they look."""
+
+    mean: Float[Tensor, "5"]
+    """Mean of `looks` of clean source images."""
+    spread: Float[Tensor, "5"]
+    """Their standard deviation."""
+    of_sets: Float[Tensor, "sets 5"]
+    """The place of each set, see `place`."""
+
+    @classmethod
+    def between(cls, source: Float[Tensor, "n 5"], sets: list[Float[Tensor, "m 5"]]) -> "Places":
+        """The places of sets of images.
+
+        Args:
+            source: `looks` of clean source images.
+            sets: `looks` of the images of each set.
+        """
+        mean, spread = source.mean(0), source.std(0, correction=0).clamp(min=_TINY)
+        found = cls(mean, spread, mean[None])
+        return cls(mean, spread, torch.stack([found.place(each.mean(0)) for each in sets]))
+
+    def place(self, mean: Float[Tensor, "5"]) -> Float[Tensor, "5"]:
+        """Distance to the source in each number: a signed logarithm, so that far is not too far.
+
+        Args:
+            mean: Mean of `looks` of some images.
+        """
+        away = ((mean - self.mean) / self.spread).clamp(-_FURTHEST, _FURTHEST)
+        return away.sign() * away.abs().log1p()
+
+    def alike(self, mean: Float[Tensor, "5"]) -> Float[Tensor, " sets"]:
+        """How much images look like those of each set: 1 if they do in the mean, 0 if not at all.
+
+        Args:
+            mean: Mean of `looks` of the images.
+        """
+        away = (self.place(mean) - self.of_sets).square().sum(1)
+        return (-away / (2 * WIDTH**2)).exp()
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors by name."""
+        return {f"{prefix}{each.name}": getattr(self, each.name) for each in fields(Places)}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], prefix: str) -> "Places":
+        """The places that `tensors` gave.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        return cls(*(tensors[f"{prefix}{each.name}"] for each in fields(Places)))
