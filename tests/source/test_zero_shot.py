@@ -114,7 +114,7 @@ def test_a_bundle_of_any_two_modules(tmp_path):
         (["cat", "cat"], ["{}"], "'cat' names the outputs 0 and 1"),
         (NAMES, [], "needs a template at least"),
         (NAMES, ["a photo"], r"must have \{\} once"),
-        (NAMES, ["{}", "{}"], r"templates: '\{\}'"),
+        (NAMES, ["{}", "{}"], r"the template '\{\}' is there twice"),
         (["cat", "very " * 40], ["{}"], "longer than the 24 tokens"),
         (NAMES, ["very " * 40 + "{}"], "longer than the 24 tokens"),
     ],
@@ -123,6 +123,11 @@ def test_texts_that_cannot_be_meant(tiny, names, templates, message):
     with pytest.raises(InputError, match=message) as caught:
         acclimate.zero_shot("openclip:tiny", names, templates, weights=tiny)
     assert "\n" not in str(caught.value)
+
+
+def test_templates_are_checked_before_weights_are_read(tmp_path):
+    with pytest.raises(InputError, match=r"must have \{\} once"):
+        acclimate.zero_shot("openclip:ViT-B-32", NAMES, ["a photo"], weights=tmp_path / "missing")
 
 
 def test_weights_of_another_model(tiny, tmp_path):
