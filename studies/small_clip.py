@@ -6,12 +6,13 @@ The model and its loss are open_clip's; the captions are class names in WATT's e
 training takes about a quarter of an hour on one core. It and the measurements go on where they were
 interrupted, and ``--plan`` says how long these take. Two bundles have the same weights: texts of
 `one` are those of a single template, those of `eight` averages. What the frozen `eight` gains over
-the frozen `one` is what averaging texts gives alone. ``--model`` and ``--weights`` measure another
-CLIP, by its name for ``acclimate zero-shot``.
+the frozen `one` is what averaging texts gives alone. `twin` is `eight` with a twin of its image
+encoder, aligned with its features from unlabelled images: does CTA carry over? ``--model`` and
+``--weights`` measure another CLIP, by its name for ``acclimate zero-shot``.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from acclimate.backbones.clip import Clip, as_classifier
 from acclimate.backbones.prompted import TEMPLATES
 from acclimate.bundle import Bundle
 from acclimate.commands.script import finish, recorded_options, start, write_table
-from acclimate.data import LabelledImages, load
+from acclimate.data import LabelledImages, load, subset
 from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.cell import CLEAN
 from acclimate.evaluate.grid_run import GridRun
@@ -36,6 +37,9 @@ from acclimate.evaluate.task import Grid
 from acclimate.report.measured import read_grid
 from acclimate.runtime.memory import keep_freed_memory
 from acclimate.runtime.progress import live
+from acclimate.source.aligned import align
+from acclimate.source.loop import Run
+from acclimate.source.presets import PRESETS
 from acclimate.source.zero_shot import bundled
 
 TEXTS = {"one": TEMPLATES[:1], "eight": TEMPLATES}
@@ -43,8 +47,11 @@ TEXTS = {"one": TEMPLATES[:1], "eight": TEMPLATES}
 RELEASED = "objective.released=true"
 METHODS = ("source", "tent", "sar", "roid", "clipartt", f"clipartt:{RELEASED}")
 """Methods of both bundles."""
-WATT = ("watt-s", f"watt-s:{RELEASED}")
+WATT = ("source", "watt-s", f"watt-s:{RELEASED}")
 """Methods of `eight` alone, which has the templates that they need."""
+TWIN = "twin"
+OF_TWIN = ("source", "tent", "aligned", "cta")
+"""Methods of the bundle with a twin; without batch norm, `aligned-bn` would be `aligned`."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +74,16 @@ class Arguments:
     """Test images under each corruption."""
     few: int = 200
     """Test images for TPT."""
+    turns: int = 1000
+    """Test images for WATT-S."""
     parallel: int = 96
     """Test images for WATT-P."""
     rounds: int = 5
     """Rounds of WATT-P, of 16 steps each; 50 are published."""
+    aligned: int = 8000
+    """Unlabelled training images that the twin is aligned with; 0 leaves the twin out."""
+    alignment: int = 3
+    """Epochs of the alignment, after one of the contrastive stage."""
     batch: int = 128
     """Images that arrive together."""
     corruptions: tuple[str, ...] = PUBLISHED
@@ -85,6 +98,8 @@ def main(arguments: Arguments) -> None:
     """Train, measure, and write what is kept."""
     keep_freed_memory()
     make(arguments)
+    if arguments.aligned:
+        make_twin(arguments)
     folder = arguments.out / "grid"
     run_all(grids(arguments), folder, workers=arguments.workers, only_plan=arguments.plan)
     if arguments.plan:
@@ -122,17 +137,35 @@ def small(arguments: Arguments, data: LabelledImages, templates: tuple[str, ...]
     return bundled(*made, training.PREPROCESSING, data.classes, templates)
 
 
+def make_twin(arguments: Arguments) -> None:
+    """Align a twin of the image encoder of `eight`, unless that was done. No label is used."""
+    path = arguments.out / TWIN
+    if path.exists():
+        return
+    images = subset(load(arguments.data, "train"), arguments.aligned).images
+    preset = PRESETS["small"]
+    stages = {"contrastive": replace(preset.contrastive, epochs=1)}
+    stages["align"] = replace(preset.align, epochs=arguments.alignment)
+    settings = replace(preset, **stages)
+    with live() as progress:
+        run = Run(0, path.with_name(f"{TWIN}.stages"), progress=progress)
+        align(Bundle.load(arguments.out / "eight"), images, settings=settings, run=run).save(path)
+
+
 def grids(arguments: Arguments) -> Iterator[GridRun]:
-    """The grids: methods on both bundles, WATT where there are templates, the slow ones on few."""
+    """The grids: methods on both bundles, on the twin, and the slow ones on fewer images."""
     corruptions = (CLEAN, *arguments.corruptions)
     steps = 16 * arguments.rounds
     parts = (
         (("one", "eight"), METHODS, arguments.images),
-        (("eight",), WATT, arguments.images),
-        (("one", "eight"), ("source", "tpt"), arguments.few),
+        ((TWIN,) if arguments.aligned else (), OF_TWIN, arguments.images),
+        (("one",), ("source", "tpt"), arguments.few),  # TPT's prompts are those of one template
+        (("eight",), WATT, arguments.turns),
         (("eight",), ("source", "watt-s", f"watt-p:steps={steps}"), arguments.parallel),
     )
     for labels, methods, count in parts:
+        if not labels:
+            continue
         grid = Grid(corruptions, methods=methods, batch=arguments.batch, curve=False)
         bundles = {label: arguments.out / label for label in labels}
         yield GridRun(grid, bundles, (partial(test, arguments.data, count),))
