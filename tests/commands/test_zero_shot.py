@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from photographs import photograph
 from safetensors.torch import save_file
 from toy_clip import TINY
 
@@ -86,6 +87,26 @@ def test_weights_of_another_model_end_in_a_sentence(given, tmp_path, capsys, ten
     said = capsys.readouterr().err
     assert f"{path} " in said and said.count("\n") == 1
     assert not (tmp_path / "bundle").exists()
+
+
+def test_its_bundle_is_aligned(given, tmp_path, capsys):
+    main(given)
+    (tmp_path / "photos").mkdir()
+    for seed in range(4):
+        photograph(40, 30, seed=seed).save(tmp_path / "photos" / f"{seed}.png")
+    command = ["align", "--model", str(tmp_path / "bundle"), "--images", str(tmp_path / "photos")]
+    main([*command, "--epochs", "0", "--out", str(tmp_path / "aligned")])
+    assert "(from the bundle)" in " ".join(capsys.readouterr().out.split())
+    bundle, aligned = (Bundle.load(tmp_path / name) for name in ("bundle", "aligned"))
+    assert aligned.twin is not None and aligned.classes == ("cat", "dog")
+    assert aligned.preprocessing == bundle.preprocessing
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(aligned.classifier(images), bundle.classifier(images))
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--weights", str(tmp_path / "tiny.safetensors"), "--out", "other"])
+    assert stopped.value.code == 2
+    assert "weights are for a model given by name" in capsys.readouterr().err
 
 
 def test_a_missing_file_of_names_ends_in_a_sentence(given, tmp_path, capsys):
