@@ -112,6 +112,8 @@ def test_a_bundle_of_any_two_modules(tmp_path):
         (["cat"], ["{}"], "give the names of at least 2"),
         (["cat", " "], ["{}"], "none of them empty"),
         (["cat", "cat"], ["{}"], "'cat' names the outputs 0 and 1"),
+        (["cat", "dog", "Cat"], ["{}"], "reads the class names 'cat' and 'Cat' alike"),
+        (["cat", "red panda", "red  panda"], ["{}"], "reads the class names 'red panda' and"),
         (NAMES, [], "needs a template at least"),
         (NAMES, ["a photo"], r"must have \{\} once"),
         (NAMES, ["{}", "{}"], r"the template '\{\}' is there twice"),
