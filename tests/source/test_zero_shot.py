@@ -4,10 +4,11 @@ import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
-from toy_clip import TINY, WordMeans
+from toy_clip import TINY, WordMeans, clip_bundle
 
 import acclimate
 from acclimate.adapt import Adapter
+from acclimate.backbones import projected
 from acclimate.backbones.clip import build_clip
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
@@ -163,6 +164,15 @@ def test_encoders_of_different_widths():
     image, rest = modules(width=5)
     with pytest.raises(InputError, match=r"features are \[8\] and the text encoder's \[5\]"):
         acclimate.zero_shot(image, ["cat", "dog"], ["a photo of a {}"], **rest)
+
+
+def test_a_bundle_of_another_pair_of_encoders(tmp_path):
+    image, rest = modules()
+    acclimate.zero_shot(image, ["cat", "dog"], ["a photo of a {}"], **rest).save(tmp_path / "b")
+    for other in (projected(clip_bundle(("cat", "dog")).classifier), torch.nn.Linear(3, 2)):
+        with pytest.raises(InputError) as caught:
+            Bundle.load(tmp_path / "b", model=other)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_an_image_encoder_needs_its_text_encoder():
