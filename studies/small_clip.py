@@ -45,10 +45,12 @@ from acclimate.source.zero_shot import bundled
 TEXTS = {"one": TEMPLATES[:1], "eight": TEMPLATES}
 """Templates of the bundles."""
 RELEASED = "objective.released=true"
-METHODS = ("source", "tent", "sar", "roid", "clipartt", f"clipartt:{RELEASED}")
+METHODS = ("source", "tent", "sar", "roid")
 """Methods of both bundles."""
-WATT = ("source", "watt-s", f"watt-s:{RELEASED}")
-"""Methods of `eight` alone, which has the templates that they need."""
+CLIPARTT = ("source", "clipartt", f"clipartt:{RELEASED}")
+"""Those of many steps."""
+WATT = ("watt-s", f"watt-s:{RELEASED}")
+"""Those of `eight` alone, which has the templates that they need."""
 TWIN = "twin"
 OF_TWIN = ("source", "tent", "aligned", "cta")
 """Methods of the bundle with a twin; without batch norm, `aligned-bn` would be `aligned`."""
@@ -72,10 +74,10 @@ class Arguments:
     """Passes over the training images."""
     images: int = 1000
     """Test images under each corruption."""
+    turns: int = 1000
+    """Test images for the many steps of CLIPArTT and WATT-S."""
     few: int = 200
     """Test images for TPT."""
-    turns: int = 1000
-    """Test images for WATT-S."""
     parallel: int = 96
     """Test images for WATT-P."""
     rounds: int = 5
@@ -157,8 +159,9 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
     corruptions = (CLEAN, *arguments.corruptions)
     steps = 16 * arguments.rounds
     parts = (
-        (("one", "eight"), METHODS, arguments.images),
         ((TWIN,) if arguments.aligned else (), OF_TWIN, arguments.images),
+        (("one", "eight"), METHODS, arguments.images),
+        (("one", "eight"), CLIPARTT, arguments.turns),
         (("one",), ("source", "tpt"), arguments.few),  # TPT's prompts are those of one template
         (("eight",), WATT, arguments.turns),
         (("eight",), ("source", "watt-s", f"watt-p:steps={steps}"), arguments.parallel),

@@ -90,6 +90,7 @@ def test_the_study_on_a_few_images(study, pictures, tmp_path):
     found = {(row["bundle"], row["method"], row["images"]) for row in rows}
     for label in ("one", "eight"):
         assert {(label, method, "8") for method in study.METHODS} <= found
+        assert {(label, method, "6") for method in study.CLIPARTT} <= found
     assert {("one", "source", "2"), ("one", "tpt", "2")} <= found
     assert {("eight", "watt-s", "6"), ("eight", "watt-p:steps=16", "4")} <= found
     assert {("twin", method, "8") for method in study.OF_TWIN} <= found
