@@ -47,8 +47,8 @@ TEXTS = {"one": TEMPLATES[:1], "eight": TEMPLATES}
 RELEASED = "objective.released=true"
 METHODS = ("source", "tent", "sar", "roid")
 """Methods of both bundles."""
-CLIPARTT = ("source", "clipartt", f"clipartt:{RELEASED}")
-"""Those of many steps."""
+CLIPARTT = ("source", "tent:reset=batch,steps=10", "clipartt", f"clipartt:{RELEASED}")
+"""Those of many steps, and TENT with as many."""
 WATT = ("watt-s", f"watt-s:{RELEASED}")
 """Those of `eight` alone, which has the templates that they need."""
 TWIN = "twin"
@@ -159,11 +159,11 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
     corruptions = (CLEAN, *arguments.corruptions)
     steps = 16 * arguments.rounds
     parts = (
-        ((TWIN,) if arguments.aligned else (), OF_TWIN, arguments.images),
         (("one", "eight"), METHODS, arguments.images),
         (("one", "eight"), CLIPARTT, arguments.turns),
-        (("one",), ("source", "tpt"), arguments.few),  # TPT's prompts are those of one template
         (("eight",), WATT, arguments.turns),
+        ((TWIN,) if arguments.aligned else (), OF_TWIN, arguments.images),
+        (("one",), ("source", "tpt"), arguments.few),  # TPT's prompts are those of one template
         (("eight",), ("source", "watt-s", f"watt-p:steps={steps}"), arguments.parallel),
     )
     for labels, methods, count in parts:
