@@ -12,13 +12,14 @@ encoder, aligned with its features from unlabelled images: does CTA carry over? 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import anchor
 import small_clip_training as training
 import torch
+from claims import CORRUPTED, difference
 from methods import publish, run_all
 from ours import test
 from rich.console import Console
@@ -34,7 +35,8 @@ from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.cell import CLEAN
 from acclimate.evaluate.grid_run import GridRun
 from acclimate.evaluate.task import Grid
-from acclimate.report.measured import read_grid
+from acclimate.evaluate.variant import Variant
+from acclimate.report.measured import RowKey, read_grid
 from acclimate.runtime.memory import keep_freed_memory
 from acclimate.runtime.progress import live
 from acclimate.source.aligned import align
@@ -47,7 +49,8 @@ TEXTS = {"one": TEMPLATES[:1], "eight": TEMPLATES}
 RELEASED = "objective.released=true"
 METHODS = ("source", "tent", "sar", "roid")
 """Methods of both bundles."""
-CLIPARTT = ("source", "tent:reset=batch,steps=10", "clipartt", f"clipartt:{RELEASED}")
+TENT = "tent:reset=batch,steps=10"
+CLIPARTT = ("source", TENT, "clipartt", f"clipartt:{RELEASED}")
 """Those of many steps, and TENT with as many."""
 WATT = ("watt-s", f"watt-s:{RELEASED}")
 """Those of `eight` alone, which has the templates that they need."""
@@ -106,7 +109,7 @@ def main(arguments: Arguments) -> None:
     run_all(grids(arguments), folder, workers=arguments.workers, only_plan=arguments.plan)
     if arguments.plan:
         return
-    keep(folder, arguments.results)
+    keep(arguments, folder)
     if arguments.results:
         publish(folder, arguments.results)
         finish({"options": recorded_options(arguments)}, 0, arguments.results / "settings.json")
@@ -174,18 +177,48 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
         yield GridRun(grid, bundles, (partial(test, arguments.data, count),))
 
 
-def keep(folder: Path, results: Path | None) -> None:
-    """Print the mean over the corruptions of each method, and write it."""
-    rows = anchor.summary(read_grid(folder)[0])
+def claims(arguments: Arguments) -> Iterator[tuple[str, RowKey, RowKey]]:
+    """Differences of interest, and the two rows of which each is one."""
+
+    def row(label: str, method: str) -> RowKey:
+        return label, Variant.parse(method)
+
+    none, parallel = row("one", "source"), f"watt-p:steps={16 * arguments.rounds}"
+    averaged = row("eight", "source")
+    yield "averaged texts alone", averaged, none
+    for method in ("clipartt", "watt-s", parallel):
+        mine = row("eight", method)
+        yield f"averaged texts and {method}", mine, none
+        yield f"{method}, with averaged texts before and after", mine, averaged
+    for label, method in (("one", "clipartt"), ("eight", "clipartt"), ("eight", "watt-s")):
+        first, second = row(label, f"{method}:{RELEASED}"), row(label, method)
+        yield f"{method} of {label}: the released form over the equation", first, second
+    for first, second in (("watt-s", "clipartt"), ("watt-s", TENT), ("clipartt", TENT)):
+        yield f"{first} over {second}", row("eight", first), row("eight", second)
+    for first, second in (("aligned", "source"), ("cta", "aligned"), ("cta", "tent")):
+        yield f"{first} over {second}", row(TWIN, first), row(TWIN, second)
+
+
+def keep(arguments: Arguments, folder: Path) -> None:
+    """Print the mean over the corruptions of each method, and the differences; write both."""
+    measured, results = read_grid(folder)[0], arguments.results
+    rows = anchor.summary(measured)
     rows = [{"called": row["method"]} | row for row in rows]
     shown = ("bundle", "method", "images", "clean", "corrupted", "gain", "gain_low", "gain_high")
     table = Table(*shown)
     for row in rows:
         table.add_row(*(str(row[column]) for column in shown))
     Console(width=160).print(table)
+    found = (difference(measured, *claim, CORRUPTED) for claim in claims(arguments))
+    compared = [asdict(each) for each in found if each]
+    table = Table("claim", "images", "difference", "low", "high")
+    for each in compared:
+        table.add_row(*(str(each[column.header]) for column in table.columns))
+    Console(width=160).print(table)
     if results:
         results.mkdir(parents=True, exist_ok=True)
         write_table(results / "summary.csv", rows)
+        write_table(results / "claims.csv", compared)
 
 
 if __name__ == "__main__":
