@@ -11,10 +11,12 @@ encoder, aligned with its features from unlabelled images: does CTA carry over? 
 ``--weights`` measure another CLIP, by its name for ``acclimate zero-shot``.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anchor
 import small_clip_training as training
@@ -112,7 +114,8 @@ def main(arguments: Arguments) -> None:
     keep(arguments, folder)
     if arguments.results:
         publish(folder, arguments.results)
-        finish({"options": recorded_options(arguments)}, 0, arguments.results / "settings.json")
+        record = {"options": recorded_options(arguments), "texts": texts(arguments.out / "eight")}
+        finish(record, 0, arguments.results / "settings.json")
 
 
 def make(arguments: Arguments) -> None:
@@ -160,11 +163,11 @@ def make_twin(arguments: Arguments) -> None:
 def grids(arguments: Arguments) -> Iterator[GridRun]:
     """The grids: methods on both bundles, on the twin, and the slow ones on fewer images."""
     corruptions = (CLEAN, *arguments.corruptions)
-    steps = 16 * arguments.rounds
+    steps, matched = 16 * arguments.rounds, own_temperature(arguments)
     parts = (
         (("one", "eight"), METHODS, arguments.images),
-        (("one", "eight"), CLIPARTT, arguments.turns),
-        (("eight",), WATT, arguments.turns),
+        (("one", "eight"), (*CLIPARTT, f"clipartt:{matched}"), arguments.turns),
+        (("eight",), (*WATT, f"watt-s:{matched}"), arguments.turns),
         ((TWIN,) if arguments.aligned else (), OF_TWIN, arguments.images),
         (("one",), ("source", "tpt"), arguments.few),  # TPT's prompts are those of one template
         (("eight",), ("source", "watt-s", f"watt-p:steps={steps}"), arguments.parallel),
@@ -175,6 +178,25 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
         grid = Grid(corruptions, methods=methods, batch=arguments.batch, curve=False)
         bundles = {label: arguments.out / label for label in labels}
         yield GridRun(grid, bundles, (partial(test, arguments.data, count),))
+
+
+def texts(path: Path) -> dict[str, float]:
+    """How alike texts are, as cosine similarities, and the factor of these in the logits."""
+    head: Any = Bundle.load(path).classifier.head
+    by_template, classes = head.by_template, head.class_weights
+    count, names = len(by_template), len(classes)
+    same = torch.einsum("scd,tcd->st", by_template, by_template) / names
+    other = classes @ classes.T
+    return {
+        "one class in two templates": round(float(same.triu(1).sum()) / math.comb(count, 2), 5),
+        "two classes": round(float(other.triu(1).sum()) / math.comb(names, 2), 5),
+        "scale": round(float(head.scale), 3),
+    }
+
+
+def own_temperature(arguments: Arguments) -> str:
+    """The temperature of targets that goes with the model's logits, as 0.01 with CLIP's of 100."""
+    return f"objective.temperature={1 / texts(arguments.out / 'eight')['scale']:.3f}"
 
 
 def claims(arguments: Arguments) -> Iterator[tuple[str, RowKey, RowKey]]:
@@ -193,6 +215,8 @@ def claims(arguments: Arguments) -> Iterator[tuple[str, RowKey, RowKey]]:
     for label, method in (("one", "clipartt"), ("eight", "clipartt"), ("eight", "watt-s")):
         first, second = row(label, f"{method}:{RELEASED}"), row(label, method)
         yield f"{method} of {label}: the released form over the equation", first, second
+        matched = row(label, f"{method}:{own_temperature(arguments)}")
+        yield f"{method} of {label}: the model's own temperature over 0.01", matched, second
     for first, second in (("watt-s", "clipartt"), ("watt-s", TENT), ("clipartt", TENT)):
         yield f"{first} over {second}", row("eight", first), row("eight", second)
     for first, second in (("aligned", "source"), ("cta", "aligned"), ("cta", "tent")):
