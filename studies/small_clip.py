@@ -166,11 +166,12 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
     steps, matched = 16 * arguments.rounds, own_temperature(arguments)
     parts = (
         (("one", "eight"), METHODS, arguments.images),
-        (("one", "eight"), (*CLIPARTT, f"clipartt:{matched}"), arguments.turns),
-        (("eight",), (*WATT, f"watt-s:{matched}"), arguments.turns),
         ((TWIN,) if arguments.aligned else (), OF_TWIN, arguments.images),
         (("one",), ("source", "tpt"), arguments.few),  # TPT's prompts are those of one template
+        (("one", "eight"), (*CLIPARTT, f"clipartt:{matched}"), arguments.turns),
+        (("eight",), WATT, arguments.turns),
         (("eight",), ("source", "watt-s", f"watt-p:steps={steps}"), arguments.parallel),
+        (("eight",), (f"watt-s:{matched}",), arguments.turns),
     )
     for labels, methods, count in parts:
         if not labels:
