@@ -167,9 +167,9 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
     parts = (
         (("one", "eight"), METHODS, arguments.images),
         ((TWIN,) if arguments.aligned else (), OF_TWIN, arguments.images),
-        (("one",), ("source", "tpt"), arguments.few),  # TPT's prompts are those of one template
         (("one", "eight"), (*CLIPARTT, f"clipartt:{matched}"), arguments.turns),
         (("eight",), WATT, arguments.turns),
+        (("one",), ("source", "tpt"), arguments.few),  # TPT's prompts are those of one template
         (("eight",), ("source", "watt-s", f"watt-p:steps={steps}"), arguments.parallel),
         (("eight",), (f"watt-s:{matched}",), arguments.turns),
     )
