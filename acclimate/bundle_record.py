@@ -17,11 +17,23 @@ if TYPE_CHECKING:
 
 SCHEMA = 3
 """Version of the record that this acclimate writes."""
+RECORD = "bundle.json"
+"""File of a bundle's record."""
 WEIGHTS = "weights.safetensors"
 """File of a bundle's weights."""
 STATISTICS = "statistics.safetensors"
 """File of a bundle's statistics of source images; absent where there are none."""
 _MAX_JSON_BYTES = 16 * 2**20
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Whether a path is that of a bundle, as far as its files' names show.
+
+    ```python
+    is_bundle("bundle")
+    ```
+    """
+    return (Path(path) / RECORD).is_file()
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
@@ -35,7 +47,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         InputError: it is missing, damaged, or from a newer version.
     """
     path = Path(path)
-    file = path / "bundle.json"
+    file = path / RECORD
     if not path.exists():
         raise InputError(f"{path} does not exist; give the folder of a bundle.")
     if not file.is_file():

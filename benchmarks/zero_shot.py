@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from acclimate.adapt import Adapter
+from acclimate.backbones.prompted import TEMPLATES
 from acclimate.bundle import Bundle
 from acclimate.commands.script import finish, start
 from acclimate.parts.update import norm_parameters
@@ -35,6 +36,7 @@ class Options:
     batch: int = 64
     """Images of CLIPArTT and WATT."""
     steps: int = 4
+    """Steps of CLIPArTT. WATT-S takes a round: twice its templates."""
     alone: int = 32
     """Images of TPT."""
     views: int = 64
@@ -51,7 +53,7 @@ class Options:
 
 
 class Bare:
-    """The steps of CLIPArTT, or with templates those of a round of WATT-S, in plain torch.
+    """The steps of CLIPArTT, or with templates a round of WATT-S, in plain torch.
 
     Args:
         bundle: A zero-shot classifier.
@@ -75,7 +77,7 @@ class Bare:
         with torch.no_grad():
             torch._foreach_copy_(self.moving, self.source)
         optimizer = torch.optim.Adam(self.moving, 1e-3, fused=True)
-        images = self.preprocessing(images)
+        images, ends = self.preprocessing(images), []
         for number in range(self.steps):
             features = normalize(self.model.encoder(images), dim=1)
             with torch.no_grad():
@@ -87,7 +89,11 @@ class Bare:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if self.templates and number % 2:
+                ends.append([parameter.detach().clone() for parameter in self.moving])
         with torch.no_grad():
+            if ends:
+                torch._foreach_copy_(self.moving, [torch.stack(at).mean(0) for at in zip(*ends)])
             return self.model(images)
 
     def _texts(self, features: Tensor, number: int) -> Tensor:
@@ -114,8 +120,10 @@ def main(options: Options) -> None:
 
 def over_bare(name: str, bundle: Bundle, images: Tensor, options: Options) -> dict[str, Any]:
     """The adapter's time over that of the plain loop, in float32."""
-    made = Adapter(bundle, name, device="cpu", precision="fp32", steps=options.steps)
-    bare = Bare(bundle, options.steps, name != "clipartt")
+    templates = name != "clipartt"
+    steps = 2 * len(TEMPLATES) if templates else options.steps
+    made = Adapter(bundle, name, device="cpu", precision="fp32", steps=steps)
+    bare = Bare(bundle, steps, templates)
     check(name, made(images), bare(images), Adapter(bundle, "source", device="cpu")(images))
     runs = {"adapter": partial(made, images), "bare": partial(bare, images)}
     return timed(name, runs, "adapter", "bare", options)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fewer import few_views
+from fewer import few_steps, few_views
 from loose import loose
 from pretended import pretended_gpu
 from soon import banked, searches, soon
@@ -127,7 +127,7 @@ def test_what_is_replayed_is_all_but_the_python_code(gpu):
 @pytest.mark.parametrize("name", METHODS)
 def test_an_adapted_batch_waits_for_its_answers_check_alone(gpu, bundle_of, images, name):
     changes = {"precision": "fp32"} | loose(name) | soon(name, 20) | few_views(name)
-    changes |= {"steps": 2} if METHODS[name].settings.steps else {}
+    changes |= few_steps(name, 2) if METHODS[name].settings.steps else {}
     size = 2 if METHODS[name].settings.one_by_one else 24
     adapter = Adapter(bundle_of(name), name, device="pretended", **changes)
     plain = Adapter(bundle_of(name), name, device="cpu", **changes)
@@ -181,8 +181,8 @@ def test_a_batch_with_a_search_is_not_recorded(bundle_of, name):
 )
 def test_a_recorded_batch_is_learned_from_anew(gpu, bundle_of, images, name):
     """What is recorded from one batch, and replayed with others, answers as if it were run."""
-    changes = {"precision": "fp32", "steps": 2, "reset": "never"} | loose(name) | few_views(name)
-    changes |= soon(name, 24)
+    changes = {"precision": "fp32", "reset": "never"} | loose(name) | few_views(name)
+    changes |= few_steps(name, 2) | soon(name, 24)
     size = 1 if METHODS[name].settings.one_by_one else 24
     here, there_ = (Adapter(bundle_of(name), name, device="pretended", **changes) for _ in range(2))
     (every,) = there(gpu, here.preprocessing.unit(images))

@@ -147,11 +147,12 @@ def words_of(encoder: nn.Module, tokenize: Tokenizer, names: Sequence[str]) -> W
         names: The class names.
 
     Raises:
-        InputError: a prompt is longer than the text encoder reads.
+        InputError: a prompt is longer than the text encoder reads, or two names are one text.
     """
     positions: Any = encoder.positions
     prompts = tokens_of(tokenize, [f"{CONTEXT} {name}." for name in names], positions)
     alone = tokens_of(tokenize, list(names), positions)
+    _check_distinct(alone, names)
     context, joiner = (tokens_of(tokenize, [text], positions)[0] for text in (CONTEXT, "or"))
     lengths = _lengths(alone) - 2
     sizes = prompts.shape[1], int(lengths.max()), len(context) - 2, len(joiner) - 2
@@ -205,6 +206,18 @@ def filled(template: str, names: Sequence[str]) -> list[str]:
             f"it as in {TEMPLATES[0]!r}."
         )
     return [template.replace(PLACE, name) for name in names]
+
+
+def _check_distinct(tokens: Int64[Tensor, "texts length"], names: Sequence[str]) -> None:
+    """Refuse names that the tokenizer reads alike: their features would be the same."""
+    first: dict[tuple[int, ...], str] = {}
+    for row, name in zip(tokens.tolist(), names, strict=True):
+        other = first.setdefault(tuple(row), name)
+        if other != name:
+            raise InputError(
+                f"the tokenizer reads the class names {other!r} and {name!r} alike; give each "
+                f"class a text of its own."
+            )
 
 
 def _lengths(tokens: Int64[Tensor, "texts length"]) -> Int64[Tensor, " texts"]:

@@ -68,7 +68,7 @@ def load_weights(modules: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise InputError(
-            f"the weights in {path} do not fit the network ({reason}); give a network of the "
+            f"the weights in {path} do not fit the network ({reason[:200]}); give a network of the "
             f"architecture that they were saved from."
         ) from error
     modules.eval().requires_grad_(False)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from acclimate.bundle_record import is_bundle
 from acclimate.commands.common import (
     check_guard,
     check_limit,
@@ -32,7 +33,8 @@ class Align:
 
     model: str
     """Architecture of the classifier: torchvision:NAME, timm:NAME, acclimate:NAME, hf:FOLDER for a
-    model of transformers, or module:function for a function that builds it (--trust-code)."""
+    model of transformers, module:function for a function that builds it (--trust-code), or the
+    folder of a bundle whose classifier is taken, such as a zero-shot one."""
     images: str
     """Unlabelled source images: a folder, a zip, an .npy array, or a data set's name. Only
     --trainable-classifier needs labels, as a folder train/CLASS/IMAGE."""
@@ -78,16 +80,20 @@ class Align:
             self._run(console)
 
     def _run(self, console: Console) -> None:
+        from acclimate.bundle import Bundle
         from acclimate.data import load, load_images
         from acclimate.data.class_names import read_class_names
         from acclimate.data.classes import match_classes
         from acclimate.source.aligned import align
 
+        model = Bundle.load(self.model) if is_bundle(self.model) else self.model
         labels, names = None, self.class_names and read_class_names(self.class_names)
+        if isinstance(model, Bundle):
+            names = names or list(model.classes)
         where = {"root": self.root, "domain": self.domain}
         if self.settings.trainable_classifier:
             data, preprocessing = self.pixels.load(
-                self.model, lambda size: load(self.images, "train", size=size, **where), console
+                model, lambda size: load(self.images, "train", size=size, **where), console
             )
             names = names or list(data.classes)
             whose = str(self.class_names or "the classifier")
@@ -97,12 +103,12 @@ class Align:
             labels = match.outputs[data.labels]
         else:
             data, preprocessing = self.pixels.load(
-                self.model, lambda size: load_images(self.images, size=size, **where), console
+                model, lambda size: load_images(self.images, size=size, **where), console
             )
         report_skipped(data.skipped, console)
         make_bundle(
             lambda run: align(
-                self.model,
+                model,
                 data.images,
                 weights=self.weights,
                 classes=names,

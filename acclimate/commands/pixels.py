@@ -11,6 +11,7 @@ from acclimate.errors import InputError
 
 if TYPE_CHECKING:
     from acclimate.backbones.stated import Stated
+    from acclimate.bundle import Bundle
     from acclimate.data import Images, LabelledImages
     from acclimate.preprocessing import Preprocessing
 
@@ -38,12 +39,15 @@ class Pixels:
     stated, else ImageNet's."""
 
     def load(
-        self, model: str, load: "Callable[[Preprocessing | None], Data]", console: Console
+        self,
+        model: "str | Bundle",
+        load: "Callable[[Preprocessing | None], Data]",
+        console: Console,
     ) -> "tuple[Data, Preprocessing]":
         """Load images as a classifier sees them, and say how that is.
 
         Args:
-            model: Name of the classifier, as for `acclimate.build`.
+            model: Name of the classifier, as for `acclimate.build`, or its bundle.
             load: Loads the images for a preprocessing; for None at their own size.
             console: Where the preprocessing and its origin are printed.
 
@@ -98,10 +102,12 @@ class Pixels:
                 "--mean and --std are in units of 0..1; divide those of 0..255 by 255."
             )
 
-    def _what_is_stated(self, model: str) -> "Stated | None":
-        """What the library states; not asked for where every part is given."""
-        from acclimate.backbones.stated import preprocessing_of
+    def _what_is_stated(self, model: "str | Bundle") -> "Stated | None":
+        """What the library or a bundle states; a library is not asked where all parts are given."""
+        from acclimate.backbones.stated import Stated, preprocessing_of
 
+        if not isinstance(model, str):
+            return Stated(model.preprocessing, "the bundle")
         if self.size is not None and self.mean is not None and self.std is not None:
             try:
                 return preprocessing_of(model)

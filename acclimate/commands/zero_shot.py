@@ -43,13 +43,12 @@ class ZeroShot:
     def _run(self, console: Console) -> None:
         from acclimate.backbones.clip import check_name
         from acclimate.backbones.prompted import TEMPLATES
-        from acclimate.data.class_names import read_class_names
+        from acclimate.data.class_names import read_class_names, read_templates
         from acclimate.source.zero_shot import zero_shot
 
         check_name(self.model)
         names = read_class_names(self.class_names)
-        given = self.templates
-        templates = TEMPLATES if given is None else read_class_names(given, "template")
+        templates = TEMPLATES if self.templates is None else read_templates(self.templates)
         preprocessing = self.pixels.stated(self.model, console)
         bundle = zero_shot(
             self.model, names, templates, weights=self.weights, preprocessing=preprocessing

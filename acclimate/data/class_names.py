@@ -1,4 +1,4 @@
-"""Names of classes: read from a user's file, and ImageNet's."""
+"""Names of classes, and templates for them: read from a user's file; and ImageNet's names."""
 
 import codecs
 import json
@@ -14,7 +14,7 @@ from acclimate.errors import InputError
 _LARGEST_FILE = 16 * 2**20
 
 
-def read_class_names(path: Path, kind: str = "class name") -> list[str]:
+def read_class_names(path: Path) -> list[str]:
     """Read class names in the order of a network's outputs.
 
     ```python
@@ -25,20 +25,36 @@ def read_class_names(path: Path, kind: str = "class name") -> list[str]:
         path: A text file with one name per line; or JSON: a list, a map from output to name
             (``{"0": "cat"}``), from name to output, or a transformers ``config.json``. A byte-order
             mark, spaces around names, blank lines and any kind of line end are allowed.
-        kind: What the names are called in messages.
 
     Raises:
         InputError: the file cannot be read, has no name, or has one twice.
     """
     text = _read_text(path)
-    if text.lstrip()[:1] in ("[", "{"):
-        names = _from_json(path, text)
-    else:
-        names = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    names = _from_json(path, text) if text.lstrip()[:1] in ("[", "{") else _lines(text)
     if not names:
-        raise InputError(f"{path} holds no {kind}; write one per line.")
+        raise InputError(f"{path} holds no class name; write one per line.")
     check_distinct(names, str(path))
     return names
+
+
+def read_templates(path: Path) -> list[str]:
+    """Read templates of a zero-shot classifier, such as ``a photo of a {}``.
+
+    ```python
+    read_templates(Path("templates.txt"))  # ["a photo of a {}", "{} in a video game"]
+    ```
+
+    Args:
+        path: A text file with one template per line, with all that `read_class_names` allows in
+            such a file. It is not JSON, although a template may begin with ``{``.
+
+    Raises:
+        InputError: the file cannot be read, or has no template.
+    """
+    templates = _lines(_read_text(path))
+    if not templates:
+        raise InputError(f"{path} holds no template; write one per line.")
+    return templates
 
 
 def check_distinct(names: Sequence[str], where: str) -> None:
@@ -74,6 +90,10 @@ def imagenet_names() -> tuple[str, ...]:
         name if count[name] == 1 else f"{name} ({info.index_to_label_name(index)})"
         for index, name in enumerate(names)
     )
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
 
 
 def _read_text(path: Path) -> str:

@@ -18,8 +18,8 @@ BATCH = 128
 """Images in a batch: as published."""
 _ALONE = 2
 """Images by which a method is timed that adapts to each alone."""
-_LONGEST = 20
-"""The most steps that are timed; the time of more is in proportion."""
+_LONGEST = 16
+"""The most steps that are timed; the time of more is in proportion. A round of WATT has as many."""
 _VIEWS = 32
 """The most views of images that a method learns from at a time while it is counted."""
 

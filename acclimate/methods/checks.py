@@ -27,7 +27,8 @@ def check_settings(settings: AdapterSettings) -> None:
         InputError: a value of another type than its setting's, or out of range; a part in the place
             of another; steps without an objective or an update, or without the teacher that the
             objective asks; a bank with answers after the steps; a penalty or an aftermath without
-            gradients; an average over turns that the objective does not take; an unknown precision.
+            gradients; an average over turns that the objective does not take, or that would end
+            within a round; an unknown precision.
     """
     if not isinstance(settings, AdapterSettings):
         raise InputError(f"settings must be AdapterSettings, not {type(settings).__name__}.")
@@ -65,7 +66,10 @@ def check_settings(settings: AdapterSettings) -> None:
 
 
 def _check_turns(settings: AdapterSettings) -> None:
-    """Refuse an average over other turns than the objective takes: it would mix up their ends."""
+    """Refuse an average over other turns than the objective takes: it would mix up their ends.
+
+    Steps after the last whole round would count for nothing, or for one template alone.
+    """
     objective = settings.objective
     for part in settings.aftermath:
         if isinstance(part, AverageOfTurns):
@@ -80,6 +84,13 @@ def _check_turns(settings: AdapterSettings) -> None:
                     f"the objective takes turns of {theirs[0]} templates with {theirs[1]} steps "
                     f"each, and the aftermath averages over {own[0]} with {own[1]}; set templates "
                     "and steps of both alike."
+                )
+            whole = part.templates * part.steps
+            if settings.steps % whole:
+                raise InputError(
+                    f"a round of {own[0]} templates with {own[1]} steps each takes {whole} steps, "
+                    f"and weights are averaged at its end; set steps to a multiple of {whole}, not "
+                    f"{settings.steps}."
                 )
 
 

@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @usual_defaults()
 def align(
-    model: nn.Module | str,
+    model: nn.Module | str | Bundle,
     images: UInt8[Tensor, "n channels h w"],
     *,
     weights: Path | None = None,
@@ -66,8 +66,9 @@ def align(
     ```
 
     Args:
-        model: Any network that `acclimate.split` accepts, or a name as for `acclimate.build`. A
-            network is put into evaluation mode and otherwise not changed; the bundle has it in
+        model: Any network that `acclimate.split` accepts, a name as for `acclimate.build`, or a
+            bundle: its classifier, such as a zero-shot one, with its class names and preprocessing.
+            A network is put into evaluation mode and otherwise not changed; the result has it in
             float32.
         images: Unlabelled source images, uint8, of one size; resized unless it is the model's.
         weights: The checkpoint of a model given by name, as for `acclimate.build`.
@@ -90,6 +91,10 @@ def align(
             shape or dtype, the twin's features have another size; or as `acclimate.build`.
     """
     check_settings(settings)
+    architecture = _name(model)
+    if isinstance(model, Bundle):
+        classes, preprocessing = classes or model.classes, preprocessing or model.preprocessing
+        model = model.classifier
     network = network_of(model, weights)
     check_images(images, preprocessing.channels if preprocessing else input_channels(network))
     stated = default_preprocessing(model, *images.shape[1:])
@@ -102,9 +107,8 @@ def align(
     _check_labels(labels, len(names))
     recipe = replace(RECIPES["cta"], stages=("contrastive", "align"))
     bundle = _tried(recipe, classifier, source, settings, run, start, names)
-    return replace(
-        bundle, architecture=_name(model), twin_architecture=_name(model if twin is None else twin)
-    )
+    own = architecture if twin is None else _name(twin)
+    return replace(bundle, architecture=architecture, twin_architecture=own)
 
 
 def _tried(
@@ -183,8 +187,10 @@ def _check_labels(labels: Tensor | None, classes: int) -> None:
         raise InputError(f"labels must lie in 0..{classes - 1}, the outputs of the head.")
 
 
-def _name(network: nn.Module | str) -> str:
+def _name(network: nn.Module | str | Bundle) -> str:
     """Name of the architecture, for the bundle."""
+    if isinstance(network, Bundle):
+        return network.architecture if network.form == "plain" else CUSTOM
     return recorded_name(network) if isinstance(network, str) else CUSTOM
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from acclimate.backbones import Classifier, check_finite, duplicate, in_float32
 from acclimate.backbones import zero_shot as texts
 from acclimate.backbones.clip import as_classifier, load_clip, usual_preprocessing
-from acclimate.backbones.prompted import TEMPLATES, Tokenizer
+from acclimate.backbones.prompted import TEMPLATES, Tokenizer, filled
 from acclimate.bundle import CUSTOM, Bundle
 from acclimate.data.class_names import check_distinct
 from acclimate.errors import InputError
@@ -128,7 +128,10 @@ def _check_texts(names: Sequence[str], templates: Sequence[str]) -> None:
         raise InputError(
             f"a zero-shot classifier needs a template at least, such as {TEMPLATES[0]!r}; give one."
         )
-    check_distinct(templates, "templates")
+    for number, template in enumerate(templates):
+        filled(template, names)
+        if template in templates[:number]:
+            raise InputError(f"the template {template!r} is there twice; leave one of them out.")
 
 
 def _check_widths(classifier: Classifier, preprocessing: Preprocessing) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from dotted import dotted
-from fewer import few_views
+from fewer import few_steps, few_views
 from loose import loose
 from rated import rated
 from soon import banked, soon
@@ -53,7 +53,7 @@ def short(name, **changes):
         return settings_of(name)
     if METHODS[name].settings.one_by_one:  # as many steps again for each image
         changes = {"steps": 1} | changes
-    given = {"steps": 3} | rated(name, 3e-3) | loose(name) | soon(name, 20) | few_views(name)
+    given = few_steps(name, 3) | rated(name, 3e-3) | loose(name) | soon(name, 20) | few_views(name)
     return settings_of(name, **given | dotted(**changes))
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from dotted import dotted
+from fewer import few_steps
 from rated import rated
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -252,7 +253,7 @@ def test_what_is_held_by_hand(bundle_of):
 @pytest.mark.parametrize("name", WITH_STEPS)
 def test_measuring_leaves_the_adapter_as_it_was(bundle_of, images, name, forget):
     def answers(measured):
-        changes = {"steps": 2, "reset": forget} | rated(name, 3e-3)
+        changes = few_steps(name, 2) | {"reset": forget} | rated(name, 3e-3)
         adapter = fp32(bundle_of(name), name, **changes)
         found = []
         for batch in (images[:9], images[9:12]):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from dotted import dotted
+from fewer import few_steps
 from rated import rated
 from soon import searches
 
@@ -14,7 +15,7 @@ WITH_STEPS = [name for name, row in METHODS.items() if row.objective]
 
 
 def adapter_of(bundle, name, **changes):
-    visible = {"steps": 2, "precision": "fp32"} | rated(name, 3e-3)
+    visible = few_steps(name, 2) | {"precision": "fp32"} | rated(name, 3e-3)
     return Adapter(bundle, name, **visible | dotted(**changes))
 
 

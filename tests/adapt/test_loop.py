@@ -3,6 +3,7 @@
 import pytest
 import torch
 from dotted import dotted
+from fewer import few_steps
 from hypothesis import given
 from hypothesis import strategies as st
 from loose import loose
@@ -24,7 +25,7 @@ STEPPING = [name for name, row in METHODS.items() if row.settings.steps]
 
 
 def adapter_of(bundle, name, **changes):
-    common = {"steps": 2, "precision": "fp32", "device": "cpu"} | rated(name, 3e-3)
+    common = {"precision": "fp32", "device": "cpu"} | rated(name, 3e-3) | few_steps(name, 2)
     return Adapter(bundle, name, **loose(name) | common | dotted(**changes))
 
 
@@ -63,7 +64,7 @@ def test_a_batch_waits_for_its_device_once(bundle_of, images, name):
     """
     settings, counts = METHODS[name].settings, set()
     for steps in (1, 3) if settings.steps else (0,):
-        changes = {"steps": steps, "precision": "fp32"} | soon(name, 20)
+        changes = few_steps(name, steps) | {"precision": "fp32"} | soon(name, 20)
         adapter = Adapter(bundle_of(name), name, device="cpu", **changes)
         unit = adapter.preprocessing.unit(images[:1] if settings.one_by_one else images[:20])
         waits = Waits()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fewer import few_steps
 from torch import nn
 
 from acclimate.adapt import Adapter
@@ -95,7 +96,7 @@ def test_methods_on_images_that_are_not_square(name):
         with pytest.raises(InputError, match="square images, not 24 x 16"):
             Adapter(untrained(name, model, (24, 16)), name, device="cpu")
         return
-    changes = {"steps": 1} if METHODS[name].settings.steps else {}
+    changes = few_steps(name, 1) if METHODS[name].settings.steps else {}
     adapter = Adapter(untrained(name, model, (24, 16)), name, device="cpu", **changes)
     assert adapter(images((3, 24, 16), 8)).isfinite().all()
 

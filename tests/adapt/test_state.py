@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from dotted import dotted
+from fewer import few_steps
 from loose import loose
 from rated import rated
 from soon import soon
@@ -25,7 +26,7 @@ WITH_STEPS = [name for name, row in METHODS.items() if row.objective]
 
 def adapter_of(bundle, name, **changes):
     if METHODS[name].settings.steps:
-        own = {"steps": 2} | rated(name, 3e-3) | loose(name) | soon(name, 20)
+        own = few_steps(name, 2) | rated(name, 3e-3) | loose(name) | soon(name, 20)
         changes = own | dotted(**changes)
     return Adapter(bundle, name, device="cpu", precision="fp32", **dotted(**changes))
 
@@ -81,7 +82,7 @@ def test_methods_go_on_in_another_process(names, bundle_of, images, tmp_path):
             bundle_of(name).save(saved[made])
         changes = {"reset": "never"}
         if row.settings.steps:
-            changes |= {"steps": 2} | rated(name, 3e-3)
+            changes |= few_steps(name, 2) | rated(name, 3e-3)
         bundle = Bundle.load(saved[made])
         adapter = Adapter(bundle, name, device="cpu", precision="fp32", **changes)
         past, future = (

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from photographs import photograph
 from safetensors.torch import save_file
 from toy_clip import TINY
 
@@ -50,6 +51,8 @@ def test_watt_s_templates_are_the_default(given, tmp_path):
         ("classes.txt", "cat\n" + "very " * 40, "longer than the 24 tokens"),
         ("templates.txt", "", "holds no template"),
         ("templates.txt", "a photo\n", "must have {} once"),
+        ("templates.txt", "a {name}\n", "must have {} once"),
+        ("templates.txt", "art of {}\nart of {}\n", "the template 'art of {}' is there twice"),
     ],
 )
 def test_texts_that_cannot_be_meant_end_in_a_sentence(given, tmp_path, capsys, file, text, message):
@@ -60,6 +63,50 @@ def test_texts_that_cannot_be_meant_end_in_a_sentence(given, tmp_path, capsys, f
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_template_may_begin_with_the_name(given, tmp_path):
+    (tmp_path / "templates.txt").write_text("{}\n{} in a video game\n")
+    main([*given, "--templates", str(tmp_path / "templates.txt")])
+    assert Bundle.load(tmp_path / "bundle").provenance["templates"] == ["{}", "{} in a video game"]
+
+
+@pytest.mark.parametrize("tensors", ["another model's", "a wider one's", "none"])
+def test_weights_of_another_model_end_in_a_sentence(given, tmp_path, capsys, tensors):
+    path = tmp_path / "tiny.safetensors"
+    if tensors == "none":
+        path.write_text("no weights")
+    elif tensors == "a wider one's":
+        wide = build_clip(TINY | {"embed_dim": 24}).state_dict()
+        save_file({n: t.contiguous() for n, t in wide.items()}, path)
+    else:
+        save_file({"layer.weight": torch.zeros(3, 3)}, path)
+    with pytest.raises(SystemExit) as stopped:
+        main(given)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert f"{path} " in said and said.count("\n") == 1
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_its_bundle_is_aligned(given, tmp_path, capsys):
+    main(given)
+    (tmp_path / "photos").mkdir()
+    for seed in range(4):
+        photograph(40, 30, seed=seed).save(tmp_path / "photos" / f"{seed}.png")
+    command = ["align", "--model", str(tmp_path / "bundle"), "--images", str(tmp_path / "photos")]
+    main([*command, "--epochs", "0", "--out", str(tmp_path / "aligned")])
+    assert "(from the bundle)" in " ".join(capsys.readouterr().out.split())
+    bundle, aligned = (Bundle.load(tmp_path / name) for name in ("bundle", "aligned"))
+    assert aligned.twin is not None and aligned.classes == ("cat", "dog")
+    assert aligned.preprocessing == bundle.preprocessing
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(aligned.classifier(images), bundle.classifier(images))
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--weights", str(tmp_path / "tiny.safetensors"), "--out", "other"])
+    assert stopped.value.code == 2
+    assert "weights are for a model given by name" in capsys.readouterr().err
 
 
 def test_a_missing_file_of_names_ends_in_a_sentence(given, tmp_path, capsys):

@@ -1,6 +1,17 @@
-"""Methods that average answers for many views of each image, made to draw few."""
+"""Methods of many steps, and of many views of each image, made to take few."""
 
 from acclimate.methods import METHODS
+from acclimate.objectives import TemplateTurnsOptions
+
+
+def few_steps(name, count):
+    """Changes by which a method takes so many steps; with templates each is a turn of one round."""
+    changes = {"steps": count}
+    if isinstance(METHODS[name].settings.objective, TemplateTurnsOptions):
+        turns = {"templates": count, "steps": 1}
+        for part in ("objective", "aftermath.0"):
+            changes |= {f"{part}.{setting}": value for setting, value in turns.items()}
+    return changes
 
 
 def few_views(name):

@@ -246,6 +246,17 @@ def test_an_average_over_turns_that_are_not_taken_is_refused(changes, said):
         check_settings(changed(METHODS["watt-s"].settings, changes))
 
 
+@pytest.mark.parametrize("name", ["watt-p", "watt-s"])
+def test_steps_that_end_within_a_round_are_refused(name):
+    """They would count for nothing in watt-p, and for single templates in watt-s."""
+    for steps in (1, 8, 20):
+        with pytest.raises(InputError, match=f"a multiple of 16, not {steps}") as caught:
+            check_settings(changed(METHODS[name].settings, {"steps": steps}))
+        assert "\n" not in str(caught.value)
+    for steps in (0, 16, 32):
+        check_settings(changed(METHODS[name].settings, {"steps": steps}))
+
+
 # Many images at once
 
 

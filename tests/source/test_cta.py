@@ -4,7 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from toy_clip import clip_bundle
 
+from acclimate.adapt import Adapter
 from acclimate.backbones import Classifier, build, projected, split
 from acclimate.bundle import Bundle
 from acclimate.data import load
@@ -139,6 +141,27 @@ def test_a_twin_of_another_architecture(data, tmp_path):
     images = Preprocessing(28)(data.images[:8])
     with torch.no_grad():
         assert torch.equal(loaded.twin(images), bundle.twin(images))
+
+
+def test_the_classifier_of_a_bundle(tmp_path):
+    """Text features are a head, too: the twin of a zero-shot classifier answers by the same."""
+    given = clip_bundle(("ant", "bee", "cat"), size=28)
+    images = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8)
+    settings = replace(SETTINGS, interpolation=0.5)
+    bundle = align(given, images, settings=settings, run=run_in())
+    assert bundle.classes == given.classes and bundle.preprocessing == given.preprocessing
+    bundle.save(tmp_path / "bundle")
+    loaded = Bundle.load(tmp_path / "bundle")  # by its recorded name: no network is given
+    unit = given.preprocessing(images[:8, :, :28, :28])
+    with torch.no_grad():
+        assert torch.equal(loaded.classifier(unit), given.classifier(unit))
+        assert torch.equal(loaded.twin(unit), bundle.twin(unit))
+        assert not torch.equal(bundle.twin(unit), bundle.classifier(unit))
+    head = bundle.twin.head
+    assert torch.equal(head.class_weights, given.classifier.head.class_weights)
+    adapter = Adapter(loaded, "cta", device="cpu", precision="fp32")
+    assert adapter(images[:16]).isfinite().all()
+    assert all(name.startswith("model.encoder") for name in adapter._learner.moving)
 
 
 def test_what_align_refuses(data):

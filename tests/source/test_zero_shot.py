@@ -4,10 +4,11 @@ import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
-from toy_clip import TINY, WordMeans
+from toy_clip import TINY, WordMeans, clip_bundle
 
 import acclimate
 from acclimate.adapt import Adapter
+from acclimate.backbones import projected
 from acclimate.backbones.clip import build_clip
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
@@ -112,9 +113,11 @@ def test_a_bundle_of_any_two_modules(tmp_path):
         (["cat"], ["{}"], "give the names of at least 2"),
         (["cat", " "], ["{}"], "none of them empty"),
         (["cat", "cat"], ["{}"], "'cat' names the outputs 0 and 1"),
+        (["cat", "dog", "Cat"], ["{}"], "reads the class names 'cat' and 'Cat' alike"),
+        (["cat", "red panda", "red  panda"], ["{}"], "reads the class names 'red panda' and"),
         (NAMES, [], "needs a template at least"),
         (NAMES, ["a photo"], r"must have \{\} once"),
-        (NAMES, ["{}", "{}"], r"templates: '\{\}'"),
+        (NAMES, ["{}", "{}"], r"the template '\{\}' is there twice"),
         (["cat", "very " * 40], ["{}"], "longer than the 24 tokens"),
         (NAMES, ["very " * 40 + "{}"], "longer than the 24 tokens"),
     ],
@@ -123,6 +126,11 @@ def test_texts_that_cannot_be_meant(tiny, names, templates, message):
     with pytest.raises(InputError, match=message) as caught:
         acclimate.zero_shot("openclip:tiny", names, templates, weights=tiny)
     assert "\n" not in str(caught.value)
+
+
+def test_templates_are_checked_before_weights_are_read(tmp_path):
+    with pytest.raises(InputError, match=r"must have \{\} once"):
+        acclimate.zero_shot("openclip:ViT-B-32", NAMES, ["a photo"], weights=tmp_path / "missing")
 
 
 def test_weights_of_another_model(tiny, tmp_path):
@@ -156,6 +164,15 @@ def test_encoders_of_different_widths():
     image, rest = modules(width=5)
     with pytest.raises(InputError, match=r"features are \[8\] and the text encoder's \[5\]"):
         acclimate.zero_shot(image, ["cat", "dog"], ["a photo of a {}"], **rest)
+
+
+def test_a_bundle_of_another_pair_of_encoders(tmp_path):
+    image, rest = modules()
+    acclimate.zero_shot(image, ["cat", "dog"], ["a photo of a {}"], **rest).save(tmp_path / "b")
+    for other in (projected(clip_bundle(("cat", "dog")).classifier), torch.nn.Linear(3, 2)):
+        with pytest.raises(InputError) as caught:
+            Bundle.load(tmp_path / "b", model=other)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_an_image_encoder_needs_its_text_encoder():

@@ -25,7 +25,7 @@ def study(monkeypatch):
         monkeypatch.setattr(module, "processes", lambda count: workers.here)
     yield small_clip
     own = ("small_clip", "small_clip_training", "anchor", "ours", "ours_candidates", "methods")
-    for name in (*own, "bundles", "score"):
+    for name in (*own, "bundles", "claims", "score"):
         sys.modules.pop(name, None)
 
 
@@ -75,7 +75,10 @@ def test_the_study_on_a_few_images(study, pictures, tmp_path):
         epochs=1,
         images=8,
         few=2,
+        turns=6,
         parallel=4,
+        aligned=40,
+        alignment=1,
         rounds=1,
         batch=8,
         corruptions=("fog",),
@@ -86,6 +89,15 @@ def test_the_study_on_a_few_images(study, pictures, tmp_path):
         rows = list(csv.DictReader(file))
     found = {(row["bundle"], row["method"], row["images"]) for row in rows}
     for label in ("one", "eight"):
-        expected = {(label, method, "8") for method in study.METHODS}
-        assert expected | {(label, "source", "2"), (label, "tpt", "2")} <= found
-    assert {("eight", "watt-s", "8"), ("eight", "watt-p:steps=16", "4")} <= found
+        assert {(label, method, "8") for method in study.METHODS} <= found
+        assert {(label, method, "6") for method in study.CLIPARTT} <= found
+    assert {("one", "source", "2"), ("one", "tpt", "2")} <= found
+    assert {("eight", "watt-s", "6"), ("eight", "watt-p:steps=16", "4")} <= found
+    assert {("twin", method, "8") for method in study.OF_TWIN} <= found
+    with (tmp_path / "results" / "claims.csv").open() as file:
+        claims = {row["claim"]: row for row in csv.DictReader(file)}
+    assert claims["averaged texts and watt-s"]["images"] == "6"
+    assert {"averaged texts alone", "cta over aligned", "watt-s over clipartt"} <= set(claims)
+    twins = {row["method"]: row for row in rows if row["bundle"] == "twin"}
+    frozen = next(row for row in rows if (row["bundle"], row["method"]) == ("eight", "source"))
+    assert twins["source"]["corrupted"] == frozen["corrupted"]  # the same classifier
