@@ -17,6 +17,7 @@ from acclimate.serve.gate import Gate
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
+from acclimate.serve.sites import Hosts
 
 Answer = tuple[int, dict[str, str], bytes]
 """Status, headers and body."""
@@ -57,11 +58,18 @@ class Gateway:
         shards: Ask one service each.
         tokens: Who may come in; the services check prefixes again.
         settings: With the bounds on bodies, which hold here too.
+        hosts: By which names it is asked; None: by any.
     """
 
-    def __init__(self, shards: Sequence[Shard], tokens: Tokens, settings: ServeSettings):
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        tokens: Tokens,
+        settings: ServeSettings,
+        hosts: Hosts | None = None,
+    ):
         self._shards, self._timeout = shards, settings.timeout_s + settings.upload_s
-        self._gate = Gate(self._forward, tokens, settings, Metrics())
+        self._gate = Gate(self._forward, tokens, settings, Metrics(), hosts)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle a connection, as ASGI says."""
@@ -73,7 +81,8 @@ class Gateway:
         }
         has_body = "content-length" in headers or "transfer-encoding" in headers
         body = (await receive())["body"] if has_body else b""
-        for name in ("host", "content-length", "transfer-encoding", "connection"):
+        # The origin was compared with the host, which is another one from here on.
+        for name in ("host", "origin", "content-length", "transfer-encoding", "connection"):
             headers.pop(name, None)
         raw = scope.get("raw_path") or scope["path"].encode()
         path, query = raw.decode("latin-1").partition("?")[0], scope.get("query_string", b"")

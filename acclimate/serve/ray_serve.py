@@ -14,6 +14,7 @@ from acclimate.errors import InputError
 from acclimate.runtime.ray_connection import connected
 from acclimate.serve.gateway import Answer, Gateway
 from acclimate.serve.settings import ServeSettings
+from acclimate.serve.sites import Hosts
 from acclimate.storage.atomic import write_text
 
 APP = "acclimate"
@@ -46,6 +47,8 @@ class OnRay:
     """Cores of each replica."""
     gpus: float = 0.0
     """GPUs of each replica; it may be a part of one."""
+    hosts: Hosts | None = None
+    """By which names the gateway is asked; None: by any."""
 
     def __post_init__(self):
         if self.replicas < 1:
@@ -152,7 +155,7 @@ class Front:
         from acclimate.serve.auth import Tokens
 
         shards = [_asks(handle) for handle in replicas]
-        self._gateway = Gateway(shards, Tokens(what.token_file), what.settings)
+        self._gateway = Gateway(shards, Tokens(what.token_file), what.settings, what.hosts)
 
     async def __call__(self, request: Any) -> Any:
         """The answer to a request, as a Starlette response."""

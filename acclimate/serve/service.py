@@ -17,6 +17,7 @@ from acclimate.serve.auth import Access, Tokens
 from acclimate.serve.engine import Engine
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.reply import Reply
+from acclimate.serve.sites import Hosts
 from acclimate.serve.state_files import Saved
 from acclimate.serve.stream import Stream
 from acclimate.serve.streams import Streams
@@ -37,6 +38,8 @@ class Service:
     """Who may use it."""
     tell: Callable[[str], object] = print
     """Where its operator is told something."""
+    hosts: Hosts | None = None
+    """By which names it is asked; None: by any."""
     _decoding: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(_AT_ONCE)
     )
