@@ -187,7 +187,9 @@ class Bank:
 
     def _sizes(self) -> np.ndarray:
         """How many images of each predicted class are held."""
-        return np.bincount(self.labels[: self.count], minlength=self.classes)
+        # A state that somebody has made may name any class; a row for each would take the memory.
+        labels = self.labels[: self.count].clip(0, self.classes)
+        return np.bincount(labels, minlength=self.classes)
 
     def _draw(self, count: int) -> Sequence[Any]:
         """Random numbers for so many images; none."""

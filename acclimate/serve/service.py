@@ -18,7 +18,7 @@ from acclimate.serve.engine import Engine
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.reply import Reply
 from acclimate.serve.sites import Hosts
-from acclimate.serve.state_files import Saved
+from acclimate.serve.state_files import Saved, read_state
 from acclimate.serve.stream import Stream
 from acclimate.serve.streams import Streams
 from acclimate.storage import sealed
@@ -230,16 +230,15 @@ def of_file(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any], dict[str
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "state")
             path.write_bytes(content)
-            tensors, record = sealed.load(path)
-        own = record["record"]
-        counts = {name: own[name] for name in ("images", "batches")}
+            tensors, belongs, record = read_state(path)
+        counts = {name: record[name] for name in ("images", "batches")}
         if not all(type(count) is int and 0 <= count < 2**53 for count in counts.values()):
             raise ValueError("no counts")
-        return tensors, dict(record["belongs"]), counts
+        return tensors, belongs, counts
     except OSError as error:
         raise RefusedError(
             "failed", f"the server cannot read it now: {error.strerror}.", 5
         ) from error
-    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (InputError, KeyError, ValueError) as error:
         sentence = "the body is no snapshot of a stream, or is damaged; send one as it was got."
         raise RefusedError("bad_value", sentence) from error
