@@ -79,6 +79,12 @@ class Serve:
     one."""
     replicas: int = 2
     """Replicas on the cluster, each in charge of some of the streams."""
+    min_replicas: int | None = None
+    """Replicas that always run; a further one is started when one of its streams asks. Default:
+    all."""
+    scale_down_s: float = 600.0
+    """Seconds without a request after which a replica beyond --min-replicas stops; its states are
+    saved."""
     limits: Limits = ServeSettings()
     """Limits and times."""
 
@@ -87,8 +93,10 @@ class Serve:
         check_limit(self.memory_limit)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("TLS needs both --tls-cert and --tls-key.")
-        if self.engine == "here" and self.ray_address is not None:
-            raise InputError("--ray-address is for --engine ray; give both or neither.")
+        for option in ("ray_address", "min_replicas"):
+            if self.engine == "here" and getattr(self, option) is not None:
+                name = f"--{option.replace('_', '-')}"
+                raise InputError(f"{name} is for --engine ray; give both or neither.")
         try:
             from acclimate.serve.app import create_app
             from acclimate.serve.observed import log_as_json, observe
@@ -143,6 +151,8 @@ class Serve:
             limits,
             self.token_file and self.token_file.resolve(),
             self.replicas,
+            self.min_replicas,
+            self.scale_down_s,
             hosts=self._hosts(),
         )
 

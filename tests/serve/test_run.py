@@ -272,7 +272,7 @@ def check_kills(server_of, served, images, npy, folder, kills):
 def check_answer(logits, reply):
     probabilities = logits.softmax(1)
     for row, answer in zip(probabilities, reply["answers"], strict=True):
-        assert answer["index"] == int(row.argmax())
+        assert float(row[answer["index"]]) > float(row.max()) - 1e-5  # two may be equal
         top = {each["index"]: each["probability"] for each in answer["top"]}
         assert all(abs(float(row[index]) - p) < 1e-5 for index, p in top.items())
 
