@@ -2,7 +2,6 @@
 
 import asyncio
 import resource
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 import anyio
 from torch import Tensor
 
-from acclimate.errors import InputError
 from acclimate.serve.auth import Access, Tokens
 from acclimate.serve.engine import Engine
 from acclimate.serve.refused import RefusedError
@@ -203,42 +201,24 @@ def resident_bytes() -> int:
 
 
 def to_file(saved: Saved) -> bytes:
-    """A stream's state as the content of a sealed file.
-
-    Raises:
-        RefusedError: the disk refuses.
-    """
-    record = {"belongs": saved.state.belongs, "record": saved.record}
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "state")
-            sealed.save(path, saved.state.tensors, record)
-            return path.read_bytes()
-    except (InputError, OSError) as error:
-        raise RefusedError(
-            "failed", "the server cannot write it now; ask again later.", 5
-        ) from error
+    """A stream's state as the content of a sealed file."""
+    return sealed.to_bytes(
+        saved.state.tensors, {"belongs": saved.state.belongs, "record": saved.record}
+    )
 
 
 def of_file(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Tensors, what they belong to, and the record of a stream, of a file that `to_file` made.
 
     Raises:
-        RefusedError: the content is damaged, or something else; or the disk refuses.
+        RefusedError: the content is damaged, or something else.
     """
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "state")
-            path.write_bytes(content)
-            tensors, belongs, record = read_state(path)
+        tensors, belongs, record = read_state(content, "the body")
         counts = {name: record[name] for name in ("images", "batches")}
         if not all(type(count) is int and 0 <= count < 2**53 for count in counts.values()):
             raise ValueError("no counts")
         return tensors, belongs, counts
-    except OSError as error:
-        raise RefusedError(
-            "failed", f"the server cannot read it now: {error.strerror}.", 5
-        ) from error
-    except (InputError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         sentence = "the body is no snapshot of a stream, or is damaged; send one as it was got."
         raise RefusedError("bad_value", sentence) from error

@@ -22,8 +22,6 @@ WAITING = 16
 _AGAIN = 1.0  # seconds between two tries to write where the disk refuses
 _SUFFIX = ".safetensors"
 _LONGEST_METHOD = 100  # characters of a method's name, which messages repeat
-# What odd contents raise, a text that is nested too deeply and types that torch lacks included.
-_ODD = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
 _OF_SAFETENSORS = ".tmp??????"  # it writes to such a file first, and then renames it
 
 
@@ -37,29 +35,31 @@ class Saved:
     """What is known of the stream: JSON values, its name among them."""
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Tensors, what they belong to, and the record of a stream, of a file with a state.
+def read_state(content: bytes, name: str) -> tuple[dict[str, Tensor], dict, dict[str, Any]]:
+    """Tensors, what they belong to, and the record of a stream, of the content of a state's file.
 
     A right seal says that the file is whole, not that this service has written it.
 
     ```python
-    tensors, belongs, record = read_state(Path("north.safetensors"))
+    tensors, belongs, record = read_state(path.read_bytes(), path.name)
     ```
+
+    Args:
+        content: Of the whole file.
+        name: What the message calls it.
 
     Raises:
         InputError: the file is damaged, or holds something else.
     """
-    try:
-        tensors, whole = sealed.load(path)
-        belongs, record = whole["belongs"], whole["record"]
-        method = belongs["method"]
-        if isinstance(record, dict) and isinstance(method, str) and len(method) <= _LONGEST_METHOD:
-            return tensors, dict(belongs), record
-    except InputError:
-        raise
-    except _ODD as error:
-        raise InputError(f"{path} is damaged; delete it.") from error
-    raise InputError(f"{path} holds no state of a stream; delete it.")
+    tensors, whole = sealed.of_bytes(content, name)
+    if not isinstance(whole, dict):
+        whole = {}
+    belongs, record = (whole.get(part) for part in ("belongs", "record"))
+    if isinstance(belongs, dict) and isinstance(record, dict):
+        method = belongs.get("method")
+        if isinstance(method, str) and len(method) <= _LONGEST_METHOD:
+            return tensors, belongs, record
+    raise InputError(f"{name} holds no state of a stream; delete it.")
 
 
 class StateFiles:
@@ -137,7 +137,9 @@ class StateFiles:
         path = self.path(name)
         if name in self._void or not path.exists():
             return None
-        tensors, belongs, record = read_state(path)
+        if not path.is_file():
+            raise InputError(f"{path} is no file; remove it.")
+        tensors, belongs, record = read_state(path.read_bytes(), str(path))
         if record.get("stream") != name:
             raise InputError(f"{path} is of another stream.")
         return tensors, belongs, record
@@ -163,7 +165,15 @@ class StateFiles:
                 with path.open("rb") as opened, safe_open(f"/dev/fd/{opened.fileno()}", "pt") as f:
                     record = json.loads((f.metadata() or {})["record"])["record"]
                     yield record if self.path(record["stream"]) == path else None
-            except (SafetensorError, OSError, *_ODD):
+            except (
+                SafetensorError,
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ):
                 yield None
 
     def flush(self, timeout: float) -> bool:

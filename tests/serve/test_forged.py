@@ -13,6 +13,7 @@ from serving import NPY, refused
 
 from acclimate.storage import sealed
 
+pytestmark = pytest.mark.filterwarnings("ignore:Truncating")
 DEEP = '{"belongs": {}, "record": {"stream": ' + "[" * 100_000 + "]" * 100_000 + "}}"
 
 
