@@ -1,6 +1,7 @@
 """States on disk: found again, also before they are written; what the disk refuses costs little."""
 
 import errno
+import os
 import threading
 import time
 from pathlib import Path
@@ -31,14 +32,14 @@ def files(tmp_path):
     made.close(timeout=2)
 
 
-@pytest.fixture
-def full_disk(monkeypatch):
-    """While set, the disk has no space left."""
+@pytest.fixture(params=[errno.ENOSPC, errno.EROFS])
+def full_disk(request, monkeypatch):
+    """While set, the disk has no space left, or takes nothing at all."""
     full, write = threading.Event(), sealed.save
 
     def refused(path, *given):
         if full.is_set():
-            raise InputError(f"cannot write it: {OSError(errno.ENOSPC, 'No space left')}.")
+            raise InputError(f"cannot write it: {os.strerror(request.param)}.")
         write(path, *given)
 
     monkeypatch.setattr(sealed, "save", refused)
@@ -101,7 +102,7 @@ def test_a_damaged_file_is_told_and_no_other(files, damage):
 
 def test_on_a_full_disk_states_wait_and_are_written_later(files, full_disk):
     files.put("a", saved(1))
-    assert not files.flush(0.3) and "No space" in files.trouble
+    assert not files.flush(0.3) and "cannot write it" in files.trouble
     assert value_of(files.take("a")) == 1
     full_disk.clear()
     end = time.monotonic() + 10
