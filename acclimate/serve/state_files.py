@@ -122,11 +122,17 @@ class StateFiles:
         """Number of states that are not yet written."""
         return len(self._waiting)
 
-    def take(self, name: str) -> tuple[Mapping[str, Any], Mapping[str, Any], dict[str, Any]] | None:
+    def take(
+        self, name: str, most: int | None = None
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any], dict[str, Any]] | None:
         """Tensors, what they belong to, and the record of a stream; None if there is no state.
 
+        Args:
+            name: The stream.
+            most: Largest file that is read, in bytes; None for any.
+
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, or too large.
         """
         with self._changed:
             waiting = self._waiting.get(name)
@@ -139,6 +145,8 @@ class StateFiles:
             return None
         if not path.is_file():
             raise InputError(f"{path} is no file; remove it.")
+        if most is not None and path.stat().st_size > most:
+            raise InputError(f"{path} is larger than any state of this bundle; delete it.")
         tensors, belongs, record = read_state(path.read_bytes(), str(path))
         if record.get("stream") != name:
             raise InputError(f"{path} is of another stream.")

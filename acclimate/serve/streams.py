@@ -14,6 +14,7 @@ from acclimate.serve.settings import ServeSettings
 from acclimate.serve.state_files import WAITING, Saved, StateFiles
 from acclimate.serve.stream import Stream
 
+_SPARE = 2**24  # bytes of a file beyond its tensors: their names, and the record
 _PATIENCE = 3  # failures of a stream until its saved state is given up
 
 
@@ -238,7 +239,7 @@ class Streams:
             return stream.state
         lost = stream.name in self.files.lost
         try:
-            found = self.files.take(stream.name)
+            found = self.files.take(stream.name, 2 * self.model.state_bytes + _SPARE)
             if found is not None:
                 tensors, belongs, record = found
                 state = self.model.own(tensors, belongs)

@@ -113,6 +113,16 @@ def test_a_file_that_is_forged_while_the_service_runs_costs_its_stream_alone(
     goes_on(engine, images)
 
 
+def test_a_giant_file_is_not_read(folder_of, engine_of, served, images):
+    folder = folder_of("a")
+    engine = engine_of(served, folder)
+    with file_of(folder, "a").open("r+b") as file:
+        file.truncate(2**37)  # takes no room
+    assert engine.submit("a", images[:8]).result(60).places[0].number == 0
+    assert "larger than any state" in engine.known("a").note
+    goes_on(engine, images)
+
+
 def belongings(**changes):
     return {"belongs": lambda value: value | changes}
 
