@@ -57,11 +57,21 @@ def test_ray_serve_is_told_how_many_may_run_and_never_two_of_one_stream(tmp_path
         assert (scaling.downscale_delay_s, scaling.upscale_delay_s) == (7, 0)
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def service(request, served, tmp_path_factory):
-    """Some replicas; the port and the replicas' handles."""
-    with service_of(served, tmp_path_factory.mktemp("states"), request.param) as found:
-        yield found
+def test_what_ray_cannot_do_is_told_in_a_sentence(served, tmp_path, capfd):
+    for options, expected in (
+        (["--engine", "ray"], "needs a --state-dir that all machines share"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--traces"], "--traces are not for"),
+        (["--ray-address", "auto"], "--ray-address is for --engine ray"),
+        (["--min-replicas", "1"], "--min-replicas is for --engine ray"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--min-replicas", "3"], "min_replicas is 3"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--replicas", "0"], "replicas is 0"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--ray-address", "127.0.0.1:1"],
+         "there is no Ray cluster at 127.0.0.1:1"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", *map(str, [served, *options])])
+        assert ended.value.code == 2
+        assert expected in capfd.readouterr().err
 
 
 @contextmanager
@@ -89,61 +99,6 @@ def service_of(bundle, states, replicas, **changes):
 
 def pictures(seed, count=4):
     return np.random.default_rng(seed).integers(0, 256, (count, 3, 16, 16), np.uint8)
-
-
-@pytest.mark.slow
-def test_streams_are_apart_in_order_and_as_on_one_machine(service, served, engine_of):
-    """Eight streams at once on the replicas get what one engine answers, batch by batch."""
-    port, handles = service
-    names, found = [f"camera {number}" for number in range(8)], {}
-
-    def camera(name):
-        with Client(f"http://127.0.0.1:{port}") as client:
-            seeds = range(10 * names.index(name), 10 * names.index(name) + 10)
-            found[name] = [client.predict(name, pictures(seed)) for seed in seeds]
-
-    threads = [threading.Thread(target=camera, args=(name,)) for name in names]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {in_charge(name, len(handles)) for name in names} == set(range(len(handles)))
-    engine = engine_of(served)
-    for name in names:
-        assert [each["batches"][0]["number"] for each in found[name]] == list(range(10))
-        for number, answer in enumerate(found[name]):
-            images = torch.from_numpy(pictures(10 * names.index(name) + number))
-            alone = engine.submit(name, images).result().record(5)
-            assert answer["answers"] == alone["answers"]
-            assert answer["verdict"] == alone["verdict"]
-    with Client(f"http://127.0.0.1:{port}") as client:
-        assert client.stats()["replicas"] == len(handles)
-        assert client.streams()["total"] >= 8
-
-
-@pytest.mark.slow
-def test_a_killed_replica_comes_back_with_its_streams(service):
-    port, handles = service
-    count = len(handles)
-    names = {in_charge(f"stream {number}", count): f"stream {number}" for number in range(40)}
-    assert len(names) == count
-    with Client(f"http://127.0.0.1:{port}", retries=60) as client:
-        for name in names.values():
-            for seed in range(3):
-                client.predict(name, pictures(seed))
-        end = time.monotonic() + 30
-        while any(client.status(name)["saved_s"] is None for name in names.values()):
-            assert time.monotonic() < end, "the states were not saved"
-            time.sleep(0.1)
-        time.sleep(1)
-        os.kill(handles[0].process.remote().result(), signal.SIGKILL)
-        for other in range(1, count):  # the other replicas go on meanwhile
-            assert client.predict(names[other], pictures(3))["batches"][0]["number"] == 3
-        again = client.predict(names[0], pictures(3))
-        assert again["batches"][0]["number"] == 3  # and this one from where it was saved
-        assert client.status(names[0])["images"] == 16
-        with pytest.raises(RefusedError, match="there is no stream"):
-            client.status("nowhere")
 
 
 @pytest.mark.slow
@@ -209,18 +164,64 @@ def test_the_command_saves_all_when_it_is_ended(served, tmp_path):
         files.close()
 
 
-def test_what_ray_cannot_do_is_told_in_a_sentence(served, tmp_path, capfd):
-    for options, expected in (
-        (["--engine", "ray"], "needs a --state-dir that all machines share"),
-        (["--engine", "ray", "--state-dir", tmp_path, "--traces"], "--traces are not for"),
-        (["--ray-address", "auto"], "--ray-address is for --engine ray"),
-        (["--min-replicas", "1"], "--min-replicas is for --engine ray"),
-        (["--engine", "ray", "--state-dir", tmp_path, "--min-replicas", "3"], "min_replicas is 3"),
-        (["--engine", "ray", "--state-dir", tmp_path, "--replicas", "0"], "replicas is 0"),
-        (["--engine", "ray", "--state-dir", tmp_path, "--ray-address", "127.0.0.1:1"],
-         "there is no Ray cluster at 127.0.0.1:1"),
-    ):  # fmt: skip
-        with pytest.raises(SystemExit) as ended:
-            main(["serve", *map(str, [served, *options])])
-        assert ended.value.code == 2
-        assert expected in capfd.readouterr().err
+# The clusters of this fixture stay until the end, so its tests come last.
+@pytest.fixture(scope="module", params=[2, 4])
+def service(request, served, tmp_path_factory):
+    """Some replicas; the port and the replicas' handles."""
+    with service_of(served, tmp_path_factory.mktemp("states"), request.param) as found:
+        yield found
+
+
+@pytest.mark.slow
+def test_streams_are_apart_in_order_and_as_on_one_machine(service, served, engine_of):
+    """Eight streams at once on the replicas get what one engine answers, batch by batch."""
+    port, handles = service
+    names, found = [f"camera {number}" for number in range(8)], {}
+
+    def camera(name):
+        with Client(f"http://127.0.0.1:{port}") as client:
+            seeds = range(10 * names.index(name), 10 * names.index(name) + 10)
+            found[name] = [client.predict(name, pictures(seed)) for seed in seeds]
+
+    threads = [threading.Thread(target=camera, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {in_charge(name, len(handles)) for name in names} == set(range(len(handles)))
+    engine = engine_of(served)
+    for name in names:
+        assert [each["batches"][0]["number"] for each in found[name]] == list(range(10))
+        for number, answer in enumerate(found[name]):
+            images = torch.from_numpy(pictures(10 * names.index(name) + number))
+            alone = engine.submit(name, images).result().record(5)
+            assert answer["answers"] == alone["answers"]
+            assert answer["verdict"] == alone["verdict"]
+    with Client(f"http://127.0.0.1:{port}") as client:
+        assert client.stats()["replicas"] == len(handles)
+        assert client.streams()["total"] >= 8
+
+
+@pytest.mark.slow
+def test_a_killed_replica_comes_back_with_its_streams(service):
+    port, handles = service
+    count = len(handles)
+    names = {in_charge(f"stream {number}", count): f"stream {number}" for number in range(40)}
+    assert len(names) == count
+    with Client(f"http://127.0.0.1:{port}", retries=60) as client:
+        for name in names.values():
+            for seed in range(3):
+                client.predict(name, pictures(seed))
+        end = time.monotonic() + 30
+        while any(client.status(name)["saved_s"] is None for name in names.values()):
+            assert time.monotonic() < end, "the states were not saved"
+            time.sleep(0.1)
+        time.sleep(1)
+        os.kill(handles[0].process.remote().result(), signal.SIGKILL)
+        for other in range(1, count):  # the other replicas go on meanwhile
+            assert client.predict(names[other], pictures(3))["batches"][0]["number"] == 3
+        again = client.predict(names[0], pictures(3))
+        assert again["batches"][0]["number"] == 3  # and this one from where it was saved
+        assert client.status(names[0])["images"] == 16
+        with pytest.raises(RefusedError, match="there is no stream"):
+            client.status("nowhere")
