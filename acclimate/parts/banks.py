@@ -187,8 +187,7 @@ class Bank:
 
     def _sizes(self) -> np.ndarray:
         """How many images of each predicted class are held."""
-        # A state that somebody has made may name any class; a row for each would take the memory.
-        labels = self.labels[: self.count].clip(0, self.classes)
+        labels = self.labels[: self.count].clip(0, self.classes)  # a forged state names others
         return np.bincount(labels, minlength=self.classes)
 
     def _draw(self, count: int) -> Sequence[Any]:
