@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
@@ -11,6 +12,9 @@ import torch
 from safetensors.torch import save_file
 from serving import NPY, refused
 
+from acclimate.adapt.state import AdapterState
+from acclimate.methods import METHODS
+from acclimate.serve.streams import Streams
 from acclimate.storage import sealed
 
 pytestmark = pytest.mark.filterwarnings("ignore:Truncating")
@@ -296,3 +300,28 @@ def resident():
     from resource import RUSAGE_SELF, getrusage
 
     return 1024 * getrusage(RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if not row.zero_shot])
+def test_counts_of_any_method_take_neither_memory_nor_time(
+    engine_of, bundle_of, images, tmp_path, method
+):
+    bundle_of(method).save(tmp_path / "bundle")
+    engine = engine_of(tmp_path / "bundle", tmp_path / "states", method=method, in_memory=50)
+    first = engine.submit("good", images[:8]).result(60)
+    saved = engine.ask("good", Streams.copy_of).result(60)
+    before, tensors = resident(), saved.state.tensors
+    for number, count in enumerate((2**31, 2**62, -1, -(2**62))):
+        forged_tensors = {
+            name: torch.full_like(each, count) if each.dtype == torch.int64 else each
+            for name, each in tensors.items()
+        }
+        state = AdapterState(forged_tensors, saved.state.belongs)
+        back = partial(Streams.restore, state=state, record={"images": 8, "batches": 1})
+        engine.ask(f"bad {number}", back).result(60)
+        for _ in range(3):
+            engine.submit(f"bad {number}", images[8:16]).exception(60)
+    assert resident() - before < 2**30
+    again = engine.submit("new", images[:8]).result(60)
+    assert torch.equal(again.given, first.given)
