@@ -9,6 +9,7 @@ as the names do; after that it is to stay the same.
 import asyncio
 import io
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,7 +64,11 @@ def main(options: Options) -> None:
     command = [sys.executable, "-m", "acclimate", "serve", options.bundle, "--port", "{port}"]
     command += ["--streams", options.streams, "--in-memory", options.in_memory]
     command += ["--method", options.method] if options.method else []
-    with served(command, ours=True) as address:
+    # Not the service's own temporary folder: it would not always be done with removing that.
+    with (
+        tempfile.TemporaryDirectory() as states,
+        served([*command, "--state-dir", states], ours=True) as address,
+    ):
         rows, asked = asyncio.run(watch(address, options))
         about = httpx.get(f"{address}/v1/stats", timeout=60).json()
     result = summary(rows, options) | {"requests": asked} | {

@@ -240,6 +240,7 @@ def check_kills(server_of, served, images, npy, folder, kills):
     draw, went_on = random.Random(0), 0
     for kill in range(kills + 1):
         server = server_of("--state-dir", folder)
+        print(f"{time.strftime('%X')} kill {kill}: {went_on} streams went on so far")
         while httpx.get(f"{server.address}/v2/health/ready").status_code != 200:
             time.sleep(0.05)
         for camera in cameras:
