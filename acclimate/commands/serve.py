@@ -13,6 +13,7 @@ from acclimate.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
     from acclimate.serve.model import Wish
+    from acclimate.serve.sites import Hosts
 
 # The settings are options without a prefix.
 Limits = Annotated[ServeSettings, tyro.conf.arg(name="")]
@@ -44,6 +45,10 @@ class Serve:
     """Address to listen on; 0.0.0.0 is every one of the machine."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
+    allowed_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A further name by which the service may be asked, such as gpu-box; may be repeated. Without
+    tokens, it answers to localhost, its addresses and these names alone, so that no web page can
+    reach it by a name of its own. With tokens, all names are answered to unless some are given."""
     state_dir: Path | None = None
     """Folder of the streams' states; without one they end with the server."""
     token_file: Path | None = None
@@ -74,6 +79,12 @@ class Serve:
     one."""
     replicas: int = 2
     """Replicas on the cluster, each in charge of some of the streams."""
+    min_replicas: int | None = None
+    """Replicas that always run; a further one is started when one of its streams asks. Default:
+    all."""
+    scale_down_s: float = 600.0
+    """Seconds without a request after which a replica beyond --min-replicas stops; its states are
+    saved."""
     limits: Limits = ServeSettings()
     """Limits and times."""
 
@@ -82,8 +93,10 @@ class Serve:
         check_limit(self.memory_limit)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("TLS needs both --tls-cert and --tls-key.")
-        if self.engine == "here" and self.ray_address is not None:
-            raise InputError("--ray-address is for --engine ray; give both or neither.")
+        for option in ("ray_address", "min_replicas"):
+            if self.engine == "here" and getattr(self, option) is not None:
+                name = f"--{option.replace('_', '-')}"
+                raise InputError(f"{name} is for --engine ray; give both or neither.")
         try:
             from acclimate.serve.app import create_app
             from acclimate.serve.observed import log_as_json, observe
@@ -103,11 +116,11 @@ class Serve:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
         log_as_json(requests=self.log == "requests")
-        tokens = Tokens(self.token_file)
+        tokens, hosts = Tokens(self.token_file), self._hosts()
         listener = listen(self.host, self.port)
         wish, limits = self._wish()
         engine = Engine(self.bundle, limits, wish, self.state_dir)
-        service = Service(engine, tokens, tell)
+        service = Service(engine, tokens, tell, hosts)
         tls = (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
         app = create_app(service)
         observe(app, traces=self.traces)
@@ -138,12 +151,22 @@ class Serve:
             limits,
             self.token_file and self.token_file.resolve(),
             self.replicas,
+            self.min_replicas,
+            self.scale_down_s,
+            hosts=self._hosts(),
         )
 
         def tell(sentence: str) -> None:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
         run(what, self.host, self.port, self.ray_address, tell)
+
+    def _hosts(self) -> "Hosts | None":
+        """By which names the service is asked."""
+        from acclimate.serve.sites import Hosts
+
+        needed = self.token_file is None or self.allowed_host
+        return Hosts(self.host, self.allowed_host) if needed else None
 
     def _wish(self) -> "tuple[Wish, ServeSettings]":
         """How the bundle is to be served, and the limits."""

@@ -187,7 +187,8 @@ class Bank:
 
     def _sizes(self) -> np.ndarray:
         """How many images of each predicted class are held."""
-        return np.bincount(self.labels[: self.count], minlength=self.classes)
+        labels = self.labels[: self.count].clip(0, self.classes)  # a forged state names others
+        return np.bincount(labels, minlength=self.classes)
 
     def _draw(self, count: int) -> Sequence[Any]:
         """Random numbers for so many images; none."""

@@ -54,7 +54,11 @@ def create_app(service: Service) -> FastAPI:
     _add_errors(app)
     engine = service.engine
     app.add_middleware(
-        Gate, tokens=service.tokens, settings=engine.settings, metrics=engine.metrics
+        Gate,
+        tokens=service.tokens,
+        settings=engine.settings,
+        metrics=engine.metrics,
+        hosts=service.hosts,
     )
     return app
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from acclimate.errors import InputError
+from acclimate.runtime.budget import out_of_memory
 from acclimate.serve.batcher import Batcher, Job
 from acclimate.serve.images import joined
 from acclimate.serve.metrics import Metrics
@@ -258,7 +259,8 @@ class Engine:
         except Exception as error:
             self.metrics.failures.inc()
             _log.error(f"a batch of a stream failed: {type(error).__name__}: {error}")
-            self.streams.lose(stream, f"went back: a batch failed ({type(error).__name__})")
+            note = f"went back: a batch failed ({type(error).__name__})"
+            self.streams.lose(stream, note, blame=not out_of_memory(error))
             refused = RefusedError(
                 "failed", "the model failed on this batch; the stream goes on.", 1
             )

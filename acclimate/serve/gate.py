@@ -12,6 +12,7 @@ from acclimate.serve.auth import Access, Tokens
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
+from acclimate.serve.sites import Hosts, check_site
 
 _OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
 _OPEN_FOLDER = "/page/"
@@ -31,10 +32,18 @@ class Gate:
         tokens: Who may come in.
         settings: With the bounds.
         metrics: Where requests are counted.
+        hosts: By which names the service is asked; None: by any.
     """
 
-    def __init__(self, app: Any, tokens: Tokens, settings: ServeSettings, metrics: Metrics):
-        self._app, self._tokens, self._settings = app, tokens, settings
+    def __init__(
+        self,
+        app: Any,
+        tokens: Tokens,
+        settings: ServeSettings,
+        metrics: Metrics,
+        hosts: Hosts | None = None,
+    ):
+        self._app, self._tokens, self._settings, self._hosts = app, tokens, settings, hosts
         self._metrics, self._held, self._open = metrics, 0, 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -73,12 +82,13 @@ class Gate:
         path = scope["path"]
         state = scope.setdefault("state", {})
         state["access"] = Access()
+        if self._hosts is not None:
+            self._hosts.check(headers.get(b"host"))
         if path not in _OPEN and not path.startswith(_OPEN_FOLDER):
             state["access"] = self._tokens.access(headers.get(b"authorization"))
-        # A browser says so where a page of another site asks, as it may without being asked itself.
-        foreign = headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin")
-        if foreign and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            raise RefusedError("forbidden", "pages of other sites may change nothing here.")
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            # Pages of other sites know no token. Behind a proxy, Host may be another one.
+            check_site(headers, by_origin=not self._tokens.needed)
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
             await self._app(scope, receive, send)

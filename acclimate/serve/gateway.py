@@ -17,6 +17,7 @@ from acclimate.serve.gate import Gate
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
+from acclimate.serve.sites import Hosts
 
 Answer = tuple[int, dict[str, str], bytes]
 """Status, headers and body."""
@@ -57,11 +58,22 @@ class Gateway:
         shards: Ask one service each.
         tokens: Who may come in; the services check prefixes again.
         settings: With the bounds on bodies, which hold here too.
+        hosts: By which names it is asked; None: by any.
+        awake: Tells the numbers of the services that run, which are asked what concerns all
+            streams; None: all run.
     """
 
-    def __init__(self, shards: Sequence[Shard], tokens: Tokens, settings: ServeSettings):
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        tokens: Tokens,
+        settings: ServeSettings,
+        hosts: Hosts | None = None,
+        awake: Callable[[], Awaitable[Sequence[int]]] | None = None,
+    ):
+        self._awake = awake
         self._shards, self._timeout = shards, settings.timeout_s + settings.upload_s
-        self._gate = Gate(self._forward, tokens, settings, Metrics())
+        self._gate = Gate(self._forward, tokens, settings, Metrics(), hosts)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle a connection, as ASGI says."""
@@ -73,7 +85,8 @@ class Gateway:
         }
         has_body = "content-length" in headers or "transfer-encoding" in headers
         body = (await receive())["body"] if has_body else b""
-        for name in ("host", "content-length", "transfer-encoding", "connection"):
+        # The origin was compared with the host, which is another one from here on.
+        for name in ("host", "origin", "content-length", "transfer-encoding", "connection"):
             headers.pop(name, None)
         raw = scope.get("raw_path") or scope["path"].encode()
         path, query = raw.decode("latin-1").partition("?")[0], scope.get("query_string", b"")
@@ -92,24 +105,26 @@ class Gateway:
     async def _ask(
         self, method: str, path: str, whole: str, headers: Mapping[str, str], body: bytes
     ) -> Answer:
-        joined: dict[tuple[str, str], Callable[[Sequence[Answer], str], Answer]] = {
+        joined: dict[tuple[str, str], Callable[[Mapping[int, Answer], str], Answer]] = {
             ("GET", "/v1/streams"): _streams,
             ("GET", "/v1/stats"): _stats,
             ("GET", "/metrics"): _metrics,
-            ("PUT", "/v1/bundle"): lambda answers, _: answers[0],
-            ("GET", "/v2/health/ready"): lambda answers, _: answers[0],
+            ("PUT", "/v1/bundle"): lambda answers, _: next(iter(answers.values())),
+            ("GET", "/v2/health/ready"): lambda answers, _: next(iter(answers.values())),
         }
         join = joined.get((method, path))
         if join is None:
             shard = in_charge(_stream_of(path, headers, body), len(self._shards))
             return await self._one(shard, method, whole, headers, body)
         asked = f"/v1/streams?limit={_MOST}" if path == "/v1/streams" else whole
-        numbers = range(len(self._shards))
+        numbers = await self._awake() if self._awake else range(len(self._shards))
+        if not numbers:
+            raise RefusedError("closing", "no replica runs; ask again later.", 1)
         answers = await asyncio.gather(
             *(self._one(n, method, asked, headers, body) for n in numbers)
         )
         wrong = [answer for answer in answers if answer[0] >= 400]
-        return wrong[0] if wrong else join(answers, whole)
+        return wrong[0] if wrong else join(dict(zip(numbers, answers)), whole)
 
     async def _one(
         self, shard: int, method: str, path: str, headers: Mapping[str, str], body: bytes
@@ -147,9 +162,9 @@ def _json(value: Any) -> Answer:
     return 200, {"content-type": "application/json"}, json.dumps(value).encode()
 
 
-def _streams(answers: Sequence[Answer], path: str) -> Answer:
+def _streams(answers: Mapping[int, Answer], path: str) -> Answer:
     """A page of the streams of all services, the most recently used first."""
-    pages = [json.loads(body) for _, _, body in answers]
+    pages = [json.loads(body) for _, _, body in answers.values()]
     streams = [each for page in pages for each in page["streams"]]
     streams.sort(key=lambda stream: -stream["changed"])
     query = parse_qs(path.partition("?")[2])
@@ -165,9 +180,9 @@ def _streams(answers: Sequence[Answer], path: str) -> Answer:
     return _json({"streams": found, "total": total, "next": last})
 
 
-def _stats(answers: Sequence[Answer], path: str) -> Answer:
+def _stats(answers: Mapping[int, Answer], path: str) -> Answer:
     """What the services serve, with their sums."""
-    parts = [json.loads(body) for _, _, body in answers]
+    parts = [json.loads(body) for _, _, body in answers.values()]
     found = dict(parts[0]) | {name: sum(part[name] for part in parts) for name in _SUMS}
     requests = [part["requests"] for part in parts]
     found["requests"] = {name: sum(each[name] for each in requests) for name in requests[0]}
@@ -177,10 +192,10 @@ def _stats(answers: Sequence[Answer], path: str) -> Answer:
     return _json(found | {"replicas": len(parts)})
 
 
-def _metrics(answers: Sequence[Answer], path: str) -> Answer:
+def _metrics(answers: Mapping[int, Answer], path: str) -> Answer:
     """The metrics of all services, each sample with the number of its ``replica``."""
     families: dict[str, Metric] = {}
-    for number, (_, _, body) in enumerate(answers):
+    for number, (_, _, body) in answers.items():
         for family in text_string_to_metric_families(body.decode()):
             kept = families.setdefault(
                 family.name, Metric(family.name, family.documentation, family.type)

@@ -1,5 +1,6 @@
 """The model that the service shares between its streams: both answers, and the guard's verdict."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,18 @@ class Answers:
     """Which images get the adapted answer."""
     verdict: Verdict | None
     """The guard's decision; None without a guard, and with its mode ``off``."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether all are numbers, the guard's estimates included."""
+        numbers = []
+        if verdict := self.verdict:
+            estimate = verdict.estimate
+            numbers = [verdict.share, verdict.agreement, estimate.images]
+            for each in (estimate.frozen, estimate.adapted, estimate.guarded):
+                numbers += [each.value, each.low, each.high]
+        logits = torch.cat([self.frozen, self.adapted])
+        return bool(logits.isfinite().all()) and all(map(math.isfinite, numbers))
 
     def part(self, rows: slice) -> "Answers":
         """Those for some of the images."""
@@ -154,7 +167,16 @@ class SharedModel:
         Args:
             images: As for `Adapter`.
             mode: One of `modes`.
+
+        Raises:
+            ArithmeticError: the answers are no numbers, as by a state that somebody has made.
         """
+        answers = self._answers(images, mode)
+        if not answers.finite:
+            raise ArithmeticError("the answers are no finite numbers")
+        return answers
+
+    def _answers(self, images: Tensor, mode: Mode) -> Answers:
         if isinstance(self._model, Guard) and mode != "off":
             self._model.mode = mode
             self._model(images)

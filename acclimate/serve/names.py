@@ -28,3 +28,11 @@ def check_name(name: str) -> str:
     if not name.isprintable() or "/" in name or "\ufffd" in name:
         raise RefusedError("bad_value", "a stream's name has printable characters alone, and no /.")
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether a stream may have this name."""
+    try:
+        return bool(check_name(name))
+    except RefusedError:
+        return False

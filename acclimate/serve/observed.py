@@ -124,20 +124,26 @@ def _tracer() -> Any:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # pyright: ignore[reportMissingImports]
             OTLPSpanExporter,
         )
-        from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise InputError(
             f"--traces needs {error.name}: pip install 'acclimate[otel]', or leave it out."
         ) from error
-    # OTEL_SERVICE_NAME goes before.
-    provider = TracerProvider(
-        resource=Resource({"service.name": "acclimate"}).merge(Resource.create())
-    )
+    provider = TracerProvider(resource=_resource())
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     return provider.get_tracer("acclimate.serve")
+
+
+def _resource() -> Any:
+    """What OpenTelemetry's variables say of this service, with a name where they give none."""
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+
+    given = Resource.create()
+    if not str(given.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        return given
+    return given.merge(Resource({SERVICE_NAME: "acclimate"}))
 
 
 class _Lines(logging.Formatter):

@@ -1,5 +1,6 @@
 """The service on Ray Serve: replicas that are each in charge of some streams, and a gateway."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -14,11 +15,13 @@ from acclimate.errors import InputError
 from acclimate.runtime.ray_connection import connected
 from acclimate.serve.gateway import Answer, Gateway
 from acclimate.serve.settings import ServeSettings
+from acclimate.serve.sites import Hosts
 from acclimate.storage.atomic import write_text
 
 APP = "acclimate"
 """Name of the application in Ray Serve."""
 _REPLICAS = "replicas"
+_BUNDLE = "bundle"
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,41 @@ class OnRay:
     """The tokens, on such storage too."""
     replicas: int = 2
     """Number of replicas. States of another number cannot be gone on from."""
+    min_replicas: int | None = None
+    """Replicas that always run; None for all. A further one runs while its streams ask."""
+    scale_down_s: float = 600.0
+    """Seconds without a request after which such a replica stops."""
     cpus: float = 1.0
     """Cores of each replica."""
     gpus: float = 0.0
     """GPUs of each replica; it may be a part of one."""
+    hosts: Hosts | None = None
+    """By which names the gateway is asked; None: by any."""
 
     def __post_init__(self):
         if self.replicas < 1:
             raise InputError(f"replicas is {self.replicas}: give at least 1.")
+        if not 1 <= self.always <= self.replicas:
+            raise InputError(
+                f"min_replicas is {self.always}: give 1 to {self.replicas}, which replicas is."
+            )
+        if not self.scale_down_s >= 0:
+            raise InputError(f"scale_down_s is {self.scale_down_s:g}: give 0 or more.")
+
+    @property
+    def always(self) -> int:
+        """Number of replicas that always run."""
+        return self.replicas if self.min_replicas is None else self.min_replicas
+
+    def scaling(self, number: int) -> dict[str, Any]:
+        """Options for Ray Serve of the replica with this number.
+
+        Not more than one may ever run: a stream's state is in one place.
+        """
+        if number < self.always:
+            return {"num_replicas": 1}
+        idle = {"downscale_delay_s": self.scale_down_s, "upscale_delay_s": 0.0}
+        return {"autoscaling_config": {"min_replicas": 0, "max_replicas": 1, **idle}}
 
 
 @contextmanager
@@ -75,6 +105,7 @@ def deployed(what: OnRay, host: str, port: int, address: str | None = None):
             states of another number of replicas.
     """
     _check_states(what)
+    (what.state_dir / _BUNDLE).unlink(missing_ok=True)
     with ExitStack() as stack:
         stack.enter_context(connected(address))
         try:
@@ -91,14 +122,16 @@ def deployed(what: OnRay, host: str, port: int, address: str | None = None):
         needs = {"num_cpus": what.cpus, "num_gpus": what.gpus}
         replica = serve.deployment(Replica)
         shards = [
-            replica.options(name=f"replica-{n}", ray_actor_options=needs, **more).bind(what, n)
+            replica.options(name=_name(n), ray_actor_options=needs, **what.scaling(n), **more).bind(
+                what, n
+            )
             for n in range(what.replicas)
         ]
         front = serve.deployment(Front).options(
             name="gateway", ray_actor_options={"num_cpus": 0}, **more
         )
         serve.run(front.bind(what, *shards), name=APP, route_prefix="/")
-        yield [serve.get_deployment_handle(f"replica-{n}", APP) for n in range(what.replicas)]
+        yield [serve.get_deployment_handle(_name(n), APP) for n in range(what.replicas)]
 
 
 def run(what: OnRay, host: str, port: int, address: str | None, tell: Callable[[str], Any]) -> None:
@@ -123,8 +156,9 @@ class Replica:
         from acclimate.serve.engine import Engine
         from acclimate.serve.service import Service
 
-        folder = what.state_dir / f"replica-{number}"
-        self._engine = Engine(what.bundle, what.settings, what.wish, folder).start()
+        self._what = what
+        folder = what.state_dir / _name(number)
+        self._engine = Engine(_bundle(what), what.settings, what.wish, folder).start()
         service = Service(self._engine, Tokens(what.token_file))
         service_app = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
         self._http = httpx.AsyncClient(transport=service_app, base_url="http://replica")
@@ -133,6 +167,9 @@ class Replica:
         """The service's answer to a request."""
         sent = {"headers": headers, "content": body if body else None, "timeout": None}
         answer = await self._http.request(method, path, **sent)
+        if (method, path, answer.status_code) == ("PUT", "/v1/bundle", 200):
+            # A replica that is started later has this bundle too.
+            write_text(self._what.state_dir / _BUNDLE, answer.json()["bundle"])
         return answer.status_code, dict(answer.headers), answer.content
 
     def process(self) -> int:
@@ -152,7 +189,8 @@ class Front:
         from acclimate.serve.auth import Tokens
 
         shards = [_asks(handle) for handle in replicas]
-        self._gateway = Gateway(shards, Tokens(what.token_file), what.settings)
+        awake = _running if what.always < what.replicas else None
+        self._gateway = Gateway(shards, Tokens(what.token_file), what.settings, what.hosts, awake)
 
     async def __call__(self, request: Any) -> Any:
         """The answer to a request, as a Starlette response."""
@@ -174,6 +212,29 @@ def _asks(handle: Any) -> Any:
         return await handle.ask.remote(method, path, dict(headers), body)
 
     return ask
+
+
+async def _running() -> list[int]:
+    """Numbers of the replicas that run now."""
+    from ray import serve
+
+    app = (await asyncio.to_thread(serve.status)).applications[APP]
+    named = [
+        name
+        for name, each in app.deployments.items()
+        if any(state == "RUNNING" and count for state, count in each.replica_states.items())
+    ]
+    return sorted(int(name.partition("-")[2]) for name in named if name.startswith("replica-"))
+
+
+def _name(number: int) -> str:
+    return f"replica-{number}"
+
+
+def _bundle(what: OnRay) -> Path:
+    """The bundle that was switched to since the start, or the one from it."""
+    known = what.state_dir / _BUNDLE
+    return what.bundle.parent / known.read_text("utf-8") if known.exists() else what.bundle
 
 
 def _check_states(what: OnRay) -> None:

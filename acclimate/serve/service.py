@@ -2,7 +2,6 @@
 
 import asyncio
 import resource
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,12 +11,12 @@ from typing import Any, TypeVar
 import anyio
 from torch import Tensor
 
-from acclimate.errors import InputError
 from acclimate.serve.auth import Access, Tokens
 from acclimate.serve.engine import Engine
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.reply import Reply
-from acclimate.serve.state_files import Saved
+from acclimate.serve.sites import Hosts
+from acclimate.serve.state_files import Saved, read_state
 from acclimate.serve.stream import Stream
 from acclimate.serve.streams import Streams
 from acclimate.storage import sealed
@@ -37,6 +36,8 @@ class Service:
     """Who may use it."""
     tell: Callable[[str], object] = print
     """Where its operator is told something."""
+    hosts: Hosts | None = None
+    """By which names it is asked; None: by any."""
     _decoding: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(_AT_ONCE)
     )
@@ -200,43 +201,24 @@ def resident_bytes() -> int:
 
 
 def to_file(saved: Saved) -> bytes:
-    """A stream's state as the content of a sealed file.
-
-    Raises:
-        RefusedError: the disk refuses.
-    """
-    record = {"belongs": saved.state.belongs, "record": saved.record}
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "state")
-            sealed.save(path, saved.state.tensors, record)
-            return path.read_bytes()
-    except (InputError, OSError) as error:
-        raise RefusedError(
-            "failed", "the server cannot write it now; ask again later.", 5
-        ) from error
+    """A stream's state as the content of a sealed file."""
+    return sealed.to_bytes(
+        saved.state.tensors, {"belongs": saved.state.belongs, "record": saved.record}
+    )
 
 
 def of_file(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Tensors, what they belong to, and the record of a stream, of a file that `to_file` made.
 
     Raises:
-        RefusedError: the content is damaged, or something else; or the disk refuses.
+        RefusedError: the content is damaged, or something else.
     """
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "state")
-            path.write_bytes(content)
-            tensors, record = sealed.load(path)
-        own = record["record"]
-        counts = {name: own[name] for name in ("images", "batches")}
+        tensors, belongs, record = read_state(content, "the body")
+        counts = {name: record[name] for name in ("images", "batches")}
         if not all(type(count) is int and 0 <= count < 2**53 for count in counts.values()):
             raise ValueError("no counts")
-        return tensors, dict(record["belongs"]), counts
-    except OSError as error:
-        raise RefusedError(
-            "failed", f"the server cannot read it now: {error.strerror}.", 5
-        ) from error
-    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return tensors, belongs, counts
+    except (KeyError, ValueError) as error:
         sentence = "the body is no snapshot of a stream, or is damaged; send one as it was got."
         raise RefusedError("bad_value", sentence) from error

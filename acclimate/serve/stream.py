@@ -32,6 +32,8 @@ class Stream:
     """When its state was last saved, in Unix time."""
     used: float = field(default_factory=time.monotonic)
     """When it was last asked for, by the clock that does not jump."""
+    failures: float = 0.0
+    """Batches that the model failed on; ten answers make up for one."""
     unsaved: int = 0
     """Images since its state was last saved."""
     save_by: float | None = None
@@ -51,7 +53,7 @@ class Stream:
 
     def begin(self, note: str) -> None:
         """Begin anew: nothing is known of what it has seen."""
-        self.images = self.batches = 0
+        self.images, self.batches, self.failures = 0, 0, 0.0
         self.state = self.verdict = self.estimate = None
         self.note = note
         self.history.clear()

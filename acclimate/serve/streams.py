@@ -8,10 +8,14 @@ from acclimate.adapt.state import AdapterState
 from acclimate.errors import InputError
 from acclimate.guard.guard import Mode
 from acclimate.serve.model import SharedModel
+from acclimate.serve.names import is_name
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.settings import ServeSettings
 from acclimate.serve.state_files import WAITING, Saved, StateFiles
 from acclimate.serve.stream import Stream
+
+_SPARE = 2**24  # bytes of a file beyond its tensors: their names, and the record
+_PATIENCE = 3  # failures of a stream until its saved state is given up
 
 
 class Streams:
@@ -82,6 +86,7 @@ class Streams:
         """Note that the stream at work has seen images."""
         stream.images += images
         stream.batches += 1
+        stream.failures = max(stream.failures - 0.1, 0.0)
         self.touch(stream, images)
 
     def touch(self, stream: Stream, images: int = 0) -> None:
@@ -134,8 +139,16 @@ class Streams:
             self._at_work = None  # what is in the model is nobody's now
         self.files.remove(name)
 
-    def lose(self, name: str, note: str) -> None:
-        """Let a stream, whose state in the model is not to be trusted, go on from its saved one."""
+    def lose(self, name: str, note: str, *, blame: bool = True) -> None:
+        """Let a stream, whose state in the model is not to be trusted, go on from its saved one.
+
+        Where that fails again and again, it begins anew. Its file stays until a new state is saved.
+
+        Args:
+            name: The stream.
+            note: What its owner should know.
+            blame: Whether its state may be at fault.
+        """
         stream = self._known.get(name)
         self._held.pop(name, None)
         self._dirty.pop(name, None)
@@ -143,6 +156,10 @@ class Streams:
             if stream is self._at_work:
                 self._at_work = None
             stream.state, stream.save_by, stream.note = None, None, note
+            stream.failures += blame
+            if stream.failures >= _PATIENCE:
+                stream.begin("began anew: its batches failed again and again")
+                stream.state, self._held[name] = self.model.fresh(), stream
 
     def expire(self) -> int:
         """Forget the streams that were not asked for in a long time; how many."""
@@ -222,7 +239,7 @@ class Streams:
             return stream.state
         lost = stream.name in self.files.lost
         try:
-            found = self.files.take(stream.name)
+            found = self.files.take(stream.name, 2 * self.model.state_bytes + _SPARE)
             if found is not None:
                 tensors, belongs, record = found
                 state = self.model.own(tensors, belongs)
@@ -256,11 +273,11 @@ class Streams:
     def _remembered(self) -> None:
         """Know the streams whose states an earlier server has saved."""
         now = time.time()
-        found = [record for record in self.files.records() if record is not None]
+        found = [each for each in self.files.records() if each and is_name(each["stream"])]
         found.sort(key=lambda record: _number(record.get("changed")))
         for record in found[-self.settings.streams :]:
             saved = _number(record.get("changed"))
-            stream = Stream(str(record["stream"]), self.model.modes[0], changed=saved, saved=saved)
+            stream = Stream(record["stream"], self.model.modes[0], changed=saved, saved=saved)
             mode: Any = record.get("mode")
             guarded = bool(record.get("guarded", True))
             if self.model.may_have(mode, guarded=guarded):

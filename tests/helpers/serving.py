@@ -99,13 +99,16 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
         )
         self.lines, self._found = [], threading.Event()
         self.address = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._found.wait(90) and self.address, self.lines
+        if not self._found.wait(300):  # on a machine that has other work, too
+            self.process.send_signal(signal.SIGABRT)  # it then says where it is
+            self._reader.join(20)
+        assert self.address, "".join(self.lines)
 
     @property
     def port(self):

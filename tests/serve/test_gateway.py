@@ -22,7 +22,7 @@ def engines(served, engine_of, tmp_path):
     return [engine_of(served, tmp_path / str(number), in_memory=50) for number in range(3)]
 
 
-def gateway_of(engines, tokens=None):
+def gateway_of(engines, tokens=None, awake=None):
     def shard(engine):
         app = create_app(Service(engine, Tokens(tokens)))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -34,7 +34,9 @@ def gateway_of(engines, tokens=None):
 
         return ask
 
-    return Gateway([shard(engine) for engine in engines], Tokens(tokens), SETTINGS)
+    return Gateway(
+        [engine and shard(engine) for engine in engines], Tokens(tokens), SETTINGS, None, awake
+    )
 
 
 def ask(gateway, *requests):
@@ -60,6 +62,29 @@ def test_streams_are_spread_evenly_and_always_alike():
     assert [in_charge(name, 5) for name in ("north", "süd", "東")] == [
         in_charge(name, 5) for name in ("north", "süd", "東")
     ]
+
+
+def test_what_concerns_all_streams_wakes_no_service(engines, npy):
+    awake = [0, 2]
+
+    async def running():
+        return awake
+
+    gateway = gateway_of([engines[0], None, engines[2]], awake=running)  # None cannot be asked
+    names = [f"s{number}" for number in range(9)]
+    here = [name for name in names if in_charge(name, 3) in awake]
+    found = ask(gateway, *(predict(npy, name) for name in here))
+    assert {answer.status_code for answer in found} == {200}
+    listed, stats, metrics, ready = ask(
+        gateway, *(("GET", path, {}) for path in ("/v1/streams", "/v1/stats", "/metrics")),
+        ("GET", "/v2/health/ready", {}),
+    )  # fmt: skip
+    assert {each["stream"] for each in listed.json()["streams"]} == set(here)
+    assert stats.json()["replicas"] == 2 and ready.status_code == 200
+    assert 'replica="2"' in metrics.text and 'replica="1"} 0' not in metrics.text
+    awake.clear()
+    (none,) = ask(gateway, ("GET", "/v1/streams", {}))
+    assert none.status_code == 503 and none.headers["retry-after"] == "1"
 
 
 def test_a_stream_is_in_one_service_and_all_are_listed(engines, npy):

@@ -1,10 +1,14 @@
 """Lines of the log and spans; what a client sends is not in them."""
 
+import gzip
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import numpy as np
@@ -90,6 +94,70 @@ def test_a_request_is_a_span_of_its_caller():
     assert first.attributes["http.response.status_code"] == 200
     assert first.attributes["url.path"] == "/v1/streams/north/reset"
     assert not second.status.is_ok
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what OTLP sends by HTTP."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.server.taken.append((self.path, self.headers["content-type"], body))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_the_command_sends_its_spans_to_a_collector(served):
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        collector.taken = []
+        thread = threading.Thread(target=collector.serve_forever, daemon=True)
+        thread.start()
+        where = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}"}
+        command = [sys.executable, "-m", "acclimate", "serve", served, "--port", "0"]
+        with subprocess.Popen(
+            [*command, "--traces", "--device", "cpu"],
+            stdout=subprocess.PIPE, env=os.environ | where, text=True,
+        ) as server:  # fmt: skip
+            address = server.stdout.readline().split(" on ")[1].split()[0]
+            httpx.get(f"{address}/v1/streams/north", timeout=30)
+            httpx.get(f"{address}/v2/health/live", timeout=30)
+            server.terminate()
+            server.communicate(timeout=60)
+        collector.shutdown()
+    assert server.returncode == 0
+    assert {each[:2] for each in collector.taken} == {("/v1/traces", "application/x-protobuf")}
+    spans, services = [], set()
+    for _, _, body in collector.taken:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            about = {each.key: each.value.string_value for each in resource.resource.attributes}
+            services.add(about["service.name"])
+            own = (each for each in resource.scope_spans if each.scope.name == "acclimate.serve")
+            spans += [span for each in own for span in each.spans]  # FastAPI has some, too
+    assert services == {"acclimate"}
+    assert {span.name for span in spans} == {"GET /v1/streams/{stream}", "GET /v2/health/live"}
+    codes = {each.value.int_value for span in spans for each in span.attributes
+             if each.key == "http.response.status_code"}  # fmt: skip
+    assert codes == {404, 200}
+
+
+def test_the_service_is_called_acclimate_unless_it_is_named(monkeypatch):
+    pytest.importorskip("opentelemetry.sdk.resources")
+    for variable in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"):
+        monkeypatch.delenv(variable, raising=False)
+    assert observed._resource().attributes["service.name"] == "acclimate"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=north,site=7")
+    assert observed._resource().attributes["service.name"] == "north"
+    assert observed._resource().attributes["site"] == "7"
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "south")
+    assert observed._resource().attributes["service.name"] == "south"
 
 
 def test_traces_without_opentelemetry_are_one_sentence(monkeypatch):

@@ -1,14 +1,17 @@
 """The service on a local Ray cluster. It takes a minute, so most of this is slow."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -19,7 +22,7 @@ from acclimate.errors import InputError
 from acclimate.serve.client import Client
 from acclimate.serve.gateway import in_charge
 from acclimate.serve.model import Wish
-from acclimate.serve.ray_serve import OnRay, _check_states, deployed
+from acclimate.serve.ray_serve import APP, OnRay, Replica, _check_states, deployed
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.state_files import StateFiles
 
@@ -34,14 +37,49 @@ def test_states_of_another_number_of_replicas_are_refused(tmp_path):
         _check_states(replace(what, replicas=3))
     with pytest.raises(InputError, match="replicas is 0"):
         replace(what, replicas=0)
+    for least in (0, 3):
+        with pytest.raises(InputError, match=f"min_replicas is {least}: give 1 to 2"):
+            replace(what, min_replicas=least)
+    with pytest.raises(InputError, match="scale_down_s is nan"):
+        replace(what, scale_down_s=float("nan"))
 
 
-@pytest.fixture(scope="module")
-def service(served, tmp_path_factory):
-    """Two replicas; the port and the replicas' handles."""
-    states = tmp_path_factory.mktemp("states")
+def test_ray_serve_is_told_how_many_may_run_and_never_two_of_one_stream(tmp_path):
+    serve = pytest.importorskip("ray.serve")
+    what = OnRay(tmp_path, tmp_path / "states", Wish(), replicas=3)
+    assert [what.scaling(number) for number in range(3)] == [{"num_replicas": 1}] * 3
+    what = replace(what, min_replicas=1, scale_down_s=7)
+    assert what.scaling(0) == {"num_replicas": 1}
+    for number in (1, 2):
+        deployment = serve.deployment(Replica).options(**what.scaling(number))
+        scaling = deployment._deployment_config.autoscaling_config
+        assert (scaling.min_replicas, scaling.max_replicas) == (0, 1)
+        assert (scaling.downscale_delay_s, scaling.upscale_delay_s) == (7, 0)
+
+
+def test_what_ray_cannot_do_is_told_in_a_sentence(served, tmp_path, capfd):
+    for options, expected in (
+        (["--engine", "ray"], "needs a --state-dir that all machines share"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--traces"], "--traces are not for"),
+        (["--ray-address", "auto"], "--ray-address is for --engine ray"),
+        (["--min-replicas", "1"], "--min-replicas is for --engine ray"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--min-replicas", "3"], "min_replicas is 3"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--replicas", "0"], "replicas is 0"),
+        (["--engine", "ray", "--state-dir", tmp_path, "--ray-address", "127.0.0.1:1"],
+         "there is no Ray cluster at 127.0.0.1:1"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", *map(str, [served, *options])])
+        assert ended.value.code == 2
+        assert expected in capfd.readouterr().err
+
+
+@contextmanager
+def service_of(bundle, states, replicas, **changes):
+    """Serve a bundle with replicas; the port and the replicas' handles."""
     settings = replace(SETTINGS, save_s=0.2, in_memory=50)
-    what = OnRay(served, states, Wish(device="cpu"), settings, replicas=2, cpus=0.5)
+    given = {"replicas": replicas, "cpus": 0.5} | changes
+    what = OnRay(bundle, states, Wish(device="cpu"), settings, **given)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
@@ -64,56 +102,41 @@ def pictures(seed, count=4):
 
 
 @pytest.mark.slow
-def test_streams_are_apart_in_order_and_as_on_one_machine(service, served, engine_of):
-    """Six streams at once on two replicas get what one engine answers, batch by batch."""
-    port, _ = service
-    names, found = [f"camera {number}" for number in range(6)], {}
+def test_replicas_that_none_asks_stop_and_come_back_with_their_streams_and_bundle(served, tmp_path):
+    from ray import serve
 
-    def camera(name):
-        with Client(f"http://127.0.0.1:{port}") as client:
-            seeds = range(10 * names.index(name), 10 * names.index(name) + 10)
-            found[name] = [client.predict(name, pictures(seed)) for seed in seeds]
+    def runs(number):
+        told = serve.status().applications[APP].deployments[f"replica-{number}"]
+        return sum(told.replica_states.values())
 
-    threads = [threading.Thread(target=camera, args=(name,)) for name in names]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {in_charge(name, 2) for name in names} == {0, 1}
-    engine = engine_of(served)
-    for name in names:
-        assert [each["batches"][0]["number"] for each in found[name]] == list(range(10))
-        for number, answer in enumerate(found[name]):
-            images = torch.from_numpy(pictures(10 * names.index(name) + number))
-            alone = engine.submit(name, images).result().record(5)
-            assert answer["answers"] == alone["answers"]
-            assert answer["verdict"] == alone["verdict"]
-    with Client(f"http://127.0.0.1:{port}") as client:
-        assert client.stats()["replicas"] == 2
-        assert client.streams()["total"] >= 6
+    def wait_for(count):
+        end = time.monotonic() + 90
+        while runs(1) != count:
+            assert time.monotonic() < end, f"{runs(1)} run, not {count}"
+            time.sleep(0.2)
 
-
-@pytest.mark.slow
-def test_a_killed_replica_comes_back_with_its_streams(service):
-    port, handles = service
-    names = {in_charge(name, 2): name for name in ("north", "south", "east", "west")}
-    with Client(f"http://127.0.0.1:{port}", retries=60) as client:
-        for name in names.values():
+    for name in ("served", "second"):
+        shutil.copytree(served, tmp_path / name)
+    scaling = {"min_replicas": 1, "scale_down_s": 2}
+    names = {in_charge(f"stream {number}", 2): f"stream {number}" for number in range(9)}
+    with service_of(tmp_path / "served", tmp_path / "states", 2, **scaling) as (port, _):
+        url = f"http://127.0.0.1:{port}"
+        with Client(url, retries=60) as client:
             for seed in range(3):
-                client.predict(name, pictures(seed))
-        end = time.monotonic() + 30
-        while any(client.status(name)["saved_s"] is None for name in names.values()):
-            assert time.monotonic() < end, "the states were not saved"
-            time.sleep(0.1)
-        time.sleep(1)
-        os.kill(handles[0].process.remote().result(), signal.SIGKILL)
-        other = client.predict(names[1], pictures(3))  # the other replica goes on meanwhile
-        assert other["batches"][0]["number"] == 3
-        again = client.predict(names[0], pictures(3))
-        assert again["batches"][0]["number"] == 3  # and this one from where it was saved
-        assert client.status(names[0])["images"] == 16
-        with pytest.raises(RefusedError, match="there is no stream"):
-            client.status("nowhere")
+                for name in names.values():
+                    client.predict(name, pictures(seed))
+            assert client.stats()["replicas"] == 2
+            switched = httpx.put(f"{url}/v1/bundle", json={"bundle": "second"}, timeout=60)
+            assert switched.json()["bundle"] == "second"
+            wait_for(0)
+            for _ in range(20):  # what concerns all streams wakes none
+                assert client.stats()["replicas"] == 1 and client.streams()["total"] == 1
+            assert runs(1) == 0
+            again = client.predict(names[1], pictures(3))
+            assert again["batches"][0]["number"] == 3 and client.status(names[1])["images"] == 16
+            assert client.stats()["replicas"] == 2
+            assert (tmp_path / "states" / "bundle").read_text() == "second"
+            assert client.predict(names[0], pictures(3))["batches"][0]["number"] == 3
 
 
 @pytest.mark.slow
@@ -141,16 +164,64 @@ def test_the_command_saves_all_when_it_is_ended(served, tmp_path):
         files.close()
 
 
-def test_what_ray_cannot_do_is_told_in_a_sentence(served, tmp_path, capfd):
-    for options, expected in (
-        (["--engine", "ray"], "needs a --state-dir that all machines share"),
-        (["--engine", "ray", "--state-dir", tmp_path, "--traces"], "--traces are not for"),
-        (["--ray-address", "auto"], "--ray-address is for --engine ray"),
-        (["--engine", "ray", "--state-dir", tmp_path, "--replicas", "0"], "replicas is 0"),
-        (["--engine", "ray", "--state-dir", tmp_path, "--ray-address", "127.0.0.1:1"],
-         "there is no Ray cluster at 127.0.0.1:1"),
-    ):  # fmt: skip
-        with pytest.raises(SystemExit) as ended:
-            main(["serve", *map(str, [served, *options])])
-        assert ended.value.code == 2
-        assert expected in capfd.readouterr().err
+# The clusters of this fixture stay until the end, so its tests come last.
+@pytest.fixture(scope="module", params=[2, 4])
+def service(request, served, tmp_path_factory):
+    """Some replicas; the port and the replicas' handles."""
+    with service_of(served, tmp_path_factory.mktemp("states"), request.param) as found:
+        yield found
+
+
+@pytest.mark.slow
+def test_streams_are_apart_in_order_and_as_on_one_machine(service, served, engine_of):
+    """Eight streams at once on the replicas get what one engine answers, batch by batch."""
+    port, handles = service
+    names, found = [f"camera {number}" for number in range(8)], {}
+
+    def camera(name):
+        with Client(f"http://127.0.0.1:{port}") as client:
+            seeds = range(10 * names.index(name), 10 * names.index(name) + 10)
+            found[name] = [client.predict(name, pictures(seed)) for seed in seeds]
+
+    threads = [threading.Thread(target=camera, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {in_charge(name, len(handles)) for name in names} == set(range(len(handles)))
+    engine = engine_of(served)
+    for name in names:
+        assert [each["batches"][0]["number"] for each in found[name]] == list(range(10))
+        for number, answer in enumerate(found[name]):
+            images = torch.from_numpy(pictures(10 * names.index(name) + number))
+            alone = engine.submit(name, images).result().record(5)
+            assert answer["answers"] == alone["answers"]
+            assert answer["verdict"] == alone["verdict"]
+    with Client(f"http://127.0.0.1:{port}") as client:
+        assert client.stats()["replicas"] == len(handles)
+        assert client.streams()["total"] >= 8
+
+
+@pytest.mark.slow
+def test_a_killed_replica_comes_back_with_its_streams(service):
+    port, handles = service
+    count = len(handles)
+    names = {in_charge(f"stream {number}", count): f"stream {number}" for number in range(40)}
+    assert len(names) == count
+    with Client(f"http://127.0.0.1:{port}", retries=60) as client:
+        for name in names.values():
+            for seed in range(3):
+                client.predict(name, pictures(seed))
+        end = time.monotonic() + 30
+        while any(client.status(name)["saved_s"] is None for name in names.values()):
+            assert time.monotonic() < end, "the states were not saved"
+            time.sleep(0.1)
+        time.sleep(1)
+        os.kill(handles[0].process.remote().result(), signal.SIGKILL)
+        for other in range(1, count):  # the other replicas go on meanwhile
+            assert client.predict(names[other], pictures(3))["batches"][0]["number"] == 3
+        again = client.predict(names[0], pictures(3))
+        assert again["batches"][0]["number"] == 3  # and this one from where it was saved
+        assert client.status(names[0])["images"] == 16
+        with pytest.raises(RefusedError, match="there is no stream"):
+            client.status("nowhere")
