@@ -20,13 +20,7 @@ from acclimate.adapt.turns import TakesTurns, building, in_turn
 from acclimate.backbones import Classifier
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
-from acclimate.methods import (
-    AdapterSettings,
-    changed,
-    check_settings,
-    method,
-    settings_record,
-)
+from acclimate.methods import AdapterSettings, changed, check_settings, method, settings_record
 from acclimate.objectives import Objective
 from acclimate.parts.step import Step
 from acclimate.preprocessing import check_images
@@ -112,6 +106,9 @@ class Adapter(TakesTurns):
             if self.settings.one_by_one
             else partial(adapt, self._learner)
         )
+
+    def __repr__(self) -> str:
+        return f"Adapter({self.name!r}, {self.device}, {int(self._learner.seen):,} images seen)"
 
     @in_turn
     def __call__(self, images: Tensor) -> Float[Tensor, "batch classes"]:

@@ -169,6 +169,9 @@ class AdapterState:
     belongs: dict = field(repr=False)
     """Method, settings and checksum of the weights that it belongs to."""
 
+    def __repr__(self) -> str:
+        return f"AdapterState({self.belongs.get('method')!r}, {self.nbytes:,} bytes)"
+
     @property
     def nbytes(self) -> int:
         """Its size in memory."""

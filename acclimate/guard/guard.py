@@ -100,6 +100,11 @@ class Guard(TakesTurns):
             self._distance = Distance(adapter, bundle) if bounded else None
             self._memory = Memory(adapter, self._calibration, self._rules)
 
+    def __repr__(self) -> str:
+        estimate = self.verdict and self.verdict.estimate
+        found = f", {estimate!r}" if estimate else ""
+        return f"Guard({self.mode!r}, {self.adapter!r}{found})"
+
     @property
     def mode(self) -> Mode:
         """What becomes of the adapted answers; it may be set between two batches."""

@@ -62,6 +62,10 @@ class Shift:
         else:
             check_severity(self.corruption, self.severity)
 
+    def __str__(self) -> str:
+        """The name, and the severity if there is one."""
+        return f"{self.name} {self.severity:g}" if self.severity else self.name
+
     @property
     def name(self) -> str:
         """The corruption's name, or the domain."""
@@ -85,6 +89,10 @@ class Batch:
     position: int
     """Number of images of the stream up to the end of this batch; `Stream.start_at` continues the
     stream from there."""
+
+    def __repr__(self) -> str:
+        shifts = ", ".join(dict.fromkeys(map(str, self.shifts)))
+        return f"Batch({len(self.images)} images, {shifts}, up to {self.position:,})"
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,9 @@ class Stream:
     def length(self) -> int:
         """Number of images in the whole stream, from position 0."""
         return self.rounds * sum(segment.length for segment in self.cycle)
+
+    def __repr__(self) -> str:
+        return f"Stream({self.length - self.position:,} images in {len(self)} batches)"
 
     def __len__(self) -> int:
         return -(-(self.length - self.position) // self.batch)
