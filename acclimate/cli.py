@@ -132,7 +132,7 @@ def _show_verbs(console: Console) -> None:
     console.print("usage: acclimate VERB ...  (acclimate VERB --help says more)\n", markup=False)
     console.print("Test-time training of image classifiers, without labels.\n")
     console.print(table)
-    console.print("\nacclimate --version prints the version, and acclimate --completion bash|zsh|fish")
+    console.print("\nacclimate --version prints the version. acclimate --completion bash|zsh|fish prints")
     console.print("what completes these in a shell.")
 
 

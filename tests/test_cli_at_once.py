@@ -28,7 +28,14 @@ finally:
     sys.path.pop(0)
 
 HEAVY = {"torch", "torchvision", "timm", "transformers", "matplotlib", "plotly", "sklearn"}
-AT_ONCE = [[], ["--help"], ["--version"], ["methods"], ["methdos"], *([verb, "--help"] for verb in VERBS)]
+AT_ONCE = [
+    [],
+    ["--help"],
+    ["--version"],
+    ["methods"],
+    ["methdos"],
+    *([verb, "--help"] for verb in VERBS),
+]
 
 
 @pytest.mark.parametrize("arguments", AT_ONCE, ids=" ".join)

@@ -54,7 +54,9 @@ def test_it_says_what_it_is_of(bundle, guard, data):
         "Bundle(acclimate:resnet8-w8, with a twin, 4 classes, images of 3 × 16 × 16, method 'cta')"
     )
     assert repr(guard.adapter) == "Adapter('tent', cpu, 16 images seen)"
-    assert repr(guard).startswith("Guard('bounded', Adapter('tent', cpu, 16 images seen), Estimate(")
+    assert repr(guard).startswith(
+        "Guard('bounded', Adapter('tent', cpu, 16 images seen), Estimate("
+    )
     assert repr(data) == "LabelledImages(pets, 24 images of 3 × 16 × 16, 4 classes)"
     assert str(Shift("fog", 5)) == "fog 5"
     assert str(Shift("none", 0)) == "none"
@@ -73,6 +75,8 @@ def test_a_cell_says_how_many_are_right(bundle, data):
 
 
 def test_an_adapter_that_has_seen_nothing_and_a_guard_without_a_verdict(bundle, guard):
-    assert repr(acclimate.Adapter(bundle, "cta", device="cpu")) == "Adapter('cta', cpu, 0 images seen)"
+    assert (
+        repr(acclimate.Adapter(bundle, "cta", device="cpu")) == "Adapter('cta', cpu, 0 images seen)"
+    )
     guard.reset()
     assert repr(guard) == "Guard('bounded', Adapter('tent', cpu, 0 images seen))"

@@ -44,7 +44,9 @@ class LabelledImages:
 
     def __repr__(self) -> str:
         name = self.domain and f" {self.domain}"
-        return f"LabelledImages({self.name}{name}, {_shown(self.images)}, {len(self.classes)} classes)"
+        return (
+            f"LabelledImages({self.name}{name}, {_shown(self.images)}, {len(self.classes)} classes)"
+        )
 
 
 @dataclass(frozen=True)
