@@ -132,8 +132,8 @@ def _show_verbs(console: Console) -> None:
     console.print("usage: acclimate VERB ...  (acclimate VERB --help says more)\n", markup=False)
     console.print("Test-time training of image classifiers, without labels.\n")
     console.print(table)
-    console.print("\nacclimate --version prints the version. acclimate --completion bash|zsh|fish prints")
-    console.print("what completes these in a shell.")
+    console.print("\nacclimate --version prints the version, and what completes these in a shell")
+    console.print("is printed by acclimate --completion bash|zsh|fish.")
 
 
 def _stages(given: Sequence[str]) -> Any:
