@@ -117,6 +117,7 @@ def test_the_help_of_all_verbs_begins_with_the_docstring(verb):
 @pytest.mark.parametrize("verb", kept.VERBS)
 def test_kept_help_is_what_the_parser_says(verb):
     def words(text):
+        text = text.partition("\n\n")[2]  # without the line of usage, which is tyro's
         return re.sub(r"[\s─│╭╮╰╯-]+", " ", text).split()
 
     assert words(kept_help(verb) or "") == words(kept.told(verb)), (
