@@ -47,7 +47,7 @@ class OnRay:
     gpus: float = 0.0
     """GPUs of each replica; it may be a part of one."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.replicas < 1:
             raise InputError(f"replicas is {self.replicas}: give at least 1.")
 
@@ -139,7 +139,7 @@ class Replica:
         """The process that it runs in."""
         return os.getpid()
 
-    def __del__(self):
+    def __del__(self) -> None:
         # Ray Serve calls this when it ends a replica.
         if hasattr(self, "_engine"):
             self._engine.close()

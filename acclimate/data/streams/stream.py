@@ -47,7 +47,7 @@ class Shift:
     domain: str = ""
     """A domain of a published set, such as ``"sketch"`` of pacs or ``"fog/5"`` of cifar10-c."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.domain:
             if self.corruption or self.severity:
                 raise InputError(
@@ -162,7 +162,7 @@ class Stream:
     position: int = 0
     """Number of images before the first batch."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_images(self.images)
         if not len(self.images):
             raise InputError("there are no images: a stream needs at least one.")
