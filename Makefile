@@ -1,9 +1,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST_EXTRAS := hf heif foa clip serve client otel onnx analyse
+LOWEST_TESTS := $(addprefix tests/,adapt backbones guard methods parts report storage test_bundle.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow gpu lint types layers docs wheel clean
+.PHONY: help quickstart test slow gpu lowest lint types layers docs wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -21,12 +23,23 @@ slow: $(VENV)/installed-dev  ## Run the tests that take minutes
 gpu: $(VENV)/installed-dev  ## Run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
 
+# uv chooses the oldest versions; pip cannot. Tools of the tests are the newest.
+lowest: $(BIN)/pip  ## Run tests with the oldest dependencies that pyproject.toml admits
+	$(BIN)/python -m pip install uv
+	$(BIN)/uv venv --clear --seed --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct \
+	  -r pyproject.toml $(addprefix --extra ,$(LOWEST_EXTRAS))
+	$(BIN)/uv pip install --python .venv-lowest/bin/python --no-deps --editable .
+	$(BIN)/uv pip install --python .venv-lowest/bin/python pytest pytest-xdist hypothesis
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n auto --dist loadfile $(LOWEST_TESTS)
+
 lint: $(VENV)/installed-dev  ## Check style and formatting with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/installed-dev  ## Check types with basedpyright
+types: $(VENV)/installed-dev  ## Check types with basedpyright, and that public ones are known
 	$(BIN)/basedpyright
+	$(BIN)/python scripts/public_types.py
 
 layers: $(VENV)/installed-dev  ## Check with import-linter that each layer imports only from those below
 	$(BIN)/lint-imports
@@ -39,7 +52,7 @@ wheel: $(VENV)/installed-dev  ## Build dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:  ## Remove the environment and build files; keep results
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-lowest build dist *.egg-info
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find acclimate tests -name __pycache__ -prune -exec rm -rf {} +
 

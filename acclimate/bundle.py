@@ -86,6 +86,14 @@ class Bundle:
     provenance: dict[str, Any] = field(default_factory=dict)
     """How the bundle was made: seed, settings, data, versions."""
 
+    def __repr__(self) -> str:
+        channels, height, width = self._shape
+        twin = ", with a twin" if self.twin else ""
+        return (
+            f"Bundle({self.architecture}{twin}, {len(self.classes)} classes, images of "
+            f"{channels} × {height} × {width}, method {self.method!r})"
+        )
+
     @property
     def modules(self) -> nn.ModuleDict:
         """All modules with weights: the classifier and, where they exist, twin and objective."""

@@ -18,6 +18,7 @@ from rich.table import Table
 from acclimate.commands import VERBS, kept_help, summary, verb_class
 from acclimate.commands.script import exit_on_error, shown_messages
 from acclimate.errors import InputError, unknown_name
+from acclimate.version import __version__
 
 if TYPE_CHECKING:
     from acclimate.advise.settings_file import SettingsFile
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _show_verbs(Console(stderr=not given))
             raise SystemExit(0 if given else 2)
         verb, *rest = given
+        if verb == "--version":
+            print(f"acclimate {__version__}")
+            raise SystemExit(0)
         if verb == "--completion":
             print(completion_script(rest), end="")
             raise SystemExit(0)
@@ -128,7 +132,8 @@ def _show_verbs(console: Console) -> None:
     console.print("usage: acclimate VERB ...  (acclimate VERB --help says more)\n", markup=False)
     console.print("Test-time training of image classifiers, without labels.\n")
     console.print(table)
-    console.print("\nacclimate --completion bash|zsh|fish prints what completes these in a shell.")
+    console.print("\nacclimate --version prints the version, and what completes these in a shell")
+    console.print("is printed by acclimate --completion bash|zsh|fish.")
 
 
 def _stages(given: Sequence[str]) -> Any:

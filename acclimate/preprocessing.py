@@ -72,7 +72,7 @@ class Preprocessing:
     """How the crop's position is rounded if the margin is odd: to the nearest even pixel, as
     torchvision and timm do, or down, as transformers does."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             for name in ("mean", "std"):
                 object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
@@ -123,7 +123,7 @@ class Preprocessing:
         return self.height, self.width, self.channels
 
     @property
-    def pixels(self) -> tuple:
+    def pixels(self) -> tuple[object, ...]:
         """Everything that the pixels of a decoded image depend on.
 
         Preprocessings with equal ``pixels`` differ at most in their normalisation.

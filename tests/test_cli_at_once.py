@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import acclimate
 from acclimate.adapt import Adapter
 from acclimate.cli import main
 from acclimate.commands import VERBS, kept_help, summary, verb_class
@@ -27,7 +28,14 @@ finally:
     sys.path.pop(0)
 
 HEAVY = {"torch", "torchvision", "timm", "transformers", "matplotlib", "plotly", "sklearn"}
-AT_ONCE = [[], ["--help"], ["methods"], ["methdos"], *([verb, "--help"] for verb in VERBS)]
+AT_ONCE = [
+    [],
+    ["--help"],
+    ["--version"],
+    ["methods"],
+    ["methdos"],
+    *([verb, "--help"] for verb in VERBS),
+]
 
 
 @pytest.mark.parametrize("arguments", AT_ONCE, ids=" ".join)
@@ -49,6 +57,41 @@ def test_importing_the_package_imports_nothing_heavy():
     probe = f"import sys, acclimate, acclimate.cli; print({HEAVY!r} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_importing_the_package_takes_no_time_and_no_other_package():
+    probe = """
+import sys, time
+before, started = {*sys.modules}, time.perf_counter()
+import acclimate
+seconds = time.perf_counter() - started
+tops = {name.partition(".")[0] for name in {*sys.modules} - before}
+print(seconds, *sorted(tops - sys.stdlib_module_names))
+"""
+    run = [sys.executable, "-c", probe]
+    said = [subprocess.run(run, capture_output=True, text=True, check=True) for _ in range(3)]
+    words = [each.stdout.split() for each in said]
+    assert [others for _, *others in words] == [["acclimate"]] * 3
+    assert min(float(spent) for spent, *_ in words) < 0.3
+
+
+def test_public_names_import_no_optional_package():
+    optional = {"transformers", "open_clip", "onnx", "onnxruntime", "cmaes", "pillow_heif", "ray"}
+    optional |= {"fastapi", "uvicorn", "httpx", "prometheus_client", "opentelemetry", "sklearn"}
+    probe = f"""
+import sys, acclimate
+found = [getattr(acclimate, name) for name in acclimate.__all__]
+print(sorted({optional!r} & {{*sys.modules}}))
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"acclimate {acclimate.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["adapt", "--help"], ["methods"]], ids=" ".join)
@@ -74,6 +117,7 @@ def test_the_help_of_all_verbs_begins_with_the_docstring(verb):
 @pytest.mark.parametrize("verb", kept.VERBS)
 def test_kept_help_is_what_the_parser_says(verb):
     def words(text):
+        text = text.partition("\n\n")[2]  # without the line of usage, which is tyro's
         return re.sub(r"[\s─│╭╮╰╯-]+", " ", text).split()
 
     assert words(kept_help(verb) or "") == words(kept.told(verb)), (

@@ -1,6 +1,8 @@
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -10,21 +12,27 @@ import pytest
 import acclimate
 
 ROOT = Path(__file__).parents[1]
+NOT_CODE = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built from a copy: no earlier build leaks in, and none is left behind."""
+def built(tmp_path_factory):
+    """Source archive and the wheel made of it, from a copy: no earlier build leaks in."""
     tree = tmp_path_factory.mktemp("tree")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "MANIFEST.in", *NOT_CODE):
         shutil.copy(ROOT / name, tree)
     for name in ("acclimate", "benchmarks", "docs", "examples", "scripts", "studies", "tests"):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+    build = [sys.executable, "-m", "build", "--no-isolation"]
     done = subprocess.run(build, cwd=tree, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = (tree / "dist").glob("*.whl")
+    return tree / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (path,) = built.glob("*.whl")
     return path
 
 
@@ -64,11 +72,37 @@ def test_wheel_is_small(wheel):
     assert wheel.stat().st_size < 10e6
 
 
+def test_the_source_archive_holds_the_package_and_what_is_said_of_it(built):
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tops = {name.partition("/")[0] for name in names} - {"", "setup.cfg", "acclimate.egg-info"}
+    assert tops == {"acclimate", "pyproject.toml", "MANIFEST.in", "PKG-INFO", *NOT_CODE}
+
+
 def test_version_is_the_packages_own(contents):
     (name,) = [name for name in contents if name.endswith(".dist-info/METADATA")]
     metadata = Parser().parsestr(contents[name].decode())
     assert metadata["Version"] == acclimate.__version__
     assert f"version: {acclimate.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_changes_are_of_this_version_or_not_released_yet():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *others = re.findall(r"^## \[?([\w.]+)\]?", changes, re.MULTILINE)
+    assert first in ("Unreleased", acclimate.__version__)
+    released = others if first == "Unreleased" else [first, *others]
+    assert released[0] == acclimate.__version__
+    assert released == sorted(released, key=lambda v: [*map(int, v.split("."))], reverse=True)
+
+
+def test_pythons_are_named_as_they_are_tested(contents):
+    (name,) = [name for name in contents if name.endswith(".dist-info/METADATA")]
+    classifiers = Parser().parsestr(contents[name].decode()).get_all("Classifier") or []
+    told = re.findall(r"Python :: (3\.\d+)", "\n".join(classifiers))
+    jobs = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    (tested,) = re.findall(r"python: \[(.*)\]", jobs)
+    assert re.findall(r"[\d.]+", tested) == told
 
 
 def test_command_is_installed(contents):

@@ -20,16 +20,10 @@ from acclimate.adapt.turns import TakesTurns, building, in_turn
 from acclimate.backbones import Classifier
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
-from acclimate.methods import (
-    AdapterSettings,
-    changed,
-    check_settings,
-    method,
-    settings_record,
-)
+from acclimate.methods import AdapterSettings, changed, check_settings, method, settings_record
 from acclimate.objectives import Objective
 from acclimate.parts.step import Step
-from acclimate.preprocessing import check_images
+from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.runtime.budget import parse_bytes
 from acclimate.runtime.device import find_device
 from acclimate.runtime.precision import undisturbed
@@ -81,13 +75,13 @@ class Adapter(TakesTurns):
     ):
         super().__init__()
         limit = None if memory_limit is None else parse_bytes(memory_limit)
-        self.name = name or bundle.method
+        self.name: str = name or bundle.method
         row = method(self.name)
         wanted = changed(settings or row.settings, changes)
         check_settings(wanted)
-        self.settings = settings_for(bundle, self.name, wanted)
-        self.preprocessing = bundle.preprocessing
-        self.device = find_device(device)
+        self.settings: AdapterSettings = settings_for(bundle, self.name, wanted)
+        self.preprocessing: Preprocessing = bundle.preprocessing
+        self.device: torch.device = find_device(device)
         self.steps: list[Step] = []
         model = model_of(bundle, self.name)
         statistics = statistics_of(bundle, self.name, self.settings)
@@ -112,6 +106,9 @@ class Adapter(TakesTurns):
             if self.settings.one_by_one
             else partial(adapt, self._learner)
         )
+
+    def __repr__(self) -> str:
+        return f"Adapter({self.name!r}, {self.device}, {int(self._learner.seen):,} images seen)"
 
     @in_turn
     def __call__(self, images: Tensor) -> Float[Tensor, "batch classes"]:

@@ -205,7 +205,7 @@ class AnswersFile:
         run.learning.restore(AdapterState(tensors, record["belongs"]))
         self._open_file.truncate(record["bytes"])
         self._open_file.seek(0, os.SEEK_END)
-        self.tally = Tally(**record["tally"])
+        self.tally: Tally = Tally(**record["tally"])
         self._kept = self._done = record["done"]
         self._saved_at = time.monotonic()
         if self._done:

@@ -19,6 +19,8 @@ from acclimate.backbones import Classifier, check_finite, duplicate, moving_para
 from acclimate.errors import InputError
 from acclimate.methods import AdapterSettings
 from acclimate.objectives import Objective, Taught, as_outcome
+from acclimate.parts.answer import Answer
+from acclimate.parts.normalisation import BatchNorms
 from acclimate.parts.penalty import Unpenalised
 from acclimate.parts.rounds import give_moments
 from acclimate.parts.search import CovarianceAdaptation
@@ -70,39 +72,41 @@ class Learner:
         limit: int | None = None,
         statistics: Statistics | None = None,
     ):
-        self.settings, self.preprocessing, self.device = settings, preprocessing, device
-        self.model = settled(duplicate(model), device)
+        self.settings: AdapterSettings = settings
+        self.preprocessing: Preprocessing = preprocessing
+        self.device: torch.device = device
+        self.model: Classifier = settled(duplicate(model), device)
         check_finite(self.model)
-        self.objective = None if objective is None else settled(objective, device)
+        self.objective: Objective | None = None if objective is None else settled(objective, device)
         if objective is not None:
             objective.equip(self.model)
-        self.depthwise = may_be_depthwise(self.model, self.objective)
-        self.min_images = objective.min_images if objective else 1
-        self.gives_logits = answers_in_steps(objective, settings)
+        self.depthwise: bool = may_be_depthwise(self.model, self.objective)
+        self.min_images: int = objective.min_images if objective else 1
+        self.gives_logits: bool = answers_in_steps(objective, settings)
         classes = self.model.num_classes
-        self.statistics = {
+        self.statistics: dict[str, dict[str, Tensor]] = {
             kind: {name: tensor.to(device) for name, tensor in named.items()}
             for kind, named in (statistics or {}).items()
         }
-        self.norms = norms_of(settings, self.model, self.objective)
+        self.norms: BatchNorms = norms_of(settings, self.model, self.objective)
         self.selection: Any = self._built(settings.selection, classes, device)
         self.correction: Any = self._built(settings.correction, self.model, device)
         self.reset: Any = self._built(settings.reset, device)
-        self.answer = settings.answer
+        self.answer: Answer = settings.answer
         memory = settings.memory if self.objective else AdapterSettings().memory
-        self.memory = self._built(memory, preprocessing.shape, device, classes)
-        self.room = Room(self, limit)
-        self.recorder = Recorder("the adapted batch", device)
+        self.memory: Any = self._built(memory, preprocessing.shape, device, classes)
+        self.room: Room = Room(self, limit)
+        self.recorder: Recorder = Recorder("the adapted batch", device)
         if objective is not None and not objective.replayable:
             self.recorder.obstacle = "the objective is not replayable"
         self.moving: dict[str, Tensor] = {}
         self._written: dict[str, Tensor] = {}
         self._build_steps()
-        self.answering = self._answering()
-        self.counts = torch.zeros(3, dtype=torch.int64, device=device)
+        self.answering: Callable[[Tensor], tuple[Tensor, Tensor | None]] = self._answering()
+        self.counts: Tensor = torch.zeros(3, dtype=torch.int64, device=device)
         # On the CPU: no one waits for a device to learn it.
-        self.seen = torch.zeros((), dtype=torch.int64)
-        self.state = State(self._learned(), self._kept())
+        self.seen: Tensor = torch.zeros((), dtype=torch.int64)
+        self.state: State = State(self._learned(), self._kept())
         if self.source is not None:
             self.source.take_weights(self.state)
         self._undo = Undo([*self._statistics, *self._written.values()])
@@ -141,8 +145,7 @@ class Learner:
 
     def counted(self, step: Step) -> Step:
         """Count a step."""
-        found = torch.stack([step.taken, step.skipped, step.refused])
-        self.counts += found.view(3, -1).sum(1)
+        self.counts += torch.stack([step.taken, step.skipped, step.refused]).view(3, -1).sum(1)
         return step
 
     @property
@@ -153,9 +156,8 @@ class Learner:
         sources = [value for value in self.state.sources.values() if value is not None]
         own = {id(t): t for t in (*self.model.parameters(), *self.model.buffers(), *parts)}
         rest = [t for t in self.state.tensors.values() if id(t) not in own]
-        undo = [*self._undo.before, *self._undo_selection.before]
         copies = [tensor for part in (self.penalty, *self.aftermath) for tensor in part.copies]
-        return [*sources, *undo, *copies, *parts, *rest]
+        return [*sources, *self._undo.before, *self._undo_selection.before, *copies, *parts, *rest]
 
     def _build_steps(self) -> None:
         """The parameters that move, their optimiser, and what follows a step."""

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class State:
     """
 
     def __init__(self, learned: Named, kept: Named):
-        self.tensors = {**learned, **kept}
+        self.tensors: dict[str, Tensor] = {**learned, **kept}
         self._learned = Backup(learned.values())
         self._kept = Backup(kept.values())
 
@@ -143,8 +144,8 @@ class Undo:
     """
 
     def __init__(self, tensors: Sequence[Tensor]):
-        self.tensors = list(tensors)
-        self.before = [tensor.clone() for tensor in self.tensors]
+        self.tensors: list[Tensor] = list(tensors)
+        self.before: list[Tensor] = [tensor.clone() for tensor in self.tensors]
 
     def keep(self) -> None:
         """Keep the present values."""
@@ -166,8 +167,11 @@ class AdapterState:
 
     tensors: dict[str, Tensor] = field(repr=False)
     """All that learning has changed, by name."""
-    belongs: dict = field(repr=False)
+    belongs: dict[str, Any] = field(repr=False)
     """Method, settings and checksum of the weights that it belongs to."""
+
+    def __repr__(self) -> str:
+        return f"AdapterState({self.belongs.get('method')!r}, {self.nbytes:,} bytes)"
 
     @property
     def nbytes(self) -> int:
@@ -175,7 +179,7 @@ class AdapterState:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def check_belongs(given: Mapping, mine: Mapping) -> None:
+def check_belongs(given: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     """Refuse a state of another bundle, method or settings.
 
     Raises:

@@ -59,7 +59,9 @@ class SourceModel:
     """
 
     def __init__(self, statistics: Named):
-        self.statistics = {name: tensor.clone() for name, tensor in statistics.items()}
+        self.statistics: dict[str, Tensor] = {
+            name: tensor.clone() for name, tensor in statistics.items()
+        }
         self._replaced = Replaced({})
 
     def take_weights(self, state: State) -> None:

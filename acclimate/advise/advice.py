@@ -53,6 +53,11 @@ class Advice:
     seconds: float = 0.0
     """Time that the advice took."""
 
+    def __repr__(self) -> str:
+        chosen = self.choice.chosen
+        what = f"{chosen}: {self.choice.gains[chosen]} points" if chosen else "do not adapt"
+        return f"Advice({what}, {len(self.trials)} tried)"
+
     @property
     def chosen(self) -> Trial | None:
         """The trial of the method that is advised; None for the frozen classifier."""

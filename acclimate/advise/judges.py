@@ -47,8 +47,8 @@ class Judges:
 
     def __init__(self, bundle: Bundle, run: Run):
         where = {"device": run.device, "memory_limit": run.memory_limit}
-        self.statistics = bundle.statistics
-        self.frozen = Adapter(bundle, "source", **where)
+        self.statistics: dict[str, Tensor] = bundle.statistics
+        self.frozen: Adapter = Adapter(bundle, "source", **where)
         norms = bool(batch_norms(bundle.classifier.encoder))
         with_twin, without = ("aligned-bn", "ptbn") if norms else ("aligned", "source")
         self._name = without if bundle.twin is None else with_twin

@@ -33,12 +33,12 @@ class TextEncoder(nn.Module):
                 "this model's text encoder is not CLIP's: its tokens must look only back, and the "
                 "last one's features be taken; choose a model such as openclip:ViT-B-32."
             )
-        self.token_embedding = tower.token_embedding
-        self.positional_embedding = tower.positional_embedding
-        self.transformer = tower.transformer
-        self.ln_final = tower.ln_final
-        self.text_projection = tower.text_projection
-        self.positions = len(tower.positional_embedding)
+        self.token_embedding: Any = tower.token_embedding
+        self.positional_embedding: Any = tower.positional_embedding
+        self.transformer: Any = tower.transformer
+        self.ln_final: Any = tower.ln_final
+        self.text_projection: Any = tower.text_projection
+        self.positions: int = len(tower.positional_embedding)
         self.register_buffer("mask", mask, persistent=False)
 
     def embed(self, tokens: Int64[Tensor, "texts length"]) -> Float[Tensor, "texts length width"]:

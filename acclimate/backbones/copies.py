@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.backbones.batch_norm import batch_norms
+from acclimate.backbones.group_norm import with_safe_group_norms
 from acclimate.errors import InputError
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -73,7 +74,7 @@ def settled(module: _Module, device: torch.device) -> _Module:
         device: Where it is moved to.
     """
     module = forgetful(module.to(device).to(memory_format=torch.channels_last))  # type: ignore
-    return module.requires_grad_(False).eval()
+    return with_safe_group_norms(module.requires_grad_(False).eval())
 
 
 def in_float32(module: _Module) -> _Module:

@@ -41,8 +41,8 @@ class PointwiseHead(nn.Module):
     def __init__(self, convolution: nn.Conv2d):
         super().__init__()
         self.convolution = convolution
-        self.in_features = convolution.in_channels
-        self.out_features = convolution.out_channels
+        self.in_features: int = convolution.in_channels
+        self.out_features: int = convolution.out_channels
 
     def forward(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
         """Logits of pooled features."""
@@ -58,10 +58,10 @@ class SumOfHeads(nn.Module):
 
     def __init__(self, heads: Sequence[nn.Module]):
         super().__init__()
-        self.heads = nn.ModuleList(heads)
-        self.sizes = [int(head.in_features) for head in heads]  # type: ignore[arg-type]
-        self.in_features = sum(self.sizes)
-        self.out_features = heads[0].out_features
+        self.heads: nn.ModuleList = nn.ModuleList(heads)
+        self.sizes: list[int] = [int(head.in_features) for head in heads]  # type: ignore[arg-type]
+        self.in_features: int = sum(self.sizes)
+        self.out_features: Any = heads[0].out_features
 
     def votes(self, features: Float[Tensor, "batch dim"]) -> tuple[Tensor, ...]:
         """The logits of each head."""
@@ -117,7 +117,7 @@ class Program:
     works_in_place: bool = field(default=False)
     """Whether a step may overwrite the features."""
 
-    def __deepcopy__(self, memo: dict) -> "Program":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Program":
         return self
 
     @property
@@ -146,14 +146,14 @@ class RecordedHead(nn.Module):
         classes: int,
     ):
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers: nn.ModuleList = nn.ModuleList(layers)
         for name, tensor in weights.items():
             if isinstance(tensor, nn.Parameter):
                 self.register_parameter(name, tensor)
             else:
                 self.register_buffer(name, tensor)
         self.program = program
-        self.in_features = program.dim
+        self.in_features: int | None = program.dim
         self.out_features = classes
 
     def forward(self, features: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
@@ -213,7 +213,8 @@ class StandIn(nn.Module):
 
     def __init__(self, numbers: dict[int | str, int], shape: tuple[int, ...] | None):
         super().__init__()
-        self.numbers, self.shape = numbers, shape
+        self.numbers: dict[int | str, int] = numbers
+        self.shape: tuple[int, ...] | None = shape
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Zeros of the layer's shape."""

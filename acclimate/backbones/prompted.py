@@ -54,6 +54,7 @@ class Words(nn.Module):
     names: Tensor
     lengths: Tensor
     joiner: Tensor
+    context: int
 
     def __init__(self, encoder: nn.Module, classes: int, sizes: tuple[int, int, int, int]):
         super().__init__()

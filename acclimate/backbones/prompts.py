@@ -31,7 +31,7 @@ class Prompted(nn.Module):
     def __init__(self, block: nn.Module, count: int, width: int):
         super().__init__()
         self.block = block
-        self.prompts = nn.Parameter(torch.zeros(count, width), requires_grad=False)
+        self.prompts: nn.Parameter = nn.Parameter(torch.zeros(count, width), requires_grad=False)
 
     def forward(self, tokens: Float[Tensor, "batch tokens width"], *args: Any, **named: Any) -> Any:
         """The block's output, prompts included."""
@@ -49,7 +49,8 @@ class Unprompted(nn.Module):
 
     def __init__(self, block: nn.Module, count: int):
         super().__init__()
-        self.block, self.count = block, count
+        self.block: nn.Module = block
+        self.count: int = count
 
     def forward(self, *args: Any, **named: Any) -> Float[Tensor, "batch tokens width"]:
         """The block's output for the image's own tokens."""

@@ -101,12 +101,12 @@ class PostActivationBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm):
         super().__init__()
-        self.conv1 = _conv3x3(channels_in, channels_out, stride)
-        self.norm1 = _norm(norm, channels_out)
-        self.conv2 = _conv3x3(channels_out, channels_out)
-        self.norm2 = _norm(norm, channels_out)
-        self.relu = nn.ReLU(inplace=True)
-        self.shortcut = nn.Identity()
+        self.conv1: nn.Conv2d = _conv3x3(channels_in, channels_out, stride)
+        self.norm1: nn.BatchNorm2d | nn.GroupNorm = _norm(norm, channels_out)
+        self.conv2: nn.Conv2d = _conv3x3(channels_out, channels_out)
+        self.norm2: nn.BatchNorm2d | nn.GroupNorm = _norm(norm, channels_out)
+        self.relu: nn.ReLU = nn.ReLU(inplace=True)
+        self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
             projection = Projection(channels_in, channels_out, 1, stride, bias=False)
             self.shortcut = nn.Sequential(projection, _norm(norm, channels_out))
@@ -123,12 +123,12 @@ class PreActivationBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm):
         super().__init__()
-        self.norm1 = _norm(norm, channels_in)
-        self.conv1 = _conv3x3(channels_in, channels_out, stride)
-        self.norm2 = _norm(norm, channels_out)
-        self.conv2 = _conv3x3(channels_out, channels_out)
-        self.relu = nn.ReLU(inplace=True)
-        self.shortcut = nn.Identity()
+        self.norm1: nn.BatchNorm2d | nn.GroupNorm = _norm(norm, channels_in)
+        self.conv1: nn.Conv2d = _conv3x3(channels_in, channels_out, stride)
+        self.norm2: nn.BatchNorm2d | nn.GroupNorm = _norm(norm, channels_out)
+        self.conv2: nn.Conv2d = _conv3x3(channels_out, channels_out)
+        self.relu: nn.ReLU = nn.ReLU(inplace=True)
+        self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
             self.shortcut = PooledShortcut(channels_out - channels_in, stride)
 

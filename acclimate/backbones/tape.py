@@ -46,7 +46,7 @@ class Tape(TorchFunctionMode):
         self._hooks: list[Any] = []
         self._network, self._layer = network, layer
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         if not self._depth:
             self.steps.append(Step(func, args, kwargs or {}, output))

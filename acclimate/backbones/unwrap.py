@@ -29,8 +29,8 @@ class LogitsOf(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.config = getattr(model, "config", None)
-        self.training = model.training
+        self.config: Any = getattr(model, "config", None)
+        self.training: bool = model.training
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of normalised images ``[batch, 3, height, width]``."""

@@ -81,14 +81,15 @@ class ContextHead(nn.Module):
         InputError: the head has no text encoder.
     """
 
-    moves = ("context",)
+    moves: tuple[str, ...] = ("context",)
 
     def __init__(self, frozen: ZeroShotHead):
         super().__init__()
         self.frozen = frozen
         with torch.no_grad():
-            self.context = nn.Parameter(words_in(frozen).start().clone())
-        self.in_features, self.out_features = frozen.in_features, frozen.out_features
+            self.context: nn.Parameter = nn.Parameter(words_in(frozen).start().clone())
+        self.in_features: int = frozen.in_features
+        self.out_features: int = frozen.out_features
 
     def forward(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
         """Logits by the prompts as they are now: a pass of the text encoder over all classes."""

@@ -10,6 +10,12 @@ from acclimate.data.cache import Skipped
 from acclimate.errors import InputError
 
 
+def _shown(images: Tensor) -> str:
+    """Number and shape of images, in words."""
+    count, *shape = images.shape
+    return f"{count:,} images of {' × '.join(map(str, shape))}"
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """Images with labels.
@@ -36,6 +42,12 @@ class LabelledImages:
     skipped: tuple[Skipped, ...] = ()
     """Images that could not be used, and why."""
 
+    def __repr__(self) -> str:
+        name = self.domain and f" {self.domain}"
+        return (
+            f"LabelledImages({self.name}{name}, {_shown(self.images)}, {len(self.classes)} classes)"
+        )
+
 
 @dataclass(frozen=True)
 class Images:
@@ -53,6 +65,9 @@ class Images:
     """Path of each image, relative to the folder or archive."""
     skipped: tuple[Skipped, ...] = ()
     """Images that could not be used, and why."""
+
+    def __repr__(self) -> str:
+        return f"Images({_shown(self.images)})"
 
 
 def hold_out(data: LabelledImages, every: int = 20) -> tuple[LabelledImages, LabelledImages]:

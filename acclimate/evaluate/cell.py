@@ -26,6 +26,9 @@ class Answers:
     right: Bool[np.ndarray, " n"]
     """Whether the prediction is the image's class."""
 
+    def __repr__(self) -> str:
+        return f"Answers({len(self.right):,} images, {100 * self.right.mean():.1f} % right)"
+
     def of(self, numbers: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
         """Places of the answers for these images, each of which must have come once."""
         order = self.numbers.argsort()
@@ -83,6 +86,13 @@ class Cell:
     curve: tuple[float, ...] = ()
     """Accuracy after 0, 1, ... steps; the last is ``accuracy``. Empty if it was not recorded."""
     answers: Answers | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        shift = f"{self.condition} {self.severity:g}" if self.severity else self.condition
+        return (
+            f"Cell({self.bundle + ': ' if self.bundle else ''}{self.variant}, {shift}, {self.order}"
+            f" {self.batch}: {100 * self.accuracy:.1f} % of {self.n_images:,})"
+        )
 
     @property
     def condition(self) -> str:

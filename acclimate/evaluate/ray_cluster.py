@@ -46,7 +46,8 @@ class RayCluster:
     def __init__(self, address: str | None = None, workers: int | None = None, threads: int = 1):
         check_positive(workers=1 if workers is None else workers, threads=threads)
         self._ray, self._open = need_ray(), connected(address)
-        self._chosen, self.threads = workers, threads
+        self._chosen = workers
+        self.threads: int = threads
 
     def __enter__(self) -> "RayCluster":
         self._open.__enter__()
@@ -58,16 +59,16 @@ class RayCluster:
                 "give fewer threads."
             )
         resources = self._ray.cluster_resources()
-        self.gpus = resources.get("GPU", 0) >= 1
-        self.workers = self._chosen or self._most(resources)
+        self.gpus: Any = resources.get("GPU", 0) >= 1
+        self.workers: int = self._chosen or self._most(resources)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._open.__exit__(None, None, None)
 
     def __call__(
-        self, job: Callable[..., Any], tasks: Sequence[Task]
-    ) -> Generator[tuple[Task, Any], None, None]:
+        self, job: Callable[..., Any], tasks: Sequence[Any]
+    ) -> Generator[tuple[Any, Any], None, None]:
         """Results in any order; work stops when the generator is closed.
 
         Args:

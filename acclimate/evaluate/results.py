@@ -100,7 +100,7 @@ def _cell(row: Mapping[str, str]) -> Cell:
     return cell
 
 
-def line_of(cell: Cell) -> tuple:
+def line_of(cell: Cell) -> tuple[Any, ...]:
     """The place of a cell in a grid's file, whatever was measured first."""
     method = _rank(cell.variant.method, METHODS)
     corruption = _rank(cell.corruption, (CLEAN, *CORRUPTIONS))

@@ -46,6 +46,9 @@ class Measured(NamedTuple):
     task: Task
     cell: Cell
 
+    def __repr__(self) -> str:
+        return f"Measured({self.cell!r})"
+
     @property
     def row(self) -> tuple[str, Variant]:
         """Bundle and variant: the row of a table that the cell stands in."""

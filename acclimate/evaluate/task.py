@@ -119,7 +119,7 @@ class Grid:
     """Whether each method is also measured with its parts switched off in turn, see
     `acclimate.evaluate.switches`."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("severities", "orders", "seeds"):
             if not getattr(self, name):
                 raise InputError(f"there are no {name}; give at least one.")

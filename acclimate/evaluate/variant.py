@@ -35,7 +35,7 @@ class Variant:
     changes: tuple[tuple[str, Scalar], ...] = ()
     """Dotted names of settings and their new values, sorted by name."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         pairs = sorted((name, _canonical(value)) for name, value in self.changes)
         object.__setattr__(self, "changes", tuple(pairs))
 

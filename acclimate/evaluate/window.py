@@ -30,7 +30,8 @@ class SlidingWindow:
     """
 
     def __init__(self, adapter: Adapter, length: int):
-        self.adapter, self.length = adapter, length
+        self.adapter: Adapter = adapter
+        self.length: int = length
         self._window: Tensor | None = None
         self._came = 0
 

@@ -154,6 +154,9 @@ class Verdict:
     answers: Answers = field(repr=False, compare=False)
     """Answers and chances of the batch, for labels that come later."""
 
+    def __repr__(self) -> str:
+        return f"Verdict({self.answer!r}, {self.learning!r}: {self.reason})"
+
 
 def judge(
     frozen: Float[Tensor, "batch classes"],

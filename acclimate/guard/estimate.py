@@ -44,6 +44,12 @@ class Estimate:
     images: float
     """Number of recent images that they rest on."""
 
+    def __repr__(self) -> str:
+        return (
+            f"Estimate(frozen {self.frozen}, adapted {self.adapted}, guarded {self.guarded}, by "
+            f"{self.images:.0f} images)"
+        )
+
 
 def chances(
     calibration: Calibration,

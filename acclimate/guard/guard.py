@@ -83,11 +83,12 @@ class Guard(TakesTurns):
         self.mode = mode
         if len(bundle.classes) != adapter.model.num_classes:
             raise InputError("the adapter is of another bundle; give the bundle it was made from.")
-        self.adapter, self._rules = adapter, rules or Rules()
+        self.adapter: Adapter = adapter
+        self._rules = rules or Rules()
         self._rules.check()
         alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
         where = {"device": adapter.device, "memory_limit": memory_limit}
-        self.frozen = Adapter(bundle, "source", **where, **alike)
+        self.frozen: Adapter = Adapter(bundle, "source", **where, **alike)
         self.verdict: Verdict | None = None
         self.both: tuple[Tensor, Tensor] | None = None
         self.change: Change | None = None
@@ -99,6 +100,11 @@ class Guard(TakesTurns):
             bounded = self._rules.most_distance is not None
             self._distance = Distance(adapter, bundle) if bounded else None
             self._memory = Memory(adapter, self._calibration, self._rules)
+
+    def __repr__(self) -> str:
+        estimate = self.verdict and self.verdict.estimate
+        found = f", {estimate!r}" if estimate else ""
+        return f"Guard({self.mode!r}, {self.adapter!r}{found})"
 
     @property
     def mode(self) -> Mode:

@@ -41,10 +41,12 @@ class Memory:
     """
 
     def __init__(self, adapter: Adapter, calibration: Calibration, rules: Rules):
-        self.judged = GuardState.new(calibration)
-        self.watched = ChangeState.new(adapter.device)
+        self.judged: GuardState = GuardState.new(calibration)
+        self.watched: ChangeState = ChangeState.new(adapter.device)
         names = ("seen", "since", "steps", "changed")
-        self.counts = {name: torch.zeros((), dtype=torch.int64) for name in names}
+        self.counts: dict[str, Tensor] = {
+            name: torch.zeros((), dtype=torch.int64) for name in names
+        }
         first = adapter.snapshot()
         self._good, self._of_adapter = first.tensors, first.belongs
         self._adapter, self._at_change = adapter, rules.at_change

@@ -34,7 +34,7 @@ class Visits:
         ]
         self._looks = torch.zeros(MOST, 2, scores, device=device)
         self._order = torch.zeros(MOST, dtype=torch.int64)  # 0 is empty, larger is younger
-        self.waiting = torch.zeros((), dtype=torch.int64)
+        self.waiting: Tensor = torch.zeros((), dtype=torch.int64)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name."""

@@ -43,7 +43,8 @@ class AnchoredStudent(Taught):
         symmetric: bool = True,
     ):
         super().__init__(model, preprocessing)
-        self.anchor, self.symmetric = anchor, symmetric
+        self.anchor: float = anchor
+        self.symmetric: bool = symmetric
 
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]

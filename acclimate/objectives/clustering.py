@@ -77,6 +77,8 @@ class Clustering(TrainedOnCrops):
 
     replayable = True
 
+    names: list[str]
+
     def __init__(
         self,
         model: Classifier,
@@ -96,7 +98,7 @@ class Clustering(TrainedOnCrops):
         self.clusters = clusters
         self.padding = padding
         self.names, shapes = tapped_shapes(model, preprocessing, taps)
-        self.projectors = nn.ModuleList(
+        self.projectors: nn.ModuleList = nn.ModuleList(
             nn.Conv2d(channels, projectors * clusters, kernel_size=1) for channels, _, _ in shapes
         )
 

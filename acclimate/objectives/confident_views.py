@@ -72,7 +72,9 @@ class ConfidentViews(Objective):
     ):
         super().__init__()
         ContextHead(zero_shot_head(model))
-        self.views, self.share, self.smallest_crop = views, share, smallest_crop
+        self.views: int = views
+        self.share: float = share
+        self.smallest_crop: float = smallest_crop
 
     def equip(self, model: Classifier) -> None:
         """Let the head's prompts begin with vectors that can move."""

@@ -87,7 +87,8 @@ class ContrastedStudent(Taught):
         seed: int = 0,
     ):
         super().__init__(model, preprocessing)
-        self.contrast, self.temperature = contrast, temperature
+        self.contrast: float = contrast
+        self.temperature: float = temperature
         like = next(model.parameters())
         self.register_buffer("means", prototypes["mean"].to(like))
         self.register_buffer("known", (prototypes["images"] > 0).to(like.device))

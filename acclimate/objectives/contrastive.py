@@ -91,9 +91,9 @@ class Contrastive(Objective):
     ):
         super().__init__()
         self.temperature = temperature
-        self.views = SimCLRViews(**views or {})
+        self.views: SimCLRViews = SimCLRViews(**views or {})
         dim = model.feature_dim  # refuses maps, which have no cosine
-        self.projector = _projector(dim, projection) if projection else nn.Identity()
+        self.projector: nn.Module = _projector(dim, projection) if projection else nn.Identity()
 
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]

@@ -39,14 +39,14 @@ class FeatureDecoder(nn.Module):
         channels = shapes[-1][0]
         down = [_halvings(shape, shapes[-1]) for shape in shapes]
         fused = sum(c * 2 ** len(steps) for (c, _, _), steps in zip(shapes, down))
-        self.down = nn.ModuleList(down)
-        self.bottleneck = _residual(fused, 2 * channels, blocks, stride=2)
+        self.down: nn.ModuleList = nn.ModuleList(down)
+        self.bottleneck: nn.Sequential = _residual(fused, 2 * channels, blocks, stride=2)
         before = [2 * channels, *(c for c, _, _ in reversed(shapes))]
-        self.up = nn.ModuleList(
+        self.up: nn.ModuleList = nn.ModuleList(
             nn.Sequential(nn.Upsample(size=(h, w)), *_residual(c_before, c, blocks))
             for c_before, (c, h, w) in zip(before, reversed(shapes))
         )
-        self.last = nn.ModuleList(
+        self.last: nn.ModuleList = nn.ModuleList(
             OwnConvolutions(nn.Conv2d(c, c, 1) for _ in range(origins)) for c, _, _ in shapes
         )
         for module in self.modules():
@@ -83,7 +83,7 @@ class Residual(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1):
         super().__init__()
         width = max(1, channels_out // 2)
-        self.body = nn.Sequential(
+        self.body: nn.Sequential = nn.Sequential(
             *_convolution(channels_in, width, 1),
             nn.ReLU(inplace=True),
             *_convolution(width, width, 3, stride),
@@ -92,7 +92,9 @@ class Residual(nn.Module):
         )
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels_out:
-            self.shortcut = nn.Sequential(*_convolution(channels_in, channels_out, 1, stride))
+            self.shortcut: nn.Sequential = nn.Sequential(
+                *_convolution(channels_in, channels_out, 1, stride)
+            )
 
     def forward(self, x: Map) -> Map:
         """Apply the block."""

@@ -65,9 +65,9 @@ class Tokens:
     """
 
     def __init__(self, model: Classifier, size: Side):
-        self.blocks = blocks_of(model.encoder, size)
+        self.blocks: list[str] = blocks_of(model.encoder, size)
         images = two_images(model.encoder, size)
-        self.one_token = reads_one_token(model.encoder, self.blocks[-1], images)
+        self.one_token: bool = reads_one_token(model.encoder, self.blocks[-1], images)
 
     def activations(
         self, model: Classifier, images: Float[Tensor, "batch 3 h w"]
@@ -103,8 +103,9 @@ class Discrepancy(Objective):
         released: bool = False,
     ):
         super().__init__()
-        self.tokens = Tokens(model, preprocessing.size)
-        self.weight, self.released = weight, released
+        self.tokens: Tokens = Tokens(model, preprocessing.size)
+        self.weight: float = weight
+        self.released: bool = released
         for name, tensor in moments.items():
             self.register_buffer(name.replace(".", "_"), tensor)
 

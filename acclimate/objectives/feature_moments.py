@@ -135,9 +135,9 @@ class RunningMoments:
         n, total = len(sample), self.count + len(sample)
         difference = mean - self.mean.to(mean)
         between = self.count * n / total * difference[:, None] * difference
-        self.scatter = self.scatter.to(mean) + (n - 1) * covariance + between
-        self.mean = self.mean.to(mean) + n / total * difference
-        self.count = total
+        self.scatter: Tensor = self.scatter.to(mean) + (n - 1) * covariance + between
+        self.mean: Tensor = self.mean.to(mean) + n / total * difference
+        self.count: int = total
 
     def write(self, moments: Moments) -> None:
         """Store the moments and their variation in the buffers of ``moments``.

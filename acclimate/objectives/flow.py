@@ -75,6 +75,8 @@ class Flow(TrainedOnCrops):
 
     replayable = True
 
+    names: list[str]
+
     def __init__(
         self,
         model: Classifier,
@@ -93,7 +95,7 @@ class Flow(TrainedOnCrops):
             )
         self.padding = padding
         self.names, [(channels, _, _)] = tapped_shapes(model, preprocessing, [tap])
-        self.flow = RealNVP(channels, couplings, blocks, width or channels)
+        self.flow: RealNVP = RealNVP(channels, couplings, blocks, width or channels)
 
     def forward(self, model: Classifier, views: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, ""]:
         """The loss of the classifier's encoder on normalised images."""
@@ -136,7 +138,7 @@ class RealNVP(nn.Module):
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
         self.register_buffer("std", torch.ones(1, channels, 1, 1))
         self.register_buffer("standardised", torch.tensor(False))
-        self.couplings = nn.ModuleList(
+        self.couplings: nn.ModuleList = nn.ModuleList(
             Coupling(channels, index % 2, blocks, width) for index in range(couplings)
         )
 
@@ -182,9 +184,9 @@ class Coupling(nn.Module):
         super().__init__()
         self.colour = colour
         # No batch norm here: the likelihood of an image must not depend on other images.
-        self.first = weight_norm(nn.Conv2d(channels, width, 3, padding=1))
-        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
-        self.last = nn.Conv2d(width, 2 * channels, kernel_size=1)
+        self.first: nn.Module = weight_norm(nn.Conv2d(channels, width, 3, padding=1))
+        self.blocks: nn.ModuleList = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
+        self.last: nn.Conv2d = nn.Conv2d(width, 2 * channels, kernel_size=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
@@ -216,9 +218,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.narrow = weight_norm(nn.Conv2d(width, width, kernel_size=1))
-        self.wide = weight_norm(nn.Conv2d(width, width, 3, padding=1))
-        self.last = weight_norm(nn.Conv2d(width, width, kernel_size=1))
+        self.narrow: nn.Module = weight_norm(nn.Conv2d(width, width, kernel_size=1))
+        self.wide: nn.Module = weight_norm(nn.Conv2d(width, width, 3, padding=1))
+        self.last: nn.Module = weight_norm(nn.Conv2d(width, width, kernel_size=1))
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
         """Apply the block."""

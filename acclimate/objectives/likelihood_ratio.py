@@ -108,7 +108,8 @@ class LikelihoodRatio(Objective):
                 f"the likelihood ratio needs a clip above 0 and below 1 and a consistency weight of"
                 f" 0 or more, not {clip} and {consistency}."
             )
-        self.clip, self.consistency = clip, consistency
+        self.clip: float = clip
+        self.consistency: float = consistency
 
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]

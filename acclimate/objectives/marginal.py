@@ -65,7 +65,8 @@ class MarginalEntropy(Objective):
         smallest_crop: float | None = None,
     ):
         super().__init__()
-        self.views, self.smallest_crop = views, smallest_crop
+        self.views: int = views
+        self.smallest_crop: float | None = smallest_crop
 
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]

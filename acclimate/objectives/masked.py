@@ -120,7 +120,7 @@ class MaskedReconstruction(Objective):
         encoder = _transformer(model.encoder)
         self.patch: tuple[int, int] = encoder.patch_embed.patch_size
         rows, columns = _grid(preprocessing, self.patch)
-        self.visible = round(rows * columns * (1 - masked))
+        self.visible: int = round(rows * columns * (1 - masked))
         if not 0 < self.visible < rows * columns:
             raise InputError(
                 f"masked={masked} must hide at least 1 and not all of the {rows * columns} patches."
@@ -130,13 +130,16 @@ class MaskedReconstruction(Objective):
                 f"a masked autoencoder needs at least 1 mask, at least 1 block and a width that is "
                 f"a multiple of {_HEAD_WIDTH}, not {masks}, {decoder_depth} and {decoder_width}."
             )
-        self.masks, self.padding = masks, padding
+        self.masks: int = masks
+        self.padding: int = padding
         self.normalise_pixels = normalise_pixels
-        self.embed = nn.Linear(encoder.embed_dim, decoder_width)
-        self.mask_token = nn.Parameter(0.02 * torch.randn(decoder_width))
-        self.blocks = _blocks(decoder_width, decoder_depth)
+        self.embed: nn.Linear = nn.Linear(encoder.embed_dim, decoder_width)
+        self.mask_token: nn.Parameter = nn.Parameter(0.02 * torch.randn(decoder_width))
+        self.blocks: nn.Sequential = _blocks(decoder_width, decoder_depth)
         attend_plainly(self.blocks, rows * columns)
-        self.paint = nn.Linear(decoder_width, preprocessing.channels * math.prod(self.patch))
+        self.paint: nn.Linear = nn.Linear(
+            decoder_width, preprocessing.channels * math.prod(self.patch)
+        )
         positions = sinusoids(rows, columns, decoder_width)
         self.register_buffer("positions", positions, persistent=False)
         for module in self.modules():

@@ -47,7 +47,7 @@ class ContrastiveMoments(Objective):
         InputError: projection is below 1, or queue below 2.
     """
 
-    min_images = Contrastive.min_images
+    min_images: int = Contrastive.min_images
     replayable = True
 
     def __init__(
@@ -68,12 +68,12 @@ class ContrastiveMoments(Objective):
                 f"TTT++ needs a projection of at least 1 output and a queue of at least 2 images, "
                 f"not {projection} and {queue}."
             )
-        self.contrastive = Contrastive(
+        self.contrastive: Contrastive = Contrastive(
             model, preprocessing, temperature=temperature, views=views, projection=projection
         )
-        self.min_source_images = 2 * queue
-        self.features = Moments(model.feature_dim, queue)
-        self.projections = Moments(projection, queue)
+        self.min_source_images: int = 2 * queue
+        self.features: Moments = Moments(model.feature_dim, queue)
+        self.projections: Moments = Moments(projection, queue)
         self.feature_weight = feature_weight
         self.projection_weight = projection_weight
 

@@ -80,6 +80,8 @@ class NoiseContrastive(TrainedOnCrops):
     min_images = 2  # the discriminator has batch norm
     replayable = True
 
+    names: list[str]
+
     def __init__(
         self,
         model: Classifier,
@@ -98,12 +100,13 @@ class NoiseContrastive(TrainedOnCrops):
                 f"in-distribution noise must be weaker than out-of-distribution noise: "
                 f"0 < sigma_in < sigma_out, not {sigma_in} and {sigma_out}."
             )
-        self.sigma_in, self.sigma_out = sigma_in, sigma_out
+        self.sigma_in: float = sigma_in
+        self.sigma_out: float = sigma_out
         self.padding = padding
         self.names, [(channels, height, width)] = tapped_shapes(model, preprocessing, [tap])
         projection = projection or 3 * channels
-        self.projector = nn.Conv2d(channels, projection, kernel_size=1)
-        self.discriminator = nn.Sequential(
+        self.projector: nn.Conv2d = nn.Conv2d(channels, projection, kernel_size=1)
+        self.discriminator: nn.Sequential = nn.Sequential(
             nn.Linear(projection * height * width, hidden),
             nn.BatchNorm1d(hidden),
             nn.LeakyReLU(0.2),

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, kl_div, log_softmax
 
 from acclimate.backbones import Classifier
@@ -121,7 +121,7 @@ class Reconstruction(TrainedOnCrops):
     """
 
     calls: Tensor
-    keeps_source = ("teacher", "decoder")  # as in the released code
+    keeps_source: tuple[str, ...] = ("teacher", "decoder")  # as in the released code
     replayable = True
 
     def __init__(
@@ -146,14 +146,15 @@ class Reconstruction(TrainedOnCrops):
             )
         size = preprocessing.size
         height, width, channels = preprocessing.shape
-        self.taps = [resolve_tap(model.encoder.first, tap, size) for tap in taps]
-        self.warm_up_steps, self.padding = warm_up_steps, padding
-        self.teacher = frozen(model.encoder.first)
+        self.taps: list[str] = [resolve_tap(model.encoder.first, tap, size) for tap in taps]
+        self.warm_up_steps: int = warm_up_steps
+        self.padding = padding
+        self.teacher: nn.Module = frozen(model.encoder.first)
         like = next(model.parameters())
         features = self._teacher_features(like.new_zeros(1, channels, height, width))
         shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
         # Origins: first encoder, second encoder, teacher on images, teacher on mirror images.
-        self.decoder = FeatureDecoder(shapes, blocks=blocks, origins=4)
+        self.decoder: FeatureDecoder = FeatureDecoder(shapes, blocks=blocks, origins=4)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def train(self, mode: bool = True) -> "Reconstruction":

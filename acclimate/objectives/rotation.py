@@ -68,12 +68,15 @@ class Rotation(Objective):
                 f"rotation needs square images, not {words(preprocessing.size)} pixels; choose "
                 f"another method."
             )
-        self.copies, self.padding = copies, padding
+        self.copies: int = copies
+        self.padding: int = padding
         size = preprocessing.size
-        self.tap = None if tap is None else resolve_tap(model.encoder, tap, size)
+        self.tap: str | None = None if tap is None else resolve_tap(model.encoder, tap, size)
         rest = nn.Sequential() if self.tap is None else rest_after(model.encoder, self.tap, size)
         # The encoder may be frozen, but the branch must be trainable.
-        self.branch = nn.Sequential(rest, nn.Linear(model.feature_dim, 4)).requires_grad_()
+        self.branch: nn.Sequential = nn.Sequential(
+            rest, nn.Linear(model.feature_dim, 4)
+        ).requires_grad_()
 
     def draw(
         self, images: Float[Tensor, "batch 3 h h"], key: Key, index: Int64[Tensor, " batch"]

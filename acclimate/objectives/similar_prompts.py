@@ -80,7 +80,8 @@ class SimilarPrompts(Objective):
         released: bool = False,
     ):
         super().__init__()
-        self.temperature, self.released = temperature, released
+        self.temperature: float = temperature
+        self.released: bool = released
         zero_shot_head(model)
 
     @abstractmethod
@@ -145,7 +146,8 @@ class LikelyClasses(SimilarPrompts):
                 f"prompts cannot name the {top} most likely of {model.num_classes} classes; set "
                 f"objective.top to fewer."
             )
-        self.top, self.length = top, words.longest_joined(top)
+        self.top: int = top
+        self.length: int = words.longest_joined(top)
         if self.length > words.positions:
             raise InputError(
                 f"a prompt of {top} class names takes up to {self.length} tokens, and the text "
@@ -205,7 +207,8 @@ class TemplateTurns(SimilarPrompts):
                 f"{there}; make the bundle with more, or set objective.templates and "
                 f"aftermath.0.templates to {there}."
             )
-        self.templates, self.steps = templates, steps
+        self.templates: int = templates
+        self.steps: int = steps
         self.register_buffer("taken", torch.zeros((), dtype=torch.int64, device="cpu"))
 
     def prompts(

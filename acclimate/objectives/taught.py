@@ -131,8 +131,10 @@ class AveragedTeacher(Taught):
         released: bool = False,
     ):
         super().__init__(model, preprocessing)
-        self.views, self.threshold = views, threshold
-        self.symmetric, self.released = symmetric, released
+        self.views: int = views
+        self.threshold: float = threshold
+        self.symmetric: bool = symmetric
+        self.released: bool = released
 
     def draw(
         self, images: Float[Tensor, "batch 3 h w"], key: Key, index: Int64[Tensor, " batch"]

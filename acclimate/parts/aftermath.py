@@ -73,7 +73,7 @@ class SourcePull:
     def __init__(self, moving: Moving, rate: float):
         self._moving = list(moving.values())
         self._rate = rate
-        self.copies = [tensor.detach().clone() for tensor in self._moving]
+        self.copies: list[Tensor] = [tensor.detach().clone() for tensor in self._moving]
 
     def __call__(self, taken: Bool[Tensor, ""]) -> None:
         """Pull, after a step that was taken."""
@@ -100,7 +100,7 @@ class StochasticRestore:
         self._moving = list(moving.values())
         self._probability = probability
         self._keys = [key(seed, "restore", name) for name in moving]
-        self.copies = [tensor.detach().clone() for tensor in self._moving]
+        self.copies: list[Tensor] = [tensor.detach().clone() for tensor in self._moving]
         # A tensor: each replay of a CUDA graph draws other numbers.
         self._steps = torch.zeros(1, dtype=torch.int64, device=self._moving[0].device)
 

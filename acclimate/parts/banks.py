@@ -104,11 +104,12 @@ class Bank:
     def __init__(
         self, settings: Balanced | Reservoir, shape: Shape, device: torch.device, classes: int
     ):
-        height, width, channels = shape
-        capacity = settings.images
-        self.classes, self.capacity, self.every = classes, capacity, settings.every
-        self.images = torch.zeros(capacity, channels, height, width, device=device)
-        self.index = torch.zeros(capacity, dtype=torch.int64, device=device)
+        (height, width, channels), capacity = shape, settings.images
+        self.classes: int = classes
+        self.capacity: int = capacity
+        self.every: int = settings.every
+        self.images: Tensor = torch.zeros(capacity, channels, height, width, device=device)
+        self.index: Tensor = torch.zeros(capacity, dtype=torch.int64, device=device)
         # On the CPU: they decide shapes, and no one waits for a device to read them.
         self._labels, self._arrivals = (torch.zeros(capacity, dtype=torch.int64) for _ in range(2))
         self._count, self._offered = (torch.zeros((), dtype=torch.int64) for _ in range(2))
@@ -216,7 +217,7 @@ class BalancedBank(Bank):
         super().__init__(settings, shape, device, classes)
         self.settings = settings
         self._uncertainties = torch.zeros(self.capacity, dtype=torch.float64)
-        self.uncertainties = self._uncertainties.numpy()
+        self.uncertainties: np.ndarray = self._uncertainties.numpy()
 
     def state(self) -> dict[str, Tensor]:
         """All that is kept."""
@@ -267,7 +268,7 @@ class ReservoirBank(Bank):
         super().__init__(settings, shape, device, classes)
         self._key = key(settings.seed, "reservoir")
         self._seen = torch.zeros(classes, dtype=torch.int64)
-        self.seen = self._seen.numpy()
+        self.seen: np.ndarray = self._seen.numpy()
 
     def state(self) -> dict[str, Tensor]:
         """All that is kept."""

@@ -87,9 +87,10 @@ class ClassStatistics:
     def __init__(self, settings: ClassBalanced, norm: AdaptiveBatchNorm, groups: int):
         source = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
         self._settings = settings
-        self.mean, self.variance = (tensor.clone() for tensor in source)
-        self.counts = source[0].new_zeros(groups, 1)
-        self.sums = source[0].new_zeros(groups, 3 * norm.num_features)
+        self.mean: Tensor = source[0].clone()
+        self.variance: Tensor = source[1].clone()
+        self.counts: Tensor = source[0].new_zeros(groups, 1)
+        self.sums: Tensor = source[0].new_zeros(groups, 3 * norm.num_features)
         # None outside of a pass whose images enter; and whether they are kept after it.
         self.entering: Float[Tensor, "batch groups"] | None = None
         self.keeping = True

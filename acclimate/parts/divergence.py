@@ -99,8 +99,8 @@ class SensingAverage(AverageTeacher):
         self._settings = settings
         dtype = next(iter(moving.values())).dtype
         self._source = {name: tensor.to(dtype) for name, tensor in prototypes.items()}
-        self.copies = [*self._source.values()]
-        self.means = self._source["mean"].clone()
+        self.copies: list[Tensor] = [*self._source.values()]
+        self.means: Tensor = self._source["mean"].clone()
         self._sums = torch.zeros_like(self.means)
         self._counts = torch.zeros_like(self.means[:, :1])
         self._last = torch.zeros_like(self.means[0, 0])

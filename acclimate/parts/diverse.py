@@ -58,7 +58,7 @@ class DiversityWeights:
     def __init__(self, settings: CertainAndDiverse, classes: int, device: torch.device):
         self._settings = settings
         # A mean of small differences: in float64, for it costs nothing.
-        self.mean = torch.full((classes,), 1 / classes, dtype=torch.float64, device=device)
+        self.mean: Tensor = torch.full((classes,), 1 / classes, dtype=torch.float64, device=device)
 
     def __call__(self, outcome: Outcome) -> Float[Tensor, " batch"]:
         """The weights of a batch, which then enters the mean.

@@ -82,9 +82,11 @@ class FilteredWeights:
     def __init__(self, moving: Mapping[str, Tensor], settings: KalmanFilter, noise: float):
         self._settings, self._noise = settings, noise
         self._moving = list(moving.values())
-        self.copies = [tensor.detach().clone() for tensor in self._moving]
-        self.hidden = {name: tensor.detach().clone() for name, tensor in moving.items()}
-        self.variance = torch.zeros((), dtype=torch.float64, device=self.copies[0].device)
+        self.copies: list[Tensor] = [tensor.detach().clone() for tensor in self._moving]
+        self.hidden: dict[str, Tensor] = {
+            name: tensor.detach().clone() for name, tensor in moving.items()
+        }
+        self.variance: Tensor = torch.zeros((), dtype=torch.float64, device=self.copies[0].device)
 
     def __call__(self, taken: Bool[Tensor, ""]) -> None:
         """Filter, after a step that was taken."""

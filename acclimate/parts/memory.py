@@ -94,10 +94,10 @@ class RecentImages:
 
     def __init__(self, capacity: int, shape: Shape, device: torch.device):
         height, width, channels = shape
-        self.images = torch.zeros(capacity, channels, height, width, device=device)
-        self.index = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self.images: Tensor = torch.zeros(capacity, channels, height, width, device=device)
+        self.index: Tensor = torch.zeros(capacity, dtype=torch.int64, device=device)
         # On the CPU: reading it decides shapes, and must not wait for a device.
-        self.count = torch.zeros((), dtype=torch.int64)
+        self.count: Tensor = torch.zeros((), dtype=torch.int64)
 
     def remember(self, images: Images, index: Index) -> tuple[Images, Index]:
         """Add a batch, and give what is to be learned from; the batch itself comes last."""
@@ -129,10 +129,10 @@ class GatheredImages:
     def __init__(self, least: int, shape: Shape, device: torch.device):
         height, width, channels = shape
         self.least = least
-        self.images = torch.zeros(least, channels, height, width, device=device)
-        self.index = torch.zeros(least, dtype=torch.int64, device=device)
+        self.images: Tensor = torch.zeros(least, channels, height, width, device=device)
+        self.index: Tensor = torch.zeros(least, dtype=torch.int64, device=device)
         # On the CPU: reading it decides shapes, and must not wait for a device.
-        self.count = torch.zeros((), dtype=torch.int64)
+        self.count: Tensor = torch.zeros((), dtype=torch.int64)
 
     def remember(self, images: Images, index: Index) -> tuple[Images, Index]:
         """Add a batch; all that waited and the batch if they are enough, else the batch alone.

@@ -51,8 +51,7 @@ class BatchStatistics:
         """Refuse settings that cannot be meant."""
         if self.prior is not None:
             not_negative("prior", self.prior)
-        if not 0 <= self.limit <= 1:
-            raise InputError(f"limit must lie in 0..1, not {self.limit}.")
+        share("limit", self.limit)
 
     def learn(self, norm: "AdaptiveBatchNorm", x: Tensor) -> Tensor:
         """By the input's own statistics."""
@@ -130,12 +129,13 @@ class AdaptiveBatchNorm(_BatchNorm):
             self.register_parameter(name, getattr(norm, name))
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
-        self.after = _after(norm)
+        self.after: tuple[str, ...] = _after(norm)
         for name in self.after:
             self.add_module(name, norm.get_submodule(name))
         vars(self).update({n: value for n, value in vars(norm).items() if "hook" in n})
-        self.control, self.policy = control, policy
-        self.training = norm.training
+        self.control: Control = control
+        self.policy: Policy = policy
+        self.training: bool = norm.training
 
     def forward(self, *args: Tensor, **named: Tensor) -> Tensor:
         """Normalise ``[batch, channels, ...]``, given by place or by name."""

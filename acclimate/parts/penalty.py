@@ -118,7 +118,7 @@ class Anchored:
         self._moving = list(moving.values())
         self._weight = weight
         dtype = self._moving[0].dtype
-        self.copies = [
+        self.copies: list[Tensor] = [
             torch.cat([importance[name].reshape(-1) for name in moving]).to(dtype),
             torch.cat([tensor.detach().reshape(-1) for tensor in self._moving]),
         ]
@@ -151,7 +151,7 @@ class Turned:
         self._settings = settings
         self._sources = [tensor.detach().clone() for tensor in self._moving]
         self._lengths = torch.stack(torch._foreach_norm(self._sources))
-        self.copies = [*self._sources, self._lengths]
+        self.copies: list[Tensor] = [*self._sources, self._lengths]
         self.divergence: Callable[[], Float[Tensor, ""]] | None = None
 
     def __call__(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:

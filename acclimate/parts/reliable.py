@@ -136,9 +136,11 @@ class NewPredictions:
         classes: int,
         device: torch.device,
     ):
-        self.margin, self.similarity, self.mean_of_kept = margin, similarity, mean_of_kept
+        self.margin: float = margin
+        self.similarity: float = similarity
+        self.mean_of_kept: bool = mean_of_kept
         # NaN: nothing was seen.
-        self.mean = torch.full((classes,), torch.nan, dtype=torch.float64, device=device)
+        self.mean: Tensor = torch.full((classes,), torch.nan, dtype=torch.float64, device=device)
 
     def __call__(self, outcome: Outcome) -> Float[Tensor, " batch"]:
         """The weights; the predictions enter the mean."""

@@ -98,7 +98,7 @@ class LossAverage:
     def __init__(self, threshold: float, device: torch.device):
         self.threshold = threshold
         # NaN: no loss was seen.
-        self.average = torch.full((), torch.nan, dtype=torch.float64, device=device)
+        self.average: Tensor = torch.full((), torch.nan, dtype=torch.float64, device=device)
 
     def before(self, forget: Forget) -> None:
         """Go on."""

@@ -73,7 +73,9 @@ class Search:
 
     def __init__(self, prompts: Tensor, population: int, spread: float, seed: int):
         _cma()
-        self.prompts, self.population, self.seed = prompts, population, seed
+        self.prompts: Tensor = prompts
+        self.population: int = population
+        self.seed: int = seed
         size = prompts.numel()
         zeros = torch.zeros(size, dtype=torch.float64, device=prompts.device)
         self._tensors: dict[str, Tensor] = {

@@ -68,7 +68,7 @@ class RunningShift:
     ):
         self._model, self._source = model, source
         self._strength, self._momentum = strength, momentum
-        self.mean = torch.full_like(source, torch.nan)
+        self.mean: Tensor = torch.full_like(source, torch.nan)
 
     @torch.no_grad()
     def __call__(self, prediction: Prediction) -> Float[Tensor, "batch classes"]:

@@ -29,6 +29,10 @@ class Step:
     finite: Bool[Tensor, "*alone"]
     """Whether loss and gradient were finite; if not, the step was refused."""
 
+    def __repr__(self) -> str:
+        loss, images = self.loss.nanmean().item(), int(self.images.sum())
+        return f"Step({self.reason or 'taken'}, loss {loss:.4g}, {images} images)"
+
     @property
     def taken(self) -> Bool[Tensor, "*alone"]:
         """Whether parameters moved."""

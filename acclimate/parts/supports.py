@@ -69,8 +69,8 @@ class SupportSet:
         assert given is not None
         weight = at_least_float32(given.detach())  # [classes, dim]
         classes, dim = weight.shape
-        self.features = weight.new_zeros(classes, capacity, dim)
-        self.entropies = weight.new_full((classes, capacity), torch.inf)
+        self.features: Tensor = weight.new_zeros(classes, capacity, dim)
+        self.entropies: Tensor = weight.new_full((classes, capacity), torch.inf)
         self._join(head(weight).detach(), weight)
 
     def __call__(self, prediction: Prediction) -> Float[Tensor, "batch classes"]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -25,13 +26,13 @@ class Analysis:
     figure: go.Figure | None = None
 
 
-def as_table(name: str, record: Mapping) -> Analysis:
+def as_table(name: str, record: Mapping[str, Any]) -> Analysis:
     """Show ``{"title", "caption", "columns": [...], "rows": [[...]]}`` as it is."""
     rows = tuple(tuple(map(_text, row)) for row in record["rows"])
     return Analysis(name, record["title"], record["caption"], tuple(record["columns"]), rows)
 
 
-def semantics(name: str, record: Mapping) -> Analysis:
+def semantics(name: str, record: Mapping[str, Any]) -> Analysis:
     """The mean over corruptions before and after adapting, a row for each method and part."""
     cells = [dict(zip(record["columns"], row)) for row in record["rows"]]
     last = max(cell["steps"] for cell in cells)
@@ -49,12 +50,12 @@ def semantics(name: str, record: Mapping) -> Analysis:
     return Analysis(name, record["title"], record["caption"], columns, tuple(rows))
 
 
-def tsne(name: str, record: Mapping) -> Analysis:
+def tsne(name: str, record: Mapping[str, Any]) -> Analysis:
     """Panels in the plane."""
     return Analysis(name, record["title"], record["caption"], figure=inside.tsne(record))
 
 
-def gradients(name: str, record: Mapping) -> Analysis:
+def gradients(name: str, record: Mapping[str, Any]) -> Analysis:
     """A dot for each test set, and the correlations."""
     columns = ("method", "Pearson's r", "95 % interval")
     rows = tuple(
@@ -68,7 +69,7 @@ def gradients(name: str, record: Mapping) -> Analysis:
     return Analysis(name, record["title"], record["caption"], columns, rows, drawn)
 
 
-Show = Callable[[str, Mapping], Analysis]
+Show = Callable[[str, Mapping[str, Any]], Analysis]
 
 ANALYSES: dict[str, Show] = {
     "temperature": as_table,

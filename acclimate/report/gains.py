@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -115,7 +116,7 @@ def paired(
     return one.right[rows], other.right[others], numbers
 
 
-def stream_of(each: Measured) -> tuple:
+def stream_of(each: Measured) -> tuple[Any, ...]:
     """The key that two cells share if they answered for the same pixels."""
     cell = each.cell
     shift = (cell.corruption, cell.severity, cell.domain)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from acclimate.data import CORRUPTIONS, Shift
 from acclimate.data.corruptions import PUBLISHED
@@ -49,7 +50,7 @@ class Protocol:
         return f"{self.dataset}{severity}, {self.order}, {came}"
 
 
-def read_grid(folder: Path) -> tuple[list[Measured], dict]:
+def read_grid(folder: Path) -> tuple[list[Measured], dict[str, Any]]:
     """The cells of a grid's folder and its manifest.
 
     ```python

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from acclimate.methods import RECIPES
 
@@ -9,9 +10,9 @@ Provenance = dict[str, object]
 """Values are text, lists of lines, or names and values."""
 
 
-def provenance_of(manifest: Mapping) -> Provenance:
+def provenance_of(manifest: Mapping[str, Any]) -> Provenance:
     """Commands, bundles, commits and machine of a grid."""
-    bundles: Mapping[str, Mapping] = manifest["bundles"]
+    bundles: Mapping[str, Mapping[str, Any]] = manifest["bundles"]
     shown: Provenance = {
         "commands": [*map(command, manifest["grids"]), "acclimate report DIR"],
         "notes": list(
@@ -24,7 +25,7 @@ def provenance_of(manifest: Mapping) -> Provenance:
     return shown | {f"bundle {label}": _bundle(record) for label, record in bundles.items()}
 
 
-def command(grid: Mapping) -> str:
+def command(grid: Mapping[str, Any]) -> str:
     """The command of a grid, with every option that determines its results.
 
     DIR stands for a new folder. In a grid of an older acclimate, or one that was run from Python,
@@ -53,7 +54,7 @@ def command(grid: Mapping) -> str:
     return shlex.join([*words, *([] if grid["curve"] else ["--no-curve"])])
 
 
-def _bundle(record: Mapping) -> dict[str, object]:
+def _bundle(record: Mapping[str, Any]) -> dict[str, object]:
     """A bundle and its training, without settings of stages that it did not have."""
     made = dict(record["provenance"])
     settings = dict(made.pop("settings", {}))
@@ -67,7 +68,7 @@ def _bundle(record: Mapping) -> dict[str, object]:
     return dict(flat({name: record[name] for name in names} | made | own))
 
 
-def flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Nested values by dotted names."""
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -26,13 +26,15 @@ class DepthwiseGradients(TorchFunctionMode):
     ```
     """
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if function is torch.conv2d:
             return _convolved(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
 
-def depthwise_gradients() -> AbstractContextManager:
+def depthwise_gradients() -> AbstractContextManager[object]:
     """`DepthwiseGradients` where autocast is in bf16 on a CPU; otherwise nothing.
 
     Nothing, too, where gradients are disabled: the mode costs some microseconds for each operation.

@@ -96,7 +96,7 @@ class PeakMemory:
 
     def __exit__(self, *error: object) -> None:
         self.most = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
-        self.most = self.most or _peak_resident()
+        self.most: int = self.most or _peak_resident()
 
 
 def release_free_memory() -> None:

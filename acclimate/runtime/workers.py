@@ -18,7 +18,8 @@ from acclimate.runtime.budget import out_of_memory, share_with
 from acclimate.runtime.determinism import repeat_bits
 from acclimate.runtime.memory import keep_freed_memory
 
-Task, Result = TypeVar("Task"), TypeVar("Result")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)

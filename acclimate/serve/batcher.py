@@ -26,7 +26,7 @@ class Job:
     """What to do; called in the thread of the model with the stream's name."""
     follows: bool = False
     """Whether it belongs to a request that is begun with another job, so that it is never late."""
-    future: Future = field(default_factory=Future)
+    future: Future[Any] = field(default_factory=Future)
     """Gets the answer."""
     since: float = field(default_factory=time.monotonic)
     """When it came."""

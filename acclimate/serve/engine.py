@@ -73,21 +73,24 @@ class Engine:
         wish: Wish | None = None,
         state_dir: Path | None = None,
     ):
-        self.settings, self._wish = settings or ServeSettings(), wish or Wish()
-        self.path, self._open = path, ExitStack()
-        self.model = SharedModel.load(path, self._wish)
-        self.keeps = state_dir is not None
+        self.settings: ServeSettings = settings or ServeSettings()
+        self._wish = wish or Wish()
+        self.path: Path = path
+        self._open = ExitStack()
+        self.model: SharedModel = SharedModel.load(path, self._wish)
+        self.keeps: bool = state_dir is not None
         if state_dir is not None:
             check_writable(state_dir)
         if state_dir is None:
             state_dir = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
         self._open.enter_context(only_writer(state_dir))
         self._files = StateFiles(state_dir)
-        self.streams = Streams(self.model, self.settings, self._files)
-        self.remembered = len(self.streams)
-        self.metrics = Metrics()
-        self.since = self.started = time.time()
-        self.ready = False
+        self.streams: Streams = Streams(self.model, self.settings, self._files)
+        self.remembered: int = len(self.streams)
+        self.metrics: Metrics = Metrics()
+        self.started: float = time.time()
+        self.since: float = self.started
+        self.ready: bool = False
         self._batcher = Batcher(self.settings)
         self._closed = threading.Event()
         self._switching = threading.Lock()
@@ -143,7 +146,7 @@ class Engine:
         self._batcher.add(check_name(stream), jobs)
         return gathered.future
 
-    def ask(self, stream: str, action: Callable[[Streams, str], Any]) -> Future:
+    def ask(self, stream: str, action: Callable[[Streams, str], Any]) -> Future[Any]:
         """Queue something to do with a stream, after the requests that came before.
 
         ```python

@@ -25,7 +25,7 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
 }
 
-router = APIRouter(include_in_schema=False)
+router: APIRouter = APIRouter(include_in_schema=False)
 
 
 @router.get("/")

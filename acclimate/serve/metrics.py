@@ -22,52 +22,53 @@ class Metrics:
     """
 
     def __init__(self):
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
+        registry = CollectorRegistry()
+        self.registry: CollectorRegistry = registry
+        self.requests: Counter = Counter(
             "acclimate_requests",
             "Requests by interface, and by status or kind of refusal.",
             ("interface", "result"),
             registry=registry,
         )
-        self.latency = Histogram(
+        self.latency: Histogram = Histogram(
             "acclimate_request_seconds",
             "Time from a request's arrival to its answer.",
             ("interface",),
             buckets=_SECONDS,
             registry=registry,
         )
-        self.model = Histogram(
+        self.model: Histogram = Histogram(
             "acclimate_batch_seconds",
             "Time of the model for a batch.",
             buckets=_SECONDS,
             registry=registry,
         )
-        self.batch = Histogram(
+        self.batch: Histogram = Histogram(
             "acclimate_batch_images",
             "Images that were adapted to together.",
             buckets=_IMAGES,
             registry=registry,
         )
-        self.images = Counter(
+        self.images: Counter = Counter(
             "acclimate_images", "Images by the model that answered.", ("model",), registry=registry
         )
-        self.verdicts = Counter(
+        self.verdicts: Counter = Counter(
             "acclimate_verdicts",
             "Decisions of the guard about batches, by answer and by what became of the learning.",
             ("answer", "learning"),
             registry=registry,
         )
-        self.estimate = Gauge(
+        self.estimate: Gauge = Gauge(
             "acclimate_estimated_accuracy",
             "Estimated accuracy, mean over the streams that were last seen.",
             ("model",),
             registry=registry,
         )
-        self.gauges = {
+        self.gauges: dict[str, Gauge] = {
             name: Gauge(f"acclimate_{name}", text, registry=registry)
             for name, text in _GAUGES.items()
         }
-        self.failures = Counter(
+        self.failures: Counter = Counter(
             "acclimate_failures", "Batches that the model failed on.", registry=registry
         )
 

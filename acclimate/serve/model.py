@@ -94,7 +94,8 @@ class SharedModel:
     """
 
     def __init__(self, bundle: Bundle, name: str, wish: Wish):
-        self.bundle, self.name = bundle, name
+        self.bundle: Bundle = bundle
+        self.name: str = name
         where: dict[str, Any] = {"device": wish.device, "memory_limit": wish.memory_limit}
         adapter = Adapter(bundle, wish.method, wish.settings, **where)
         self.adapter = adapter

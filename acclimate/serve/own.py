@@ -22,7 +22,7 @@ from acclimate.serve.shapes import (
 )
 from acclimate.serve.streams import Streams
 
-router = APIRouter(prefix="/v1", responses=ERRORS)
+router: APIRouter = APIRouter(prefix="/v1", responses=ERRORS)
 _INFO = dict[str, Any]
 
 

@@ -56,7 +56,7 @@ class OnRay:
     hosts: Hosts | None = None
     """By which names the gateway is asked; None: by any."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.replicas < 1:
             raise InputError(f"replicas is {self.replicas}: give at least 1.")
         if not 1 <= self.always <= self.replicas:
@@ -176,7 +176,7 @@ class Replica:
         """The process that it runs in."""
         return os.getpid()
 
-    def __del__(self):
+    def __del__(self) -> None:
         # Ray Serve calls this when it ends a replica.
         if hasattr(self, "_engine"):
             self._engine.close()

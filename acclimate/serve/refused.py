@@ -38,7 +38,8 @@ class RefusedError(InputError):
 
     def __init__(self, kind: str, sentence: str, retry_after: int | None = None):
         super().__init__(sentence)
-        self.kind, self.retry_after = kind, retry_after
+        self.kind: str = kind
+        self.retry_after: int | None = retry_after
 
     @property
     def status(self) -> int:

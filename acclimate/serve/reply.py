@@ -107,7 +107,7 @@ class Gathered:
         pieces: The jobs' futures, in their order. Those without images have no reply, but may fail.
     """
 
-    def __init__(self, pieces: Sequence[Future]):
+    def __init__(self, pieces: Sequence[Future[Any]]):
         self.future: Future[Reply] = Future()
         self.future.set_running_or_notify_cancel()  # a client that is gone takes nothing back
         self._pieces = pieces

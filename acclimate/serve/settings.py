@@ -51,7 +51,7 @@ class ServeSettings:
     upload_s: float = 20.0
     """Seconds in which a request's headers, and then its body, must arrive."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             value, least = getattr(self, field.name), 0 if field.name == "wait_ms" else 1
             if field.name.endswith("_s"):

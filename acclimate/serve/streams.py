@@ -35,7 +35,9 @@ class Streams:
     """
 
     def __init__(self, model: SharedModel, settings: ServeSettings, files: StateFiles):
-        self.model, self.settings, self.files = model, settings, files
+        self.model: SharedModel = model
+        self.settings: ServeSettings = settings
+        self.files: StateFiles = files
         self._known: OrderedDict[str, Stream] = OrderedDict()  # the most recently used last
         self._held: OrderedDict[str, Stream] = OrderedDict()  # of these, the states in memory
         self._dirty: OrderedDict[str, Stream] = OrderedDict()  # by the time of their first change

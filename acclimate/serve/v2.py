@@ -13,7 +13,7 @@ from acclimate.version import __version__
 
 MODEL = "acclimate"
 """Name of the model, whatever bundle answers."""
-router = APIRouter(prefix="/v2", responses=ERRORS, tags=["Open Inference Protocol"])
+router: APIRouter = APIRouter(prefix="/v2", responses=ERRORS, tags=["Open Inference Protocol"])
 _HEADER = "Inference-Header-Content-Length"
 
 

@@ -55,7 +55,7 @@ class SourceImages:
     """Class indices. Only stages with cross entropy use them: supervised, joint, probe, and an
     alignment that trains the classifier."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) != len(self.images):
             raise InputError(
                 f"{len(self.labels)} labels do not fit {len(self.images)} images; give one each."

@@ -202,7 +202,7 @@ class _Epochs:
     thrift: Thrift
     replayable: bool
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.device = self.accelerator.device
         self.batch = min(self.settings.batch, self.count)
         self.total = torch.zeros((), device=self.device)

@@ -32,7 +32,9 @@ class DoesNotFitError(InputError):
     """
 
     def __init__(self, reason: str, stage: str, fits: int):
-        self.reason, self.stage, self.fits = reason, stage, fits
+        self.reason: str = reason
+        self.stage: str = stage
+        self.fits: int = fits
         super().__init__(self.told(f"{stage}.batch={fits}"))
 
     def told(self, settings: str) -> str:

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from acclimate.backbones import Classifier, block_names, duplicate
 from acclimate.backbones.batch_norm import Control
 from acclimate.backbones.fitting import fitted
+from acclimate.backbones.group_norm import with_safe_group_norms
 from acclimate.backbones.recompute import Thrift
 from acclimate.bundle import Bundle
 from acclimate.methods import METHODS
@@ -119,7 +120,7 @@ def fisher_weights(model: Classifier, source: SourceImages, run: Run) -> Named:
         F by name of the parameter. Nothing for a model without such layers, from a single image,
         where a batch does not fit into the memory, or where a gradient is not finite.
     """
-    model = duplicate(model).eval().requires_grad_(False)
+    model = with_safe_group_norms(duplicate(model).eval().requires_grad_(False))
     replace_batch_norms(model.encoder, Control(learning=True), BatchStatistics())
     moving = norm_parameters(model.encoder)
     images = source.sample(FISHER_IMAGES).images

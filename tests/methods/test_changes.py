@@ -129,7 +129,7 @@ def test_every_kind_has_a_name():
         ({"update.auxiliary": "no"}, "update.auxiliary must be true or false"),
         ({"objective.temperature": "a"}, "objective.temperature must be a number"),
         ({"normalisation.prior": "much"}, "normalisation.prior must be a number"),
-        ({"normalisation.limit": 1.5}, "limit must lie in 0..1"),
+        ({"normalisation.limit": 1.5}, "limit must lie between 0 and 1"),
         ({"memory.images": 1.5}, "memory.images must be a whole number"),
         ({"memory.images": 10**13}, "images must be 1 to 10000"),
         ({"answer.flip": "no"}, "answer.flip must be true or false"),

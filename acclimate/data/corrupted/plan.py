@@ -51,7 +51,7 @@ class CorruptionPlan:
     image_format: Format = "jpeg"
     """File format in the layout folders: JPEG of quality 85, as published, or lossless PNG."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for corruption in self.corruptions:
             if corruption not in CORRUPTIONS:
                 raise unknown_name("corruption", corruption, CORRUPTIONS)

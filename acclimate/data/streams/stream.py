@@ -47,7 +47,7 @@ class Shift:
     domain: str = ""
     """A domain of a published set, such as ``"sketch"`` of pacs or ``"fog/5"`` of cifar10-c."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.domain:
             if self.corruption or self.severity:
                 raise InputError(
@@ -61,6 +61,10 @@ class Shift:
             check_amount(self.corruption, self.severity)
         else:
             check_severity(self.corruption, self.severity)
+
+    def __str__(self) -> str:
+        """The name, and the severity if there is one."""
+        return f"{self.name} {self.severity:g}" if self.severity else self.name
 
     @property
     def name(self) -> str:
@@ -85,6 +89,10 @@ class Batch:
     position: int
     """Number of images of the stream up to the end of this batch; `Stream.start_at` continues the
     stream from there."""
+
+    def __repr__(self) -> str:
+        shifts = ", ".join(dict.fromkeys(map(str, self.shifts)))
+        return f"Batch({len(self.images)} images, {shifts}, up to {self.position:,})"
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class Stream:
     position: int = 0
     """Number of images before the first batch."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_images(self.images)
         if not len(self.images):
             raise InputError("there are no images: a stream needs at least one.")
@@ -173,6 +181,9 @@ class Stream:
     def length(self) -> int:
         """Number of images in the whole stream, from position 0."""
         return self.rounds * sum(segment.length for segment in self.cycle)
+
+    def __repr__(self) -> str:
+        return f"Stream({self.length - self.position:,} images in {len(self)} batches)"
 
     def __len__(self) -> int:
         return -(-(self.length - self.position) // self.batch)

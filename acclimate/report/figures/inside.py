@@ -1,6 +1,7 @@
 """Looks inside models: features in the plane, gradients against gains."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -10,7 +11,7 @@ from acclimate.report.figures.style import COLOURS, figure
 _STATES = {"clean": "clean", "before": "corrupted", "after": "adapted"}
 
 
-def tsne(record: Mapping) -> go.Figure:
+def tsne(record: Mapping[str, Any]) -> go.Figure:
     """A row for each method and part, a column for each state; a colour a class."""
     cells = [dict(zip(record["columns"], row)) for row in record["rows"]]
     rows = list(dict.fromkeys((cell["method"], cell["part"]) for cell in cells))
@@ -48,7 +49,7 @@ def tsne(record: Mapping) -> go.Figure:
     )
 
 
-def gradients(record: Mapping) -> go.Figure:
+def gradients(record: Mapping[str, Any]) -> go.Figure:
     """A dot for each test set and each method that takes steps."""
     cells = [dict(zip(record["columns"], row)) for row in record["rows"]]
     traces = [

@@ -7,6 +7,7 @@ where colours come round again by marker.
 from collections import Counter
 from collections.abc import Iterable
 from html import escape
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -52,7 +53,7 @@ def marker(look: Look, size: int) -> dict[str, object]:
     return {"color": look["color"], "symbol": look["symbol"], "size": size}
 
 
-def line(name: str, look: Look, x: Iterable, y: Iterable, **more) -> go.Scatter:
+def line(name: str, look: Look, x: Iterable[Any], y: Iterable[Any], **more: Any) -> go.Scatter:
     """A row's curve with markers; y in percent."""
     return go.Scatter(
         x=list(x),
