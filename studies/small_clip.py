@@ -115,6 +115,8 @@ def main(arguments: Arguments) -> None:
     if arguments.results:
         publish(folder, arguments.results)
         record = {"options": recorded_options(arguments), "texts": texts(arguments.out / "eight")}
+        if arguments.aligned:
+            record["twin"] = Bundle.load(arguments.out / TWIN).provenance["agreement"]
         finish(record, 0, arguments.results / "settings.json")
 
 
