@@ -12,6 +12,7 @@ from toy_clip import clip_bundle
 from trials import few_trials
 
 from acclimate.backbones import FORMS, build, projected, split
+from acclimate.backbones.group_norm import with_safe_group_norms
 from acclimate.bundle import Bundle
 from acclimate.methods import METHODS, RECIPES
 from acclimate.methods.words import needs_transformer
@@ -134,7 +135,7 @@ def random_bundle(architecture, recipe="cta", **options):
     """A bundle as after training: no parameter or statistic has its initial value."""
     torch.manual_seed(0)
     row = RECIPES[recipe]
-    base = split(build(architecture, classes=len(CLASSES)))
+    base = with_safe_group_norms(split(build(architecture, classes=len(CLASSES))))
     _randomise_norms(base)
     classifier = FORMS[row.form](base)
     twin = projected(classifier) if "align" in row.stages else None
