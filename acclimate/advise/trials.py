@@ -144,10 +144,10 @@ def guarded_stream(
     calibration = Calibration.of(statistics, method(name).model)
     state, rules = GuardState.new(calibration), Rules(estimate_half_life=_ALL_ALIKE)
     verdicts = []
-    for both in zip(frozen.split(batch), logits.split(batch), images.split(batch)):
-        *answers, shown = both
+    parts = zip(frozen.split(batch), logits.split(batch), images.split(batch), strict=True)
+    for plain, adapted, shown in parts:
         every = torch.ones(len(shown), dtype=torch.bool)
-        verdicts.append(judge(*answers, looks(shown), every, calibration, state, rules))
+        verdicts.append(judge(plain, adapted, looks(shown), every, calibration, state, rules))
     guarded = torch.cat([verdict.use_adapted for verdict in verdicts])
     frozen_alone = sum(len(v.use_adapted) for v in verdicts if v.answer == "frozen")
     return OnTarget(logits, verdicts[-1].estimate, guarded, frozen_alone / len(logits))

@@ -31,7 +31,7 @@ class Answered:
     by_sight: bool
     """True for images under a change that only counts where a stream looks as they do."""
     looks: Float[Tensor, "n 5"]
-    """Of `acclimate.guard.looks.looks`."""
+    """How the images look, see `acclimate.guard.looks`."""
     frozen: Float[Tensor, "n classes"]
     """Logits of the frozen classifier."""
     adapted: Float[Tensor, "n classes"]
@@ -86,7 +86,9 @@ class Calibration:
         prefix = f"{model}.guard."
         try:
             return cls(
-                *(Corrected.of(tensors, f"{prefix}{n}.") for n in ("better", "frozen", "adapted")),
+                Corrected.of(tensors, f"{prefix}better."),
+                Corrected.of(tensors, f"{prefix}frozen."),
+                Corrected.of(tensors, f"{prefix}adapted."),
                 Places.of(tensors, f"{prefix}places."),
                 tensors[f"{prefix}usual"],
                 tensors[f"{prefix}error"],

@@ -172,9 +172,8 @@ def judge(
     """Decide about a batch, and remember it.
 
     ```python
-    verdict = judge(
-        frozen, adapted, looks(images), ~blank(images), calibration, state, Rules()
-    )
+    seen = looks(images), ~blank(images)
+    verdict = judge(frozen, adapted, *seen, calibration, state, Rules())
     logits = torch.where(verdict.use_adapted[:, None], adapted, frozen)
     ```
 
@@ -198,14 +197,12 @@ def judge(
     odds = calibration.better.log_odds(features(each, recent), alike)
     differ = 1 - each[:, 2]
     state.share.add(torch.stack([odds.sigmoid() * differ, differ], 1), counts, HALF_LIFE)
-    first, second = state.share.mean.double().tolist()
-    plain = (first + 1e-12 * _BEFORE[0]) / (second + 1e-12)
+    better, differed = state.share.mean.double().tolist()
+    plain = (better + 1e-12 * _BEFORE[0]) / (differed + 1e-12)
     share = min(max(plain + bias_of_share(state.labels), 0.0), 1.0)
     agreement, classes = float(recent[2]), float(fewer_classes(recent))
-    answer, learning, reason = _verdict(share, classes, rules)
-    answer, learning, reason = _within(
-        (answer, learning, reason), 1 - agreement, spent or Spent(), rules
-    )
+    first = _verdict(share, classes, rules)
+    answer, learning, reason = _within(first, 1 - agreement, spent or Spent(), rules)
     chosen = {
         "frozen": torch.zeros_like(kept),
         "each": answered & ((odds + (_odds(share) - _odds(plain)) > rules.margin) | (differ == 0)),
@@ -216,9 +213,9 @@ def judge(
     heard = torch.cat([given, answered[:, None].to(given)], 1)
     state.right.add(heard, torch.ones_like(counts), rules.estimate_half_life)
     found = estimate(calibration, state.right, state.labels.right)
-    of_adapted = torch.where(answered, adapted.argmax(1), NONE)
-    named = torch.stack([frozen.argmax(1), of_adapted], 1).int()
-    answers = Answers(named, torch.cat([given, odds.sigmoid()[:, None]], 1), chosen)
+    named = frozen.argmax(1), torch.where(answered, adapted.argmax(1), NONE)
+    beside = torch.cat([given, odds.sigmoid()[:, None]], 1)
+    answers = Answers(torch.stack(named, 1).int(), beside, chosen)
     return Verdict(chosen, answer, learning, reason, share, agreement, classes, found, answers)
 
 
