@@ -106,8 +106,7 @@ class Bank:
     ):
         (height, width, channels), capacity = shape, settings.images
         self.classes: int = classes
-        self.capacity: int = capacity
-        self.every: int = settings.every
+        self.capacity, self.every = capacity, settings.every
         self.images: Tensor = torch.zeros(capacity, channels, height, width, device=device)
         self.index: Tensor = torch.zeros(capacity, dtype=torch.int64, device=device)
         # On the CPU: they decide shapes, and no one waits for a device to read them.

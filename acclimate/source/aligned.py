@@ -42,6 +42,7 @@ TRUSTED = 0.35
 """Half the least weight that statistics have in ``acclimate``: a twin whose measured limit is lower
 gets ``cta``. Reasoned, not measured."""
 _log = logging.getLogger(__name__)
+_RECIPE = replace(RECIPES["cta"], stages=("contrastive", "align"))
 
 
 @usual_defaults()
@@ -61,15 +62,13 @@ def align(
     """CTA for an existing classifier, from unlabelled source images.
 
     ```python
-    bundle = acclimate.align(model, images)
-    bundle.save("bundle")
+    acclimate.align(model, images).save("bundle")
     ```
 
     Args:
         model: Any network that `acclimate.split` accepts, a name as for `acclimate.build`, or a
-            bundle: its classifier, such as a zero-shot one, with its class names and preprocessing.
-            A network is put into evaluation mode and otherwise not changed; the result has it in
-            float32.
+            bundle: its classifier, class names and preprocessing. A network is put into evaluation
+            mode and otherwise not changed; the result has it in float32.
         images: Unlabelled source images, uint8, of one size; resized unless it is the model's.
         weights: The checkpoint of a model given by name, as for `acclimate.build`.
         classes: The class name of each output; None takes ImageNet's or those of a transformers
@@ -104,9 +103,7 @@ def align(
     run, twin = run or Run(), _start_of_twin(model, twin, settings)
     start = None if twin is None else _encoder(twin, len(names), run)
     source = SourceImages(images, preprocessing or stated, labels)
-    _check_labels(labels, len(names))
-    recipe = replace(RECIPES["cta"], stages=("contrastive", "align"))
-    bundle = _tried(recipe, classifier, source, settings, run, start, names)
+    bundle = _tried(_RECIPE, classifier, source, settings, run, start, names)
     own = architecture if twin is None else _name(twin)
     return replace(bundle, architecture=architecture, twin_architecture=own)
 
@@ -127,6 +124,7 @@ def _tried(
     classifier itself, the twin is trained anew with a tenth of the rates, and a hundredth. A share
     that the settings give is taken as it is.
     """
+    _check_labels(source.labels, len(names))
     given = settings.interpolation is not None
     first: Work | None = None
     for factor in FACTORS:
