@@ -132,8 +132,8 @@ def _show_verbs(console: Console) -> None:
     console.print("usage: acclimate VERB ...  (acclimate VERB --help says more)\n", markup=False)
     console.print("Test-time training of image classifiers, without labels.\n")
     console.print(table)
-    console.print("\nacclimate --version prints the version, and what completes these in a shell")
-    console.print("is printed by acclimate --completion bash|zsh|fish.")
+    console.print("\nacclimate --version prints the version. acclimate --completion bash|zsh|fish")
+    console.print("prints a script with which a shell completes these words.")
 
 
 def _stages(given: Sequence[str]) -> Any:
