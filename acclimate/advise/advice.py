@@ -16,6 +16,7 @@ from acclimate.advise.streams import CONDITIONS, ORDERS, SHIFTED, Order, SourceS
 from acclimate.advise.trials import Stopwatch, Trial, guarded_stream, on_source
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError, unknown_name
+from acclimate.guard.calibration import is_calibrated
 from acclimate.guard.measure import measure_guard
 from acclimate.preprocessing import check_images
 from acclimate.runtime.precision import usual_defaults
@@ -120,7 +121,7 @@ def advise(
 
 def has_calibration(bundle: Bundle) -> bool:
     """Whether a guard can be put around the bundle's adapters."""
-    return any(".guard." in name for name in bundle.statistics)
+    return any(is_calibrated(bundle, name) for name in ("source", "aligned"))
 
 
 def _followed(
@@ -164,7 +165,7 @@ def _tried(
         if seen is not None:
             adapter.reset()
             logits = watch.answers(candidate, adapter, seen.images, tell)
-            given = logits, seen.frozen, seen.images, candidate.batch, judges.statistics
+            given = logits, seen.frozen, seen.looks, candidate.batch, judges.statistics
             found = guarded_stream(candidate.variant.method, *given)
         cost = adapter.cost(candidate.batch)
         spent = watch.milliseconds(candidate)

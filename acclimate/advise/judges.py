@@ -11,6 +11,7 @@ from acclimate.advise.streams import Order, SourceStream, comes_by_class, source
 from acclimate.advise.trials import frozen_answers, guarded_stream
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.bundle import Bundle
+from acclimate.guard.looks import looks_as_shown
 from acclimate.randomness import key, permutation
 from acclimate.source.loop import Run
 
@@ -27,6 +28,8 @@ class TargetStream:
     """Where each of them stands among the target images that were given."""
     frozen: Float[Tensor, "n classes"]
     """Logits of the frozen classifier."""
+    looks: Float[Tensor, "n 5"]
+    """How each looks; see `acclimate.guard.looks.looks`."""
     estimated: float
     """Accuracy of the frozen classifier, estimated without labels."""
     by_class: bool
@@ -73,11 +76,12 @@ class Judges:
         mixed = permutation(key(0, "advise", "estimate"), len(images))
         beside = self._mixed(images, mixed)
         logits = beside[mixed], frozen[mixed]
-        found = guarded_stream(self._name, *logits, images[mixed], _BATCH, self.statistics)
+        looked = looks_as_shown(images, self.frozen.preprocessing)
+        found = guarded_stream(self._name, *logits, looked[mixed], _BATCH, self.statistics)
         by_class = order == "arrival" and any(
             comes_by_class(answers.argmax(1)) for answers in (frozen, beside)
         )
-        return TargetStream(images, rows, frozen, found.estimate.frozen.value, by_class)
+        return TargetStream(images, rows, frozen, looked, found.estimate.frozen.value, by_class)
 
     def _mixed(self, images: Tensor, mixed: Int64[Tensor, " n"]) -> Float[Tensor, "n classes"]:
         """The other model's answers to shuffled images: batches of one class would mislead it."""

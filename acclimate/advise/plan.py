@@ -19,7 +19,7 @@ FEWEST, MOST = 64, 512
 TARGET = 1024
 """The most target images that are tried on, evenly spaced."""
 _SETS, _MODELS = 45, 3  # of a guard's calibration; the frozen classifier is one of the models
-_SINGLE = 9, 6.0  # sets of single images, and how much slower these are than in batches
+_SINGLE = 14, 6.0  # sets of single images, and how much slower these are than in batches
 _OTHER = 0.05  # of the time: corruptions and counting of costs
 
 

@@ -15,7 +15,6 @@ from acclimate.advise.streams import CONDITIONS, SourceStream
 from acclimate.guard.calibration import Calibration
 from acclimate.guard.decide import GuardState, Rules, judge
 from acclimate.guard.estimate import Estimate
-from acclimate.guard.looks import looks
 from acclimate.methods import method
 
 _TIMED = 64  # images at least on which a speed is taken: methods that gather images step by then
@@ -127,7 +126,7 @@ def guarded_stream(
     name: str,
     logits: Float[Tensor, "n classes"],
     frozen: Float[Tensor, "n classes"],
-    images: UInt8[Tensor, "n channels h w"],
+    looks: Float[Tensor, "n 5"],
     batch: int,
     statistics: Mapping[str, Tensor],
 ) -> OnTarget:
@@ -137,17 +136,16 @@ def guarded_stream(
         name: The method that answered.
         logits: Its answers, in the order of the stream.
         frozen: The frozen classifier's.
-        images: The images.
+        looks: Of `acclimate.guard.looks.looks_as_shown`.
         batch: Images that came together.
         statistics: Of the bundle, with the calibration of a guard.
     """
     calibration = Calibration.of(statistics, method(name).model)
     state, rules = GuardState.new(calibration), Rules(estimate_half_life=_ALL_ALIKE)
     verdicts = []
-    parts = zip(frozen.split(batch), logits.split(batch), images.split(batch), strict=True)
-    for plain, adapted, shown in parts:
-        every = torch.ones(len(shown), dtype=torch.bool)
-        verdicts.append(judge(plain, adapted, looks(shown), every, calibration, state, rules))
+    for plain, adapted, seen in zip(frozen.split(batch), logits.split(batch), looks.split(batch)):
+        every = torch.ones(len(seen), dtype=torch.bool)
+        verdicts.append(judge(plain, adapted, seen, every, calibration, state, rules))
     guarded = torch.cat([verdict.use_adapted for verdict in verdicts])
     frozen_alone = sum(len(v.use_adapted) for v in verdicts if v.answer == "frozen")
     return OnTarget(logits, verdicts[-1].estimate, guarded, frozen_alone / len(logits))

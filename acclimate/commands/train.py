@@ -67,7 +67,7 @@ class Train:
     memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
     """The most memory that the process may hold, such as 4GB; default: what is free."""
     guard: int | None = None
-    """Number of source images that a guard is calibrated on, each with about 30 forward passes of
+    """Number of source images that a guard is calibrated on, each with about 45 forward passes of
     each model; 0 leaves it out. Default: 512, and 128 of images above 64 x 64 pixels."""
     settings: Stages = PRESETS["small"]
     """Settings of each stage."""

@@ -55,7 +55,7 @@ class Wrap:
     memory_limit: Annotated[str | None, tyro.conf.arg(aliases=("--memory",))] = None
     """The most memory that the process may hold, such as 4GB; default: what is free."""
     guard: int | None = None
-    """Number of --images that a guard is calibrated on, each with about 60 forward passes; 0 leaves
+    """Number of --images that a guard is calibrated on, each with about 90 forward passes; 0 leaves
     it out. Default: 512, and 128 of images above 64 x 64 pixels."""
     trust_code: bool = False
     """Allow running the function that --model names."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
+from torch.nn.functional import softplus
 
 RIDGE = 1.0
 """Penalty of the squared weights of standardised numbers, against the sum of log-likelihoods."""
@@ -107,7 +108,8 @@ def fitted(
     curve = fitted(x, (x[:, 0] > 0).float(), torch.ones(100))
     ```
 
-    Newton's method, in float64; the penalty makes the problem strictly convex.
+    Newton's method, in float64; the penalty makes the problem strictly convex. A step that would
+    make the loss larger is halved.
 
     Args:
         x: Numbers of each row.
@@ -167,12 +169,21 @@ def _solved(
     """Weights of the least penalised loss, by Newton's method."""
     chance, count = chance.double(), count.double()
     found = torch.zeros_like(penalty)
+
+    def loss(weights: Tensor) -> Tensor:
+        odds = design @ weights + offset
+        return (count * (softplus(odds) - chance * odds)).sum() + penalty @ weights.square() / 2
+
+    now = loss(found)
     for _ in range(_ROUNDS):
         p = (design @ found + offset).sigmoid()
         gradient = design.T @ (count * (p - chance)) + penalty * found
         weighted = design * (count * p * (1 - p))[:, None]
         step = torch.linalg.solve(design.T @ weighted + penalty.diag(), gradient)
-        found = found - step
+        # Where a curve is certain and wrong, the loss is nearly straight: a whole step overshoots.
+        while (then := loss(found - step)) > now and step.abs().amax() >= _SMALL:
+            step = step / 2
+        found, now = found - step, then
         if step.abs().amax() < _SMALL:
             break
     return found

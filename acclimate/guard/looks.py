@@ -7,12 +7,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from acclimate.preprocessing import Preprocessing
+
 LOOKS = ("brightness", "contrast", "colour", "sharpness", "share of sharpness in edges")
 """The numbers of an image, in this order."""
 WIDTH = 0.3
 """Two streams look alike if they are not further apart than about this; 1 is as far as from the
 source to a stream whose mean is 1.7 standard deviations of source images away."""
 _TINY = 1e-3
+_PART = 128  # images that are resized at a time
 _FURTHEST = 20.0  # in standard deviations; beyond, one number would hide the others
 
 
@@ -35,7 +38,25 @@ def looks(
     colour = (unit.amax(1) - unit.amin(1)).mean((1, 2))
     brightness, contrast = grey.mean((1, 2)), grey.flatten(1).std(1)
     own = (brightness, contrast, colour, laplacian.log(), (laplacian / edges).log())
-    return torch.stack(own, 1)
+    return torch.stack(own, 1).nan_to_num(0.0)  # of an image that has no inner pixel
+
+
+def looks_as_shown(
+    images: UInt8[Tensor, "n channels height width"], preprocessing: Preprocessing
+) -> Float[Tensor, "n 5"]:
+    """`looks` of images at a network's input size, as the guard sees them; on the CPU.
+
+    Sharpness and contrast depend on the size.
+
+    ```python
+    looks_as_shown(images, bundle.preprocessing)
+    ```
+
+    Args:
+        images: Of any size that the network takes.
+        preprocessing: Of the network.
+    """
+    return torch.cat([looks(preprocessing.unit(part)).cpu() for part in images.split(_PART)])
 
 
 @dataclass(frozen=True)

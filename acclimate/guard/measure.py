@@ -12,7 +12,7 @@ from acclimate.backbones.batch_norm import batch_norms
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.guard.calibration import Answered, calibrated
-from acclimate.guard.looks import looks
+from acclimate.guard.looks import looks_as_shown
 from acclimate.preprocessing import check_images
 from acclimate.randomness import key, permutation
 from acclimate.runtime.precision import usual_defaults
@@ -123,7 +123,8 @@ def _answered(
     found: dict[str, list[Answered]] = {model: [] for model in adapters}
     for done, each in enumerate(sets, 1):
         shown = _shown(images[: each.count], each)[each.order]
-        frozen_answers, looked = _answers(frozen, shown, BATCH), looks(shown)
+        frozen_answers = _answers(frozen, shown, BATCH)
+        looked = looks_as_shown(shown, bundle.preprocessing)
         sizes = [len(part) for part in each.order.split(each.batch)]
         kind = each.shift, each.hard, each.shift in STAND_INS
         for model, adapter in adapters.items():

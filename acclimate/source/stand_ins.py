@@ -27,7 +27,7 @@ def stand_in(images: Images, name: str, severity: int) -> Images:
     ```
 
     Args:
-        images: Of one or three channels.
+        images: Of one or three channels, on any device.
         name: Of `STAND_INS`.
         severity: One of ``STAND_INS[name]``: 2 is mild, 5 is strong.
 
@@ -53,15 +53,16 @@ def _turned(images: Images, *, degrees: float = 0, move: float = 0, scale: float
 def _covered(images: Images, *, share: float, noise: bool) -> Images:
     """With a square somewhere that is grey, or noise."""
     count, channels, height, width = images.shape
-    drawn = uniform(key(0, "covered"), torch.arange(count), 2)  # [n, 2]
+    numbers = torch.arange(count, device=images.device)
+    drawn = uniform(key(0, "covered"), numbers, 2)  # [n, 2]
     part = share**0.5
-    rows, columns = (torch.arange(side) / side for side in (height, width))
+    rows, columns = (torch.arange(side, device=images.device) / side for side in (height, width))
     top, left = (drawn * (1 - part)).T[:, :, None]
     inside = ((rows >= top) & (rows < top + part))[:, :, None]
     inside = inside & ((columns >= left) & (columns < left + part))[:, None]
     fill = images.new_full((), 127)
     if noise:
-        random = uniform(key(0, "noise"), torch.arange(count), channels * height * width)
+        random = uniform(key(0, "noise"), numbers, channels * height * width)
         fill = (256 * random).view_as(images).to(torch.uint8)
     return torch.where(inside[:, None], fill, images)
 

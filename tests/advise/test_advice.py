@@ -133,6 +133,9 @@ def test_a_guard_is_advised_where_the_bundle_has_one(bundle, images, monkeypatch
     assert "no calibration" in " ".join(verdict_of(without).reasons)
     guarded = measure_guard(bundle, images[:70])
     assert advise(guarded, images[:70], **common).guard == "bounded"
+    kept = {n: each for n, each in guarded.statistics.items() if ".places." not in n}
+    older = replace(guarded, statistics=kept)  # as of a version without changes by sight
+    assert advise(older, images[:70], **common).guard == "off"
 
 
 def _all_right(adapters, frozen, stream, watch, tell):

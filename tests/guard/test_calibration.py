@@ -56,6 +56,13 @@ def test_a_bundle_without_it_is_refused():
         Calibration.of({}, "twin")
 
 
+def test_one_of_an_older_version_is_refused(calibration):
+    tensors = calibration.tensors("twin.guard.")
+    older = {n: e for n, e in tensors.items() if ".places." not in n and not n.endswith(".by_set")}
+    with pytest.raises(InputError, match=r"twin is of an older version; replace it with"):
+        Calibration.of(older, "twin")
+
+
 def test_two_models_that_never_differ_give_no_preference():
     same = answered("none", 0.8, 0.8)
     alike = dataclasses.replace(same, adapted=same.frozen)

@@ -82,3 +82,15 @@ def test_a_correction_solves_its_own_equation_and_leaves_the_curve():
     assert torch.equal(
         corrected(curve, x[:0], alike[:0], chance[:0], count[:0]).by_set, torch.zeros(3)
     )
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(-8, 8), st.floats(0.01, 0.99), st.sampled_from([64, 256, 1000]))
+def test_a_curve_that_is_certain_and_wrong_is_corrected(odds, chance, rows):
+    zero = torch.zeros(1)
+    curve = Curve(zero, torch.tensor(odds), zero, zero + 1, zero, zero)
+    alike, chances = torch.ones(rows, 1), torch.full((rows,), chance)
+    found = corrected(curve, torch.zeros(rows, 1), alike, chances, torch.ones(rows))
+    added = float(found.by_set)
+    gradient = rows * (float(torch.tensor(odds + added).sigmoid()) - chance) + CORRECTION * added
+    assert abs(gradient) < 0.01

@@ -40,6 +40,10 @@ def test_it_is_the_plain_loop(channels):
     torch.testing.assert_close(looks(images), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_images_of_two_pixels_have_numbers():
+    assert looks(torch.rand(2, 3, 2, 2)).isfinite().all()
+
+
 @pytest.fixture
 def places():
     draw = torch.Generator().manual_seed(0)

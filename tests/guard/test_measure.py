@@ -8,7 +8,7 @@ from acclimate.errors import InputError
 from acclimate.guard import measure as measured
 from acclimate.guard.calibration import Calibration
 from acclimate.guard.decide import GuardState, Rules, judge
-from acclimate.guard.looks import looks
+from acclimate.guard.looks import looks, looks_as_shown
 from acclimate.guard.measure import measure_guard
 from acclimate.source.held_out import corrupted
 from acclimate.source.statistics import measure
@@ -50,6 +50,16 @@ def test_grey_images_stay_grey_and_others_are_refused(bundle, images):
     assert corrupted(grey, "spatter", 5).shape == grey.shape
     with pytest.raises(InputError, match=r"at least 32 grey or RGB images"):
         measure_guard(bundle, images[:20])
+
+
+def test_images_of_another_size_look_as_the_network_sees_them(bundle, images):
+    """The guard sees images at the network's input size, and sharpness depends on the size."""
+    large = images[:40].repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert not torch.allclose(looks(large)[:, 3], looks(images[:40])[:, 3], atol=0.1)
+    found = Calibration.of(measure_guard(bundle, large).statistics, "classifier").places
+    unit = bundle.preprocessing.unit(large)
+    torch.testing.assert_close(found.mean, looks(unit).mean(0))
+    assert looks_as_shown(large, bundle.preprocessing).shape == (40, 5)
 
 
 def test_of_large_images_fewer_are_taken(bundle, images, monkeypatch):
