@@ -27,7 +27,7 @@ HOSTS = Hosts()
 ADDRESSES = ("10.0.0.7:8000", "[fe80::1]:8000", "0.0.0.0")
 
 
-@pytest.mark.parametrize("bound", ["127.0.0.1", "localhost", "::1", "127.0.0.5"])
+@pytest.mark.parametrize("bound", ["127.0.0.1", "localhost", "LOCALHOST", "::1", "127.0.0.5"])
 def test_on_this_machine_alone_it_is_asked_by_this_machines_names(bound):
     hosts = Hosts(bound)
     for name in HERE:
