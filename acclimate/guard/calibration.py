@@ -31,7 +31,7 @@ class Answered:
     by_sight: bool
     """True for images under a change that only counts where a stream looks as they do."""
     looks: Float[Tensor, "n 5"]
-    """Of `acclimate.guard.looks.looks`."""
+    """What `acclimate.guard.looks.looks` says of the images."""
     frozen: Float[Tensor, "n classes"]
     """Logits of the frozen classifier."""
     adapted: Float[Tensor, "n classes"]

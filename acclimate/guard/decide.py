@@ -172,9 +172,7 @@ def judge(
     """Decide about a batch, and remember it.
 
     ```python
-    verdict = judge(
-        frozen, adapted, looks(images), ~blank(images), calibration, state, Rules()
-    )
+    verdict = judge(frozen, adapted, looks(images), ~blank(images), calibration, state, Rules())
     logits = torch.where(verdict.use_adapted[:, None], adapted, frozen)
     ```
 

@@ -61,21 +61,17 @@ def align(
     """CTA for an existing classifier, from unlabelled source images.
 
     ```python
-    bundle = acclimate.align(model, images)
-    bundle.save("bundle")
+    acclimate.align(model, images).save("bundle")
     ```
 
     Args:
         model: Any network that `acclimate.split` accepts, a name as for `acclimate.build`, or a
-            bundle: its classifier, such as a zero-shot one, with its class names and preprocessing.
-            A network is put into evaluation mode and otherwise not changed; the result has it in
-            float32.
+            bundle, of which classifier, class names and preprocessing are taken. A network is put
+            into evaluation mode and otherwise not changed; the result has it in float32.
         images: Unlabelled source images, uint8, of one size; resized unless it is the model's.
         weights: The checkpoint of a model given by name, as for `acclimate.build`.
-        classes: The class name of each output; None takes ImageNet's or those of a transformers
-            model where they are known, and otherwise numbers.
-        preprocessing: The model's preprocessing; None takes what its library states, see
-            `acclimate.backbones.stated.default_preprocessing`.
+        classes: The class name of each output; None takes those that are known, or else numbers.
+        preprocessing: The model's; None takes `acclimate.backbones.stated.default_preprocessing`.
         settings: Settings of the contrastive and the alignment stage.
         run: Seed, checkpoints, device, progress.
         twin: A network, or its name, that initialises the twin; its features must have the
