@@ -9,6 +9,7 @@ from serving import NPY, SETTINGS, Server, refused
 from starlette.testclient import TestClient
 
 from acclimate.cli import main
+from acclimate.commands.serve import Serve
 from acclimate.errors import InputError
 from acclimate.serve.app import create_app
 from acclimate.serve.auth import Tokens
@@ -188,6 +189,15 @@ def test_the_command_checks_names_unless_there_are_tokens(served, tmp_path, capf
     with pytest.raises(SystemExit, match="2"):
         main(["serve", str(served), "--port", "0", "--allowed-host", "http://a"])
     assert "--allowed-host is a name without" in capfd.readouterr().err
+    given, tokens = ("gpu-box", "other"), tmp_path / "tokens"
+    assert Serve(served)._hosts() == Hosts()
+    assert Serve(served, host="::", allowed_host=given)._hosts() == Hosts("::", given)
+    assert Serve(served, token_file=tokens)._hosts() is None
+    assert Serve(served, token_file=tokens, allowed_host=given)._hosts() == Hosts(more=given)
+
+
+@pytest.mark.slow
+def test_the_server_answers_to_the_names_that_it_was_given(served):
     server = Server(served, "--allowed-host", "gpu-box", "--allowed-host", "other")
     try:
         for host, status in {"gpu-box:1": 200, "other": 200, "evil.example": 403}.items():
