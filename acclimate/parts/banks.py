@@ -112,7 +112,8 @@ class Bank:
         # On the CPU: they decide shapes, and no one waits for a device to read them.
         self._labels, self._arrivals = (torch.zeros(capacity, dtype=torch.int64) for _ in range(2))
         self._count, self._offered = (torch.zeros((), dtype=torch.int64) for _ in range(2))
-        self.labels, self.arrivals = self._labels.numpy(), self._arrivals.numpy()
+        self.labels: np.ndarray = self._labels.numpy()
+        self.arrivals: np.ndarray = self._arrivals.numpy()
 
     @property
     def count(self) -> int:
@@ -284,12 +285,9 @@ class ReservoirBank(Bank):
             return count
         of_class, accept, member = numbers
         largest = np.flatnonzero(sizes == sizes.max())
-        if label in largest:
-            if accept > sizes[label] / self.seen[label]:
-                return None
-            chosen = label
-        else:
-            chosen = largest[int(of_class * len(largest))]
+        if label in largest and accept > sizes[label] / self.seen[label]:
+            return None
+        chosen = label if label in largest else largest[int(of_class * len(largest))]
         members = np.flatnonzero(self.labels == chosen)
         members = members[self.arrivals[members].argsort()]
         return int(members[int(member * len(members))])

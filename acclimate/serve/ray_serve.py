@@ -167,7 +167,7 @@ class Replica:
         """The service's answer to a request."""
         sent = {"headers": headers, "content": body if body else None, "timeout": None}
         answer = await self._http.request(method, path, **sent)
-        if (method, path, answer.status_code) == ("PUT", "/v1/bundle", 200):
+        if (method, path.partition("?")[0], answer.status_code) == ("PUT", "/v1/bundle", 200):
             # A replica that is started later has this bundle too.
             write_text(self._what.state_dir / _BUNDLE, answer.json()["bundle"])
         return answer.status_code, dict(answer.headers), answer.content

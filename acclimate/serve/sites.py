@@ -33,7 +33,7 @@ class Hosts:
     more: tuple[str, ...] = ()
     """Further names that are accepted."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in self.more:
             if not _is_address(_plain(name)) and _name(name) != _plain(name):
                 raise InputError(
@@ -54,7 +54,7 @@ class Hosts:
         name = _name(host)
         if name in {"localhost", _plain(self.bound), *map(_plain, self.more)}:
             return
-        if _is_address(name) and (_is_loopback(name) or not _is_loopback(self.bound)):
+        if _is_address(name) and (_is_loopback(name) or not _is_loopback(_plain(self.bound))):
             return
         raise RefusedError(
             "forbidden",

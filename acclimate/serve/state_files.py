@@ -35,7 +35,9 @@ class Saved:
     """What is known of the stream: JSON values, its name among them."""
 
 
-def read_state(content: bytes, name: str) -> tuple[dict[str, Tensor], dict, dict[str, Any]]:
+def read_state(
+    content: bytes, name: str
+) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Tensors, what they belong to, and the record of a stream, of the content of a state's file.
 
     A right seal says that the file is whole, not that this service has written it.

@@ -1,5 +1,6 @@
 """The service on a local Ray cluster. It takes a minute, so most of this is slow."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -55,6 +56,17 @@ def test_ray_serve_is_told_how_many_may_run_and_never_two_of_one_stream(tmp_path
         scaling = deployment._deployment_config.autoscaling_config
         assert (scaling.min_replicas, scaling.max_replicas) == (0, 1)
         assert (scaling.downscale_delay_s, scaling.upscale_delay_s) == (7, 0)
+
+
+def test_a_switch_is_known_to_replicas_that_start_later_however_it_was_asked_for(served, tmp_path):
+    for name in ("first", "second"):
+        shutil.copytree(served, tmp_path / name)
+    what = OnRay(tmp_path / "first", tmp_path / "states", Wish(device="cpu"), SETTINGS)
+    replica = Replica(what, 0)
+    kind, body = {"content-type": "application/json"}, b'{"bundle": "second"}'
+    status, *_ = asyncio.run(replica.ask("PUT", "/v1/bundle?by=night", kind, body))
+    replica._engine.close()
+    assert status == 200 and (tmp_path / "states" / "bundle").read_text() == "second"
 
 
 def test_what_ray_cannot_do_is_told_in_a_sentence(served, tmp_path, capfd):

@@ -9,6 +9,7 @@ from serving import NPY, SETTINGS, Server, refused
 from starlette.testclient import TestClient
 
 from acclimate.cli import main
+from acclimate.commands.serve import Serve
 from acclimate.errors import InputError
 from acclimate.serve.app import create_app
 from acclimate.serve.auth import Tokens
@@ -27,7 +28,7 @@ HOSTS = Hosts()
 ADDRESSES = ("10.0.0.7:8000", "[fe80::1]:8000", "0.0.0.0")
 
 
-@pytest.mark.parametrize("bound", ["127.0.0.1", "localhost", "::1", "127.0.0.5"])
+@pytest.mark.parametrize("bound", ["127.0.0.1", "localhost", "LOCALHOST", "::1", "127.0.0.5"])
 def test_on_this_machine_alone_it_is_asked_by_this_machines_names(bound):
     hosts = Hosts(bound)
     for name in HERE:
@@ -188,6 +189,15 @@ def test_the_command_checks_names_unless_there_are_tokens(served, tmp_path, capf
     with pytest.raises(SystemExit, match="2"):
         main(["serve", str(served), "--port", "0", "--allowed-host", "http://a"])
     assert "--allowed-host is a name without" in capfd.readouterr().err
+    given, tokens = ("gpu-box", "other"), tmp_path / "tokens"
+    assert Serve(served)._hosts() == Hosts()
+    assert Serve(served, host="::", allowed_host=given)._hosts() == Hosts("::", given)
+    assert Serve(served, token_file=tokens)._hosts() is None
+    assert Serve(served, token_file=tokens, allowed_host=given)._hosts() == Hosts(more=given)
+
+
+@pytest.mark.slow
+def test_the_server_answers_to_the_names_that_it_was_given(served):
     server = Server(served, "--allowed-host", "gpu-box", "--allowed-host", "other")
     try:
         for host, status in {"gpu-box:1": 200, "other": 200, "evil.example": 403}.items():
