@@ -94,14 +94,14 @@ class Calibration:
                 tensors[f"{prefix}error"],
             )
         except KeyError:
-            how = "with acclimate measure BUNDLE IMAGES, or acclimate.guard.measure_guard in Python"
             if f"{prefix}usual" in tensors:
                 raise InputError(
-                    f"the guard's calibration for this bundle's {model} is of an older version; "
-                    f"replace it {how}."
+                    f"the guard's calibration for this bundle's {model} is of an older version; make "
+                    "a new one with acclimate measure BUNDLE IMAGES."
                 ) from None
             raise InputError(
-                f"this bundle has no calibration of a guard for its {model}; add it {how}."
+                f"this bundle has no calibration of a guard for its {model}; add it with acclimate "
+                "measure BUNDLE IMAGES, or acclimate.guard.measure_guard in Python."
             ) from None
 
 

@@ -59,7 +59,9 @@ def test_a_bundle_without_it_is_refused():
 def test_one_of_an_older_version_is_refused(calibration):
     tensors = calibration.tensors("twin.guard.")
     older = {n: e for n, e in tensors.items() if ".places." not in n and not n.endswith(".by_set")}
-    with pytest.raises(InputError, match=r"twin is of an older version; replace it with"):
+    with pytest.raises(
+        InputError, match=r"twin is of an older version; make a new one with acclimate"
+    ):
         Calibration.of(older, "twin")
 
 
