@@ -96,8 +96,8 @@ class Calibration:
         except KeyError:
             if f"{prefix}usual" in tensors:
                 raise InputError(
-                    f"the guard's calibration for this bundle's {model} is of an older version; make "
-                    "a new one with acclimate measure BUNDLE IMAGES."
+                    f"the guard's calibration for this bundle's {model} is of an older version; "
+                    "make a new one with acclimate measure BUNDLE IMAGES."
                 ) from None
             raise InputError(
                 f"this bundle has no calibration of a guard for its {model}; add it with acclimate "
