@@ -1,12 +1,14 @@
 """A chance that depends on a few numbers: logistic regression."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from acclimate.guard.named import Named
 
 RIDGE = 1.0
 """Penalty of the squared weights of standardised numbers, against the sum of log-likelihoods."""
@@ -16,7 +18,7 @@ _ROUNDS, _SMALL = 30, 1e-6
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(Named):
     """P = sigmoid(offset + weights · (x − mean) / spread), x kept within what was measured."""
 
     weights: Float[Tensor, " numbers"]
@@ -41,26 +43,13 @@ class Curve:
         """Chance of each row."""
         return self.log_odds(x).sigmoid()
 
-    def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """The curve's tensors by name."""
-        return {f"{prefix}{each.name}": getattr(self, each.name) for each in fields(Curve)}
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], prefix: str) -> "Curve":
-        """The curve that `tensors` gave.
-
-        Raises:
-            KeyError: a tensor is missing.
-        """
-        return cls(*(tensors[f"{prefix}{each.name}"] for each in fields(Curve)))
-
 
 @dataclass(frozen=True)
 class Corrected:
     """A curve whose log-odds are corrected where a stream looks like a set of images."""
 
     curve: Curve
-    """What holds where it looks like none."""
+    """The curve for streams that look like none of them."""
     by_set: Float[Tensor, " sets"]
     """Log-odds that each set adds where a stream looks just like it."""
 

@@ -1,19 +1,19 @@
 """How images look, whatever a model says of them: five numbers of each, and what looks alike."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from acclimate.guard.named import Named
 from acclimate.preprocessing import Preprocessing
 
 LOOKS = ("brightness", "contrast", "colour", "sharpness", "share of sharpness in edges")
 """The numbers of an image, in this order."""
 WIDTH = 0.3
-"""Two streams look alike if they are not further apart than about this; 1 is as far as from the
-source to a stream whose mean is 1.7 standard deviations of source images away."""
+"""Two streams look alike if their places are not further apart than about this. A stream whose mean
+differs from the source's by 1.7 standard deviations in one number is at a distance of 1 from it."""
 _TINY = 1e-3
 _PART = 128  # images that are resized at a time
 _FURTHEST = 20.0  # in standard deviations; beyond, one number would hide the others
@@ -60,8 +60,8 @@ def looks_as_shown(
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where some sets of images lie, by how they look."""
+class Places(Named):
+    """Sets of images as points, by how they look: those that look alike lie close together."""
 
     mean: Float[Tensor, "5"]
     """Mean of `looks` of clean source images."""
@@ -99,16 +99,3 @@ class Places:
         """
         away = (self.place(mean) - self.of_sets).square().sum(1)
         return (-away / (2 * WIDTH**2)).exp()
-
-    def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors by name."""
-        return {f"{prefix}{each.name}": getattr(self, each.name) for each in fields(Places)}
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], prefix: str) -> "Places":
-        """The places that `tensors` gave.
-
-        Raises:
-            KeyError: a tensor is missing.
-        """
-        return cls(*(tensors[f"{prefix}{each.name}"] for each in fields(Places)))

@@ -31,7 +31,7 @@ def check_name(name: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Whether a stream may have this name."""
+    """Tell whether a stream may have this name."""
     try:
         return bool(check_name(name))
     except RefusedError:

@@ -112,7 +112,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _sealed(
     tensors: Mapping[str, Tensor], record: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What safetensors is to write: tensors and metadata."""
+    """Collect tensors and metadata as safetensors writes them."""
     contents = plain(tensors)
     text = json.dumps(record, sort_keys=True)
     return contents, {"record": text, "sha256": digest(contents, text)}
