@@ -105,7 +105,9 @@ class SharedModel:
             self._model = Guard(adapter, bundle, memory_limit=wish.memory_limit)
             self._frozen = self._model.frozen
         except InputError as error:
-            if f"{method(adapter.name).model}.guard.usual" in bundle.statistics:
+            # A service whose bundle had a guard must not lose it without a word, as with a
+            # calibration of an older version.
+            if any(n.startswith(f"{method(adapter.name).model}.guard.") for n in bundle.statistics):
                 raise
             alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
             self._model = adapter

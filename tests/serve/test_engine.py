@@ -280,3 +280,10 @@ def test_settings_that_cannot_be_meant_are_refused():
     for bad in ({"batch": 0}, {"wait_ms": -1}, {"stream_images": 1}, {"queue_images": 40}):
         with pytest.raises(InputError):
             replace(SETTINGS, **{"stream_images": 64, "queue_images": 64, **bad})
+
+
+def test_a_bundle_whose_guard_is_of_an_older_version_is_not_served_without_it(served):
+    bundle = Bundle.load(served)
+    old = {name: each for name, each in bundle.statistics.items() if ".places." not in name}
+    with pytest.raises(InputError, match="of an older version; make a new one"):
+        SharedModel(replace(bundle, statistics=old), "old", Wish(device="cpu"))
