@@ -183,7 +183,8 @@ class Preprocessing:
                 f"images have 1 or 3 channels, and this network takes {self.channels}; give "
                 f"tensors or a .npy array of {self.height} x {self.width} pixels."
             )
-        image = image.convert(_PIL_MODES[self.channels])
+        if image.mode != _PIL_MODES[self.channels]:  # else it would be copied
+            image = image.convert(_PIL_MODES[self.channels])
         height, width = self.resized(image.height, image.width)
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])

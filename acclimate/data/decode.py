@@ -85,7 +85,7 @@ def decode(file: Path | bytes) -> Image.Image:
             raise InputError(f"it is in the format {special}; {_OPTIONAL[special]}.")
         with Image.open(io.BytesIO(data), formats=formats()) as image:
             _check_pixels(*image.size)
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return upright_rgb(image)
     except InputError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -162,7 +162,16 @@ def _check_pixels(width: int, height: int) -> None:
         raise InputError(f"at {width} x {height} it has more than {MAX_PIXELS:,} pixels.")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image as `decode` gives it, of one that was opened and is not too large.
+
+    Raises:
+        InputError: grey values lie outside their range; other errors are Pillow's, see `BROKEN`.
+    """
+    image.load()  # its file may be closed before it is used
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
     if image.mode == "F":
         return _grey(np.asarray(image), highest=1.0)
     if image.mode == "I" or image.mode.startswith("I;16"):

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from PIL import Image
 from torch import Tensor
 
-from acclimate.data.decode import BROKEN, decode, resize_and_crop
+from acclimate.data.decode import BROKEN, resize_and_crop, upright_rgb
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.serve.refused import RefusedError
@@ -43,14 +43,19 @@ def of_files(
     room = _FILES * settings.image_pixels
     pixels = []
     for number, file in enumerate(files, 1):
-        size = _size(f"image {number}", file, settings)
-        room -= size
-        if room < 0:
-            most = _FILES * settings.image_pixels
-            sentence = f"the images have more than {most:,} pixels together; send fewer at a time."
-            raise RefusedError("too_large", sentence)
-        pixels.append(_pixels(f"image {number}", file, preprocessing))
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+        name = f"image {number}"
+        with _told(name), Image.open(io.BytesIO(file), formats=_FORMATS) as image:
+            _check_pixels(*image.size, settings, name)
+            room -= math.prod(image.size)
+            if room < 0:
+                most = _FILES * settings.image_pixels
+                sentence = (
+                    f"the images have more than {most:,} pixels together; send fewer at a time."
+                )
+                raise RefusedError("too_large", sentence)
+            pixels.append(resize_and_crop(upright_rgb(image), preprocessing))
+    # NumPy's copy is by this thread alone. PyTorch's would start threads beside the model's.
+    return torch.from_numpy(np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2)))
 
 
 def of_array(
@@ -211,23 +216,6 @@ def joined(images: Sequence[Tensor], preprocessing: Preprocessing) -> Tensor:
             check_images(each, preprocessing.channels)
         images = [preprocessing.unit(each) for each in images]
     return torch.cat(list(images))
-
-
-def _size(name: str, file: bytes, settings: ServeSettings) -> int:
-    """The number of pixels that a file says it has."""
-    with _told(name), Image.open(io.BytesIO(file), formats=_FORMATS) as header:
-        _check_pixels(header.width, header.height, settings, name)
-        return header.width * header.height
-    raise AssertionError
-
-
-def _pixels(
-    name: str, file: bytes, preprocessing: Preprocessing
-) -> UInt8[np.ndarray, "height width channels"]:
-    """The pixels that the network sees of a file."""
-    with _told(name):
-        return resize_and_crop(decode(file), preprocessing)
-    raise AssertionError
 
 
 @contextmanager

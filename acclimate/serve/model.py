@@ -112,7 +112,8 @@ class SharedModel:
             alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
             self._model = adapter
             self.modes = ("off", "shadow")
-            self._frozen = Adapter(bundle, "source", **where, **alike)
+            plain = Adapter(bundle, "source", **where, **alike)
+            self._frozen = adapter if adapter.settings == plain.settings else plain
             frozen = wish.guard == "shadow"
             answers = "the frozen classifier's" if frozen else "the adapted model's"
             self.note = f"no guard, all answers are {answers}: {error}"
@@ -194,7 +195,8 @@ class SharedModel:
             self._model.mode = mode
         adapted = self._model(images).cpu()
         use = torch.full((len(adapted),), mode != "shadow")
-        return Answers(self._frozen(images).cpu(), adapted, use, None)
+        frozen = adapted if self._frozen is self._model else self._frozen(images).cpu()
+        return Answers(frozen, adapted, use, None)
 
     def fresh(self) -> AdapterState:
         """The state of a stream that has seen nothing."""

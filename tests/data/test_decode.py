@@ -117,7 +117,7 @@ def test_16_bit_grey_is_scaled_not_clipped(format):
 def test_16_bit_grey_big_endian():
     values = np.array([[0, 256, 32768, 65535]], ">u2")
     image = Image.frombytes("I;16B", (4, 1), values.tobytes())
-    np.testing.assert_array_equal(module._to_rgb(image), as_rgb(np.uint8([[0, 1, 128, 255]])))
+    np.testing.assert_array_equal(module.upright_rgb(image), as_rgb(np.uint8([[0, 1, 128, 255]])))
 
 
 def test_32_bit_grey_is_scaled_as_16_bit_and_refused_beyond():

@@ -14,6 +14,8 @@ from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.guard import Guard
+from acclimate.methods import AdapterSettings
+from acclimate.parts.answer import After
 from acclimate.serve.model import SharedModel, Wish
 from acclimate.serve.refused import RefusedError
 from acclimate.serve.reply import Gathered
@@ -91,6 +93,16 @@ def test_a_thousand_interleaved_streams_are_as_a_thousand_adapters(engine_of, se
     assert len(found) > 900
     for sent in found.values():
         check_alone(alone(served, True), sent)
+
+
+def test_the_frozen_classifier_by_itself_runs_once_a_batch(bundle, images):
+    plain = SharedModel(bundle, "plain", Wish(method="source"))(images[:4], "off")
+    assert plain.frozen is plain.adapted
+    flipped = AdapterSettings(answer=After(flip=True))
+    wish = Wish(method="source", settings=flipped)
+    both = SharedModel(bundle, "flipped", wish)(images[:4], "off")
+    torch.testing.assert_close(both.frozen, plain.frozen)
+    assert not torch.equal(both.frozen, both.adapted)
 
 
 def test_modes_are_the_streams_own(engine_of, served, images):
