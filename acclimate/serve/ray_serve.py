@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from acclimate.serve.settings import ServeSettings
 from acclimate.serve.sites import Hosts
 from acclimate.storage.atomic import write_text
 
+_log = logging.getLogger(__name__)
 APP = "acclimate"
 """Name of the application in Ray Serve."""
 _REPLICAS = "replicas"
 _BUNDLE = "bundle"
+_LOOK_S = 1.0  # so often a replica looks which bundle the others were switched to
 
 
 @dataclass(frozen=True)
@@ -157,20 +160,37 @@ class Replica:
         from acclimate.serve.service import Service
 
         self._what = what
+        self._known, self._look_at = _bundle(what), 0.0
         folder = what.state_dir / _name(number)
-        self._engine = Engine(_bundle(what), what.settings, what.wish, folder).start()
+        self._engine = Engine(self._known, what.settings, what.wish, folder).start()
         service = Service(self._engine, Tokens(what.token_file))
         service_app = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
         self._http = httpx.AsyncClient(transport=service_app, base_url="http://replica")
 
     async def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """The service's answer to a request."""
+        await self._follow()
         sent = {"headers": headers, "content": body if body else None, "timeout": None}
         answer = await self._http.request(method, path, **sent)
         if (method, path.partition("?")[0], answer.status_code) == ("PUT", "/v1/bundle", 200):
             # A replica that is started later has this bundle too.
             write_text(self._what.state_dir / _BUNDLE, answer.json()["bundle"])
         return answer.status_code, dict(answer.headers), answer.content
+
+    async def _follow(self) -> None:
+        """Load the bundle that the others were switched to while this replica was being started."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_S
+        wanted = await asyncio.to_thread(_bundle, self._what)
+        if wanted == self._known:
+            return
+        self._known = wanted  # what cannot be loaded is tried once
+        if wanted.resolve() != self._engine.path.resolve():
+            try:
+                await asyncio.to_thread(self._engine.switch, wanted)
+            except InputError as error:
+                _log.error(f"goes on with {self._engine.path.name}: {error}")
 
     def process(self) -> int:
         """The process that it runs in."""

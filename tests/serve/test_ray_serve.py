@@ -1,6 +1,7 @@
 """The service on a local Ray cluster. It takes a minute, so most of this is slow."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -67,6 +68,26 @@ def test_a_switch_is_known_to_replicas_that_start_later_however_it_was_asked_for
     status, *_ = asyncio.run(replica.ask("PUT", "/v1/bundle?by=night", kind, body))
     replica._engine.close()
     assert status == 200 and (tmp_path / "states" / "bundle").read_text() == "second"
+
+
+def test_a_replica_follows_a_switch_that_it_was_not_asked_for(served, tmp_path, caplog):
+    """As when it was being started while the others were switched."""
+    for name in ("first", "second"):
+        shutil.copytree(served, tmp_path / name)
+    what = OnRay(tmp_path / "first", tmp_path / "states", Wish(device="cpu"), SETTINGS)
+    replica = Replica(what, 0)
+
+    def bundle():
+        replica._look_at = 0.0
+        return json.loads(asyncio.run(replica.ask("GET", "/v1/bundle", {}, b""))[2])["bundle"]
+
+    assert bundle() == "first"
+    (tmp_path / "states" / "bundle").write_text("second")
+    assert bundle() == "second"
+    (tmp_path / "states" / "bundle").write_text("gone")
+    assert bundle() == "second" and bundle() == "second"
+    assert len(caplog.records) == 1 and "goes on with second" in caplog.text
+    replica._engine.close()
 
 
 def test_what_ray_cannot_do_is_told_in_a_sentence(served, tmp_path, capfd):
