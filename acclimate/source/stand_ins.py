@@ -17,6 +17,7 @@ from acclimate.errors import unknown_name
 from acclimate.randomness import key, uniform
 
 Images = UInt8[Tensor, "n channels h w"]
+_TOGETHER = 64  # images whose noise is drawn at a time; as floats it takes many times their memory
 
 
 def stand_in(images: Images, name: str, severity: int) -> Images:
@@ -62,8 +63,9 @@ def _covered(images: Images, *, share: float, noise: bool) -> Images:
     inside = inside & ((columns >= left) & (columns < left + part))[:, None]
     fill = images.new_full((), 127)
     if noise:
-        random = uniform(key(0, "noise"), numbers, channels * height * width)
-        fill = (256 * random).view_as(images).to(torch.uint8)
+        size, drawn_together = channels * height * width, numbers.split(_TOGETHER)
+        random = (uniform(key(0, "noise"), some, size) for some in drawn_together)
+        fill = torch.cat([(256 * each).to(torch.uint8) for each in random]).view_as(images)
     return torch.where(inside[:, None], fill, images)
 
 
