@@ -196,8 +196,22 @@ def columns(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[C
     return [of(row) for row in rows]
 
 
+def serving(sources: Sequence[Path], header: Cells, rows: list[Cells]) -> list[Cells]:
+    """Four columns."""
+    [path] = sources
+    servers = json.loads(path.read_text())["servers"]
+
+    def of(server: str, clients: str) -> Cells:
+        found = servers[server][clients]
+        names = ("images_per_second", "p50_ms", "p95_ms", "p99_ms")
+        return [f"{found[name]:,.0f}" for name in names]
+
+    return [row[:2] + of(*bare(row[:2])) for row in rows]
+
+
 KINDS: dict[str, Filler] = {
     "columns": columns,
+    "serving": serving,
     "gains": gains,
     "arrivals": arrivals,
     "along": along,

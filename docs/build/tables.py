@@ -38,6 +38,7 @@ Accuracies are in percent. The kinds:
   of the gain that is kept, in the mean and at least.
 - harm-changes: way in which streams are judged; streams, images, changes found, changes told, false
   alarms, in brackets in 20,000 images.
+- serving: server, clients; images per second, and percentiles of the latency in ms.
 - temperature: method, temperature (of the classifier "-"); accuracy on clean images, and its mean
   over corruptions.
 """
