@@ -133,11 +133,12 @@ def test_pages_are_right_in_a_browser(address, width, scheme):
                 assert not [url for url in asked if not url.startswith((address, "data:"))], name
 
 
-def test_no_mark_of_a_list_is_within_a_paragraph(site):
+def test_no_mark_up_is_left_in_the_text(site):
     for page in site.rglob("*.html"):
         article = page.read_text(encoding="utf-8").partition("<article")[2]
         prose = re.sub(r"<pre.*?</pre>", "", article.partition("</article>")[0], flags=re.DOTALL)
         assert not re.findall(r"^(?:\d+\.|[-*|]) .*", prose, re.MULTILINE), page
+        assert not re.findall(r":(?:func|class|mod|meth):", prose), page
 
 
 def test_every_page_of_docs_is_in_the_site(site, hook):
