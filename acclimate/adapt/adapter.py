@@ -38,8 +38,9 @@ class Adapter(TakesTurns):
     logits = adapter(images)
     ```
 
-    The bundle is not changed. Everything that moves is allocated here, once. Threads may share an
-    adapter: calls wait for each other, and each sees what those before it have left.
+    The bundle is not changed. All tensors that adapting changes are allocated once, here. Threads
+    may share an adapter: calls wait for each other, and each goes on from the state that earlier
+    calls left.
 
     Args:
         bundle: From `acclimate.align` or `Bundle.load`.
@@ -195,7 +196,7 @@ class Adapter(TakesTurns):
 
     @in_turn
     def restore(self, state: AdapterState) -> None:
-        """Go back to a state of this adapter, or of one made alike: the same future follows.
+        """Go back to a state of this adapter, or of one with the same bundle, method and settings.
 
         Raises:
             InputError: the state is of another bundle, method or settings.
@@ -206,7 +207,7 @@ class Adapter(TakesTurns):
     def swap(self, state: AdapterState) -> None:
         """Exchange the present state for another, in place: ``state`` then holds the present one.
 
-        One adapter so serves many streams, each with a state of its own:
+        So one adapter can serve many streams, each with a state of its own:
 
         ```python
         streams = {name: adapter.snapshot() for name in ("north", "south")}

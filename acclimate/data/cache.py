@@ -81,7 +81,7 @@ def decoded(
         items: Images to decode, in the order of the result; at least one.
         preprocessing: How to resize and crop. None does not; all images must then have the same
             size.
-        cache: The cache folder, see :func:`folder`.
+        cache: The cache folder, see ``folder``.
 
     Raises:
         InputError: no image could be decoded, sizes differ, or the cache cannot be written.

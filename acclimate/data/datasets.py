@@ -46,7 +46,7 @@ def load(
     ```
 
     ``pacs``, ``office-home`` and ``visda`` have no published splits: either split gives the whole
-    domain. Split it with :func:`hold_out`.
+    domain. Split it with ``hold_out``.
 
     Args:
         data: The name of a published data set (docs/data-sets.md lists them); or a folder
@@ -57,7 +57,7 @@ def load(
         root: Folder of the published data set, or the folder that contains it.
         domain: Domain to load, for a data set with domains: corruption and severity, such as
             ``fog/3``, for names that end in -c and for what ``acclimate corrupt`` wrote; ``sketch``
-            and so on for ``pacs``. :func:`domains` lists them.
+            and so on for ``pacs``. ``domains`` lists them.
         size: Resize the shorter side to this many pixels and crop the centre square; or a
             `Preprocessing`, for its network's pixels. Without it, all must have the same size.
         cache: Folder for decoded images; default ``$ACCLIMATE_CACHE`` or the user's cache folder.
@@ -108,16 +108,16 @@ def load_images(
     Args:
         data: A folder or a zip, searched recursively, its images in natural path order (2 before
             10); an ``.npy`` file with uint8 ``[n, height, width, channels]``; or a name or a folder
-            that ``acclimate corrupt`` wrote, as in :func:`load`.
+            that ``acclimate corrupt`` wrote, as in ``load``.
         split: Split to load, if the data has splits. None loads all images.
-        root: As in :func:`load`.
-        domain: As in :func:`load`.
-        size: As in :func:`load`.
-        cache: As in :func:`load`.
-        download: As in :func:`load`.
+        root: As in ``load``.
+        domain: As in ``load``.
+        size: As in ``load``.
+        cache: As in ``load``.
+        download: As in ``load``.
 
     Raises:
-        InputError: as in :func:`load`.
+        InputError: as in ``load``.
     """
     preprocessing = _checked(split, size)
     name, skipped = str(data), ()
@@ -139,15 +139,15 @@ def load_images(
 
 
 def domains(data: str | Path, *, root: Path | None = None) -> tuple[str, ...]:
-    """List the domains of a data set that exist on disk: the values of ``domain`` in :func:`load`.
+    """List the domains of a data set that exist on disk: the values of ``domain`` in ``load``.
 
     ```python
     domains("pacs", root="data")  # ("art_painting", "cartoon", "photo", "sketch")
     ```
 
     Args:
-        data: The name of a published data set or a folder, as in :func:`load`.
-        root: As in :func:`load`.
+        data: The name of a published data set or a folder, as in ``load``.
+        root: As in ``load``.
 
     Returns:
         The domains; empty for a data set without domains.

@@ -37,7 +37,7 @@ def labelled_items(path: Path, split: Split) -> tuple[list[Item], tuple[str, ...
     """List a split's images, the names of all classes, and the class of each image by its path.
 
     Raises:
-        InputError: as :func:`items`, or there are no class folders, or ``train`` lacks one of the
+        InputError: as ``items``, or there are no class folders, or ``train`` lacks one of the
             classes.
     """
     all_items = [*look_through(path).items]

@@ -40,19 +40,19 @@ class Guard(TakesTurns):
     print(guard.verdict.reason, guard.verdict.estimate.adapted)
     ```
 
-    It goes by images and answers, and needs no labels; `reveal` takes those that become known.
-    Beside the adapter's passes it takes one of the frozen classifier. Images of one colour, as from
-    a covered camera, are kept from the adapter and answered by the frozen classifier.
+    It decides by images and answers, without labels; `reveal` takes labels that become known. It
+    takes one pass of the frozen classifier beside the adapter's passes. Images of one colour, as
+    from a covered camera, are answered by the frozen classifier and not shown to the adapter.
 
     Args:
-        adapter: Any adapter of the bundle. From now on it is called by the guard alone.
+        adapter: Any adapter of the bundle. From now on only the guard calls it.
         bundle: With a calibration, see `acclimate.guard.measure.measure_guard`.
         mode: ``"bounded"`` answers as said above. ``"shadow"`` answers with the frozen classifier,
             at the adapter's precision, bit for bit, while the adapter adapts and is judged.
             ``"off"`` is the adapter alone: no frozen pass, no decision.
         rules: Thresholds.
         log: A file for a line of JSON a batch, bounded in size; see `acclimate.guard.log`.
-        memory_limit: Of the frozen classifier's passes, as for `Adapter`.
+        memory_limit: Limit for the frozen classifier's passes, as for `Adapter`.
 
     Attributes:
         adapter: The adapter.
@@ -61,7 +61,7 @@ class Guard(TakesTurns):
             with the mode ``"off"``.
         both: Logits of the last batch, of the frozen classifier and of the adapter; None as
             `verdict`.
-        change: Whether the stream has become another one with the last batch; None as `verdict`.
+        change: Whether the stream changed with the last batch; None as `verdict`.
         decisions: The last decisions, as the log has them.
 
     Raises:
@@ -149,9 +149,9 @@ class Guard(TakesTurns):
     def reveal(self, index: int, label: int) -> None:
         """Tell the label of an image that came some time ago, where it becomes known.
 
-        It makes the estimates more certain, and the decisions; the adapter never learns of it.
-        Labels are never needed. Those of images before the last change say nothing of what came
-        after it, and are left out.
+        It makes estimates and decisions more certain; the adapter never sees it.
+        Labels are never needed. Labels of images before the last change are left out, because they
+        say nothing about the images after it.
 
         ```python
         guard.reveal(0, 7)  # the first image of the stream was of the class number 7
@@ -205,7 +205,7 @@ class Guard(TakesTurns):
     def swap(self, state: AdapterState) -> None:
         """Exchange the present state for another, in place: ``state`` then holds the present one.
 
-        One guard so serves many streams; log and mode are shared:
+        So one guard can serve many streams, which share its log and mode:
 
         ```python
         streams = {name: guard.snapshot() for name in ("north", "south")}

@@ -22,7 +22,7 @@ def changed(settings: AdapterSettings, changes: Mapping[str, Any]) -> AdapterSet
             `KINDS`, a part that was made, or a mapping of its settings.
 
     Raises:
-        InputError: an unknown name, or a value that cannot be meant.
+        InputError: an unknown name, or an impossible value.
     """
     known = _names(settings)
     whole = {name: value for name, value in changes.items() if "." not in name}

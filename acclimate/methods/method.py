@@ -23,13 +23,13 @@ class Method:
     model: Literal["classifier", "twin"] = "classifier"
     """Which of the bundle's models adapts and answers."""
     batch_norm: bool = False
-    """Whether the method is of no effect without batch norm."""
+    """Whether the method has no effect without batch norm."""
     transformer: bool = False
     """Whether the method needs a vision transformer, though its recipe does not."""
     zero_shot: bool = False
     """Whether the method needs a zero-shot classifier, which compares images with texts."""
     oracle: bool = False
-    """Whether it was shown, before deployment, what it is measured on: no fair competitor."""
+    """Whether it saw, before deployment, the images on which it is measured: not comparable."""
 
     @property
     def objective(self) -> type[Objective] | None:

@@ -71,5 +71,5 @@ class AdapterSettings:
 
     @property
     def alone(self) -> bool:
-        """Whether the images of a batch have nothing in common: any order gives the same."""
+        """Whether images do not affect each other, so that any order gives the same answers."""
         return self.one_by_one and self.reset.always and not self.memory.keeps

@@ -59,8 +59,8 @@ def wrap(
 ) -> Bundle:
     """Make a bundle of a trained classifier for methods that need no training of their own.
 
-    Such as ``source``, ``bn-adapt`` and ``tent``; ``eata``, ``petta``, ``rmt`` and ``foa`` need
-    images. No weight and no statistic changes: the logits stay the same, bit for bit.
+    Such methods are ``source``, ``bn-adapt`` and ``tent``; ``eata``, ``petta``, ``rmt`` and
+    ``foa`` need ``images``. No weight and no statistic changes: logits stay the same bit for bit.
 
     ```python
     bundle = acclimate.wrap(network, preprocessing=Preprocessing(224))
@@ -71,7 +71,7 @@ def wrap(
         model: Any network that `acclimate.split` accepts, or a name as for `acclimate.build`. It is
             copied; the bundle has it in float32.
         images: Unlabelled source images, uint8. They show how far ``bn-adapt`` should trust the
-            statistics of a batch (some hundred are enough); None takes a rule of thumb.
+            statistics of a batch (a few hundred are enough); None takes a rule of thumb.
         preprocessing: The model's preprocessing; None takes what its library states, see
             `acclimate.backbones.preprocessing_of`, or the images' size and ImageNet's mean and std.
         weights: The checkpoint of a model given by name, as for `acclimate.build`.
@@ -85,8 +85,8 @@ def wrap(
         For an unregistered network, load it with ``Bundle.load(path, model=net)``.
 
     Raises:
-        InputError: the model cannot be split, has no weights, such as are NaN or infinite, or no
-            preprocessing, or takes no such images.
+        InputError: the model cannot be split; its weights are missing, NaN or infinite; it has no
+            preprocessing; or it does not take such images.
     """
     if isinstance(model, str) and weights is None and not holds_weights(model):
         raise InputError(f"{model} has random weights; give the file with the trained ones.")

@@ -23,7 +23,9 @@ PAGES = {
 """Files of the repository that are pages of the site."""
 PICTURES = (".png", ".jpg", ".svg")
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
-_PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
+_PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s#]+)(#\w[\w-]*)?\)")
+_ITEM = re.compile(r"(?:[-*]|\d+\.) ")
+_FIGURE = re.compile(r"[-+−]?\d[\d.]* (?:± \d|\[[-+−]?\d[^\]|]*\])")
 
 
 def on_files(files: Files, *, config: Any) -> Files:
@@ -31,7 +33,7 @@ def on_files(files: Files, *, config: Any) -> Files:
     for source, page in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=text))
-        for _, target in _PICTURE.findall(text):
+        for _, target, _ in _PICTURE.findall(text):
             path = normpath(PurePosixPath(source).parent / target)
             if not path.startswith("docs/"):
                 files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
@@ -49,21 +51,41 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
 def indented(markdown: str) -> str:
     r"""The text with four spaces before what belongs to an item of a list.
 
-    The site's Markdown needs them; other readers are content with the width of the item's mark.
+    The site's Markdown needs them, and an empty line between an item's second paragraph and the
+    next item. Other readers are content with the width of the item's mark.
 
     ```python
-    indented("1. one\n\n   more")  # "1. one\n\n    more"
+    indented("1. one\n\n   more\n2. two")  # "1. one\n\n    more\n\n2. two"
     ```
     """
-    lines, more = [], 0
+    lines, more, paragraphs = [], 0, 1
     for line in markdown.splitlines():
-        if mark := re.match(r"(?:[-*]|\d+\.) ", line):
-            more = 4 - len(mark[0])
-        elif line and not line.startswith(" "):
+        if mark := _ITEM.match(line):
+            if more and paragraphs > 1 and lines[-1]:
+                lines.append("")
+            more, paragraphs = 4 - len(mark[0]), 1
+        elif not line:
+            paragraphs += 1
+        elif not line.startswith(" "):
             more = 0
         belongs = more and line.startswith(" " * (4 - more))
         lines.append(" " * more + line if belongs else line)
     return "\n".join(lines) + "\n"
+
+
+def unbroken(markdown: str) -> str:
+    """The text with no line break between a table's figure and its interval.
+
+    ```python
+    unbroken("| a | 1.5 [1.2, 1.8] |")
+    ```
+    """
+    return "\n".join(
+        _FIGURE.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), line)
+        if line.startswith("|")
+        else line
+        for line in markdown.split("\n")
+    )
 
 
 def rewritten(markdown: str, source: str, here: str, known: set[str]) -> str:
@@ -99,13 +121,11 @@ def rewritten(markdown: str, source: str, here: str, known: set[str]) -> str:
 
     def shown(match: re.Match[str]) -> str:
         made = target_of(match[2])
-        return (
-            match[0]
-            if made is None
-            else (f"![{match[1]}]({relpath(made, PurePosixPath(here).parent)})")
-        )
+        if made is None:
+            return match[0]
+        return f"![{match[1]}]({relpath(made, PurePosixPath(here).parent)}{match[3] or ''})"
 
-    markdown = indented(markdown)
+    markdown = unbroken(indented(markdown))
     parts = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
     return "".join(
         part if part.startswith("```") else _LINK.sub(linked, _PICTURE.sub(shown, part))

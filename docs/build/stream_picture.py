@@ -6,10 +6,9 @@ python docs/build/stream_picture.py
 import csv
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.figure import Figure
+from schemes import save
 
 from acclimate.data.corruptions import PUBLISHED
 
@@ -19,10 +18,10 @@ OUT = ROOT / "docs" / "pictures" / "stream.png"
 SHOWN = {
     "source": ("frozen classifier", "#7f7f7f"),
     "ptbn": ("batch statistics", "#5b8db8"),
-    "rmt": ("rmt, the best published method here", "#c98b2e"),
-    "acclimate": ("acclimate", "#00796b"),
+    "rmt": ("rmt, best published", "#c98b2e"),
+    "acclimate": ("acclimate", None),
 }
-"""The methods, with their words and colours."""
+"""The methods, with their words and colours; None is the colour of ours."""
 
 
 def along(method: str) -> list[float]:
@@ -37,33 +36,35 @@ def along(method: str) -> list[float]:
     return [found[corruption] for corruption in PUBLISHED]
 
 
-def draw(path: Path) -> None:
-    """Write the picture."""
-    figure, axes = pyplot.subplots(figsize=(9, 4.2), dpi=110)
+def drawn(ours: str) -> Figure:
+    """The picture, with our method's line in this colour."""
+    figure, axes = pyplot.subplots(figsize=(6, 4.2), dpi=200)
     for method, (words, colour) in SHOWN.items():
         values = along(method)
         mean = sum(values) / len(values)
         width = 2.4 if method == "acclimate" else 1.4
         axes.plot(
-            range(len(values)), values, "o-", ms=3.5, lw=width, color=colour,
+            range(len(values)), values, "o-", ms=3.5, lw=width, color=colour or ours,
             label=f"{words}: {mean:.1f}",
         )  # fmt: skip
     labels = [name.replace("_", " ") for name in PUBLISHED]
-    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=8)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_ylabel("accuracy, %")
     axes.set_ylim(0, 100)
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(
         ncols=2,
-        fontsize=8,
         frameon=False,
-        loc="upper left",
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        alignment="left",
         title="one stream without a reset, and its mean",
+        columnspacing=1.2,
     )
     figure.tight_layout()
-    figure.savefig(path)
+    return figure
 
 
 if __name__ == "__main__":
-    draw(OUT)
+    save(drawn, OUT)

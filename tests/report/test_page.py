@@ -126,6 +126,12 @@ def test_the_page_is_well_formed_its_ids_are_unique_and_its_links_lead_there(tex
     assert inner and set(inner) <= set(ids)
 
 
+def test_a_space_stands_between_sentences(text):
+    said = re.sub(r"<(style|script)\b.*?</\1>", "", text, flags=re.DOTALL)
+    assert "the same difference there. Without steps" in plain(said)
+    assert not re.findall(r"[a-z)%]\.[A-Z]\w+ ", plain(said))
+
+
 def test_everything_written_by_others_is_escaped(text):
     assert "<script>alert" not in text and "</script><script>a" not in text
     assert text.count("&lt;script&gt;alert(1)") >= 12

@@ -39,7 +39,7 @@ class Manifest:
     corruptions: tuple[str, ...]
     """Names of the corruptions."""
     files: dict[str, str]
-    """SHA-256 of each file, or of each ``CORRUPTION/SEVERITY`` as :func:`checksum` gives it."""
+    """SHA-256 of each file, or of each ``CORRUPTION/SEVERITY`` as ``checksum`` gives it."""
 
     @property
     def domains(self) -> tuple[str, ...]:

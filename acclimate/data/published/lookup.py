@@ -45,7 +45,7 @@ def find_corrupted(
     classes: Callable[[], tuple[str, ...]] | None = None,
     name: str = "",
 ) -> tuple[Listing, str]:
-    """List a domain of what ``acclimate corrupt`` wrote, as :func:`find`.
+    """List a domain of what ``acclimate corrupt`` wrote, as ``find``.
 
     Args:
         folder: The folder with the manifest.
