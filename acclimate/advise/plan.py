@@ -11,6 +11,7 @@ from acclimate.adapt import Adapter
 from acclimate.advise.candidates import Candidate
 from acclimate.advise.streams import CONDITIONS
 from acclimate.advise.trials import seconds_an_image
+from acclimate.backbones.batch_norm import batch_norms
 from acclimate.guard import measure as guard
 from acclimate.randomness import key, permutation
 
@@ -18,7 +19,8 @@ FEWEST, MOST = 64, 512
 """Source images that are tried on under each condition, by how long it takes."""
 TARGET = 1024
 """The most target images that are tried on, evenly spaced."""
-_SETS, _MODELS = 45, 3  # of a guard's calibration; the frozen classifier is one of the models
+_SETS = 45  # of a guard's calibration
+_PASSES = 3, 10  # of all its models for an image, with batch norm, and with steps in place of it
 _SINGLE = 14, 6.0  # sets of single images, and how much slower these are than in batches
 _OTHER = 0.05  # of the time: corruptions and counting of costs
 
@@ -69,18 +71,20 @@ def plan_of(
     target = source[:0] if target is None else target[rows]
     speeds = [seconds_an_image(c, adapter, source) for c, adapter in adapters.items()]
     calibrates = len(target) > 0 and not calibrated
-    fixed = len(target) * sum(speeds) + calibrates * _calibration(min(speeds), len(source))
+    encoder = next(iter(adapters.values())).model.encoder
+    each_image = min(speeds) * _PASSES[not batch_norms(encoder)]
+    fixed = len(target) * sum(speeds) + calibrates * _calibration(each_image, len(source))
     each = (1 + _OTHER) * len(CONDITIONS) * sum(speeds)
     count = int(min(len(source), max(FEWEST, (60 * minutes - fixed) / each)))
     source = source[evenly(len(source), count)]
     return Plan(source, target, rows, calibrates, fixed + count * each)
 
 
-def _calibration(plain: float, images: int) -> float:
-    """About how long a guard's calibration takes, from the time of a plain pass of an image."""
+def _calibration(seconds: float, images: int) -> float:
+    """About how long a guard's calibration takes, from the time of its models for an image."""
     sets, slower = _SINGLE
     alone = sets * slower * min(images, guard.ALONE)
-    return plain * _MODELS * (_SETS * min(images, guard.IMAGES) + alone)
+    return seconds * (_SETS * min(images, guard.IMAGES) + alone)
 
 
 def evenly(total: int, count: int) -> Int64[Tensor, " count"]:

@@ -31,8 +31,9 @@ SEVERITIES, HARD = (1, 2, 3, 4, 5), (2, 5)
 """Severities of corruptions for images that come shuffled, and for orders that harm."""
 ALONE = 64
 """Images that come one by one."""
-_PLAIN = {"classifier": ("ptbn", "tent"), "twin": ("aligned-bn", "aligned")}
-"""Rows that stand for all methods of a model: with batch norm, and without."""
+_ROWS = {"classifier": ("ptbn", "tent"), "twin": ("aligned-bn", "acclimate")}
+"""Rows that stand for all methods of a model: with batch norm, and without. There, steps are what
+harms, and no other row would show the curves a model that steps have made certain and wrong."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def measure_guard(
     the classifier answers for the clean images; and one by one. Half of them come under changes
     that are no corruptions, see `acclimate.source.stand_ins`: these count where a stream looks so.
     The mean probabilities that the frozen and the adapted models give to the clean image stand for
-    the truth. A method's own steps are not needed: batch statistics alone stand for all methods of
-    a model.
+    the truth. With batch norm, batch statistics without steps stand for all methods of a model;
+    without, `tent` for those of the classifier and `acclimate` for those of the twin.
 
     ```python
     bundle = measure_guard(Bundle.load("bundle"), images)
@@ -139,7 +140,7 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     """The models that adapt, each with the row that stands for its methods."""
     for model, network in (("classifier", bundle.classifier), ("twin", bundle.twin)):
         if network is not None:
-            with_norms, without = _PLAIN[model]
+            with_norms, without = _ROWS[model]
             yield model, with_norms if batch_norms(network.encoder) else without
 
 

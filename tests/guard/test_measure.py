@@ -9,7 +9,9 @@ from acclimate.guard import measure as measured
 from acclimate.guard.calibration import Calibration
 from acclimate.guard.decide import GuardState, Rules, judge
 from acclimate.guard.looks import looks, looks_as_shown
-from acclimate.guard.measure import measure_guard
+from acclimate.guard.measure import _rows, measure_guard
+from acclimate.methods import METHODS
+from acclimate.parts.reset import Never
 from acclimate.source.held_out import corrupted
 from acclimate.source.statistics import measure
 
@@ -35,6 +37,15 @@ def test_every_model_gets_a_calibration(which, request, images, tmp_path):
         kept = torch.ones(9, dtype=torch.bool)
         verdict = judge(frozen, adapted, looks(images[:9]), kept, calibration, state, Rules())
         assert verdict.use_adapted.shape == (9,)
+
+
+def test_without_batch_norm_the_curves_see_models_that_take_steps(bundle, group_norm_bundle):
+    assert dict(_rows(bundle)) == {"classifier": "ptbn", "twin": "aligned-bn"}
+    found = dict(_rows(group_norm_bundle))
+    assert found.keys() == {"classifier", "twin"}
+    for model, name in found.items():
+        row = METHODS[name]
+        assert row.model == model and row.settings.steps > 0 and row.settings.reset == Never()
 
 
 def test_it_is_the_same_again_and_other_statistics_keep_it(bundle, images):
