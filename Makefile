@@ -30,7 +30,7 @@ lowest: $(BIN)/pip  ## Run tests with the oldest dependencies that pyproject.tom
 	$(BIN)/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct \
 	  -r pyproject.toml $(addprefix --extra ,$(LOWEST_EXTRAS))
 	$(BIN)/uv pip install --python .venv-lowest/bin/python --no-deps --editable .
-	$(BIN)/uv pip install --python .venv-lowest/bin/python pytest pytest-xdist hypothesis
+	$(BIN)/uv pip install --python .venv-lowest/bin/python pytest pytest-xdist hypothesis lightning
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n auto --dist loadfile $(LOWEST_TESTS)
 
 lint: $(VENV)/installed-dev  ## Check style and formatting with ruff

@@ -27,6 +27,7 @@ from acclimate import cli
 from acclimate.advise.settings_file import SettingsFile, save
 from acclimate.backbones import build
 from acclimate.bundle_record import read_record
+from acclimate.commands.machine_checks import EXTRAS
 from acclimate.data import LabelledImages, load
 from acclimate.evaluate.results import COLUMNS
 from acclimate.evaluate.variant import Variant
@@ -48,7 +49,8 @@ BLOCK = re.compile(
 SHELL = ("bash", "console", "sh", "shell")
 PROSE = ("text", "csv", "")
 CANNOT_RUN = re.compile(
-    r"make\b|pip\b|python3? -m (pip|venv)\b|git clone\b|cd\b|acclimate (quickstart|serve)\b"
+    r"make\b|pip\b|\. \.venv/|python3? -m (pip|venv)\b|git clone\b|cd\b|"
+    r"acclimate (quickstart|serve)\b"
 )
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -291,6 +293,13 @@ def test_every_method_has_a_row_and_a_page():
     for name, answers, target in rows:
         assert METHODS[name].model in answers
         assert name in (page.parent / target).read_text(encoding="utf-8")
+
+
+def test_every_group_of_optional_packages_has_its_row():
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", text, re.M)
+    told = {name: (tuple(packages.split(", ")), brings) for name, packages, brings in rows}
+    assert told == EXTRAS
 
 
 def test_every_column_of_the_results_is_explained():

@@ -42,7 +42,7 @@ OF_BANKS = {"adapt/loop.py:_with_bank", "parts/banks.py:offer", "parts/banks.py:
 """What a bank is told of an answer, instead of that check: what it keeps decides shapes. And which
 places images take, and their weights, which are small."""
 OF_SEARCH = {
-    *("parts/search.py:<dictcomp>", "parts/search.py:ask", "parts/search.py:tell"),
+    *("parts/search.py:_strategy", "parts/search.py:ask", "parts/search.py:tell"),
     "adapt/search.py:search_step",
 }
 """Candidates for prompts are drawn on the host, which is told what each is worth."""

@@ -61,6 +61,8 @@ _OF_EXPORT = (
     "import sys, torch; torch.save(dict(torch.export.load(sys.argv[1]).state_dict), sys.argv[2])"
 )
 
+_EXPORTED_BEFORE_2_8 = "serialized_exported_program.json"
+
 
 class _LeftOut:
     """Stands for a value beside the weights. Nothing of its own class is built or run."""
@@ -215,7 +217,7 @@ def _torch_load(path: Path, *, zipped: bool) -> Any:
     names = _members(path) if zipped else []
     if any(name.endswith("/constants.pkl") for name in names):
         raise _with_command(path, "is a TorchScript archive, which is a program", _OF_SCRIPT)
-    if any(name.endswith("/archive_format") for name in names):
+    if any(name.endswith(("/archive_format", _EXPORTED_BEFORE_2_8)) for name in names):
         raise _with_command(path, "is a program of torch.export", _OF_EXPORT)
     try:
         with (

@@ -106,15 +106,17 @@ def load_pretrained(name: str, classes: int | None) -> LogitsOf:
             "the number of classes out."
         )
     read_checkpoint(folder)  # says in a sentence what is wrong, and runs no code
+    # Version 4 may know neither argument: it gives float32, and unpickles nothing but tensors.
+    newer = int(transformers.__version__.split(".")[0]) >= 5
+    said = {"dtype": "float32", "weights_only": True} if newer else {}
     with _quiet(transformers):
         model, report = transformers.AutoModelForImageClassification.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
             trust_remote_code=False,
-            weights_only=True,
             output_loading_info=True,
-            dtype="float32",
+            **said,
         )
     missing = sorted(name for name in report["missing_keys"] if not name.endswith(_OPTIONAL))
     if missing:

@@ -81,7 +81,8 @@ def _processor(folder: Path) -> Any:
             f"{folder / FILE} needs transformers: pip install 'acclimate[hf]'."
         ) from error
     # The argument's name changed; the old one is deprecated and warns.
-    slow = {"backend": "pil"} if int(transformers.__version__[0]) >= 5 else {"use_fast": False}
+    newer = int(transformers.__version__.split(".")[0]) >= 5
+    slow = {"backend": "pil"} if newer else {"use_fast": False}
     return transformers.AutoImageProcessor.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, **slow
     )

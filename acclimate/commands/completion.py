@@ -31,6 +31,13 @@ $cases
 complete -o default -F _acclimate acclimate
 """)
 
+# zsh knows bash's completion after bashcompinit, which needs compinit: a plain zsh has run neither.
+_ZSH = """\
+autoload -Uz compinit bashcompinit
+(( $+functions[compdef] )) || compinit
+bashcompinit
+"""
+
 
 def script(shell: str, helps: Mapping[str, str]) -> str:
     """The script of a shell; where nothing is known, files are completed.
@@ -54,7 +61,7 @@ def script(shell: str, helps: Mapping[str, str]) -> str:
         return _fish(flags, methods)
     cases = "\n".join(f'      {verb}) words="{" ".join(flags[verb])}" ;;' for verb in flags)
     made = _BASH.substitute(verbs=" ".join(flags), methods=" ".join(methods), cases=cases)
-    return made if shell == "bash" else f"autoload -U +X bashcompinit && bashcompinit\n{made}"
+    return made if shell == "bash" else _ZSH + made
 
 
 def flags_in(text: str) -> list[str]:

@@ -70,7 +70,8 @@ def usual_defaults() -> Iterator[None]:
         layer = torch.nn.Linear(4, 3)  # float32
     ```
     """
-    kind, device = torch.get_default_dtype(), torch.get_default_device()
+    # torch 2.6 cannot tell the default device after it was set back to None.
+    kind, device = torch.get_default_dtype(), torch.empty(0).device
     if kind == torch.float32 and device.type == "cpu":
         yield
         return

@@ -294,6 +294,14 @@ def test_the_command_of_a_refusal_works(kind, tmp_path, monkeypatch):
     assert torch.equal(net[1].bias, bias)
 
 
+def test_a_program_exported_before_torch_2_8_is_known(tmp_path):
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+    with pytest.raises(InputError, match=r"is a program of torch\.export"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

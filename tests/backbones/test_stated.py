@@ -70,6 +70,8 @@ def test_timms_pipelines(name):
     network = stub(**CONFIGS[name])
     config = timm.data.resolve_data_config(model=network)
     transform = timm.data.create_transform(**config, is_training=False)
+    if name == "not square" and "bilinear" in str(transform):
+        pytest.skip("older versions of timm forget the interpolation here")
     photographs = PHOTOGRAPHS
     if name in ("border", "not square"):  # timm itself fails for a side that is rounded to 0
         photographs = [image for image in photographs if min(image.size) > 1]
@@ -92,6 +94,8 @@ def test_timms_pipelines(name):
     ],
 )
 def test_named_timm_networks_see_timms_pixels(name, folder, tmp_path):
+    if not timm.is_model(name.split(".")[0]):
+        pytest.skip("this timm does not know it yet")
     found = preprocessing_of(f"timm:{name}")
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     transform = timm.data.create_transform(**config, is_training=False)
@@ -134,14 +138,23 @@ def save_processor(folder, kind, settings):
     return folder
 
 
+def processor_of(folder, backend):
+    newer = int(transformers.__version__.split(".")[0]) >= 5
+    said = {"backend": backend} if newer else {"use_fast": backend != "pil"}
+    return transformers.AutoImageProcessor.from_pretrained(folder, **said)
+
+
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_processors_of_transformers(name, folder, tmp_path):
     save_processor(tmp_path / "model", *PROCESSORS[name])
-    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "model", backend="pil")
+    processor = processor_of(tmp_path / "model", "pil")
     found = preprocessing_of(f"hf:{tmp_path / 'model'}").preprocessing
     check_equal(
         found,
-        lambda image: processor(image, return_tensors="pt")["pixel_values"][0],
+        # A picture of one pixel would be taken for one with its channels first.
+        lambda image: processor(image, return_tensors="pt", input_data_format="channels_last")[
+            "pixel_values"
+        ][0],
         folder,
         tmp_path,
     )
@@ -150,7 +163,7 @@ def test_processors_of_transformers(name, folder, tmp_path):
 def test_the_fast_processor_differs_by_rounding(tmp_path):
     """Pillow's arithmetic is taken; torchvision's differs by at most two of 255 levels."""
     save_processor(tmp_path, "ViT", {"size": 48, "image_mean": [0.0] * 3, "image_std": [1.0] * 3})
-    fast = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="torchvision")
+    fast = processor_of(tmp_path, "torchvision")
     preprocessing = preprocessing_of(f"hf:{tmp_path}").preprocessing
     for image in PHOTOGRAPHS:
         expected = fast(image, return_tensors="pt")["pixel_values"][0]

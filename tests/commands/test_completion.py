@@ -1,5 +1,6 @@
 """Completion scripts: they name what the parsers know, and work in the shells that are here."""
 
+import os
 import shutil
 import subprocess
 
@@ -45,6 +46,19 @@ def test_the_scripts_are_of_their_shells(tmp_path, shell, check):
     path = tmp_path / "script"
     path.write_text(script(shell, HELPS))
     subprocess.run([shell, check, str(path)], check=True)
+
+
+@pytest.mark.parametrize("before", ["", "autoload -Uz compinit; compinit -u; "])
+def test_zsh_takes_the_script_with_its_own_completion_on_or_off(tmp_path, before):
+    if shutil.which("zsh") is None:
+        pytest.skip("there is no zsh")
+    path = tmp_path / "script"
+    path.write_text(script("zsh", HELPS))
+    own = os.environ | {"ZDOTDIR": str(tmp_path)}  # where compinit keeps what it found
+    asked = ["zsh", "-f", "-c", f"{before}source {path}; print $_comps[acclimate]"]
+    done = subprocess.run(asked, env=own, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.split()[-1] == "_acclimate"
 
 
 def test_fish_names_each_flag_with_its_verb():

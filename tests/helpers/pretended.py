@@ -27,6 +27,8 @@ if not hasattr(registration, "_DummyBackendModule"):
     pytest.skip("this PyTorch has no devices in Python", allow_module_level=True)
 
 NAME = "pretended"
+INLINED = {"<listcomp>", "<setcomp>", "<dictcomp>"}
+"""They have frames of their own before Python 3.12, and belong to their function from then on."""
 WAITING = {
     "_local_scalar_dense",
     "_unique",
@@ -161,7 +163,10 @@ class PretendedGPU(TorchDispatchMode):
 
     def _wait(self, what):
         frame = sys._getframe(2)
-        while frame is not None and _PACKAGE not in Path(frame.f_code.co_filename).parents:
+        while frame is not None and (
+            _PACKAGE not in Path(frame.f_code.co_filename).parents
+            or frame.f_code.co_name in INLINED
+        ):
             frame = frame.f_back
         place = ""
         if frame is not None:
