@@ -83,8 +83,8 @@ class Arguments:
     """Test images for the many steps of CLIPArTT and WATT-S."""
     few: int = 200
     """Test images for TPT."""
-    parallel: int = 96
-    """Test images for WATT-P."""
+    parallel: int = 128
+    """Test images for WATT-P, and for WATT-S with the model's own temperature."""
     rounds: int = 5
     """Rounds of WATT-P, of 16 steps each; 50 are published."""
     aligned: int = 8000
@@ -173,7 +173,7 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
         (("eight",), WATT, arguments.turns),
         (("one",), ("source", "tpt"), arguments.few),  # TPT's prompts are those of one template
         (("eight",), ("source", "watt-s", f"watt-p:steps={steps}"), arguments.parallel),
-        (("eight",), (f"watt-s:{matched}",), arguments.turns),
+        (("eight",), (f"watt-s:{matched}",), arguments.parallel),
     )
     for labels, methods, count in parts:
         if not labels:
