@@ -49,7 +49,7 @@ BLOCK = re.compile(
 SHELL = ("bash", "console", "sh", "shell")
 PROSE = ("text", "csv", "")
 CANNOT_RUN = re.compile(
-    r"make\b|pip\b|\. \.venv/|python3? -m (pip|venv)\b|git clone\b|cd\b|"
+    r"make\b|pip\b|source \.venv/|python3? -m (pip|venv)\b|git clone\b|cd\b|"
     r"acclimate (quickstart|serve)\b"
 )
 
