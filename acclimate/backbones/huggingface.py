@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from acclimate.backbones.checkpoint import read_checkpoint
 from acclimate.backbones.unwrap import LogitsOf
 from acclimate.errors import InputError
@@ -106,9 +108,11 @@ def load_pretrained(name: str, classes: int | None) -> LogitsOf:
             "the number of classes out."
         )
     read_checkpoint(folder)  # says in a sentence what is wrong, and runs no code
-    # Version 4 may know neither argument: it gives float32, and unpickles nothing but tensors.
+    # Version 4 may know neither argument, and unpickles nothing but tensors.
     newer = int(transformers.__version__.split(".")[0]) >= 5
-    said = {"dtype": "float32", "weights_only": True} if newer else {}
+    said: dict[str, Any] = {"torch_dtype": torch.float32}
+    if newer:
+        said = {"dtype": "float32", "weights_only": True}
     with _quiet(transformers):
         model, report = transformers.AutoModelForImageClassification.from_pretrained(
             folder,

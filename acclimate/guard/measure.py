@@ -22,7 +22,7 @@ from acclimate.source.stand_ins import STAND_INS, stand_in
 
 IMAGES, LARGE, FEW = 512, 64 * 64, 128
 """Source images that are used unless told otherwise; so few where they have more pixels than that,
-since each takes about 45 passes of each model."""
+since each takes about 45 passes of each model, and steps without batch norm."""
 FEWEST = 32
 """From fewer images nothing is measured."""
 BATCH = 128

@@ -70,8 +70,7 @@ def usual_defaults() -> Iterator[None]:
         layer = torch.nn.Linear(4, 3)  # float32
     ```
     """
-    # torch 2.6 cannot tell the default device after it was set back to None.
-    kind, device = torch.get_default_dtype(), torch.empty(0).device
+    kind, device = torch.get_default_dtype(), _default_device()
     if kind == torch.float32 and device.type == "cpu":
         yield
         return
@@ -81,6 +80,13 @@ def usual_defaults() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(kind)
+
+
+def _default_device() -> torch.device:
+    try:
+        return torch.get_default_device()
+    except AttributeError:  # torch 2.6, after it was set back to None
+        return torch.device("cpu")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from PIL import Image
 from torch import Tensor
 
-from acclimate.data.decode import BROKEN, resize_and_crop, upright_rgb
+from acclimate.data.decode import BROKEN, MAX_PIXELS, damaged, resize_and_crop, upright_rgb
 from acclimate.errors import InputError
 from acclimate.preprocessing import Preprocessing, check_images
 from acclimate.serve.refused import RefusedError
@@ -232,12 +232,11 @@ def _told(name: str) -> Iterator[None]:
     except InputError as error:
         raise RefusedError("bad_images", f"{name} cannot be used: {error}") from error
     except BROKEN as error:
-        raise RefusedError("bad_images", f"{name} is damaged.") from error
+        raise RefusedError("bad_images", f"{name} cannot be used: {damaged(error)}") from error
 
 
 def _check_pixels(width: int, height: int, settings: ServeSettings, name: str) -> None:
-    if width * height > settings.image_pixels:
-        raise RefusedError(
-            "too_large",
-            f"{name} has {width} x {height} pixels; send at most {settings.image_pixels:,}.",
-        )
+    most = min(settings.image_pixels, MAX_PIXELS)
+    if width * height > most:
+        sentence = f"{name} has {width} x {height} pixels; send at most {most:,}."
+        raise RefusedError("too_large", sentence)

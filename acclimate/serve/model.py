@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,12 @@ class SharedModel:
             alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
             self._model = adapter
             self.modes = ("off", "shadow")
-            plain = Adapter(bundle, "source", **where, **alike)
-            self._frozen = adapter if adapter.settings == plain.settings else plain
+            plain = replace(method("source").settings, **alike)
+            same = method(adapter.name).model == method("source").model
+            if same and adapter.settings == plain:  # it need not answer twice
+                self._frozen = adapter
+            else:
+                self._frozen = Adapter(bundle, "source", plain, **where)
             frozen = wish.guard == "shadow"
             answers = "the frozen classifier's" if frozen else "the adapted model's"
             self.note = f"no guard, all answers are {answers}: {error}"

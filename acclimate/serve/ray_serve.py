@@ -25,6 +25,7 @@ APP = "acclimate"
 _REPLICAS = "replicas"
 _BUNDLE = "bundle"
 _LOOK_S = 1.0  # so often a replica looks which bundle the others were switched to
+_AGAIN_S = 30.0  # after so long it tries again, where that one could not be loaded
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,8 @@ class Replica:
 
         self._what = what
         self._known, self._look_at = _bundle(what), 0.0
+        self._switching = asyncio.Lock()
+        self._following: asyncio.Task[None] | None = None  # held, or it might be collected
         folder = what.state_dir / _name(number)
         self._engine = Engine(self._known, what.settings, what.wish, folder).start()
         service = Service(self._engine, Tokens(what.token_file))
@@ -169,27 +172,31 @@ class Replica:
 
     async def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """The service's answer to a request."""
-        await self._follow()
         sent = {"headers": headers, "content": body if body else None, "timeout": None}
-        answer = await self._http.request(method, path, **sent)
-        if (method, path.partition("?")[0], answer.status_code) == ("PUT", "/v1/bundle", 200):
-            # A replica that is started later has this bundle too.
-            write_text(self._what.state_dir / _BUNDLE, answer.json()["bundle"])
+        if (method, path.partition("?")[0]) != ("PUT", "/v1/bundle"):
+            if time.monotonic() >= self._look_at and not self._switching.locked():
+                self._look_at = time.monotonic() + _LOOK_S
+                self._following = asyncio.create_task(self._follow())
+            answer = await self._http.request(method, path, **sent)
+            return answer.status_code, dict(answer.headers), answer.content
+        async with self._switching:
+            answer = await self._http.request(method, path, **sent)
+            if answer.status_code == 200:
+                # A replica that is started later has this bundle too.
+                write_text(self._what.state_dir / _BUNDLE, answer.json()["bundle"])
+                self._known = _bundle(self._what)
         return answer.status_code, dict(answer.headers), answer.content
 
     async def _follow(self) -> None:
         """Load the bundle that the others were switched to while this replica was being started."""
-        if time.monotonic() < self._look_at:
-            return
-        self._look_at = time.monotonic() + _LOOK_S
-        wanted = await asyncio.to_thread(_bundle, self._what)
-        if wanted == self._known:
-            return
-        self._known = wanted  # what cannot be loaded is tried once
-        if wanted.resolve() != self._engine.path.resolve():
+        async with self._switching:
             try:
-                await asyncio.to_thread(self._engine.switch, wanted)
-            except InputError as error:
+                wanted = await asyncio.to_thread(_bundle, self._what)
+                if wanted not in (self._known, self._engine.path.resolve()):
+                    await asyncio.to_thread(self._engine.switch, wanted)
+                self._known = wanted
+            except Exception as error:  # the present bundle goes on; another time it may succeed
+                self._look_at = time.monotonic() + _AGAIN_S
                 _log.error(f"goes on with {self._engine.path.name}: {error}")
 
     def process(self) -> int:
@@ -253,8 +260,8 @@ def _name(number: int) -> str:
 
 def _bundle(what: OnRay) -> Path:
     """The bundle that was switched to since the start, or the one from it."""
-    known = what.state_dir / _BUNDLE
-    return what.bundle.parent / known.read_text("utf-8") if known.exists() else what.bundle
+    known, bundle = what.state_dir / _BUNDLE, what.bundle.resolve()
+    return bundle.parent / known.read_text("utf-8") if known.exists() else bundle
 
 
 def _check_states(what: OnRay) -> None:

@@ -103,6 +103,10 @@ def test_the_frozen_classifier_by_itself_runs_once_a_batch(bundle, images):
     both = SharedModel(bundle, "flipped", wish)(images[:4], "off")
     torch.testing.assert_close(both.frozen, plain.frozen)
     assert not torch.equal(both.frozen, both.adapted)
+    for mode in ("off", "shadow"):  # the twin has the same settings, and is another model
+        twin = SharedModel(bundle, "twin", Wish(method="aligned"))(images[:4], mode)
+        assert torch.equal(twin.frozen, plain.frozen) and not torch.equal(twin.adapted, twin.frozen)
+        assert bool(twin.use_adapted.all()) == (mode == "off")
 
 
 def test_modes_are_the_streams_own(engine_of, served, images):

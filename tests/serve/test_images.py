@@ -160,7 +160,7 @@ def test_json_that_is_no_images_is_refused(value):
         (b"", 422, "no JPEG or PNG"),
         (b"GIF89a" + bytes(100), 422, "no JPEG or PNG"),
         (encoded("GIF"), 422, "no JPEG or PNG"),
-        (PNG[:100], 422, "damaged"),
+        (PNG[:100], 422, "cannot be used: it cannot be read"),
         (bomb(100_000, 100_000), 413, "pixels"),
         (bomb(5000, 5000), 413, "5000 x 5000 pixels"),
         (bomb(1, 20_000_000), 422, "pixels"),

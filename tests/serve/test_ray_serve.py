@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -70,23 +71,37 @@ def test_a_switch_is_known_to_replicas_that_start_later_however_it_was_asked_for
     assert status == 200 and (tmp_path / "states" / "bundle").read_text() == "second"
 
 
-def test_a_replica_follows_a_switch_that_it_was_not_asked_for(served, tmp_path, caplog):
+def test_a_replica_follows_a_switch_that_it_was_not_asked_for(
+    served, tmp_path, caplog, monkeypatch
+):
     """As when it was being started while the others were switched."""
     for name in ("first", "second"):
         shutil.copytree(served, tmp_path / name)
     what = OnRay(tmp_path / "first", tmp_path / "states", Wish(device="cpu"), SETTINGS)
-    replica = Replica(what, 0)
+    replica, told = Replica(what, 0), tmp_path / "states" / "bundle"
 
-    def bundle():
+    async def bundle():
         replica._look_at = 0.0
-        return json.loads(asyncio.run(replica.ask("GET", "/v1/bundle", {}, b""))[2])["bundle"]
+        await replica.ask("GET", "/v1/bundle", {}, b"")
+        await replica._following  # the request did not wait for it
+        return json.loads((await replica.ask("GET", "/v1/bundle", {}, b""))[2])["bundle"]
 
-    assert bundle() == "first"
-    (tmp_path / "states" / "bundle").write_text("second")
-    assert bundle() == "second"
-    (tmp_path / "states" / "bundle").write_text("gone")
-    assert bundle() == "second" and bundle() == "second"
-    assert len(caplog.records) == 1 and "goes on with second" in caplog.text
+    async def all_of_it():
+        assert await bundle() == "first"
+        told.write_text("second")
+        with monkeypatch.context() as busy:
+            busy.setattr(replica._engine, "switch", Mock(side_effect=RuntimeError("no memory")))
+            assert await bundle() == "first"
+        assert len(caplog.records) == 1 and "goes on with first: no memory" in caplog.text
+        assert await bundle() == "second"  # at a later look
+        told.write_text("gone")
+        assert await bundle() == "second"
+        kind, body = {"content-type": "application/json"}, b'{"bundle": "first"}'
+        assert (await replica.ask("PUT", "/v1/bundle", kind, body))[0] == 200
+        assert await bundle() == "first" and told.read_text() == "first"
+        assert len(caplog.records) == 2
+
+    asyncio.run(all_of_it())
     replica._engine.close()
 
 
