@@ -15,6 +15,7 @@ from torch import Tensor
 
 from acclimate.adapt.adapter import Adapter
 from acclimate.adapt.folder_run import Checkpoints, FolderRun, Guarded
+from acclimate.adapt.frozen import frozen_beside
 from acclimate.bundle import Bundle
 from acclimate.data import decode, folders
 from acclimate.data.cache import Item
@@ -95,7 +96,7 @@ def adapt_folder(
     """
     where = {"device": device, "memory_limit": memory_limit}
     found, adapter = _look_through(images, batch), Adapter(bundle, method, settings, **where)
-    run = _run(bundle, adapter, found, batch, shuffle, where, guard)
+    run = _run(bundle, adapter, found, batch, shuffle, memory_limit, guard)
     total = len(found.items)
     done = checkpoints.begin(run) if checkpoints else 0
     readable, reason = done > 0, ""
@@ -119,14 +120,13 @@ def _run(
     found: Survey,
     batch: int,
     shuffle: bool,
-    where: dict[str, Any],
+    memory_limit: str | int | None,
     make_guard: Callable[[Adapter], Guarded | None] | None,
 ) -> FolderRun:
     guard = make_guard(adapter) if make_guard else None
-    seed = adapter.settings.seed
-    alike = {"precision": adapter.settings.precision, "seed": seed}
-    frozen = guard.frozen if guard else Adapter(bundle, "source", **where, **alike)
-    order = permutation(key(seed, "shuffle"), len(found.items)) if shuffle else None
+    frozen = guard.frozen if guard else frozen_beside(adapter, bundle, memory_limit)
+    shuffled = key(adapter.settings.seed, "shuffle")
+    order = permutation(shuffled, len(found.items)) if shuffle else None
     return FolderRun(bundle, adapter, frozen, found, order, batch, guard)
 
 
@@ -216,7 +216,10 @@ def _open(item: Item, preprocessing: Preprocessing) -> Tensor | str:
 def _answers(images: Tensor, run: FolderRun) -> list[tuple[float, int, float, int]]:
     """Confidence and class of each image, as given and of the frozen model."""
     answers = run.guard(images) if run.guard else run.adapter(images)
-    frozen = run.guard.both[0] if run.guard and run.guard.both else run.frozen(images)
+    if run.guard and run.guard.both:
+        frozen = run.guard.both[0]
+    else:  # the frozen classifier by itself need not answer twice
+        frozen = answers if run.frozen is run.adapter else run.frozen(images)
     given, plain = (logits.softmax(1).max(1) for logits in (answers, frozen))
     columns = (given.values, given.indices, plain.values, plain.indices)
     return list(zip(*(column.tolist() for column in columns)))

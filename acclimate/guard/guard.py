@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from acclimate.adapt import Adapter
+from acclimate.adapt.frozen import frozen_beside
 from acclimate.adapt.state import AdapterState
 from acclimate.adapt.turns import TakesTurns, in_turn
 from acclimate.bundle import Bundle
@@ -86,9 +87,7 @@ class Guard(TakesTurns):
         self.adapter: Adapter = adapter
         self._rules = rules or Rules()
         self._rules.check()
-        alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
-        where = {"device": adapter.device, "memory_limit": memory_limit}
-        self.frozen: Adapter = Adapter(bundle, "source", **where, **alike)
+        self.frozen: Adapter = frozen_beside(adapter, bundle, memory_limit)
         self.verdict: Verdict | None = None
         self.both: tuple[Tensor, Tensor] | None = None
         self.change: Change | None = None
@@ -270,7 +269,7 @@ class Guard(TakesTurns):
         self, images: Tensor, frozen: Tensor, kept: Tensor
     ) -> tuple[Float[Tensor, "batch classes"], int]:
         """The adapter's answers, and the frozen ones where it sees no image; steps taken."""
-        if not kept.any():
+        if not kept.any() or self.frozen is self.adapter:
             return frozen, 0
         most = self._rules.most_steps
         learns = most is None or int(self._memory.counts["steps"]) < most

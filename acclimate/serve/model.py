@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from acclimate.adapt import Adapter
+from acclimate.adapt.frozen import frozen_beside
 from acclimate.adapt.state import AdapterState, check_belongs
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
@@ -109,15 +110,9 @@ class SharedModel:
             # calibration of an older version.
             if any(n.startswith(f"{method(adapter.name).model}.guard.") for n in bundle.statistics):
                 raise
-            alike = {"precision": adapter.settings.precision, "seed": adapter.settings.seed}
             self._model = adapter
             self.modes = ("off", "shadow")
-            plain = replace(method("source").settings, **alike)
-            same = method(adapter.name).model == method("source").model
-            if same and adapter.settings == plain:  # it need not answer twice
-                self._frozen = adapter
-            else:
-                self._frozen = Adapter(bundle, "source", plain, **where)
+            self._frozen = frozen_beside(adapter, bundle, wish.memory_limit)
             frozen = wish.guard == "shadow"
             answers = "the frozen classifier's" if frozen else "the adapted model's"
             self.note = f"no guard, all answers are {answers}: {error}"
@@ -199,7 +194,7 @@ class SharedModel:
             self._model.mode = mode
         adapted = self._model(images).cpu()
         use = torch.full((len(adapted),), mode != "shadow")
-        frozen = adapted if self._frozen is self._model else self._frozen(images).cpu()
+        frozen = adapted if self._frozen is self.adapter else self._frozen(images).cpu()
         return Answers(frozen, adapted, use, None)
 
     def fresh(self) -> AdapterState:

@@ -1,6 +1,7 @@
 """Run the service: a socket, uvicorn, and signals."""
 
 import json
+import math
 import signal
 import socket
 import threading
@@ -83,6 +84,8 @@ def server_of(
         log_level="error",
         access_log=False,
         server_header=False,
+        # With uvicorn's 5 s, a busy client's next request may come just as its connection ends.
+        timeout_keep_alive=math.ceil(settings.upload_s),
         timeout_graceful_shutdown=int(settings.timeout_s + settings.upload_s) + 1,
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,

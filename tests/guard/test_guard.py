@@ -262,3 +262,16 @@ def test_what_cannot_be_guarded_is_refused(bundle_of, guarded, tmp_path):
         Guard(Adapter(bundle, "tent"), bundle).mode = "on"
     with pytest.raises(InputError, match="cannot write"):
         Guard(Adapter(bundle, "tent"), bundle, log=tmp_path / "missing" / "log")
+
+
+def test_the_frozen_classifier_by_itself_answers_once_a_batch(guarded, images):
+    bundle = guarded("source")
+    guard = Guard(Adapter(bundle, "source"), bundle)
+    assert guard.frozen is guard.adapter
+    answers = guard(images[:16])
+    assert torch.equal(answers, Adapter(bundle, "source")(images[:16]))
+    assert torch.equal(*guard.both)
+    bundle = guarded("aligned")  # another model with the same settings
+    other = Guard(Adapter(bundle, "aligned"), bundle, "shadow")
+    assert other.frozen is not other.adapter
+    assert torch.equal(other(images[:16]), answers)
