@@ -124,3 +124,12 @@ def png():
         return file.getvalue()
 
     return content
+
+
+@pytest.fixture
+def one_thread():
+    """As servers in processes of their own have: two threads would round sums in another way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -221,6 +221,7 @@ def service(request, served, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_streams_are_apart_in_order_and_as_on_one_machine(service, served, engine_of):
     """Eight streams at once on the replicas get what one engine answers, batch by batch."""
     port, handles = service

@@ -292,11 +292,13 @@ def test_a_server_that_ends_under_load_loses_no_request(served_by, images, npy, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_killed_it_goes_on_from_the_last_saved_states(server_of, served, images, npy, tmp_path):
     check_kills(server_of, served, images, npy, tmp_path / "states", 1)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_killed_50_times_under_load(server_of, served, images, npy, tmp_path):
     check_kills(server_of, served, images, npy, tmp_path / "states", 50)
 
