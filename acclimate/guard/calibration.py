@@ -54,7 +54,7 @@ class Calibration:
     """P(the adapted answer is right), given that the two answers differ and one is right, of
     `features`."""
     frozen: Corrected
-    """P(the frozen answer is right), of `seen`."""
+    """P(the frozen answer is right), of `seen`: by the frozen model's own confidence."""
     adapted: Corrected
     """P(the adapted answer is right), of `seen`."""
     places: Places
@@ -63,7 +63,7 @@ class Calibration:
     """Mean of `signals` on clean source images: how the recent stream begins."""
     error: Float[Tensor, "2"]
     """Typical error of an estimated accuracy under a shift that is not in the calibration: of the
-    frozen and of the adapted model."""
+    frozen and of the adapted model. Of the frozen one beyond what its two views are apart."""
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """The calibration's tensors by name, as a bundle keeps them."""
@@ -133,6 +133,27 @@ def seen(
     return torch.cat([signals[:, :3], features(signals, recent)[:, 2:5]], 1)
 
 
+def by_agreement(
+    agree: Float[Tensor, " batch"], adapted: Float[Tensor, " batch"], classes: int
+) -> Float[Tensor, " batch"]:
+    """Chance that the frozen answer is right, as far as the adapted one tells.
+
+    An answer that agrees is as probably right; of one that differs, the classes that the adapted
+    model did not answer with are taken as equally probable. Beside the frozen classifier's own
+    confidence this is a second view, which a shift that makes it certain and wrong does not fool.
+
+    ```python
+    by_agreement(torch.tensor([1.0, 0.0]), torch.tensor([0.7, 0.7]), 4)  # 0.7, 0.1
+    ```
+
+    Args:
+        agree: 1 where both models answer the same, else 0.
+        adapted: Chance that the adapted answer is right.
+        classes: Number of classes.
+    """
+    return torch.lerp((1 - adapted) / max(classes - 1, 1), adapted, agree)
+
+
 def calibrated(sets: Sequence[Answered]) -> Calibration:
     """Fit a calibration.
 
@@ -147,9 +168,8 @@ def calibrated(sets: Sequence[Answered]) -> Calibration:
     decisions = [(each, _WEIGHT if each.shift == clean else 1.0) for each in plain]
     decisions += [(each, _WEIGHT / len(_HARD)) for each in hard]
     usual = signals(sets[0].frozen, sets[0].adapted).mean(0)
-    errors = torch.stack([_error(plain, "frozen"), _error(known, "adapted")])
     right = _right(plain, "frozen"), _right(known, "adapted")
-    return Calibration(_better(decisions), *right, places, usual, errors)
+    return Calibration(_better(decisions), *right, places, usual, _errors(plain, known))
 
 
 class _Rows:
@@ -177,6 +197,7 @@ class _Rows:
         self.features, self.seen = torch.cat(features_of), torch.cat(seen_of)
         self.alike = torch.cat(alike)
         self.differ = each[:, 2] == 0
+        self.classes = answered.frozen.shape[1]
         self.chances = {
             name: answered.truth.gather(1, logits.argmax(1, keepdim=True))[:, 0]
             for name, logits in (("frozen", answered.frozen), ("adapted", answered.adapted))
@@ -211,13 +232,21 @@ def _fitted(sets: Sequence[tuple[bool, Tensor, Tensor, Tensor, Tensor]]) -> Corr
     return corrected(curve, *(torch.cat(each) for each in zip(*(e[1:] for e in sets))))
 
 
-def _error(sets: Sequence[_Rows], name: str) -> Float[Tensor, ""]:
-    """Root mean square error of the accuracy under each shift, from the curve of the others."""
+def _errors(plain: Sequence[_Rows], known: Sequence[_Rows]) -> Float[Tensor, "2"]:
+    """Root mean square errors of the accuracies under each shift, from the curves of the others."""
     errors = []
-    for shift in dict.fromkeys(each.shift for each in sets if not each.by_sight):
-        others = [each for each in sets if each.shift != shift]
-        if any(not each.by_sight for each in others):
-            curve = _right(others, name)
-            own = (each for each in sets if each.shift == shift and not each.hard)
-            errors += [(curve(e.seen, e.alike) - e.chances[name]).mean() for e in own]
-    return torch.stack(errors).square().mean().sqrt() if errors else torch.ones(())
+    for shift in dict.fromkeys(each.shift for each in plain if not each.by_sight):
+        others = [[e for e in sets if e.shift != shift] for sets in (plain, known)]
+        if all(each.by_sight for each in others[0]):
+            continue
+        curves = _right(others[0], "frozen"), _right(others[1], "adapted")
+        for each in plain:
+            if each.shift == shift:
+                frozen, adapted = (curve(each.seen, each.alike) for curve in curves)
+                other = by_agreement(1 - each.differ.to(adapted), adapted, each.classes)
+                wrong = (frozen + other) / 2 - each.chances["frozen"]
+                # Where the two are apart, the interval is wider anyway.
+                beyond = wrong.mean() ** 2 - ((frozen - other).mean() / 2) ** 2
+                own = (adapted - each.chances["adapted"]).mean() ** 2
+                errors.append(torch.stack([beyond.clamp(min=0), own]))
+    return torch.stack(errors).mean(0).sqrt() if errors else torch.ones(2)

@@ -97,7 +97,7 @@ class GuardState:
     share: Recent
     """Average of two values: 1 where answers differ, and there the chance of the adapted one."""
     right: Recent
-    """Average of the chances that the answers are right, and of 1 where there is an adapted one."""
+    """Average of `acclimate.guard.estimate.chances`, and of 1 where there is an adapted answer."""
     labels: Labels
     """Recent answers, and what labels have shown."""
 
@@ -106,16 +106,15 @@ class GuardState:
         """The state before any image."""
         share, differ = _BEFORE
         usual = calibration.usual.clone()
-        x, agree = usual[None], torch.zeros(1, device=usual.device)
+        x, none = usual[None], torch.zeros(1, device=usual.device)
         looks = calibration.places.mean.clone()
         alike = calibration.places.alike(looks)
+        right = chances(calibration, x, usual, alike, none, none == 0)
         return cls(
             Recent.of(usual, _START),
             Recent.of(looks, _START),
             Recent.of(usual.new_tensor([share * differ, differ]), _START),
-            Recent.of(
-                torch.cat([chances(calibration, x, usual, alike, agree)[0], usual.new_ones(1)]), 1.0
-            ),
+            Recent.of(torch.cat([right[0], usual.new_ones(1)]), 1.0),
             Labels.new(usual.device),
         )
 
@@ -208,13 +207,13 @@ def judge(
         "each": answered & ((odds + (_odds(share) - _odds(plain)) > rules.margin) | (differ == 0)),
         "adapted": answered,
     }[answer]
-    given = chances(calibration, each, recent, alike, chosen.to(each.dtype))
+    given = chances(calibration, each, recent, alike, chosen.to(each.dtype), answered)
     given[:, 1] = torch.where(answered, given[:, 1], state.right.mean[1])  # no answer, no evidence
     heard = torch.cat([given, answered[:, None].to(given)], 1)
     state.right.add(heard, torch.ones_like(counts), rules.estimate_half_life)
     found = estimate(calibration, state.right, state.labels.right)
     named = frozen.argmax(1), torch.where(answered, adapted.argmax(1), NONE)
-    beside = torch.cat([given, odds.sigmoid()[:, None]], 1)
+    beside = torch.cat([given[:, :3], odds.sigmoid()[:, None]], 1)
     answers = Answers(torch.stack(named, 1).int(), beside, chosen)
     return Verdict(chosen, answer, learning, reason, share, agreement, classes, found, answers)
 

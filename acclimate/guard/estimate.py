@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from acclimate.guard.calibration import Calibration, seen
+from acclimate.guard.calibration import Calibration, by_agreement, seen
 from acclimate.guard.labels import bias
 from acclimate.guard.signals import Recent
 
@@ -57,8 +57,13 @@ def chances(
     recent: Float[Tensor, " signals"],
     alike: Float[Tensor, " sets"],
     adapted: Float[Tensor, " batch"],
-) -> Float[Tensor, "batch 3"]:
+    answered: Bool[Tensor, " batch"],
+) -> Float[Tensor, "batch 5"]:
     """Chance that the frozen, the adapted and the given answer to each image is right.
+
+    The frozen answer is seen in two ways: by its own confidence, and by the adapted answer (see
+    `acclimate.guard.calibration.by_agreement`). Its chance is their mean. How far they are apart
+    tells how little is known.
 
     Args:
         calibration: Of the model that adapts.
@@ -66,18 +71,28 @@ def chances(
         recent: Their mean over the recent stream.
         alike: How much the recent stream looks like each set of the calibration.
         adapted: 1 where the adapted answer is given, 0 where the frozen one is.
+        answered: Whether there is an adapted answer.
+
+    Returns:
+        The three chances; then half of what the two views are apart, for the frozen and for the
+        given answer.
     """
-    x = seen(signals, recent)
-    frozen_right, adapted_right = (c(x, alike) for c in (calibration.frozen, calibration.adapted))
-    return torch.stack([frozen_right, adapted_right, frozen_right.lerp(adapted_right, adapted)], 1)
+    x, classes = seen(signals, recent), (signals.shape[1] - 3) // 2
+    own, adapted_right = (c(x, alike) for c in (calibration.frozen, calibration.adapted))
+    other = by_agreement(signals[:, 2], adapted_right, classes)
+    apart = torch.where(answered, (own - other) / 2, 0)
+    frozen_right = own - apart
+    given = frozen_right.lerp(adapted_right, adapted)
+    return torch.stack([frozen_right, adapted_right, given, apart, apart * (1 - adapted)], 1)
 
 
 def estimate(calibration: Calibration, recent: Recent, known: Recent) -> Estimate:
     """The accuracies of the recent stream.
 
-    The interval adds two variances: that of the share of right answers among so many images, and
-    that of the calibration under a shift it has not seen, as measured when it was made. Labels
-    correct the calibration and make its variance smaller.
+    The interval adds variances: that of the share of right answers among so many images; that of
+    the calibration under a shift it has not seen, as measured when it was made; and, for frozen
+    answers, what the two views of them are apart. Labels correct the calibration and make the last
+    two smaller.
 
     Args:
         calibration: Of the model that adapts.
@@ -86,9 +101,11 @@ def estimate(calibration: Calibration, recent: Recent, known: Recent) -> Estimat
         known: What labels have shown; `acclimate.guard.labels.Labels.right`.
     """
     images = float(recent.images)
+    frozen_apart, given_apart = recent.mean[3:5]
+    apart = torch.stack([frozen_apart, torch.zeros_like(frozen_apart), given_apart])
     errors = torch.cat([calibration.error, calibration.error.amax()[None]])
-    shift, errors = bias(known, errors)
-    *means, heard = recent.mean.double().tolist()
+    shift, errors = bias(known, (errors**2 + apart**2).sqrt())
+    *means, _, _, heard = recent.mean.double().tolist()
     counts = images, images * heard, images
     values = (mean + by for mean, by in zip(means, shift.double().tolist(), strict=True))
     ranges = map(_range, values, errors.double().tolist(), counts)

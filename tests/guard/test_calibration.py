@@ -2,9 +2,11 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acclimate.errors import InputError
-from acclimate.guard.calibration import Calibration, calibrated, seen
+from acclimate.guard.calibration import Calibration, by_agreement, calibrated, seen
 from acclimate.guard.signals import features, signals
 
 from .conftest import answered
@@ -41,6 +43,17 @@ def test_of_two_answers_the_better_one_is_told(calibration):
         alike = calibration.places.alike(other.looks.mean(0))
         chance = calibration.better(features(each, each.mean(0)), alike)[differ].mean()
         assert (chance > 0.5) == (adapted > frozen)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1), st.integers(2, 9))
+def test_the_adapted_answer_tells_of_the_frozen_one_as_drawing_classes_does(images, classes):
+    """The adapted answer is class 0, the frozen one 0 or 1; the true class is drawn."""
+    agree = torch.tensor([float(same) for same, _ in images])
+    adapted = torch.tensor([chance for _, chance in images])
+    found = by_agreement(agree, adapted, classes)
+    for (same, chance), one in zip(images, found.tolist(), strict=True):
+        of_class = [chance] + [(1 - chance) / (classes - 1)] * (classes - 1)
+        assert one == pytest.approx(of_class[0 if same else 1], abs=1e-6)
 
 
 def test_a_bundle_keeps_it(calibration):

@@ -62,6 +62,20 @@ def test_a_collapsed_model_is_rolled_back(calibration):
     assert guarded == frozen
 
 
+def test_of_a_certain_frozen_classifier_that_is_lost_the_estimate_says_how_little_it_knows(
+    calibration,
+):
+    """A shift makes it give one class to all images, with certainty."""
+    other = answered("other", 0.9, 0.7, seed=5)
+    one = torch.zeros_like(other.frozen)
+    one[:, 2] = 9.0
+    verdicts, (frozen, *_) = run(calibration, dataclasses.replace(other, frozen=one))
+    found = verdicts[-1].estimate.frozen
+    assert found.low <= frozen <= found.high and found.high - found.low > 0.3
+    usual = run(calibration, answered("other", 0.9, 0.88, seed=5))[0][-1].estimate.frozen
+    assert usual.high - usual.low < 0.25
+
+
 def test_without_adapted_answers_nothing_is_sure_of_the_adapted_model(calibration):
     """As with single images, which methods that normalise by the batch alone do not see."""
     other, state = answered("other", 0.9, 0.8, seed=5), GuardState.new(calibration)
@@ -147,7 +161,7 @@ def test_a_budget_that_cannot_be_meant_is_refused():
 def test_the_state_does_not_grow(calibration):
     state = GuardState.new(calibration)
     size = sum(tensor.nbytes for tensor in state.tensors().values())
-    averages, kept = (3 + 2 * CLASSES + 5 + 2 + 4 + 8) + (3 + 1 + 4), KEPT * (4 * (2 + 4) + 1)
+    averages, kept = (3 + 2 * CLASSES + 5 + 2 + 6 + 8) + (3 + 1 + 4), KEPT * (4 * (2 + 4) + 1)
     assert size == 4 * averages + kept < 32 * 2**10
     run_on = answered("other", 0.5, 0.6, seed=5)
     judge(
