@@ -96,7 +96,8 @@ def advise(
         order: ``"shuffled"``, or ``"arrival"``: target images as they are given, and source images
             by class if those come so; without target images, source images as they are given.
         methods: Names or variants to choose among; none takes a short list for the bundle.
-        minutes: About how long it may take. Fewer source images are tried on where time is short.
+        minutes: About how long it may take. Fewer source images are tried on where time is short,
+            but those of two batches, or of four where they come in order.
         run: Device, memory and progress.
         say: Told beforehand how long it takes.
 
@@ -110,7 +111,7 @@ def advise(
     if not adapters:
         raise InputError(f"there is nothing to choose among; {'; '.join(left_out)}")
     calibrated = has_calibration(bundle)
-    plan = plan_of(adapters, source, target, calibrated=calibrated, minutes=minutes)
+    plan = plan_of(adapters, source, target, calibrated=calibrated, minutes=minutes, order=order)
     say(str(plan))
     judges = Judges(measure_guard(bundle, source, run) if plan.calibrates else bundle, run)
     found = _followed(plan, adapters, judges, order, run.progress)

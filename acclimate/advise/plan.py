@@ -9,7 +9,7 @@ from torch import Tensor
 
 from acclimate.adapt import Adapter
 from acclimate.advise.candidates import Candidate
-from acclimate.advise.streams import CONDITIONS
+from acclimate.advise.streams import CONDITIONS, Order
 from acclimate.advise.trials import seconds_an_image
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.guard import measure as guard
@@ -17,6 +17,10 @@ from acclimate.randomness import key, permutation
 
 FEWEST, MOST = 64, 512
 """Source images that are tried on under each condition, by how long it takes."""
+BATCHES: dict[Order, int] = {"shuffled": 2, "arrival": 4}
+"""So many batches of the largest size are tried on at least, by the order in which images come.
+With one alone, a method that remembers would be the same as one that forgets; and if it holds all
+images, it holds all classes, though in the deployment few come together."""
 TARGET = 1024
 """The most target images that are tried on, evenly spaced."""
 _SETS = 45  # of a guard's calibration
@@ -56,6 +60,7 @@ def plan_of(
     *,
     calibrated: bool,
     minutes: float,
+    order: Order,
 ) -> Plan:
     """Time a few batches of each candidate, and choose how many images there is time for.
 
@@ -64,7 +69,9 @@ def plan_of(
         source: All source images.
         target: All target images; None without.
         calibrated: Whether the bundle has a guard's calibration.
-        minutes: The time there is. At least `FEWEST` source images are taken, whatever it is.
+        minutes: The time there is. At least `FEWEST` source images are taken, whatever it is, and
+            at least `BATCHES` batches of the largest size.
+        order: How the images come.
     """
     source = source[permutation(key(0, "advise"), len(source))[:MOST].sort().values]
     rows = evenly(0 if target is None else len(target), TARGET)
@@ -75,7 +82,8 @@ def plan_of(
     each_image = min(speeds) * _PASSES[not batch_norms(encoder)]
     fixed = len(target) * sum(speeds) + calibrates * _calibration(each_image, len(source))
     each = (1 + _OTHER) * len(CONDITIONS) * sum(speeds)
-    count = int(min(len(source), max(FEWEST, (60 * minutes - fixed) / each)))
+    least = max(FEWEST, BATCHES[order] * max(candidate.batch for candidate in adapters))
+    count = int(min(len(source), max(least, (60 * minutes - fixed) / each)))
     source = source[evenly(len(source), count)]
     return Plan(source, target, rows, calibrates, fixed + count * each)
 

@@ -62,7 +62,8 @@ class Advise:
     """Methods or variants to choose among, such as tent or acclimate:reset=batch; without it a
     short list for the bundle."""
     minutes: float = 5.0
-    """About how long it may take; fewer source images are tried on where time is short."""
+    """About how long it may take; where time is short, fewer source images are tried on, but those
+    of two batches, or of four with --order arrival."""
     out: Path | None = None
     """A settings file to write, which acclimate adapt and bench take as --settings."""
     page: Path | None = None

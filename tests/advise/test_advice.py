@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from acclimate.advise import advice as module
-from acclimate.advise import advise
+from acclimate.advise import advise, plan
 from acclimate.advise.choose import Choice, Gain
 from acclimate.advise.labelled import by_labels
 from acclimate.advise.page import page_of
@@ -45,6 +45,15 @@ def test_it_is_the_same_again_and_whole(made, bundle, images):
         assert len(trial.target.logits) == len(made.target.images) == 40
     assert float(made.weights.sum()) == pytest.approx(1)
     assert 0 <= made.target.estimated <= 1
+
+
+@pytest.mark.parametrize(("order", "count"), [("shuffled", 32), ("arrival", 64)])
+def test_several_batches_are_tried_on_however_short_the_time_is(
+    bundle, images, monkeypatch, order, count
+):
+    monkeypatch.setattr(plan, "FEWEST", 8)
+    given = {"batches": (4, 16), "methods": ("bn-adapt",), "minutes": 1e-6, "run": RUN}
+    assert advise(bundle, images[:70], order=order, **given).frozen.shape[1] == count
 
 
 def test_labels_are_read_after_the_advice_and_do_not_change_it(made, images):
