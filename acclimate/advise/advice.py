@@ -97,7 +97,8 @@ def advise(
             by class if those come so; without target images, source images as they are given.
         methods: Names or variants to choose among; none takes a short list for the bundle.
         minutes: About how long it may take. Fewer source images are tried on where time is short,
-            but those of two batches, or of four where they come in order.
+            but those of two batches, or of four where they come in order, if there are so many;
+            never more than 512.
         run: Device, memory and progress.
         say: Told beforehand how long it takes.
 

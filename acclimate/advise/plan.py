@@ -18,7 +18,7 @@ from acclimate.randomness import key, permutation
 FEWEST, MOST = 64, 512
 """Source images that are tried on under each condition, by how long it takes."""
 BATCHES: dict[Order, int] = {"shuffled": 2, "arrival": 4}
-"""So many batches of the largest size are tried on at least, by the order in which images come.
+"""So many batches of the largest size are tried on at least, if `MOST` images are enough for them.
 With one alone, a method that remembers would be the same as one that forgets; and if it holds all
 images, it holds all classes, though in the deployment few come together."""
 TARGET = 1024

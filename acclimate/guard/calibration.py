@@ -140,7 +140,7 @@ def by_agreement(
 
     An answer that agrees is as probably right; of one that differs, the classes that the adapted
     model did not answer with are taken as equally probable. Beside the frozen classifier's own
-    confidence this is a second view, which a shift that makes it certain and wrong does not fool.
+    confidence this is a second view, which a shift that makes it certain and wrong fools less.
 
     ```python
     by_agreement(torch.tensor([1.0, 0.0]), torch.tensor([0.7, 0.7]), 4)  # 0.7, 0.1
@@ -233,7 +233,10 @@ def _fitted(sets: Sequence[tuple[bool, Tensor, Tensor, Tensor, Tensor]]) -> Corr
 
 
 def _errors(plain: Sequence[_Rows], known: Sequence[_Rows]) -> Float[Tensor, "2"]:
-    """Root mean square errors of the accuracies under each shift, from the curves of the others."""
+    """`Calibration.error`: each shift is estimated by the curves of the others.
+
+    Root mean squares, of the frozen accuracy less half the distance of its two views.
+    """
     errors = []
     for shift in dict.fromkeys(each.shift for each in plain if not each.by_sight):
         others = [[e for e in sets if e.shift != shift] for sets in (plain, known)]

@@ -74,8 +74,8 @@ def chances(
         answered: Whether there is an adapted answer.
 
     Returns:
-        The three chances; then half of what the two views are apart, for the frozen and for the
-        given answer.
+        The three chances; then half of the own view less the other, with its sign, for the frozen
+        and for the given answer. Without an adapted answer the own view alone counts: they are 0.
     """
     x, classes = seen(signals, recent), (signals.shape[1] - 3) // 2
     own, adapted_right = (c(x, alike) for c in (calibration.frozen, calibration.adapted))

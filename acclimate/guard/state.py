@@ -20,6 +20,7 @@ from acclimate.storage import sealed
 
 GOOD_EVERY = 512
 """Images between two copies of a good state: on a GPU a copy takes about as long as a step."""
+_FORM = 2  # of the averages; one more whenever they change, so that older states are refused
 
 
 class Memory:
@@ -58,7 +59,7 @@ class Memory:
         self._state = State({}, _joined({**parts, "counts": self.counts}))
         # Guards of the same rules and calibration go on alike from the same state.
         digest = sealed.digest(calibration.tensors(""), "")
-        own = {"rules": asdict(rules), "calibration": digest}
+        own = {"rules": asdict(rules), "calibration": digest, "form": _FORM}
         self._belongs: dict[str, Any] = {**first.belongs, "guard": own}
 
     def restart(self) -> None:
@@ -195,8 +196,8 @@ class Memory:
         check_belongs(of_adapter, self._of_adapter)
         if belongs["guard"] != self._belongs["guard"]:
             raise InputError(
-                "the state is of a guard with other rules or another calibration; make the guard "
-                "as the one that saved it."
+                "the state is of a guard with other rules or another calibration, or of an older "
+                "version; make the guard as the one that saved it, or begin anew."
             )
 
 

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from acclimate.adapt.state import State
 from acclimate.errors import InputError
-from acclimate.guard.calibration import calibrated
+from acclimate.guard.calibration import calibrated, seen
 from acclimate.guard.decide import GuardState, Rules, Spent, judge
+from acclimate.guard.estimate import chances
 from acclimate.guard.labels import KEPT
+from acclimate.guard.signals import signals
 
 from .conftest import CLASSES, answered
 
@@ -88,6 +90,18 @@ def test_without_adapted_answers_nothing_is_sure_of_the_adapted_model(calibratio
     for part in other.frozen.split(40):
         verdict = judge(part, part, USUAL[: len(part)], every, calibration, state, Rules())
     assert verdict.estimate.adapted.high - verdict.estimate.adapted.low < 0.25
+
+
+def test_without_an_adapted_answer_the_frozen_confidence_alone_counts(calibration):
+    other = answered("other", 0.5, 0.7, seed=5)
+    each = signals(other.frozen, other.adapted)
+    recent, alike = each.mean(0), calibration.places.alike(other.looks.mean(0))
+    given = calibration, each, recent, alike, torch.ones(400), torch.arange(400) < 200
+    frozen, adapted, guarded, apart, of_given = chances(*given).T
+    own = calibration.frozen(seen(each, recent), alike)
+    assert torch.equal(frozen[200:], own[200:]) and not apart[200:].any()
+    assert torch.allclose(frozen[:200] + apart[:200], own[:200]) and apart[:200].abs().amax() > 0.1
+    assert torch.allclose(guarded, adapted) and not of_given.any()  # adapted answers are given
 
 
 def test_images_that_were_not_adapted_to_get_the_frozen_answer_and_count_nothing(calibration):

@@ -132,6 +132,21 @@ def test_a_state_of_another_guard_made_alike_may_be_swapped_in(guarded, images):
     assert same(outcome(first, images[8:16]), outcome(second, images[8:16]))
 
 
+def test_a_state_of_an_older_version_is_refused_and_changes_nothing(guarded, images):
+    guard = guard_of(guarded("tent"), "tent")
+    guard(images[:16])
+    state = guard.snapshot()
+    own = {name: value for name, value in state.belongs["guard"].items() if name != "form"}
+    state = replace(state, belongs={**state.belongs, "guard": own})
+    guard(images[16:32])
+    now = guard.adapter.snapshot().tensors
+    for take in (guard.restore, guard.swap):
+        with pytest.raises(InputError, match="of an older version"):
+            take(state)
+    for name, tensor in guard.adapter.snapshot().tensors.items():
+        assert torch.equal(tensor, now[name])
+
+
 def test_a_state_of_another_guard_is_refused(guarded, images, tmp_path):
     bundle = guarded("tent")
     guard = guard_of(bundle, "tent")
