@@ -18,6 +18,7 @@ import pytest
 import torch
 import torch.utils.backend_registration as registration
 from torch.autograd.graph import _engine_run_backward
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
@@ -218,6 +219,8 @@ def pretended_gpu():
     """A pretended GPU, for a test; modules can be moved to it and back.
 
     PyTorch's slot for a device of others' is taken for it the first time, for the whole process.
+    Attention is computed by the same operations on it and on the CPU, whose fused kernel rounds
+    otherwise: what a method's steps make of that is as large as a fault.
     """
     if not _registered:
         registration._setup_privateuseone_for_python_backend(NAME, _module)
@@ -229,7 +232,7 @@ def pretended_gpu():
     _module.present = True
     try:
         in_one_thread = patch.object(torch.autograd, "_engine_run_backward", _run_backward)
-        with in_one_thread, PretendedGPU() as gpu:
+        with in_one_thread, sdpa_kernel(SDPBackend.MATH), PretendedGPU() as gpu:
             yield gpu
     finally:
         _module.present = False
