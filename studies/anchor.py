@@ -3,7 +3,7 @@ r"""All online methods on the 15 corruptions, each begun anew and one after the 
     python studies/anchor.py --data cifar10.zip --weights resnet20.safetensors --out runs/ours \
         --results results/anchor
 
-The public ResNet-20 of ours.py, whose folder OUT is used, and whatever bundles are named with
+The public network of ours.py, whose folder OUT is used, and whatever bundles are named with
 ``--bundles``. Batches of 200, 10,000 images under each corruption at severity 5: the settings of
 the field's tables. An interrupted study resumes, ``--plan`` says how long it takes, and another run
 with other methods, protocols or seeds adds to the results.
@@ -17,8 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from methods import run_all
-from ours import LABEL, Network, make_twin, test
-from ours import Arguments as Twin
+from ours import Network, make_twin, test
 from rich.console import Console
 from rich.table import Table
 from score import scores
@@ -71,7 +70,7 @@ def main(arguments: Arguments) -> None:
     keep_freed_memory()
     folder = arguments.out / "anchor"
     with trusted_code():  # of this repository: the network's own
-        make_twin(Twin(arguments.data, arguments.weights, arguments.out))
+        make_twin(arguments)
         run_all(grids(arguments), folder, workers=arguments.workers, only_plan=arguments.plan)
     if arguments.plan:
         return
@@ -92,7 +91,8 @@ def main(arguments: Arguments) -> None:
 
 def grids(arguments: Arguments) -> Iterator[GridRun]:
     """One grid of all protocols in batches, and one of each in windows."""
-    bundles = {LABEL: arguments.out / LABEL} | {path.name: path for path in arguments.bundles}
+    paths = (arguments.out / arguments.network, *arguments.bundles)
+    bundles = {path.name: path for path in paths}
     load = partial(test, arguments.data, arguments.images)
     grid = Grid(
         (CLEAN, *arguments.corruptions),  # a stream of several shifts leaves clean images out

@@ -24,6 +24,7 @@ from ours_candidates import (
     CORRELATED,
     FIFTEEN,
     FINALISTS,
+    FORGETTING,
     REFERENCES,
     ROW,
     SMALL,
@@ -50,10 +51,8 @@ from acclimate.source.held_out import SHIFTS
 from acclimate.source.loop import Run
 from acclimate.source.presets import PRESETS
 
-Part = Literal["screening", "small", "finalists", "fifteen"]
+Part = Literal["screening", "small", "finalists", "forgetting", "fifteen"]
 
-NETWORK = "public_networks:resnet20"
-LABEL = "resnet20"
 EVERY = 5
 """One of so many training images is held out: 10,000."""
 ALIGNED = 8000
@@ -70,11 +69,13 @@ class Network:
     data: str
     """CIFAR-10 as train/CLASS/IMAGE and test/CLASS/IMAGE: a folder or a zip."""
     weights: Path
-    """ResNet-20 of github.com/akamaster/pytorch_resnet_cifar10, as .safetensors."""
+    """The network's, of github.com/akamaster/pytorch_resnet_cifar10, as .safetensors."""
     out: Path
     """Folder for the bundle and the measurements; studies of this network may share it."""
     results: Path | None = None
     """Folder for the results that are kept."""
+    network: Literal["resnet20", "resnet56"] = "resnet20"
+    """The network that the weights are of; also the name of its bundle in the folder."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Arguments(Network):
 
     part: Part = "screening"
     """Candidates on streams of ``images``; a few of them in small batches; finalists on 500 and
-    10,000 images; or the chosen one on test images under the 15 reported corruptions."""
+    10,000 images; what forgets, where all shifts come back 20 times, with ``images`` each time; or
+    the chosen one on test images under the 15 reported corruptions."""
     images: int = 2000
     """Held-out images of each stream of the screening, and test images under each of the 15."""
     shifts: tuple[str, ...] = (CLEAN, *SHIFTS)
@@ -108,7 +110,7 @@ def main(arguments: Arguments) -> None:
     """Align, measure a part, and write what is kept of it."""
     keep_freed_memory()
     with trusted_code():  # of this repository: the network's own
-        make_twin(arguments)
+        make_twin(arguments, epochs=arguments.epochs)
         jobs = grids(arguments)
         folder = arguments.out / "grid"
         measured = run_all(jobs, folder, workers=arguments.workers, only_plan=arguments.plan)
@@ -126,24 +128,24 @@ def main(arguments: Arguments) -> None:
         finish(result, arguments.seeds[0], arguments.results / f"{arguments.part}.json")
 
 
-def make_twin(arguments: Arguments) -> None:
+def make_twin(arguments: Network, *, epochs: int = 3) -> None:
     """Align the public classifier, unless that was done."""
-    path = arguments.out / LABEL
+    path = arguments.out / arguments.network
     if path.exists():
         return
     rest, _ = hold_out(load(arguments.data, "train"), EVERY)
     preset = PRESETS["small"]
     stages = {"contrastive": replace(preset.contrastive, epochs=1)}
-    stages["align"] = replace(preset.align, epochs=arguments.epochs)
+    stages["align"] = replace(preset.align, epochs=epochs)
     with live() as progress:
         align(
-            NETWORK,
+            f"public_networks:{arguments.network}",
             subset(rest, ALIGNED).images,
             weights=arguments.weights,
             classes=rest.classes,
             preprocessing=Preprocessing(32),
             settings=replace(preset, **stages),
-            run=Run(0, path.with_name(f"{LABEL}.stages"), progress=progress),
+            run=Run(0, path.with_name(f"{path.name}.stages"), progress=progress),
         ).save(path)
 
 
@@ -151,7 +153,7 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
     """The grids of a part."""
     part, orders = arguments.part, arguments.orders
     grid = Grid(arguments.shifts, seeds=arguments.seeds, batch=200, curve=False)
-    bundles = {LABEL: arguments.out / LABEL}
+    bundles = {arguments.network: arguments.out / arguments.network}
 
     def job(names: Sequence[str], count: int, **changes: object) -> GridRun:
         chosen = [name for name in names if name in (arguments.candidates or names)]
@@ -172,6 +174,9 @@ def grids(arguments: Arguments) -> Iterator[GridRun]:
         if "continual" in orders:
             shifts = tuple(name for name in arguments.shifts if name != CLEAN)
             yield job(FINALISTS, arguments.images, corruptions=shifts, orders=("continual",))
+    elif part == "forgetting":
+        shifts = tuple(name for name in arguments.shifts if name != CLEAN)
+        yield job(FORGETTING, arguments.images, corruptions=shifts, orders=("recurring",))
     else:
         fifteen = replace(grid, corruptions=(CLEAN, *PUBLISHED), methods=FIFTEEN)
         yield GridRun(fifteen, bundles, (partial(test, arguments.data, arguments.images),))

@@ -21,6 +21,8 @@ CHANGES: dict[str, dict[str, Scalar]] = {
     "all weights, rate 3e-4": {_RATE: 3e-4, "update.parameters": "all"},
     "two steps": {"steps": 2},
     "pulled to the source": {"aftermath": "pull"},
+    "pulled by 0.003": {"aftermath": "pull", "aftermath.0.rate": 0.003},
+    "pulled by 0.03": {"aftermath": "pull", "aftermath.0.rate": 0.03},
     "reset at each batch": {"reset": "batch"},
     "answered before the step": {"answer": "before"},
     "no mirrored image": {"answer.flip": False},
@@ -65,6 +67,15 @@ FINALISTS = (
     "pulled to the source",
 )
 """Candidates that are measured on 500 and on 10,000 images."""
+FORGETTING = (
+    ROW,
+    "no steps",
+    "rate 1e-3",
+    "pulled by 0.003",
+    "pulled to the source",
+    "pulled by 0.03",
+)
+"""Candidates that are measured where shifts come back, so that what was learned may harm."""
 FIFTEEN = ("source", "ptbn", "tent", "roid", "aligned-bn", "cta", ROW)
 """Methods that are measured on the reported corruptions."""
 

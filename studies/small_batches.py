@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ours import LABEL, Network, make_twin, test
-from ours import Arguments as Twin
+from ours import Network, make_twin, test
 from rich.console import Console
 from rich.table import Table
 
@@ -91,9 +90,9 @@ def main(arguments: Arguments) -> None:
     """Measure what is missing, and write what is kept."""
     torch.set_num_threads(1)
     with trusted_code():  # of this repository: the network's own
-        make_twin(Twin(arguments.data, arguments.weights, arguments.out))
-        bundle = Bundle.load(arguments.out / LABEL)
-    checksum = checksum_of(arguments.out / LABEL)
+        make_twin(arguments)
+        bundle = Bundle.load(arguments.out / arguments.network)
+    checksum = checksum_of(arguments.out / arguments.network)
     paths = {stream: stream.path(arguments, checksum) for stream in streams(arguments)}
     missing = [stream for stream, path in paths.items() if not path.exists()]
     taken = [json.loads(path.read_text())["seconds"] for path in paths.values() if path.exists()]

@@ -36,7 +36,7 @@ def test_candidates_are_settings_that_differ(study):
     assert set(candidates.FIFTEEN) <= METHODS.keys()
 
 
-@pytest.mark.parametrize("part", ["screening", "small", "finalists", "fifteen"])
+@pytest.mark.parametrize("part", ["screening", "small", "finalists", "forgetting", "fifteen"])
 def test_what_is_reported_chooses_nothing(study, tmp_path, part):
     ours, _ = study
     orders = ("shuffled", "class-correlated", "continual")
