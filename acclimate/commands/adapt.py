@@ -89,6 +89,10 @@ class Adapt:
     at_change: Literal["go-on", "restart", "come-back"] = "go-on"
     """What becomes of what was learned when the guard finds that the stream has changed: it stays,
     is forgotten, or gives way to what was learned from earlier images that looked the same."""
+    class_shares: Literal["any", "as-source"] = "any"
+    """What you know of the classes of any 200 images in a row: nothing; or that each has about the
+    share that it has among the source images of the guard's calibration. Then the guard also finds
+    the frozen classifier wrong where a shift makes it give one class again and again."""
     guard_log: Path | None = None
     """A file that gets a line of JSON for each decision of the guard, with its reason."""
     settings_file: Annotated[Path | None, tyro.conf.arg(name="settings")] = None
@@ -171,8 +175,10 @@ class Adapt:
                 raise InputError("--guard-log is the log of a guard; give --guard bounded, too.")
             if self.at_change != "go-on":
                 raise InputError("--at-change needs a guard; give --guard bounded, too.")
+            if self.class_shares != "any":
+                raise InputError("--class-shares tells a guard; give --guard bounded, too.")
             return None
-        rules = Rules(at_change=self.at_change)
+        rules = Rules(at_change=self.at_change, class_shares=self.class_shares)
         where = {"log": self.guard_log, "memory_limit": self.memory_limit}
         return Guard(adapter, bundle, mode, rules=rules, **where)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # The settings are options without a prefix.
 Limits = Annotated[ServeSettings, tyro.conf.arg(name="")]
+Shares = Literal["any", "as-source"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Serve:
     """A file that acclimate advise wrote, or one like it: method, changes, batch and guard."""
     guard: Literal["bounded", "shadow", "off"] | None = None
     """Mode of a new stream's guard; default: bounded, or off if the bundle has no calibration."""
+    class_shares: Shares = "any"
+    """What is known of the classes of any 200 images in a row of each stream: nothing; or that each
+    has about the share that it has among the source images of the guard's calibration."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 is every one of the machine."""
     port: int = 8000
@@ -173,8 +177,7 @@ class Serve:
         from acclimate.serve.model import Wish
 
         if self.settings is None:
-            wish = Wish(self.method, None, self.guard, self.device, self.memory_limit)
-            return wish, self.limits
+            return Wish(self.method, None, self.guard, *self._where()), self.limits
         if self.method is not None:
             raise InputError("--settings names the method; leave --method out.")
         from acclimate.advise.settings_file import load
@@ -186,4 +189,8 @@ class Serve:
         limits = self.limits
         if limits.batch == ServeSettings.batch:
             limits = replace(limits, batch=file.batch)
-        return Wish(*made, guard, self.device, self.memory_limit), limits
+        return Wish(*made, guard, *self._where()), limits
+
+    def _where(self) -> tuple[str | None, str | None, Shares]:
+        """The rest of a wish: device, limit of memory, and what is known of the streams."""
+        return self.device, self.memory_limit, self.class_shares

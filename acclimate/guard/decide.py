@@ -10,12 +10,14 @@ from torch import Tensor
 
 from acclimate.errors import InputError, unknown_name
 from acclimate.guard.calibration import HALF_LIFE, Calibration
-from acclimate.guard.estimate import Estimate, chances, estimate
+from acclimate.guard.class_shares import answers_of, begun, limited, most_right
+from acclimate.guard.estimate import Estimate, chances, estimate, views
 from acclimate.guard.labels import NONE, Answers, Labels, bias_of_share
 from acclimate.guard.signals import Recent, features, fewer_classes, signals
 
 Answer = Literal["frozen", "each", "adapted"]
 AtChange = Literal["go-on", "restart", "come-back"]
+ClassShares = Literal["any", "as-source"]
 Learning = Literal["go on", "hold", "roll back"]
 
 _START = 16.0  # images that the recent stream begins with, as if they were clean source images
@@ -44,6 +46,10 @@ class Rules:
     """What becomes of what was learned when the stream is found to have become another one: it
     stays; ``"restart"`` goes back to the source; ``"come-back"`` does so too, and then takes the
     state back that was learned from images that looked the same, if one of the last four was."""
+    class_shares: ClassShares = "any"
+    """What is known of the classes of any 200 images in sequence: nothing; or that each has about
+    the share that it has among the calibration's images, as in a well-mixed stream. Then answers
+    that are given too often are taken for wrong."""
     most_steps: int | None = None
     """Budget: after so many steps of a stream nothing more is learned; None sets no limit."""
     most_distance: float | None = None
@@ -58,7 +64,7 @@ class Rules:
 
         Raises:
             InputError: shares out of order, a half-life that is not positive, a negative budget,
-                or an unknown at_change.
+                or an unknown at_change or class_shares.
         """
         if not 0 <= self.worse_below <= self.frozen_below <= self.adapted_above <= 1:
             raise InputError(
@@ -71,6 +77,8 @@ class Rules:
             )
         if self.at_change not in get_args(AtChange):
             raise unknown_name("at_change", self.at_change, get_args(AtChange))
+        if self.class_shares not in get_args(ClassShares):
+            raise unknown_name("class_shares", self.class_shares, get_args(ClassShares))
         for name in ("most_steps", "most_distance", "most_changed"):
             if not (getattr(self, name) or 0) >= 0:
                 raise InputError(f"{name} must be 0 or more, not {getattr(self, name)}.")
@@ -92,6 +100,8 @@ class GuardState:
 
     recent: Recent
     """Average of the signals."""
+    answers: Recent
+    """Average of `acclimate.guard.class_shares.answers_of`."""
     looks: Recent
     """Average of how images look."""
     share: Recent
@@ -106,12 +116,13 @@ class GuardState:
         """The state before any image."""
         share, differ = _BEFORE
         usual = calibration.usual.clone()
-        x, none = usual[None], torch.zeros(1, device=usual.device)
+        none = torch.zeros(1, device=usual.device)
         looks = calibration.places.mean.clone()
         alike = calibration.places.alike(looks)
-        right = chances(calibration, x, usual, alike, none, none == 0)
+        right = chances(views(calibration, usual[None], usual, alike, none == 0), none)
         return cls(
             Recent.of(usual, _START),
+            Recent.of(begun(usual[3:], right[0, :2]), _START),
             Recent.of(looks, _START),
             Recent.of(usual.new_tensor([share * differ, differ]), _START),
             Recent.of(torch.cat([right[0], usual.new_ones(1)]), 1.0),
@@ -122,7 +133,7 @@ class GuardState:
         """The tensors by name."""
         averages = {
             f"{name}.{part}": getattr(getattr(self, name), part)
-            for name in ("recent", "looks", "share", "right")
+            for name in ("recent", "answers", "looks", "share", "right")
             for part in ("total", "weight", "squares")
         }
         return averages | {f"labels.{n}": each for n, each in self.labels.tensors().items()}
@@ -171,8 +182,8 @@ def judge(
     """Decide about a batch, and remember it.
 
     ```python
-    seen = looks(images), ~blank(images)
-    verdict = judge(frozen, adapted, *seen, calibration, state, Rules())
+    shown = looks(images), ~blank(images)
+    verdict = judge(frozen, adapted, *shown, calibration, state, Rules())
     logits = torch.where(verdict.use_adapted[:, None], adapted, frozen)
     ```
 
@@ -194,6 +205,13 @@ def judge(
     state.looks.add(looks.to(counts), counts, HALF_LIFE)
     recent, alike = state.recent.mean, calibration.places.alike(state.looks.mean)
     odds = calibration.better.log_odds(features(each, recent), alike)
+    seen = views(calibration, each, recent, alike, answered)
+    if rules.class_shares == "as-source":
+        answers = answers_of(each, torch.stack([seen.frozen, seen.adapted], 1))
+        state.answers.add(answers, counts, HALF_LIFE)
+        most, supposed = most_right(answers, state.answers, calibration.usual[3:].chunk(2)[0])
+        odds = limited(odds, most)
+        seen = seen.lowered((most / supposed).clamp(max=1))
     differ = 1 - each[:, 2]
     state.share.add(torch.stack([odds.sigmoid() * differ, differ], 1), counts, HALF_LIFE)
     better, differed = state.share.mean.double().tolist()
@@ -207,7 +225,7 @@ def judge(
         "each": answered & ((odds + (_odds(share) - _odds(plain)) > rules.margin) | (differ == 0)),
         "adapted": answered,
     }[answer]
-    given = chances(calibration, each, recent, alike, chosen.to(each.dtype), answered)
+    given = chances(seen, chosen.to(each.dtype))
     given[:, 1] = torch.where(answered, given[:, 1], state.right.mean[1])  # no answer, no evidence
     heard = torch.cat([given, answered[:, None].to(given)], 1)
     state.right.add(heard, torch.ones_like(counts), rules.estimate_half_life)

@@ -51,39 +51,65 @@ class Estimate:
         )
 
 
-def chances(
+@dataclass(frozen=True)
+class Views:
+    """Chances that answers to images are right; the frozen answer is seen in two ways."""
+
+    own: Float[Tensor, " batch"]
+    """Of the frozen answer, by its own confidence."""
+    other: Float[Tensor, " batch"]
+    """Of the frozen answer, by the adapted one; as `own` where there is none."""
+    adapted: Float[Tensor, " batch"]
+    """Of the adapted answer."""
+
+    @property
+    def frozen(self) -> Float[Tensor, " batch"]:
+        """Of the frozen answer: the mean of both ways."""
+        return (self.own + self.other) / 2
+
+    def lowered(self, by: Float[Tensor, "batch 2"]) -> "Views":
+        """The same, those of the frozen and of the adapted answer multiplied by a factor each."""
+        frozen, adapted = by.unbind(1)
+        return Views(self.own * frozen, self.other * frozen, self.adapted * adapted)
+
+
+def views(
     calibration: Calibration,
     signals: Float[Tensor, "batch signals"],
     recent: Float[Tensor, " signals"],
     alike: Float[Tensor, " sets"],
-    adapted: Float[Tensor, " batch"],
     answered: Bool[Tensor, " batch"],
-) -> Float[Tensor, "batch 5"]:
-    """Chance that the frozen, the adapted and the given answer to each image is right.
-
-    The frozen answer is seen in two ways: by its own confidence, and by the adapted answer (see
-    `acclimate.guard.calibration.by_agreement`). Its chance is their mean. How far they are apart
-    tells how little is known.
+) -> Views:
+    """Chances of both answers, by the calibration.
 
     Args:
         calibration: Of the model that adapts.
         signals: From `acclimate.guard.signals.signals`.
         recent: Their mean over the recent stream.
         alike: How much the recent stream looks like each set of the calibration.
-        adapted: 1 where the adapted answer is given, 0 where the frozen one is.
         answered: Whether there is an adapted answer.
+    """
+    x, classes = seen(signals, recent), (signals.shape[1] - 3) // 2
+    own, adapted = (curve(x, alike) for curve in (calibration.frozen, calibration.adapted))
+    other = by_agreement(signals[:, 2], adapted, classes)
+    return Views(own, torch.where(answered, other, own), adapted)
+
+
+def chances(seen: Views, adapted: Float[Tensor, " batch"]) -> Float[Tensor, "batch 5"]:
+    """Chance that the frozen, the adapted and the given answer to each image is right.
+
+    How far the two views of the frozen answer are apart tells how little is known.
+
+    Args:
+        seen: From `views`.
+        adapted: 1 where the adapted answer is given, 0 where the frozen one is.
 
     Returns:
         The three chances; then half of the own view less the other, with its sign, for the frozen
-        and for the given answer. Without an adapted answer the own view alone counts: they are 0.
+        and for the given answer.
     """
-    x, classes = seen(signals, recent), (signals.shape[1] - 3) // 2
-    own, adapted_right = (c(x, alike) for c in (calibration.frozen, calibration.adapted))
-    other = by_agreement(signals[:, 2], adapted_right, classes)
-    apart = torch.where(answered, (own - other) / 2, 0)
-    frozen_right = own - apart
-    given = frozen_right.lerp(adapted_right, adapted)
-    return torch.stack([frozen_right, adapted_right, given, apart, apart * (1 - adapted)], 1)
+    apart, given = (seen.own - seen.other) / 2, seen.frozen.lerp(seen.adapted, adapted)
+    return torch.stack([seen.frozen, seen.adapted, given, apart, apart * (1 - adapted)], 1)
 
 
 def estimate(calibration: Calibration, recent: Recent, known: Recent) -> Estimate:

@@ -20,7 +20,7 @@ from acclimate.storage import sealed
 
 GOOD_EVERY = 512
 """Images between two copies of a good state: on a GPU a copy takes about as long as a step."""
-_FORM = 2  # of the averages; one more whenever they change, so that older states are refused
+_FORM = 3  # of the averages; one more whenever they change, so that older states are refused
 
 
 class Memory:

@@ -15,7 +15,8 @@ from acclimate.adapt.frozen import frozen_beside
 from acclimate.adapt.state import AdapterState, check_belongs
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
-from acclimate.guard import Guard, Verdict
+from acclimate.guard import Guard, Rules, Verdict
+from acclimate.guard.decide import ClassShares
 from acclimate.guard.guard import MODES, Mode
 from acclimate.methods import AdapterSettings, method
 from acclimate.preprocessing import Preprocessing
@@ -66,6 +67,8 @@ class Wish:
     """``cpu`` or ``cuda``; None takes a GPU if there is one."""
     memory_limit: str | None = None
     """The most memory that the process may hold."""
+    class_shares: ClassShares = "any"
+    """What is known of the classes of each stream, see `acclimate.guard.Rules`."""
 
 
 class SharedModel:
@@ -103,12 +106,14 @@ class SharedModel:
         self.note: str | None = None
         self.modes: tuple[Mode, ...] = MODES
         try:
-            self._model = Guard(adapter, bundle, memory_limit=wish.memory_limit)
+            rules = Rules(class_shares=wish.class_shares)
+            self._model = Guard(adapter, bundle, rules=rules, memory_limit=wish.memory_limit)
             self._frozen = self._model.frozen
         except InputError as error:
             # A service whose bundle had a guard must not lose it without a word, as with a
-            # calibration of an older version.
-            if any(n.startswith(f"{method(adapter.name).model}.guard.") for n in bundle.statistics):
+            # calibration of an older version, nor must one that was told something for it.
+            own = f"{method(adapter.name).model}.guard."
+            if wish.class_shares != "any" or any(n.startswith(own) for n in bundle.statistics):
                 raise
             self._model = adapter
             self.modes = ("off", "shadow")

@@ -110,7 +110,7 @@ def test_each_decision_is_logged(adapt, guarded, tmp_path):
     assert all(line["reason"] for line in lines)
 
 
-def test_what_becomes_of_a_change_is_the_guards_rule(adapt, guarded, monkeypatch):
+def test_options_are_the_guards_rules(adapt, guarded, monkeypatch):
     rules, made = [], Guard.__init__
 
     def spy(self, *given, **named):
@@ -120,7 +120,9 @@ def test_what_becomes_of_a_change_is_the_guards_rule(adapt, guarded, monkeypatch
     monkeypatch.setattr(Guard, "__init__", spy)
     adapt(guarded)
     adapt(guarded, "--at-change", "come-back")
-    assert [each.at_change for each in rules] == ["go-on", "come-back"]
+    adapt(guarded, "--class-shares", "as-source")
+    assert [each.at_change for each in rules] == ["go-on", "come-back", "go-on"]
+    assert [each.class_shares for each in rules] == ["any", "any", "as-source"]
 
 
 def test_folders_named_by_class_tell_it_nothing(guarded, photos, tmp_path):
@@ -147,6 +149,11 @@ def test_what_cannot_be_is_refused(guarded, saved, photos, tmp_path, capsys):
         (saved, ["--guard-log", str(tmp_path / "log")], "the log of a guard"),
         (guarded, ["--guard-log", out[1]], "--out and --guard-log are the same file"),
         (guarded, ["--guard", "off", "--at-change", "restart"], "--at-change needs a guard"),
+        (
+            guarded,
+            ["--guard", "off", "--class-shares", "as-source"],
+            "tells a guard",
+        ),
         (guarded, ["--at-change", "come"], "'go-on', 'restart', 'come-back'"),
         (guarded, ["--guard-log", "-"], "cannot be written to standard output"),
     ):

@@ -9,7 +9,7 @@ from acclimate.adapt.state import State
 from acclimate.errors import InputError
 from acclimate.guard.calibration import calibrated, seen
 from acclimate.guard.decide import GuardState, Rules, Spent, judge
-from acclimate.guard.estimate import chances
+from acclimate.guard.estimate import chances, views
 from acclimate.guard.labels import KEPT
 from acclimate.guard.signals import signals
 
@@ -96,8 +96,8 @@ def test_without_an_adapted_answer_the_frozen_confidence_alone_counts(calibratio
     other = answered("other", 0.5, 0.7, seed=5)
     each = signals(other.frozen, other.adapted)
     recent, alike = each.mean(0), calibration.places.alike(other.looks.mean(0))
-    given = calibration, each, recent, alike, torch.ones(400), torch.arange(400) < 200
-    frozen, adapted, guarded, apart, of_given = chances(*given).T
+    found = views(calibration, each, recent, alike, torch.arange(400) < 200)
+    frozen, adapted, guarded, apart, of_given = chances(found, torch.ones(400)).T
     own = calibration.frozen(seen(each, recent), alike)
     assert torch.equal(frozen[200:], own[200:]) and not apart[200:].any()
     assert torch.allclose(frozen[:200] + apart[:200], own[:200]) and apart[:200].abs().amax() > 0.1
@@ -175,7 +175,7 @@ def test_a_budget_that_cannot_be_meant_is_refused():
 def test_the_state_does_not_grow(calibration):
     state = GuardState.new(calibration)
     size = sum(tensor.nbytes for tensor in state.tensors().values())
-    averages, kept = (3 + 2 * CLASSES + 5 + 2 + 6 + 8) + (3 + 1 + 4), KEPT * (4 * (2 + 4) + 1)
+    averages, kept = (3 + 6 * CLASSES + 5 + 2 + 6 + 8 + 2) + (3 + 1 + 4), KEPT * (4 * (2 + 4) + 1)
     assert size == 4 * averages + kept < 32 * 2**10
     run_on = answered("other", 0.5, 0.6, seed=5)
     judge(
