@@ -4,7 +4,8 @@ Run: python examples/serve_drift.py [--quick] [--bundle quickstart/bundle] [--po
 It starts acclimate serve (pip install 'acclimate[serve,client]'), sends each camera's images as a
 stream, and compares the answers with and without adaptation. Open the address that it prints: the
 page shows the streams meanwhile. --keep leaves the service running until Ctrl-C. Without --bundle,
-a small one is trained first. A bundle without a guard is given one.
+a small one is trained first. A bundle without a guard is given one. --class-shares as-source tells
+the guard that all classes are about as frequent as in training, which is so here.
 """
 
 import argparse
@@ -32,10 +33,12 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="a bundle for fashion-mnist-mini")
     parser.add_argument("--port", type=int, default=0, help="port of the service; 0: a free one")
     parser.add_argument("--keep", action="store_true", help="leave the service running")
+    parser.add_argument("--class-shares", choices=("any", "as-source"), default="any")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "acclimate", "serve", guarded(options, Path(folder))]
         command += ["--port", str(options.port), "--batch", "32"]
+        command += ["--class-shares", options.class_shares]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
             try:
                 address = service.stdout.readline().split(" on ")[1].split()[0]

@@ -50,6 +50,13 @@ def test_advice_for_another_bundle_or_beside_a_method_is_refused(saved, advice):
         command(saved, "--settings", advice)._wish()
 
 
+def test_what_is_known_of_the_classes_is_wished_for(saved, advice):
+    assert command(saved)._wish()[0].class_shares == "any"
+    for given in ((), ("--settings", advice)):
+        wish, _ = command(saved, "--class-shares", "as-source", *given)._wish()
+        assert wish.class_shares == "as-source"
+
+
 def test_limits_are_options_by_their_own_names(saved):
     made = command(saved, "--wait-ms", "1.5", "--in-memory", 7, "--state-dir", "states")
     assert (made.limits.wait_ms, made.limits.in_memory) == (1.5, 7)

@@ -13,7 +13,7 @@ from serving import SETTINGS
 from acclimate.adapt import Adapter
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
-from acclimate.guard import Guard
+from acclimate.guard import Guard, Rules
 from acclimate.methods import AdapterSettings
 from acclimate.parts.answer import After
 from acclimate.serve.model import SharedModel, Wish
@@ -93,6 +93,18 @@ def test_a_thousand_interleaved_streams_are_as_a_thousand_adapters(engine_of, se
     assert len(found) > 900
     for sent in found.values():
         check_alone(alone(served, True), sent)
+
+
+def test_a_guard_is_told_of_the_classes(served, unguarded, images):
+    model = SharedModel.load(served, Wish(device="cpu", class_shares="as-source"))
+    bundle = Bundle.load(served)
+    guard = Guard(Adapter(bundle, device="cpu"), bundle, rules=Rules(class_shares="as-source"))
+    given = guard(images[:8])
+    found = model(images[:8], "bounded")
+    assert found.verdict.estimate == guard.verdict.estimate
+    assert torch.equal(torch.where(found.use_adapted[:, None], *guard.both[::-1]), given)
+    with pytest.raises(InputError, match="no calibration of a guard"):
+        SharedModel.load(unguarded, Wish(class_shares="as-source"))
 
 
 def test_the_frozen_classifier_by_itself_runs_once_a_batch(bundle, images):
