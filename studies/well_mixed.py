@@ -145,8 +145,8 @@ def measure(arguments: Arguments, unit: Unit) -> None:
         assert guard.verdict is not None
         guess = guard.verdict.estimate
         found = {"frozen": frozen} | found | {told: guarded}
-        found[f"{told} frozen error"] = round(100 * guess.frozen.value - frozen, 2)
-        found[f"{told} adapted error"] = round(100 * guess.adapted.value - adapted, 2)
+        found[f"{told}_frozen_error"] = round(100 * guess.frozen.value - frozen, 2)
+        found[f"{told}_adapted_error"] = round(100 * guess.adapted.value - adapted, 2)
     path = unit.path(arguments)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(found))
@@ -175,14 +175,14 @@ def totals(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for row in rows:
         groups[row["bundle"], row["order"], row["method"]].append(row)
     for (bundle, order, method), mine in groups.items():
-        total: dict[str, Any] = {"bundle": bundle, "order": order, "method": method}
+        total: dict[str, Any] = {"case": f"{bundle}, {order}, {method}", "bundle": bundle}
         shifted = [row for row in mine if row["corruption"] != CLEAN] or mine
         total["frozen"] = round(fmean(row["frozen"] for row in shifted), 1)
         for name in ("adapted", *TOLD):
             gains = [row[name] - row["frozen"] for row in shifted]
             total[name] = round(fmean(gains), 1)
-            total[f"{name} lowest"] = round(min(row[name] - row["frozen"] for row in mine), 1)
-        for name in (f"{told} {model} error" for told in TOLD for model in ("frozen", "adapted")):
+            total[f"{name}_lowest"] = round(min(row[name] - row["frozen"] for row in mine), 1)
+        for name in (f"{told}_{model}_error" for told in TOLD for model in ("frozen", "adapted")):
             total[name] = round(fmean(abs(row[name]) for row in shifted), 1)
         yield total
 

@@ -65,10 +65,7 @@ def test_it_resumes_and_keeps_the_results_of_other_bundles(study, arguments, mon
     study.main(replace(arguments, corruptions=("fog",)))
     with (arguments.results / "summary.csv").open(newline="") as file:
         sums = list(csv.DictReader(file))
-    assert [(row["bundle"], row["order"]) for row in sums] == [
-        ("small", "shuffled"),
-        ("small", "sorted"),
-    ]
+    assert [row["case"] for row in sums] == ["small, shuffled, tent", "small, sorted, tent"]
     with pytest.raises(InputError, match="streams: Unit"):
         study.main(replace(arguments, seed=1))
     kept = study._others(arguments.results / "streams.csv", replace(arguments, label="another"))
@@ -78,7 +75,7 @@ def test_it_resumes_and_keeps_the_results_of_other_bundles(study, arguments, mon
 def test_sums_are_means_of_gains_and_of_absolute_errors(study):
     row = {"bundle": "b", "order": "shuffled", "method": "tent"}
     errors = {
-        f"{told} {model} error": 3.0 for told in study.TOLD for model in ("frozen", "adapted")
+        f"{told}_{model}_error": 3.0 for told in study.TOLD for model in ("frozen", "adapted")
     }
     rows = [
         row
@@ -86,8 +83,8 @@ def test_sums_are_means_of_gains_and_of_absolute_errors(study):
         | {"corruption": name, "frozen": 50.0, "adapted": a, "any": 50.0, "as-source": b}
         for name, a, b in (("none", 40.0, 49.0), ("fog", 60.0, 60.0), ("snow", 80.0, 78.0))
     ]
-    rows[1]["any frozen error"] = -5.0
+    rows[1]["any_frozen_error"] = -5.0
     (total,) = study.totals(rows)
-    assert (total["frozen"], total["adapted"], total["adapted lowest"]) == (50, 20, -10)
-    assert (total["any"], total["as-source"], total["as-source lowest"]) == (0, 19, -1)
-    assert (total["any frozen error"], total["as-source frozen error"]) == (4, 3)
+    assert (total["frozen"], total["adapted"], total["adapted_lowest"]) == (50, 20, -10)
+    assert (total["any"], total["as-source"], total["as-source_lowest"]) == (0, 19, -1)
+    assert (total["any_frozen_error"], total["as-source_frozen_error"]) == (4, 3)
