@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acclimate.errors import InputError
-from acclimate.guard.calibration import Calibration, by_agreement, calibrated, seen
+from acclimate.guard.calibration import Answered, Calibration, by_agreement, calibrated, seen
 from acclimate.guard.signals import features, signals
 
-from .conftest import answered
+from .conftest import CLASSES, answered
 
 
 def test_more_certain_answers_are_likelier_right(calibration):
@@ -84,3 +84,31 @@ def test_two_models_that_never_differ_give_no_preference():
     found = calibrated([alike])
     x = torch.zeros(1, len(found.better.curve.weights))
     assert float(found.better(x, torch.zeros(1))) == 0.5
+
+
+@pytest.mark.parametrize("agree", [True, False])
+def test_its_error_is_that_of_estimating_each_shift_by_the_others(agree):
+    """Answers and looks are the same under all shifts, so that a curve knows the others' mean."""
+    count, rates = 400, {"none": (0.8, 0.7), "noise": (0.6, 0.7), "blur": (0.3, 0.4)}
+    frozen = torch.zeros(count, CLASSES)
+    frozen[:, 0] = 3.0
+    adapted = frozen if agree else frozen.roll(1, 1)
+    looks, sizes = torch.randn(count, 5), [40] * (count // 40)
+    sets = []
+    for shift, (of_frozen, of_adapted) in rates.items():
+        truth = torch.zeros(count, CLASSES)
+        truth[:, 1] = of_adapted
+        truth[:, 0] = of_frozen
+        sets.append(Answered(shift, False, False, looks, frozen, adapted, sizes, truth))
+    expected = []
+    for shift, right in rates.items():
+        f, a = torch.tensor([each for name, each in rates.items() if name != shift]).mean(0)
+        if agree:
+            expected.append([(f - right[0]) ** 2, (f - right[0]) ** 2])
+            continue
+        other = (1 - a) / (CLASSES - 1)
+        apart = ((f - other) / 2) ** 2
+        beyond = (((f + other) / 2 - right[0]) ** 2 - apart).clamp(min=0)
+        expected.append([beyond, (a - right[1]) ** 2])
+    error = torch.tensor(expected).mean(0).sqrt()
+    torch.testing.assert_close(calibrated(sets).error, error, rtol=0, atol=0.01)
