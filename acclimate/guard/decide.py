@@ -48,8 +48,8 @@ class Rules:
     state back that was learned from images that looked the same, if one of the last four was."""
     class_shares: ClassShares = "any"
     """What is known of the classes of any 200 images in sequence: nothing; or that each has about
-    the share that it has among the calibration's images, as in a well-mixed stream. Then answers
-    that are given too often are taken for wrong."""
+    the share that the models give it among the calibration's clean images. Then of answers that
+    are given too often, most are taken for wrong."""
     most_steps: int | None = None
     """Budget: after so many steps of a stream nothing more is learned; None sets no limit."""
     most_distance: float | None = None
@@ -209,9 +209,10 @@ def judge(
     if rules.class_shares == "as-source":
         answers = answers_of(each, torch.stack([seen.frozen, seen.adapted], 1))
         state.answers.add(answers, counts, HALF_LIFE)
-        most, supposed = most_right(answers, state.answers, calibration.usual[3:].chunk(2)[0])
-        odds = limited(odds, most)
+        shares = calibration.usual[3:].view(2, -1).amax(0)  # either model may miss some of a class
+        most, supposed = most_right(answers, state.answers, shares)
         seen = seen.lowered((most / supposed).clamp(max=1))
+        odds = limited(odds, most, seen.frozen, seen.adapted)
     differ = 1 - each[:, 2]
     state.share.add(torch.stack([odds.sigmoid() * differ, differ], 1), counts, HALF_LIFE)
     better, differed = state.share.mean.double().tolist()

@@ -101,6 +101,7 @@ def test_a_guard_is_told_of_the_classes(served, unguarded, images):
     guard = Guard(Adapter(bundle, device="cpu"), bundle, rules=Rules(class_shares="as-source"))
     given = guard(images[:8])
     found = model(images[:8], "bounded")
+    assert model._model._rules.class_shares == "as-source"
     assert found.verdict.estimate == guard.verdict.estimate
     assert torch.equal(torch.where(found.use_adapted[:, None], *guard.both[::-1]), given)
     with pytest.raises(InputError, match="no calibration of a guard"):
