@@ -92,7 +92,8 @@ class Adapt:
     class_shares: Literal["any", "as-source"] = "any"
     """What you know of the classes of any 200 images in a row: nothing; or that each has about the
     share that it has among the source images of the guard's calibration. Then the guard also finds
-    the frozen classifier wrong where a shift makes it give one class again and again."""
+    the frozen classifier wrong where a shift makes it give one class again and again. Where this is
+    said and is not so, the guard may do harm."""
     guard_log: Path | None = None
     """A file that gets a line of JSON for each decision of the guard, with its reason."""
     settings_file: Annotated[Path | None, tyro.conf.arg(name="settings")] = None
@@ -198,6 +199,7 @@ class Adapt:
                 f"the images lie in {len(folders):,} folders and are taken in path order, so that "
                 "a batch holds images of few of them; if each folder is a class, --shuffle adapts "
                 "better"
+                + (", and --class-shares as-source needs it" * (self.class_shares != "any"))
             )
         alone = settings.one_by_one or min(self.batch, len(paths)) == 1
         prior = getattr(settings.normalisation, "prior", None)

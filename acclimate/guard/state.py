@@ -159,7 +159,7 @@ class Memory:
         Raises:
             InputError: it is none of this guard, or of one made alike.
         """
-        self._check(state.belongs)
+        check_guarded(state.belongs, self._belongs)
         parts = _parted(state.tensors)
         self._adapter.restore(AdapterState(parts["adapter"], self._of_adapter))
         self._good = {name: tensor.clone() for name, tensor in parts["good"].items()}
@@ -171,7 +171,7 @@ class Memory:
         Raises:
             InputError: it is none of this guard, or of one made alike.
         """
-        self._check(state.belongs)
+        check_guarded(state.belongs, self._belongs)
         parts = _parted(state.tensors)
         self._adapter.swap(AdapterState(parts["adapter"], self._of_adapter))
         self._state.exchange(self._own(state.tensors))
@@ -184,21 +184,34 @@ class Memory:
         theirs = ("adapter.", "good.")
         return {name: each for name, each in tensors.items() if not name.startswith(theirs)}
 
-    def _check(self, belongs: Mapping[str, Any]) -> None:
-        """Refuse a state of another guard."""
-        if belongs is self._belongs:
-            return
-        if not isinstance(belongs, Mapping) or "guard" not in belongs:
-            raise InputError(
-                "this is no state of a guard; give one that snapshot or save of a guard made."
-            )
-        of_adapter = {name: value for name, value in belongs.items() if name != "guard"}
-        check_belongs(of_adapter, self._of_adapter)
-        if belongs["guard"] != self._belongs["guard"]:
-            raise InputError(
-                "the state is of a guard with other rules or another calibration, or of an older "
-                "version; make the guard as the one that saved it, or begin anew."
-            )
+
+def check_guarded(belongs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Refuse a state of another guard, of a guard with other rules, or of none.
+
+    ```python
+    check_guarded(state.belongs, guard.snapshot().belongs)
+    ```
+
+    Args:
+        belongs: What the state belongs to, as it says.
+        mine: The same of a state of this guard.
+
+    Raises:
+        InputError: they differ.
+    """
+    if belongs is mine:
+        return
+    if not isinstance(belongs, Mapping) or "guard" not in belongs:
+        raise InputError(
+            "this is no state of a guard; give one that snapshot or save of a guard made."
+        )
+    theirs, own = ({n: v for n, v in each.items() if n != "guard"} for each in (belongs, mine))
+    check_belongs(theirs, own)
+    if belongs["guard"] != mine["guard"]:
+        raise InputError(
+            "the state is of a guard with other rules or another calibration, or of an older "
+            "version; make the guard as the one that saved it, or begin anew."
+        )
 
 
 def _joined(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from acclimate.errors import InputError
 from acclimate.guard import Guard, Rules, Verdict
 from acclimate.guard.decide import ClassShares
 from acclimate.guard.guard import MODES, Mode
+from acclimate.guard.state import check_guarded
 from acclimate.methods import AdapterSettings, method
 from acclimate.preprocessing import Preprocessing
 
@@ -222,7 +223,8 @@ class SharedModel:
             InputError: it is of another bundle, method, settings or guard.
         """
         mine = self._fresh
-        check_belongs(belongs, mine.belongs)
+        check = check_guarded if self.guarded else check_belongs
+        check(belongs, mine.belongs)
         for name, tensor in mine.tensors.items():
             given = tensors.get(name)
             if given is None or given.shape != tensor.shape or given.dtype != tensor.dtype:

@@ -24,8 +24,8 @@ def model(served):
 def streams_of(served, tmp_path):
     made = []
 
-    def make(folder="states", path=None, **changes):
-        model = SharedModel.load(path or served, Wish(device="cpu"))
+    def make(folder="states", path=None, class_shares="any", **changes):
+        model = SharedModel.load(path or served, Wish(device="cpu", class_shares=class_shares))
         files = StateFiles(Path(tmp_path, folder))
         made.append(files)
         return Streams(model, replace(SETTINGS, **changes), files)
@@ -106,6 +106,16 @@ def test_states_of_another_bundle_begin_anew_and_say_so(streams_of, unguarded, i
     assert second.get("a").mode == "off"
     learn(second, "a", images[:8])
     assert "began anew" in second.get("a").note and second.get("a").images == 8
+
+
+def test_states_of_a_guard_that_was_told_something_else_begin_anew_and_say_so(streams_of, images):
+    first = streams_of()
+    learn(first, "a", images[:8])
+    first.save_all()
+    assert first.files.flush(10)
+    second = streams_of(class_shares="as-source")
+    learn(second, "a", images[:8])
+    assert second.get("a").note.startswith("began anew: the state is of a guard with other rules")
 
 
 def test_idle_streams_are_forgotten_also_on_disk(streams_of, images):
