@@ -32,8 +32,15 @@ class Arguments:
     """Folder for along.csv."""
 
 
-def along(measured: Sequence[Measured]) -> Iterator[dict[str, str | int | float]]:
-    """A row per tenth of the streams, for each method, bundle, order and batch size."""
+def along(
+    measured: Sequence[Measured], left_out: Sequence[str] = HELD_OUT
+) -> Iterator[dict[str, str | int | float]]:
+    """A row per tenth of the streams, for each method, bundle, order and batch size.
+
+    Args:
+        measured: Cells with their predictions.
+        left_out: Corruptions that do not count.
+    """
 
     def kind(each: Measured) -> tuple[str, str, str, int]:
         return each.cell.bundle, str(each.cell.variant), each.cell.order, each.cell.batch
@@ -42,7 +49,7 @@ def along(measured: Sequence[Measured]) -> Iterator[dict[str, str | int | float]
         mine = list(group)
         most = max(each.task.n_images for each in mine)
         mine = [each for each in mine if each.task.n_images == most]
-        for values in stretches(mine, HELD_OUT).values():
+        for values in stretches(mine, left_out).values():
             for tenth, accuracy in enumerate(values, 1):
                 row = {"method": method, "bundle": bundle, "order": order, "batch": batch}
                 yield row | {

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
+from along import along
 from methods import run_all
 from ours_candidates import (
     CHANGES,
@@ -73,7 +74,7 @@ class Network:
     out: Path
     """Folder for the bundle and the measurements; studies of this network may share it."""
     results: Path | None = None
-    """Folder for the results that are kept."""
+    """Folder for the results that are kept, one for each network."""
     network: Literal["resnet20", "resnet56"] = "resnet20"
     """The network that the weights are of; also the name of its bundle in the folder."""
 
@@ -123,6 +124,8 @@ def main(arguments: Arguments) -> None:
     Console().print(table)
     if arguments.results:
         write_table(arguments.results / f"{arguments.part}.csv", rows)
+        if arguments.part == "forgetting":
+            write_table(arguments.results / "forgetting_along.csv", list(along(measured, ())))
         options = recorded_options(arguments)
         result = {"options": options, ROW: settings_record(METHODS[ROW].settings)}
         finish(result, arguments.seeds[0], arguments.results / f"{arguments.part}.json")
