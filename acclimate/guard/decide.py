@@ -207,10 +207,10 @@ def judge(
     odds = calibration.better.log_odds(features(each, recent), alike)
     seen = views(calibration, each, recent, alike, answered)
     if rules.class_shares == "as-source":
-        answers = answers_of(each, torch.stack([seen.frozen, seen.adapted], 1))
-        state.answers.add(answers, counts, HALF_LIFE)
+        named = answers_of(each, torch.stack([seen.frozen, seen.adapted], 1))
+        state.answers.add(named, counts, HALF_LIFE)
         shares = calibration.usual[3:].view(2, -1).amax(0)  # either model may miss some of a class
-        most, supposed = most_right(answers, state.answers, shares)
+        most, supposed = most_right(named, state.answers, shares)
         seen = seen.lowered((most / supposed).clamp(max=1))
         odds = limited(odds, most, seen.frozen, seen.adapted)
     differ = 1 - each[:, 2]
@@ -231,9 +231,9 @@ def judge(
     heard = torch.cat([given, answered[:, None].to(given)], 1)
     state.right.add(heard, torch.ones_like(counts), rules.estimate_half_life)
     found = estimate(calibration, state.right, state.labels.right)
-    named = frozen.argmax(1), torch.where(answered, adapted.argmax(1), NONE)
+    classes_of = frozen.argmax(1), torch.where(answered, adapted.argmax(1), NONE)
     beside = torch.cat([given[:, :3], odds.sigmoid()[:, None]], 1)
-    answers = Answers(torch.stack(named, 1).int(), beside, chosen)
+    answers = Answers(torch.stack(classes_of, 1).int(), beside, chosen)
     return Verdict(chosen, answer, learning, reason, share, agreement, classes, found, answers)
 
 
