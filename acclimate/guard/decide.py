@@ -11,7 +11,7 @@ from torch import Tensor
 from acclimate.errors import InputError, unknown_name
 from acclimate.guard.calibration import HALF_LIFE, Calibration
 from acclimate.guard.class_shares import answers_of, begun, limited, most_right
-from acclimate.guard.estimate import Estimate, chances, estimate, views
+from acclimate.guard.estimate import Estimate, Views, chances, estimate, views
 from acclimate.guard.labels import NONE, Answers, Labels, bias_of_share
 from acclimate.guard.signals import Recent, features, fewer_classes, signals
 
@@ -207,12 +207,7 @@ def judge(
     odds = calibration.better.log_odds(features(each, recent), alike)
     seen = views(calibration, each, recent, alike, answered)
     if rules.class_shares == "as-source":
-        named = answers_of(each, torch.stack([seen.frozen, seen.adapted], 1))
-        state.answers.add(named, counts, HALF_LIFE)
-        shares = calibration.usual[3:].view(2, -1).amax(0)  # either model may miss some of a class
-        most, supposed = most_right(named, state.answers, shares)
-        seen = seen.lowered((most / supposed).clamp(max=1))
-        odds = limited(odds, most, seen.frozen, seen.adapted)
+        odds, seen = _knowing_shares(odds, seen, each, counts, calibration, state)
     differ = 1 - each[:, 2]
     state.share.add(torch.stack([odds.sigmoid() * differ, differ], 1), counts, HALF_LIFE)
     better, differed = state.share.mean.double().tolist()
@@ -235,6 +230,23 @@ def judge(
     beside = torch.cat([given[:, :3], odds.sigmoid()[:, None]], 1)
     answers = Answers(torch.stack(classes_of, 1).int(), beside, chosen)
     return Verdict(chosen, answer, learning, reason, share, agreement, classes, found, answers)
+
+
+def _knowing_shares(
+    odds: Float[Tensor, " batch"],
+    seen: Views,
+    each: Float[Tensor, "batch signals"],
+    counts: Float[Tensor, " batch"],
+    calibration: Calibration,
+    state: GuardState,
+) -> tuple[Float[Tensor, " batch"], Views]:
+    """Odds and chances where each class comes as often as among source images."""
+    named = answers_of(each, torch.stack([seen.frozen, seen.adapted], 1))
+    state.answers.add(named, counts, HALF_LIFE)
+    shares = calibration.usual[3:].view(2, -1).amax(0)  # either model may miss some of a class
+    most, supposed = most_right(named, state.answers, shares)
+    seen = seen.lowered((most / supposed).clamp(max=1))
+    return limited(odds, most, seen.frozen, seen.adapted), seen
 
 
 def _verdict(share: float, classes: float, rules: Rules) -> tuple[Answer, Learning, str]:

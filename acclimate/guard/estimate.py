@@ -56,15 +56,15 @@ class Views:
     """Chances that answers to images are right; the frozen answer is seen in two ways."""
 
     own: Float[Tensor, " batch"]
-    """Of the frozen answer, by its own confidence."""
+    """Chance of the frozen answer, by its own confidence."""
     other: Float[Tensor, " batch"]
-    """Of the frozen answer, by the adapted one; as `own` where there is none."""
+    """Chance of the frozen answer, by the adapted one; as `own` where there is none."""
     adapted: Float[Tensor, " batch"]
-    """Of the adapted answer."""
+    """Chance of the adapted answer."""
 
     @property
     def frozen(self) -> Float[Tensor, " batch"]:
-        """Of the frozen answer: the mean of both ways."""
+        """Chance of the frozen answer: the mean of both ways."""
         return (self.own + self.other) / 2
 
     def lowered(self, by: Float[Tensor, "batch 2"]) -> "Views":
