@@ -209,9 +209,7 @@ def judge(
     if rules.class_shares == "as-source":
         odds, seen = _knowing_shares(odds, seen, each, counts, calibration, state)
     differ = 1 - each[:, 2]
-    state.share.add(torch.stack([odds.sigmoid() * differ, differ], 1), counts, HALF_LIFE)
-    better, differed = state.share.mean.double().tolist()
-    plain = (better + 1e-12 * _BEFORE[0]) / (differed + 1e-12)
+    plain = _share(odds, differ, counts, state)
     share = min(max(plain + bias_of_share(state.labels), 0.0), 1.0)
     agreement, classes = float(recent[2]), float(fewer_classes(recent))
     first = _verdict(share, classes, rules)
@@ -247,6 +245,18 @@ def _knowing_shares(
     most, supposed = most_right(named, state.answers, shares)
     seen = seen.lowered((most / supposed).clamp(max=1))
     return limited(odds, most, seen.frozen, seen.adapted), seen
+
+
+def _share(
+    odds: Float[Tensor, " batch"],
+    differ: Float[Tensor, " batch"],
+    counts: Float[Tensor, " batch"],
+    state: GuardState,
+) -> float:
+    """`Verdict.share`, without what labels say."""
+    state.share.add(torch.stack([odds.sigmoid() * differ, differ], 1), counts, HALF_LIFE)
+    better, differed = state.share.mean.double().tolist()
+    return (better + 1e-12 * _BEFORE[0]) / (differed + 1e-12)
 
 
 def _verdict(share: float, classes: float, rules: Rules) -> tuple[Answer, Learning, str]:
