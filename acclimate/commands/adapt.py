@@ -90,10 +90,10 @@ class Adapt:
     """What becomes of what was learned when the guard finds that the stream has changed: it stays,
     is forgotten, or gives way to what was learned from earlier images that looked the same."""
     class_shares: Literal["any", "as-source"] = "any"
-    """What you know of the classes of any 200 images in a row: nothing; or that each has about the
-    share that it has among the source images of the guard's calibration. Then the guard also finds
-    the frozen classifier wrong where a shift makes it give one class again and again. Where this is
-    said and is not so, the guard may do harm."""
+    """as-source tells the guard that, among any 200 images in a row, each class is about as
+    frequent as among the source images of its calibration. Then it can find the frozen classifier
+    wrong where a shift makes it give one class again and again. If the classes come otherwise, this
+    may do harm; any tells it nothing."""
     guard_log: Path | None = None
     """A file that gets a line of JSON for each decision of the guard, with its reason."""
     settings_file: Annotated[Path | None, tyro.conf.arg(name="settings")] = None

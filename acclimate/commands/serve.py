@@ -43,9 +43,9 @@ class Serve:
     guard: Literal["bounded", "shadow", "off"] | None = None
     """Mode of a new stream's guard; default: bounded, or off if the bundle has no calibration."""
     class_shares: Shares = "any"
-    """What is known of the classes of any 200 images in a row of each stream: nothing; or that each
-    has about the share that it has among the source images of the guard's calibration. Streams that
-    were saved with another value begin anew."""
+    """as-source tells the guard that, among any 200 images in a row of a stream, each class is
+    about as frequent as among the source images of its calibration; any tells it nothing. Streams
+    that were saved with another value begin anew."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 is every one of the machine."""
     port: int = 8000

@@ -1,4 +1,4 @@
-"""What follows where it is known how often each class comes: answers given too often are wrong.
+"""Limits to the chances of answers where it is known how often each class comes.
 
 A model that answers with one class nine times in ten, where that class is one image in ten, is
 wrong for most of them, whatever its confidence says. A stream in which nine images of ten are of
@@ -18,7 +18,7 @@ _NONE = 1e-6
 def answers_of(
     signals: Float[Tensor, "batch signals"], chances: Float[Tensor, "batch 2"]
 ) -> Float[Tensor, "batch answers"]:
-    """What is averaged over the recent stream.
+    """Mark the class that each model answers with, for an average over the recent stream.
 
     Args:
         signals: From `acclimate.guard.signals.signals`.
@@ -49,7 +49,7 @@ def begun(shares: Float[Tensor, " both"], chances: Float[Tensor, "2"]) -> Float[
 def most_right(
     answers: Float[Tensor, "batch answers"], recent: Recent, shares: Float[Tensor, " classes"]
 ) -> tuple[Float[Tensor, "batch 2"], Float[Tensor, "batch 2"]]:
-    """The greatest share of such answers that can be right, and the share that was supposed.
+    """Compute the greatest share of such answers that can be right, and the share supposed so far.
 
     Of images that are answered with a class k at most as many are right as there are images of k:
     P(right | k is answered) ≤ P(k) / P(k is answered). Both are of the recent images, among which a
@@ -82,9 +82,9 @@ def limited(
     """Log-odds of the adapted answer to the frozen one, where neither is right too often.
 
     If one of two answers is right, and the first one for at most a share m of such images, the
-    second one is right for the others. But often neither is right. So the odds only move to that
-    where the second one is the more probable by the chances of both, each seen by itself; else no
-    further than to the odds of these chances.
+    second one is right for the others. But often neither is right. So the odds move all the way
+    only if the second answer has the greater chance, each chance taken by itself. Otherwise they
+    move no further than to the odds of these two chances.
 
     Args:
         odds: Log-odds that the adapted answer is right, if one of the two is.

@@ -47,9 +47,9 @@ class Rules:
     stays; ``"restart"`` goes back to the source; ``"come-back"`` does so too, and then takes the
     state back that was learned from images that looked the same, if one of the last four was."""
     class_shares: ClassShares = "any"
-    """What is known of the classes of any 200 images in sequence: nothing; or that each has about
-    the share that the models give it among the calibration's clean images. Then of answers that
-    are given too often, most are taken for wrong."""
+    """``"as-source"``: among any 200 images in a row, each class is about as frequent as the models
+    find it among the calibration's clean images, and answers that are given more often are mostly
+    taken for wrong. ``"any"``: nothing is known."""
     most_steps: int | None = None
     """Budget: after so many steps of a stream nothing more is learned; None sets no limit."""
     most_distance: float | None = None

@@ -69,7 +69,7 @@ class Wish:
     memory_limit: str | None = None
     """The most memory that the process may hold."""
     class_shares: ClassShares = "any"
-    """What is known of the classes of each stream, see `acclimate.guard.Rules`."""
+    """How often each class comes in every stream, see `acclimate.guard.Rules`."""
 
 
 class SharedModel:
