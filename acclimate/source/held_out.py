@@ -1,11 +1,12 @@
 """Source images that a twin is not trained on: what a model does well is measured on them.
 
-No label is needed. The frozen classifier's probabilities on the clean image stand for the truth,
-also where the image is corrupted. The corruptions are the benchmark's four extra ones, which are in
-no reported mean.
+No label is needed. Probabilities for the clean image stand for the truth, also where the image is
+corrupted: the frozen classifier's, or the mean of its and another model's. The corruptions are the
+benchmark's four extra ones, which are in no reported mean.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,12 +35,13 @@ _MANY = 10_000
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Source images, clean and corrupted, and what the classifier answers for the clean ones."""
+    """Source images, clean and corrupted, and probabilities for the clean ones."""
 
     images: Mapping[str, UInt8[Tensor, "n 3 h w"]]
     """The images by corruption; ``"none"`` is clean."""
     target: Float[Tensor, "n classes"]
-    """The frozen classifier's probabilities on the clean images."""
+    """What stands for the truth: the frozen classifier's probabilities for the clean images, or see
+    `judged_by_both`."""
     source: SourceImages
     """The clean images and their preprocessing."""
     precision: Precision
@@ -47,10 +49,10 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Mean probability, 0..1, that the frozen classifier gives to a model's answers.
+    """Mean probability, 0..1, that `HeldOut.target` gives to a model's answers.
 
-    The classifier sees the clean image, whatever the model sees. On clean images the frozen
-    classifier itself has its mean confidence, the largest value there is.
+    The target is of the clean image, whatever the model sees. Where it is the frozen classifier's,
+    that classifier itself has its mean confidence on clean images, the largest value there is.
     """
 
     of_clean: Float[Tensor, " images"]
@@ -149,6 +151,25 @@ def hold_out(classifier: Classifier, source: SourceImages, precision: Precision)
     return HeldOut(images, logits.softmax(1), source, precision)
 
 
+def judged_by_both(held: HeldOut, model: Classifier, trust: Trust | None) -> HeldOut:
+    """Held-out images with another model's answers in the truth, as much as the classifier's.
+
+    A frozen classifier that judges alone counts each answer that is changed as a loss, also where
+    the change is right. So nothing could be found that is better than it.
+
+    Args:
+        held: The images, with the classifier's probabilities.
+        model: In evaluation mode; as before on return.
+        trust: How far the model trusts the batch's statistics here; None takes the source's alone.
+
+    Raises:
+        InputError: a layer that computes batch norm in a way of its own.
+    """
+    with _trusting(model, trust):
+        own = _logits(model, held, CLEAN, BATCH).softmax(1)
+    return replace(held, target=held.target.lerp(own, 0.5))
+
+
 def corrupted(
     images: UInt8[Tensor, "n channels h w"], name: str, severity: int
 ) -> UInt8[Tensor, "n channels h w"]:
@@ -183,16 +204,23 @@ def agreement(
     Raises:
         InputError: a layer that computes batch norm in a way of its own.
     """
+    with _trusting(model, trust):
+        scores = {name: _score(_logits(model, held, name, batch), held) for name in held.images}
+    shifted = torch.stack([scores[name] for name in SHIFTS])  # [shifts, images]
+    return Agreement(scores[CLEAN], shifted.mean(0))
+
+
+@contextmanager
+def _trusting(model: Classifier, trust: Trust | None) -> Iterator[None]:
+    """Within it, the model trusts the batch's statistics so far."""
     replaced = {}
     if trust is not None:
         policy = BatchStatistics(trust.prior, trust.limit)
         replaced = replace_batch_norms(model.encoder, Control(), policy)
     try:
-        scores = {name: _score(_logits(model, held, name, batch), held) for name in held.images}
+        yield
     finally:
         exchange(model.encoder, replaced)
-    shifted = torch.stack([scores[name] for name in SHIFTS])  # [shifts, images]
-    return Agreement(scores[CLEAN], shifted.mean(0))
 
 
 def _score(logits: Float[Tensor, "n classes"], held: HeldOut) -> Float[Tensor, " n"]:

@@ -9,12 +9,14 @@ from torch import Tensor
 from acclimate.backbones import Classifier
 from acclimate.backbones.batch_norm import Trust, batch_norms
 from acclimate.runtime.progress import Progress, silent
-from acclimate.source.held_out import BATCH, Agreement, HeldOut, agreement
+from acclimate.source.held_out import BATCH, Agreement, HeldOut, agreement, judged_by_both
 
 Images = Float[Tensor, " images"]
 
 LIMITS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05)
 """Weights of a large batch that are tried, in this order."""
+MIDDLE = 0.35
+"""The limit with which the model is a judge, too: in the middle of those that are tried."""
 PRIORS = (0.0, 1.0, 4.0, 16.0, 64.0)
 """Priors that are tried, with small batches."""
 SMALL = (1, 8)
@@ -31,11 +33,12 @@ def measure_trust(
     The limit is chosen with large batches: full trust in a batch's statistics can be wrong even if
     they are exact, because a corruption does more than to shift and scale features. The prior is
     chosen with small batches, whose statistics vary. Both are the most trustful values that agree
-    as well as the best ones on corrupted images, and lose at most 0.02 on clean images.
+    as well as the best ones on corrupted images, and lose at most 0.02 on clean images. The
+    classifier and the model, with a limit of `MIDDLE`, are the judges, see `judged_by_both`.
 
     Args:
         model: In evaluation mode; as before on return.
-        held: Source images. What the classifier answers for the clean ones stands for the truth.
+        held: Source images, and what the classifier answers for the clean ones.
         progress: Told of the trials done.
         name: What the progress calls the model.
 
@@ -47,6 +50,7 @@ def measure_trust(
     """
     if not batch_norms(model.encoder):
         return None
+    held = judged_by_both(held, model, Trust(0.0, MIDDLE))
     frozen = agreement(model, held, None)
     total = len(LIMITS) + len(PRIORS)
     done = 0

@@ -13,7 +13,14 @@ from acclimate.preprocessing import Preprocessing
 from acclimate.source import held_out as module
 from acclimate.source import stages
 from acclimate.source.aligned import align
-from acclimate.source.held_out import CLEAN, SHIFTS, agreement, hold_out, part_of
+from acclimate.source.held_out import (
+    CLEAN,
+    SHIFTS,
+    agreement,
+    hold_out,
+    judged_by_both,
+    part_of,
+)
 from acclimate.source.images import SourceImages
 from acclimate.source.presets import PRESETS, with_epochs
 from acclimate.source.stages import Work
@@ -189,3 +196,34 @@ def test_what_is_said_to_be_held_out_is(data, monkeypatch, caplog, many, share):
     assert disjoint == (share is None or not many)
     assert ("on held-out images" in caplog.text) == disjoint
     assert ("on images that the twin is trained on" in caplog.text) != disjoint
+
+
+def test_two_judges_have_the_same_weight():
+    source, judge = pictures(32), model()
+    held = hold_out(judge, source, "fp32")
+    assert held is not None
+    torch.manual_seed(1)
+    other = split(build("acclimate:resnet8-w4", classes=3)).eval()
+    shuffled = held.source.preprocessing(held.images[CLEAN])
+    with torch.no_grad():
+        expected = (judge(shuffled).softmax(1) + other(shuffled).softmax(1)) / 2
+    both = judged_by_both(held, other, None)
+    torch.testing.assert_close(both.target, expected)
+    assert both.images is held.images
+    trusting = judged_by_both(held, other, Trust(0, 1))
+    assert not torch.allclose(trusting.target, expected)
+    assert type(other.encoder) is type(split(build("acclimate:resnet8-w4", classes=3)).encoder)
+    torch.testing.assert_close(judged_by_both(held, other, None).target, expected)  # as it was
+
+
+def test_with_two_judges_a_changed_answer_is_no_loss_by_itself():
+    # A frozen classifier that judges alone gives itself the most that there is.
+    held = hold_out(model(), pictures(64), "fp32")
+    assert held is not None
+    torch.manual_seed(2)
+    other = split(build("acclimate:resnet8-w4", classes=3)).eval()
+    with torch.no_grad():
+        other.head.weight.mul_(100)  # certain of its answers
+    alone, both = held, judged_by_both(held, other, None)
+    assert agreement(other, alone, None).clean < agreement(model(), alone, None).clean
+    assert agreement(other, both, None).clean > agreement(model(), both, None).clean
