@@ -70,18 +70,38 @@ def measure_trust(
 
 
 def best(trials: Iterable[tuple[float, list[Agreement]]], before: Agreement) -> float | None:
-    """The first value that agrees with the classifier as well as the best one on corrupted images.
+    """The first useful value that agrees as well as the best one on corrupted images.
 
-    As well means: within one standard error of the mean difference over the images. Values are left
-    out that lose more than 0.02 on clean images. They come in an order in which the agreement rises
-    and then falls: the search ends after two in a row that are worse than the best one.
+    As well means: within one standard error of the mean difference over the images.
 
     Args:
-        trials: Values, the most adaptive first, each with what it reaches.
-        before: What is reached without any: a value must be better than that on corrupted images.
+        trials: As for `useful`, the most adaptive first.
+        before: As for `useful`.
 
     Returns:
-        None if no value is good enough.
+        None if no value is useful.
+    """
+    good = useful(trials, before)
+    top = max((shifted for _, shifted in good), key=lambda each: float(each.mean()), default=None)
+    if top is None:
+        return None
+    return next(value for value, shifted in good if _behind(shifted, top) <= 0)
+
+
+def useful(
+    trials: Iterable[tuple[float, list[Agreement]]], before: Agreement
+) -> list[tuple[float, Images]]:
+    """The values that agree better on corrupted images and lose at most 0.02 on clean ones.
+
+    They come in an order in which the agreement rises and then falls: the search ends after two in
+    a row that are worse than the best one.
+
+    Args:
+        trials: Values, each with what it reaches, for one size of a batch or several.
+        before: What is reached without any.
+
+    Returns:
+        Each with its agreement for each corrupted image, the mean over the sizes.
     """
     good: list[tuple[float, Images]] = []
     top, worse = before.of_shifted, 0
@@ -90,16 +110,16 @@ def best(trials: Iterable[tuple[float, list[Agreement]]], before: Agreement) -> 
         lossless = all(
             float((before.of_clean - each.of_clean).mean()) <= TOLERANCE for each in found
         )
-        useful = lossless and bool(shifted.mean() > before.of_shifted.mean())
-        if useful:
+        better = lossless and bool(shifted.mean() > before.of_shifted.mean())
+        if better:
             good.append((value, shifted))
-        if useful and shifted.mean() > top.mean():
+        if better and shifted.mean() > top.mean():
             top, worse = shifted, 0
         elif good:
             worse += 1
         if worse == 2:
             break
-    return next((value for value, shifted in good if _behind(shifted, top) <= 0), None)
+    return good
 
 
 def _behind(each: Images, others: Images) -> float:

@@ -11,7 +11,7 @@ from acclimate.parts.normalisation import BatchStatistics, replace_batch_norms
 from acclimate.preprocessing import Preprocessing
 from acclimate.source.held_out import CLEAN, SHIFTS, Agreement, HeldOut
 from acclimate.source.images import SourceImages
-from acclimate.source.trust import LIMITS, PRIORS, best, measure_trust
+from acclimate.source.trust import LIMITS, PRIORS, best, measure_trust, useful
 
 MANY = 100
 
@@ -70,6 +70,14 @@ def test_a_loss_on_clean_images_is_bounded_whatever_its_error():
         for loss, gain in ((0.021, 0.2), (0.019, 0.1))
     )
     assert best(iter([(0.0, [lossy]), (1.0, [lossless])]), before) == 1
+
+
+def test_useful_values_are_better_and_cost_little():
+    reaches = ((0.6, 0.9), (0.7, 0.87), (0.65, 0.881), (0.5, 0.9), (0.64, 0.9), (0.9, 0.9))
+    trials = [(place, [reached(*each)]) for place, each in enumerate(reaches)]
+    found = useful(iter(trials), reached(0.5))
+    assert [value for value, _ in found] == [0, 2, 4]  # two in a row are worse: the search ends
+    assert [float(shifted.mean()) for _, shifted in found] == pytest.approx([0.6, 0.65, 0.64])
 
 
 def test_every_batch_size_must_keep_clean_images():
