@@ -36,7 +36,7 @@ from acclimate.data.corruptions import PUBLISHED
 from acclimate.evaluate.cell import CLEAN
 from acclimate.evaluate.task import checksum_of
 from acclimate.guard import Guard, Rules
-from acclimate.guard.decide import ClassShares
+from acclimate.guard.rules import ClassShares
 from acclimate.runtime.memory import keep_freed_memory
 from acclimate.storage.atomic import write_text
 

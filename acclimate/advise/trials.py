@@ -13,8 +13,9 @@ from acclimate.adapt.cost import Cost
 from acclimate.advise.candidates import Candidate
 from acclimate.advise.streams import CONDITIONS, SourceStream
 from acclimate.guard.calibration import Calibration
-from acclimate.guard.decide import GuardState, Rules, judge
+from acclimate.guard.decide import GuardState, judge
 from acclimate.guard.estimate import Estimate
+from acclimate.guard.rules import Rules
 from acclimate.methods import method
 
 _TIMED = 64  # images at least on which a speed is taken: methods that gather images step by then

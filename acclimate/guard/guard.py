@@ -17,9 +17,10 @@ from acclimate.errors import InputError, unknown_name
 from acclimate.guard.budget import Distance, fewest_images
 from acclimate.guard.calibration import Calibration
 from acclimate.guard.change import REFERENCE, Change, scores, watch
-from acclimate.guard.decide import Rules, Spent, Verdict, judge
+from acclimate.guard.decide import Spent, Verdict, judge
 from acclimate.guard.estimate import estimate
 from acclimate.guard.log import DecisionLog, decision
+from acclimate.guard.rules import Rules
 from acclimate.guard.signals import blank, first_of_equals
 from acclimate.guard.state import Memory
 from acclimate.methods import method

@@ -13,8 +13,9 @@ from acclimate.adapt.state import AdapterState, State, check_belongs
 from acclimate.errors import InputError
 from acclimate.guard.calibration import Calibration
 from acclimate.guard.change import Change, ChangeState
-from acclimate.guard.decide import GuardState, Rules, Verdict
+from acclimate.guard.decide import GuardState, Verdict
 from acclimate.guard.labels import KEPT
+from acclimate.guard.rules import Rules
 from acclimate.guard.visits import ENOUGH, Visits
 from acclimate.storage import sealed
 

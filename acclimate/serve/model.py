@@ -16,8 +16,8 @@ from acclimate.adapt.state import AdapterState, check_belongs
 from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.guard import Guard, Rules, Verdict
-from acclimate.guard.decide import ClassShares
 from acclimate.guard.guard import MODES, Mode
+from acclimate.guard.rules import ClassShares
 from acclimate.guard.state import check_guarded
 from acclimate.methods import AdapterSettings, method
 from acclimate.preprocessing import Preprocessing

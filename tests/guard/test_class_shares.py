@@ -10,7 +10,8 @@ from torch.nn.functional import one_hot
 
 from acclimate.errors import InputError
 from acclimate.guard.class_shares import answers_of, begun, limited, most_right
-from acclimate.guard.decide import GuardState, Rules, judge
+from acclimate.guard.decide import GuardState, judge
+from acclimate.guard.rules import Rules
 from acclimate.guard.signals import Recent, signals
 
 from .conftest import CLASSES, answered

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from acclimate.adapt.state import State
 from acclimate.errors import InputError
 from acclimate.guard.calibration import calibrated, seen
-from acclimate.guard.decide import GuardState, Rules, Spent, judge
+from acclimate.guard.decide import GuardState, Spent, judge
 from acclimate.guard.estimate import chances, views
 from acclimate.guard.labels import KEPT
+from acclimate.guard.rules import Rules
 from acclimate.guard.signals import signals
 
 from .conftest import CLASSES, answered

@@ -11,8 +11,8 @@ from acclimate.adapt import Adapter
 from acclimate.errors import InputError
 from acclimate.guard import log
 from acclimate.guard.budget import Distance
-from acclimate.guard.decide import Rules
 from acclimate.guard.guard import Guard
+from acclimate.guard.rules import Rules
 
 ALWAYS = Rules(frozen_below=0.0, adapted_above=0.0, worse_below=0.0, fewest_classes=0.0)
 NEVER = Rules(frozen_below=1.0, adapted_above=1.0, worse_below=0.0, fewest_classes=0.0)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from acclimate.adapt import Adapter
 from acclimate.errors import InputError
-from acclimate.guard.decide import GuardState, Rules, judge
+from acclimate.guard.decide import GuardState, judge
 from acclimate.guard.guard import Guard
 from acclimate.guard.labels import KEPT, NONE, Labels, bias
+from acclimate.guard.rules import Rules
 from acclimate.guard.signals import Recent
 
 from .conftest import answered

@@ -7,9 +7,10 @@ from acclimate.bundle import Bundle
 from acclimate.errors import InputError
 from acclimate.guard import measure as measured
 from acclimate.guard.calibration import Calibration
-from acclimate.guard.decide import GuardState, Rules, judge
+from acclimate.guard.decide import GuardState, judge
 from acclimate.guard.looks import looks, looks_as_shown
 from acclimate.guard.measure import _rows, measure_guard
+from acclimate.guard.rules import Rules
 from acclimate.methods import METHODS
 from acclimate.parts.reset import Never
 from acclimate.source.held_out import corrupted

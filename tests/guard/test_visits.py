@@ -9,8 +9,8 @@ from acclimate.adapt import Adapter
 from acclimate.errors import InputError
 from acclimate.guard import change
 from acclimate.guard import state as states
-from acclimate.guard.decide import Rules
 from acclimate.guard.guard import Guard
+from acclimate.guard.rules import Rules
 from acclimate.guard.visits import MOST, Visits
 
 ALWAYS = Rules(frozen_below=0.0, adapted_above=0.0, worse_below=0.0, fewest_classes=0.0)
