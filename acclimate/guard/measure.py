@@ -16,13 +16,10 @@ from acclimate.guard.looks import looks_as_shown
 from acclimate.preprocessing import check_images
 from acclimate.randomness import key, permutation
 from acclimate.runtime.precision import usual_defaults
-from acclimate.source.held_out import CLEAN, SHIFTS, corrupted
+from acclimate.source.held_out import CLEAN, SHIFTS, corrupted, enough
 from acclimate.source.loop import Run
 from acclimate.source.stand_ins import STAND_INS, stand_in
 
-IMAGES, LARGE, FEW = 512, 64 * 64, 128
-"""Source images that are used unless told otherwise; so few where they have more pixels than that,
-since each takes about 45 passes of each model, and steps without batch norm."""
 FEWEST = 32
 """From fewer images nothing is measured."""
 BATCH = 128
@@ -91,8 +88,7 @@ def measure_guard(
     """
     run = run or Run()
     check_images(images, bundle.preprocessing.channels)
-    if count is None:
-        count = FEW if images[0, 0].numel() > LARGE else IMAGES
+    count = enough(images) if count is None else count
     images = images[permutation(key(0, "guard"), len(images))[:count]]
     if not can_be_measured(images):
         raise InputError(

@@ -27,8 +27,11 @@ SHIFTS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """Corruptions that stand for the shifts to come."""
 SEVERITY = 4
 CLEAN = "none"
-FEWEST, MOST = 16, 128
-"""From fewer images nothing is measured; more are not needed."""
+FEWEST, FEW, MOST = 16, 128, 512
+"""From fewer images nothing is measured; small batches are tried with so many, since they take
+long; more are not needed."""
+LARGE = 64 * 64
+"""Images with more pixels are large: `FEW` of them must do."""
 BATCH = 64
 _MANY = 10_000
 
@@ -45,6 +48,11 @@ class HeldOut:
     source: SourceImages
     """The clean images and their preprocessing."""
     precision: Precision
+
+    def first(self, count: int) -> "HeldOut":
+        """The first images; they are in random order."""
+        images = {name: each[:count] for name, each in self.images.items()}
+        return replace(self, images=images, target=self.target[:count])
 
 
 @dataclass(frozen=True)
@@ -103,8 +111,13 @@ class _Rest:
         return (self._images[part] for part in self._kept.tensor_split(parts))
 
 
+def enough(images: UInt8[Tensor, "n channels h w"]) -> int:
+    """The number of images on which something is measured: 512, or 128 of more than 64² pixels."""
+    return FEW if images.shape[-2] * images.shape[-1] > LARGE else MOST
+
+
 def part_of(source: SourceImages, *, chooses: bool) -> tuple[SourceImages, SourceImages]:
-    """Split into images to train on and images held out, evenly spaced: a fifth, at most 128.
+    """Split into images to train on and images held out, evenly spaced: a fifth, at most `enough`.
 
     Where a fifth is fewer than 16 images, all images are in both.
 
@@ -114,9 +127,9 @@ def part_of(source: SourceImages, *, chooses: bool) -> tuple[SourceImages, Sourc
             images on are trained on whole, and what is measured is measured on some of these.
     """
     images = source.images
-    count = min(MOST, len(images) // 5)
+    count = min(enough(images), len(images) // 5)
     if count < FEWEST or (len(images) >= _MANY and not chooses):
-        return source, source.sample(MOST)
+        return source, source.sample(enough(images))
     held = torch.zeros(len(images), dtype=torch.bool)
     held[torch.arange(count) * len(images) // count] = True
     if len(images) < _MANY:

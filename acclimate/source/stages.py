@@ -13,7 +13,7 @@ from acclimate.backbones.batch_norm import Trust
 from acclimate.objectives import Objective
 from acclimate.source.calibration import recalibrate
 from acclimate.source.fit import fit
-from acclimate.source.held_out import MOST, HeldOut, agreement, hold_out, part_of
+from acclimate.source.held_out import HeldOut, agreement, enough, hold_out, part_of
 from acclimate.source.images import SourceImages
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
@@ -78,7 +78,8 @@ class Work:
         Without a twin they are any source images. Few images, or very many by which nothing is
         chosen, are trained on as well. None if they are too few.
         """
-        images = self.source.sample(MOST) if self.twin is None else self.parts_of_source[1]
+        few = self.source.sample(enough(self.source.images))
+        images = few if self.twin is None else self.parts_of_source[1]
         return hold_out(self.classifier, images, self.run.precision)
 
     @cached_property

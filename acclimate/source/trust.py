@@ -9,7 +9,7 @@ from torch import Tensor
 from acclimate.backbones import Classifier
 from acclimate.backbones.batch_norm import Trust, batch_norms
 from acclimate.runtime.progress import Progress, silent
-from acclimate.source.held_out import BATCH, Agreement, HeldOut, agreement, judged_by_both
+from acclimate.source.held_out import BATCH, FEW, Agreement, HeldOut, agreement, judged_by_both
 
 Images = Float[Tensor, " images"]
 
@@ -51,21 +51,22 @@ def measure_trust(
     if not batch_norms(model.encoder):
         return None
     held = judged_by_both(held, model, Trust(0.0, MIDDLE))
-    frozen = agreement(model, held, None)
+    few = held.first(FEW)
     total = len(LIMITS) + len(PRIORS)
     done = 0
 
-    def tried(trust: Trust, *batches: int) -> list[Agreement]:
+    def tried(held: HeldOut, trust: Trust, *batches: int) -> list[Agreement]:
         nonlocal done
         done += 1
         progress(f"trust in the {name}'s batches", done, total, f"limit {trust.limit:g}")
         return [agreement(model, held, trust, batch=batch) for batch in batches]
 
-    limits = ((limit, tried(Trust(0, limit), BATCH)) for limit in LIMITS)
-    limit = best(limits, frozen)
+    limits = ((limit, tried(held, Trust(0, limit), BATCH)) for limit in LIMITS)
+    limit = best(limits, agreement(model, held, None))
     if limit is None:
         return Trust(prior=0.0, limit=0.0)
-    prior = best(((prior, tried(Trust(prior, limit), *SMALL)) for prior in PRIORS), frozen)
+    priors = ((prior, tried(few, Trust(prior, limit), *SMALL)) for prior in PRIORS)
+    prior = best(priors, agreement(model, few, None))
     return Trust(PRIORS[-1] if prior is None else prior, limit)
 
 

@@ -13,6 +13,7 @@ from acclimate.guard.measure import _rows, measure_guard
 from acclimate.guard.rules import Rules
 from acclimate.methods import METHODS
 from acclimate.parts.reset import Never
+from acclimate.source import held_out
 from acclimate.source.held_out import corrupted
 from acclimate.source.statistics import measure
 
@@ -82,8 +83,8 @@ def test_of_large_images_fewer_are_taken(bundle, images, monkeypatch):
         return fit(sets)
 
     monkeypatch.setattr(measured, "calibrated", spy)
-    monkeypatch.setattr(measured, "FEW", 33)
+    monkeypatch.setattr(held_out, "FEW", 33)
     measure_guard(bundle, images)
-    monkeypatch.setattr(measured, "LARGE", 16 * 16 - 1)
+    monkeypatch.setattr(held_out, "LARGE", 16 * 16 - 1)
     measure_guard(bundle, images), measure_guard(bundle, images, count=35)
     assert sizes == [40, 40, 33, 33, 35, 35]

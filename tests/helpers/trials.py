@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from acclimate.guard import measure
-from acclimate.source import held_out, stages, trust
+from acclimate.source import held_out, trust
 
 
 @contextmanager
@@ -16,7 +16,6 @@ def few_trials():
     with (
         patch.multiple(trust, LIMITS=(1.0, 0.2), PRIORS=(1.0, 16.0), SMALL=(8,)),
         patch.object(held_out, "MOST", 64),
-        patch.object(stages, "MOST", 64),
         patch.multiple(measure, SEVERITIES=(2,), HARD=(2,), ALONE=4),
     ):
         yield

@@ -62,7 +62,7 @@ def test_no_image_is_in_both_parts_and_none_is_lost(count):
     rest, held = map(numbers_of, part_of(numbered(count), chooses=True))
     assert not set(rest) & set(held)
     assert sorted(rest + held) == list(range(count))
-    assert len(held) == min(128, count // 5)
+    assert len(held) == min(512, count // 5)
     gaps = torch.tensor(held).diff()
     assert gaps.max() - gaps.min() <= 1  # evenly spaced
 
@@ -93,7 +93,7 @@ def test_few_images_and_very_many_by_which_nothing_is_chosen_are_in_both_parts(c
     source = numbered(count)
     rest, held = part_of(source, chooses=chooses)
     assert rest is source
-    assert len(held.images) == min(count, 128)
+    assert len(held.images) == min(count, 512)
 
 
 def test_too_few_images_and_images_that_are_not_rgb_measure_nothing():
@@ -227,3 +227,22 @@ def test_with_two_judges_a_changed_answer_is_no_loss_by_itself():
     alone, both = held, judged_by_both(held, other, None)
     assert agreement(other, alone, None).clean < agreement(model(), alone, None).clean
     assert agreement(other, both, None).clean > agreement(model(), both, None).clean
+
+
+def test_of_large_images_fewer_are_held_out():
+    sizes = {8: 512, 64: 512, 65: 128}
+    for size, count in sizes.items():
+        images = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(5000, -1, -1, -1)
+        _, held = part_of(SourceImages(images, Preprocessing(size)), chooses=True)
+        assert len(held.images) == count
+
+
+def test_the_first_images_are_the_same_under_each_corruption():
+    held = hold_out(model(), pictures(40), "fp32")
+    assert held is not None
+    first = held.first(17)
+    assert all(torch.equal(first.images[name], held.images[name][:17]) for name in held.images)
+    assert torch.equal(first.target, held.target[:17])
+    whole = agreement(model(), held, None)
+    part = agreement(model(), first, None)
+    torch.testing.assert_close(part.of_shifted, whole.of_shifted[:17])
