@@ -8,6 +8,7 @@ benchmark's four extra ones, which are in no reported mean.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from statistics import mean
 from typing import Any
 
 import torch
@@ -63,20 +64,10 @@ class Agreement:
     that classifier itself has its mean confidence on clean images, the largest value there is.
     """
 
-    of_clean: Float[Tensor, " images"]
-    """For each image, clean."""
-    of_shifted: Float[Tensor, " images"]
-    """For each image, corrupted: the mean over `SHIFTS`."""
-
-    @property
-    def clean(self) -> float:
-        """On clean images: the mean over all."""
-        return float(self.of_clean.mean())
-
-    @property
-    def shifted(self) -> float:
-        """On corrupted images: the mean over all."""
-        return float(self.of_shifted.mean())
+    clean: float
+    """On clean images."""
+    shifted: float
+    """On corrupted images: the mean over `SHIFTS`."""
 
 
 class _Rest:
@@ -219,8 +210,7 @@ def agreement(
     """
     with _trusting(model, trust):
         scores = {name: _score(_logits(model, held, name, batch), held) for name in held.images}
-    shifted = torch.stack([scores[name] for name in SHIFTS])  # [shifts, images]
-    return Agreement(scores[CLEAN], shifted.mean(0))
+    return Agreement(scores[CLEAN], mean(scores[name] for name in SHIFTS))
 
 
 @contextmanager
@@ -236,9 +226,9 @@ def _trusting(model: Classifier, trust: Trust | None) -> Iterator[None]:
         exchange(model.encoder, replaced)
 
 
-def _score(logits: Float[Tensor, "n classes"], held: HeldOut) -> Float[Tensor, " n"]:
+def _score(logits: Float[Tensor, "n classes"], held: HeldOut) -> float:
     answers = logits.argmax(1, keepdim=True)
-    return held.target.gather(1, answers).squeeze(1).double()
+    return float(held.target.gather(1, answers).double().mean())
 
 
 @torch.no_grad()
