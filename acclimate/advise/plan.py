@@ -14,6 +14,7 @@ from acclimate.advise.trials import seconds_an_image
 from acclimate.backbones.batch_norm import batch_norms
 from acclimate.guard import measure as guard
 from acclimate.randomness import key, permutation
+from acclimate.source.held_out import enough
 
 FEWEST, MOST = 64, 512
 """Source images that are tried on under each condition, by how long it takes."""
@@ -78,9 +79,10 @@ def plan_of(
     target = source[:0] if target is None else target[rows]
     speeds = [seconds_an_image(c, adapter, source) for c, adapter in adapters.items()]
     calibrates = len(target) > 0 and not calibrated
-    encoder = next(iter(adapters.values())).model.encoder
+    any_adapter = next(iter(adapters.values()))
+    encoder, most = any_adapter.model.encoder, enough(source, any_adapter.preprocessing)
     each_image = min(speeds) * _PASSES[not batch_norms(encoder)]
-    fixed = len(target) * sum(speeds) + calibrates * _calibration(each_image, len(source))
+    fixed = len(target) * sum(speeds) + calibrates * _calibration(each_image, len(source), most)
     each = (1 + _OTHER) * len(CONDITIONS) * sum(speeds)
     least = max(FEWEST, BATCHES[order] * max(candidate.batch for candidate in adapters))
     count = int(min(len(source), max(least, (60 * minutes - fixed) / each)))
@@ -88,11 +90,11 @@ def plan_of(
     return Plan(source, target, rows, calibrates, fixed + count * each)
 
 
-def _calibration(seconds: float, images: int) -> float:
+def _calibration(seconds: float, images: int, most: int) -> float:
     """About how long a guard's calibration takes, from the time of its models for an image."""
     sets, slower = _SINGLE
     alone = sets * slower * min(images, guard.ALONE)
-    return seconds * (_SETS * min(images, guard.IMAGES) + alone)
+    return seconds * (_SETS * min(images, most) + alone)
 
 
 def evenly(total: int, count: int) -> Int64[Tensor, " count"]:

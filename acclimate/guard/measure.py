@@ -88,7 +88,7 @@ def measure_guard(
     """
     run = run or Run()
     check_images(images, bundle.preprocessing.channels)
-    count = enough(images) if count is None else count
+    count = enough(images, bundle.preprocessing) if count is None else count
     images = images[permutation(key(0, "guard"), len(images))[:count]]
     if not can_be_measured(images):
         raise InputError(

@@ -1,10 +1,11 @@
 """Source images that a twin is not trained on: what a model does well is measured on them.
 
-No label is needed. Probabilities for the clean image stand for the truth, also where the image is
-corrupted: the frozen classifier's, or the mean of its and another model's. The corruptions are the
-benchmark's four extra ones, which are in no reported mean.
+No label is needed. The frozen classifier's probabilities for the clean image stand for the truth,
+also where the image is corrupted. For clean images, another model may judge, too. The corruptions
+are the benchmark's four extra ones, which are in no reported mean.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,9 @@ from acclimate.backbones import Classifier
 from acclimate.backbones.batch_norm import Control, Trust, exchange
 from acclimate.data.corruptions import corrupt
 from acclimate.parts.normalisation import BatchStatistics, replace_batch_norms
+from acclimate.preprocessing import Preprocessing
 from acclimate.randomness import key, permutation
+from acclimate.resizing import both
 from acclimate.runtime.graphs import Recorder
 from acclimate.runtime.precision import Precision, autocast
 from acclimate.source.images import SourceImages
@@ -39,29 +42,30 @@ _MANY = 10_000
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Source images, clean and corrupted, and probabilities for the clean ones."""
+    """Source images, clean and corrupted, and what stands for the truth about them."""
 
     images: Mapping[str, UInt8[Tensor, "n 3 h w"]]
     """The images by corruption; ``"none"`` is clean."""
     target: Float[Tensor, "n classes"]
-    """What stands for the truth: the frozen classifier's probabilities for the clean images, or see
-    `judged_by_both`."""
-    source: SourceImages
-    """The clean images and their preprocessing."""
+    """The frozen classifier's probabilities for the clean images: the truth about the others."""
+    target_clean: Float[Tensor, "n classes"]
+    """The truth about the clean images: the same, or see `judged_by_both`."""
+    preprocessing: Preprocessing
     precision: Precision
 
     def first(self, count: int) -> "HeldOut":
-        """The first images; they are in random order."""
+        """The first images; `hold_out` gives them a random order."""
         images = {name: each[:count] for name, each in self.images.items()}
-        return replace(self, images=images, target=self.target[:count])
+        target, target_clean = self.target[:count], self.target_clean[:count]
+        return replace(self, images=images, target=target, target_clean=target_clean)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Mean probability, 0..1, that `HeldOut.target` gives to a model's answers.
+    """Mean probability, 0..1, that stands for the truth about a model's answers.
 
-    The target is of the clean image, whatever the model sees. Where it is the frozen classifier's,
-    that classifier itself has its mean confidence on clean images, the largest value there is.
+    It is of the clean image, whatever the model sees. Where the frozen classifier judges alone, it
+    has its mean confidence on clean images, the largest value there is.
     """
 
     clean: float
@@ -102,9 +106,13 @@ class _Rest:
         return (self._images[part] for part in self._kept.tensor_split(parts))
 
 
-def enough(images: UInt8[Tensor, "n channels h w"]) -> int:
-    """The number of images on which something is measured: 512, or 128 of more than 64² pixels."""
-    return FEW if images.shape[-2] * images.shape[-1] > LARGE else MOST
+def enough(images: UInt8[Tensor, "n channels h w"], preprocessing: Preprocessing) -> int:
+    """How many images are measured on: 512, or 128 where they or the network's are large.
+
+    Each takes some 100 forward passes: more of large images would take hours on a CPU.
+    """
+    pixels = images.shape[-2] * images.shape[-1], math.prod(both(preprocessing.size))
+    return FEW if max(pixels) > LARGE else MOST
 
 
 def part_of(source: SourceImages, *, chooses: bool) -> tuple[SourceImages, SourceImages]:
@@ -118,9 +126,10 @@ def part_of(source: SourceImages, *, chooses: bool) -> tuple[SourceImages, Sourc
             images on are trained on whole, and what is measured is measured on some of these.
     """
     images = source.images
-    count = min(enough(images), len(images) // 5)
+    most = enough(images, source.preprocessing)
+    count = min(most, len(images) // 5)
     if count < FEWEST or (len(images) >= _MANY and not chooses):
-        return source, source.sample(enough(images))
+        return source, source.sample(most)
     held = torch.zeros(len(images), dtype=torch.bool)
     held[torch.arange(count) * len(images) // count] = True
     if len(images) < _MANY:
@@ -150,16 +159,18 @@ def hold_out(classifier: Classifier, source: SourceImages, precision: Precision)
     source = source.part(permutation(key(0, "held out"), len(source.images)))
     clean = source.images
     images = {CLEAN: clean} | {name: corrupt(clean, name, SEVERITY) for name in SHIFTS}
-    held = HeldOut(images, torch.empty(0), source, precision)
-    logits = _logits(classifier, held, CLEAN, BATCH)
-    return HeldOut(images, logits.softmax(1), source, precision)
+    unknown = torch.empty(0)
+    held = HeldOut(images, unknown, unknown, source.preprocessing, precision)
+    target = _logits(classifier, held, CLEAN, BATCH).softmax(1)
+    return replace(held, target=target, target_clean=target)
 
 
 def judged_by_both(held: HeldOut, model: Classifier, trust: Trust | None) -> HeldOut:
-    """Held-out images with another model's answers in the truth, as much as the classifier's.
+    """Held-out images with a second judge of the clean ones, as weighty as the classifier.
 
-    A frozen classifier that judges alone counts each answer that is changed as a loss, also where
-    the change is right. So nothing could be found that is better than it.
+    A frozen classifier that judges alone counts each answer that is changed on clean images as a
+    loss, also where the change is right: the more certain it is, the more. A model favours answers
+    like its own, so that it judges of no others: about corrupted images the truth stays as it is.
 
     Args:
         held: The images, with the classifier's probabilities.
@@ -171,7 +182,7 @@ def judged_by_both(held: HeldOut, model: Classifier, trust: Trust | None) -> Hel
     """
     with _trusting(model, trust):
         own = _logits(model, held, CLEAN, BATCH).softmax(1)
-    return replace(held, target=held.target.lerp(own, 0.5))
+    return replace(held, target_clean=held.target.lerp(own, 0.5))
 
 
 def corrupted(
@@ -209,7 +220,11 @@ def agreement(
         InputError: a layer that computes batch norm in a way of its own.
     """
     with _trusting(model, trust):
-        scores = {name: _score(_logits(model, held, name, batch), held) for name in held.images}
+        answers = {name: _logits(model, held, name, batch).argmax(1) for name in held.images}
+    scores = {
+        name: _score(found, held.target_clean if name == CLEAN else held.target)
+        for name, found in answers.items()
+    }
     return Agreement(scores[CLEAN], mean(scores[name] for name in SHIFTS))
 
 
@@ -226,9 +241,8 @@ def _trusting(model: Classifier, trust: Trust | None) -> Iterator[None]:
         exchange(model.encoder, replaced)
 
 
-def _score(logits: Float[Tensor, "n classes"], held: HeldOut) -> float:
-    answers = logits.argmax(1, keepdim=True)
-    return float(held.target.gather(1, answers).double().mean())
+def _score(answers: Int64[Tensor, " n"], truth: Float[Tensor, "n classes"]) -> float:
+    return float(truth.gather(1, answers.unsqueeze(1)).double().mean())
 
 
 @torch.no_grad()
@@ -238,7 +252,7 @@ def _logits(model: Classifier, held: HeldOut, name: str, batch: int) -> Float[Te
 
     def run(images: Tensor) -> tuple[Tensor]:
         with autocast(device, held.precision):
-            return (model(held.source.preprocessing(images)).float(),)
+            return (model(held.preprocessing(images)).float(),)
 
     parts = held.images[name].to(device).split(batch)
     return torch.cat([recorder(run, part)[0] for part in parts]).cpu()

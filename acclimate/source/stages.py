@@ -78,9 +78,10 @@ class Work:
         Without a twin they are any source images. Few images, or very many by which nothing is
         chosen, are trained on as well. None if they are too few.
         """
-        few = self.source.sample(enough(self.source.images))
-        images = few if self.twin is None else self.parts_of_source[1]
-        return hold_out(self.classifier, images, self.run.precision)
+        if self.twin is None:
+            count = enough(self.source.images, self.source.preprocessing)
+            return hold_out(self.classifier, self.source.sample(count), self.run.precision)
+        return hold_out(self.classifier, self.parts_of_source[1], self.run.precision)
 
     @cached_property
     def trust(self) -> Trust | None:

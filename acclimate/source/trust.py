@@ -28,8 +28,8 @@ def measure_trust(
     The limit is chosen with large batches: full trust in a batch's statistics can be wrong even if
     they are exact, because a corruption does more than to shift and scale features. The prior is
     chosen with small batches, whose statistics vary. Both are the values that agree best on
-    corrupted images, of those that lose at most 0.02 on clean images. The classifier and the model,
-    with a limit of `MIDDLE`, are the judges, see `judged_by_both`.
+    corrupted images, of those that lose at most 0.02 on clean images. About the clean images the
+    model judges, too, with a limit of `MIDDLE`; see `judged_by_both`.
 
     Args:
         model: In evaluation mode; as before on return.

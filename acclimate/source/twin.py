@@ -138,7 +138,10 @@ class _Between:
             _match(self.twin, self.classifier, self.source, self.run)
 
     def best(self, held: HeldOut, trust: Trust | None) -> float:
-        """The share with the highest agreement on corrupted images, and no loss on clean ones."""
+        """The share that agrees best on corrupted images, and loses at most 0.02 on clean ones.
+
+        The frozen classifier judges alone. The loss is against it with batch statistics.
+        """
         before = agreement(self.classifier, held, trust)
         return best(self._tried(held, trust), before) or 0.0
 

@@ -1,5 +1,7 @@
 """The trust in a batch's statistics: what it computes, and how it is chosen without labels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,9 +11,9 @@ from acclimate.backbones.batch_norm import Control, Trust
 from acclimate.errors import InputError
 from acclimate.parts.normalisation import BatchStatistics, replace_batch_norms
 from acclimate.preprocessing import Preprocessing
-from acclimate.source.held_out import CLEAN, SHIFTS, Agreement, HeldOut
-from acclimate.source.images import SourceImages
-from acclimate.source.trust import LIMITS, PRIORS, best, measure_trust
+from acclimate.source import trust as module
+from acclimate.source.held_out import CLEAN, SHIFTS, Agreement, HeldOut, judged_by_both
+from acclimate.source.trust import LIMITS, MIDDLE, PRIORS, SMALL, best, measure_trust
 
 
 def chosen(*shifted, before=0.5, clean=None):
@@ -89,14 +91,14 @@ def test_a_limit_outside_of_0_to_1_is_refused(limit):
         BatchStatistics(limit=limit).check()
 
 
-def held_out():
+def held_out(count=64):
     """Images of one colour each; nothing is corrupted."""
     generator = torch.Generator().manual_seed(0)
-    colours = torch.randint(0, 120, (64, 3, 1, 1), generator=generator).expand(-1, -1, 4, 4)
+    colours = torch.randint(0, 120, (count, 3, 1, 1), generator=generator).expand(-1, -1, 4, 4)
     clean = colours.to(torch.uint8)
     images = dict.fromkeys((CLEAN, *SHIFTS), clean)
-    source = SourceImages(clean, Preprocessing(4, (0, 0, 0), (1, 1, 1)))
-    return HeldOut(images, torch.empty(0), source, "fp32")
+    unknown = torch.empty(0)
+    return HeldOut(images, unknown, unknown, Preprocessing(4, (0, 0, 0), (1, 1, 1)), "fp32")
 
 
 def classifier(held, norm=True):
@@ -111,14 +113,15 @@ def classifier(held, norm=True):
             layer.running_mean.copy_(pixels.mean((0, 2, 3)))
             layer.running_var.copy_(pixels.var((0, 2, 3), unbiased=False))
         model = Classifier(encoder, head).eval().requires_grad_(False)
-        return model, HeldOut(held.images, model(pixels).softmax(1), held.source, "fp32")
+        target = model(pixels).softmax(1)
+        return model, replace(held, target=target, target_clean=target)
 
 
 def test_a_shift_that_batch_statistics_undo_gives_full_trust_and_small_batches_a_prior():
     # Everything darker than the mean is the same to this network: a dark shift loses everything.
     model, held = classifier(held_out())
     darker = {name: images // 4 for name, images in held.images.items() if name != CLEAN}
-    held = HeldOut({CLEAN: held.images[CLEAN]} | darker, held.target, held.source, "fp32")
+    held = replace(held, images={CLEAN: held.images[CLEAN]} | darker)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trials = []
     trust = measure_trust(model, held, lambda *told: trials.append(told))
@@ -138,3 +141,27 @@ def test_without_a_shift_nothing_is_better_than_the_sources_statistics():
 def test_a_model_without_batch_norm_has_no_trust():
     model, held = classifier(held_out(), norm=False)
     assert measure_trust(model, held) is None
+
+
+def test_both_judge_of_clean_images_and_few_are_tried_in_small_batches(monkeypatch):
+    model, held = classifier(held_out(200))
+    asked = []
+
+    def scripted(model, held, trust, *, batch=64):
+        asked.append((held, trust, batch))
+        return Agreement(0.9, 0.5 if trust is None else 0.6 - abs(trust.limit - 0.5))
+
+    monkeypatch.setattr(module, "agreement", scripted)
+    assert measure_trust(model, held) == Trust(0, 0.5)
+    judges = judged_by_both(held, model, Trust(0, MIDDLE)).target_clean
+    assert not torch.allclose(judges, held.target_clean)
+    assert not torch.allclose(judges, judged_by_both(held, model, None).target_clean)
+    for given, trust, batch in asked:
+        count = len(given.target)
+        assert trust is None or count == (128 if batch in SMALL else 200)
+        assert len(given.images[CLEAN]) == count
+        torch.testing.assert_close(given.target, held.target[:count])
+        torch.testing.assert_close(given.target_clean, judges[:count])
+    assert {batch for _, _, batch in asked} == {64, *SMALL}
+    # What is reached without any trust is measured on the same images.
+    assert sorted(len(given.target) for given, trust, _ in asked if trust is None) == [128, 200]
