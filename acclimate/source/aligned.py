@@ -152,7 +152,8 @@ def _tried(
     if figures and figures["twin, shifted"] < figures["classifier, shifted"]:
         _log.warning(
             f"warning: the aligned twin answers worse than the classifier for {work.measured_on}, "
-            f"corrupted; leave out --interpolation, --twin or --preset paper, or use bn-adapt"
+            f"corrupted; use bn-adapt, or, if given, leave out --interpolation, --twin or "
+            f"--preset paper"
         )
     return replace(bundle, method=_usual_method(bundle))
 
