@@ -9,7 +9,7 @@ bundle's own limit and prior were chosen on source images without labels
 known only here, with labels. A run with other bundles adds to the results.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,8 +75,9 @@ def main(arguments: Arguments) -> None:
     if arguments.results:
         arguments.results.mkdir(parents=True, exist_ok=True)
         write_table(arguments.results / "trust.csv", rows)
+        write_table(arguments.results / "summary.csv", list(by_limit(rows)))
         settings = {"options": recorded_options(arguments)}
-        finish(settings, 0, arguments.results / "trust.json")
+        finish(settings, 0, arguments.results / "settings.json")
 
 
 def grids(arguments: Arguments) -> Iterator[GridRun]:
@@ -115,13 +116,35 @@ def summary(
             "method": variant.method,
             "limit": known["limit"] if own else changes.get(_LIMIT, ""),
             "prior": known["prior"] if own else changes.get(_PRIOR, ""),
-            "as measured": "yes" if own else "",
+            "as_measured": "yes" if own else "",
             "clean": round(100 * float(score.clean), 1),
             "corrupted": round(100 * score.corrupted, 1),
             "gain": gain,
             "low": low,
             "high": high,
         }
+
+
+def by_limit(rows: Sequence[Mapping[str, object]]) -> Iterator[dict[str, object]]:
+    """A row for each model: clean / corrupted with each limit, and with what was measured."""
+    frozen = {row["bundle"]: _both(row) for row in rows if row["method"] == "source"}
+    for bundle, source in frozen.items():
+        for method in ROWS:
+            mine = [row for row in rows if (row["bundle"], row["method"]) == (bundle, method)]
+            if not mine:
+                continue
+            found = {"model": f"{bundle}: {method}", "source": source}
+            found |= {
+                f"{float(str(row['limit'])):g}": _both(row)
+                for row in mine
+                if not row["as_measured"]
+            }
+            own = next(row for row in mine if row["as_measured"])
+            yield found | {"as_measured": _both(own), "limit": own["limit"], "prior": own["prior"]}
+
+
+def _both(row: Mapping[str, object]) -> str:
+    return f"{row['clean']} / {row['corrupted']}"
 
 
 if __name__ == "__main__":
