@@ -62,7 +62,7 @@ from acclimate.quickstart import HELD_OUT
 from acclimate.storage.atomic import write_text
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))
 MARK = re.compile(r"<!-- [a-z-]+: [^>]+\.(?:csv|json) -->")
 MARKED = re.compile(r"<!-- ([a-z-]+): ([^>]+) -->\n((?:\|.*\n)+)")
 CLEAN = "none"
