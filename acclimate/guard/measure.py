@@ -77,7 +77,7 @@ def measure_guard(
         images: Unlabelled training images of the source, uint8, in any order.
         run: Device, memory and progress.
         count: The most images that are used, each with about 45 forward passes of each model; None
-            takes 512, and 128 of more than 64² pixels.
+            takes 512, and 128 where they or the network's have more than 64² pixels.
 
     Returns:
         The bundle with statistics ``classifier.guard.*`` and, if it has a twin, ``twin.guard.*``.

@@ -169,8 +169,8 @@ def judged_by_both(held: HeldOut, model: Classifier, trust: Trust | None) -> Hel
     """Held-out images with a second judge of the clean ones, as weighty as the classifier.
 
     A frozen classifier that judges alone counts each answer that is changed on clean images as a
-    loss, also where the change is right: the more certain it is, the more. A model favours answers
-    like its own, so that it judges of no others: about corrupted images the truth stays as it is.
+    loss, also where the change is right, and the more so the more certain it is. About corrupted
+    images it still judges alone, for a second judge favours answers like its own.
 
     Args:
         held: The images, with the classifier's probabilities.
