@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from statistics import mean
 from typing import Any
 
 import torch
@@ -68,10 +67,20 @@ class Agreement:
     has its mean confidence on clean images, the largest value there is.
     """
 
-    clean: float
-    """On clean images."""
-    shifted: float
-    """On corrupted images: the mean over `SHIFTS`."""
+    of_clean: Float[Tensor, " images"]
+    """For each image, clean."""
+    of_shifted: Float[Tensor, " images"]
+    """For each image, corrupted: the mean over `SHIFTS`."""
+
+    @property
+    def clean(self) -> float:
+        """On clean images: the mean over all."""
+        return float(self.of_clean.mean())
+
+    @property
+    def shifted(self) -> float:
+        """On corrupted images: the mean over all."""
+        return float(self.of_shifted.mean())
 
 
 class _Rest:
@@ -225,7 +234,8 @@ def agreement(
         name: _score(found, held.target_clean if name == CLEAN else held.target)
         for name, found in answers.items()
     }
-    return Agreement(scores[CLEAN], mean(scores[name] for name in SHIFTS))
+    shifted = torch.stack([scores[name] for name in SHIFTS])  # [shifts, images]
+    return Agreement(scores[CLEAN], shifted.mean(0))
 
 
 @contextmanager
@@ -241,8 +251,8 @@ def _trusting(model: Classifier, trust: Trust | None) -> Iterator[None]:
         exchange(model.encoder, replaced)
 
 
-def _score(answers: Int64[Tensor, " n"], truth: Float[Tensor, "n classes"]) -> float:
-    return float(truth.gather(1, answers.unsqueeze(1)).double().mean())
+def _score(answers: Int64[Tensor, " n"], truth: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    return truth.gather(1, answers.unsqueeze(1)).squeeze(1).double()
 
 
 @torch.no_grad()

@@ -1,12 +1,17 @@
 """How far a batch's statistics are trusted: measured on source images, without labels."""
 
 from collections.abc import Iterable
-from statistics import mean
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from acclimate.backbones import Classifier
 from acclimate.backbones.batch_norm import Trust, batch_norms
 from acclimate.runtime.progress import Progress, silent
 from acclimate.source.held_out import BATCH, FEW, Agreement, HeldOut, agreement, judged_by_both
+
+Images = Float[Tensor, " images"]
 
 LIMITS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05)
 """Weights of a large batch that are tried, in this order."""
@@ -27,9 +32,10 @@ def measure_trust(
 
     The limit is chosen with large batches: full trust in a batch's statistics can be wrong even if
     they are exact, because a corruption does more than to shift and scale features. The prior is
-    chosen with small batches, whose statistics vary. Both are the values that agree best on
-    corrupted images, of those that lose at most 0.02 on clean images. About the clean images the
-    model judges, too, with a limit of `MIDDLE`; see `judged_by_both`.
+    chosen with small batches, whose statistics vary. Both are the most trustful values that agree
+    as well as the best ones on corrupted images, of those that lose at most 0.02 on clean images:
+    where the corruptions here cannot tell, worse ones may come. About the clean images the model
+    judges, too, with a limit of `MIDDLE`; see `judged_by_both`.
 
     Args:
         model: In evaluation mode; as before on return.
@@ -66,26 +72,59 @@ def measure_trust(
 
 
 def best(trials: Iterable[tuple[float, list[Agreement]]], before: Agreement) -> float | None:
-    """The value that agrees best on corrupted images, and loses at most 0.02 on clean ones.
+    """The first useful value that agrees as well as the best one on corrupted images.
 
-    The values come in an order in which the agreement rises and then falls: the search ends after
-    two in a row that are worse than the best one.
+    As well means: within one standard error of the mean difference over the images.
+
+    Args:
+        trials: As for `useful`, the most adaptive first.
+        before: As for `useful`.
+
+    Returns:
+        None if no value is useful.
+    """
+    good = useful(trials, before)
+    top = max((shifted for _, shifted in good), key=lambda each: float(each.mean()), default=None)
+    if top is None:
+        return None
+    return next(value for value, shifted in good if _behind(shifted, top) <= 0)
+
+
+def useful(
+    trials: Iterable[tuple[float, list[Agreement]]], before: Agreement
+) -> list[tuple[float, Images]]:
+    """The values that agree better on corrupted images and lose at most 0.02 on clean ones.
+
+    They come in an order in which the agreement rises and then falls: the search ends after two in
+    a row that are worse than the best one.
 
     Args:
         trials: Values, each with what it reaches, for one size of a batch or several.
-        before: What is reached without any: a value must be better than that on corrupted images.
+        before: What is reached without any.
 
     Returns:
-        The first of the best; None if no value is good enough.
+        Each with its agreement for each corrupted image, the mean over the sizes.
     """
-    chosen, top, worse = None, before.shifted, 0
+    good: list[tuple[float, Images]] = []
+    top, worse = before.of_shifted, 0
     for value, found in trials:
-        shifted = mean(each.shifted for each in found)
-        lossless = all(before.clean - each.clean <= TOLERANCE for each in found)
-        if lossless and shifted > top:
-            chosen, top, worse = value, shifted, 0
-        elif chosen is not None:
+        shifted = torch.stack([each.of_shifted for each in found]).mean(0)  # [images]
+        lossless = all(
+            float((before.of_clean - each.of_clean).mean()) <= TOLERANCE for each in found
+        )
+        better = lossless and bool(shifted.mean() > before.of_shifted.mean())
+        if better:
+            good.append((value, shifted))
+        if better and shifted.mean() > top.mean():
+            top, worse = shifted, 0
+        elif good:
             worse += 1
         if worse == 2:
             break
-    return chosen
+    return good
+
+
+def _behind(each: Images, others: Images) -> float:
+    """How far the mean lies below the others', less one standard error of the difference."""
+    lost = others - each
+    return float(lost.mean() - lost.std() / len(lost) ** 0.5)

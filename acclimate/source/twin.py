@@ -17,7 +17,7 @@ from acclimate.source.images import SourceImages
 from acclimate.source.joint_alignment import train_joint_alignment
 from acclimate.source.loop import Run
 from acclimate.source.presets import SourceSettings
-from acclimate.source.trust import best
+from acclimate.source.trust import useful
 
 SHARES = (1.0, 0.7, 0.5, 0.3, 0.15)
 """Shares of the alignment that are tried."""
@@ -142,8 +142,8 @@ class _Between:
 
         The frozen classifier judges alone. The loss is against it with batch statistics.
         """
-        before = agreement(self.classifier, held, trust)
-        return best(self._tried(held, trust), before) or 0.0
+        good = useful(self._tried(held, trust), agreement(self.classifier, held, trust))
+        return max(good, key=lambda each: float(each[1].mean()), default=(0.0, None))[0]
 
     def _tried(self, held: HeldOut, trust: Trust | None) -> Iterator[tuple[float, list[Agreement]]]:
         for number, share in enumerate(SHARES, start=1):

@@ -13,13 +13,23 @@ from acclimate.parts.normalisation import BatchStatistics, replace_batch_norms
 from acclimate.preprocessing import Preprocessing
 from acclimate.source import trust as module
 from acclimate.source.held_out import CLEAN, SHIFTS, Agreement, HeldOut, judged_by_both
-from acclimate.source.trust import LIMITS, MIDDLE, PRIORS, SMALL, best, measure_trust
+from acclimate.source.trust import LIMITS, MIDDLE, PRIORS, SMALL, best, measure_trust, useful
+
+MANY = 100
 
 
-def chosen(*shifted, before=0.5, clean=None):
-    clean = clean or [0.9] * len(shifted)
-    trials = [(float(place), [Agreement(*each)]) for place, each in enumerate(zip(clean, shifted))]
-    return best(iter(trials), Agreement(0.9, before))
+def reached(shifted, clean=0.9, spread=0.0):
+    """An agreement with these means; its images differ by the spread."""
+    waves = torch.linspace(-1, 1, MANY, dtype=torch.double) * spread
+    return Agreement(torch.full((MANY,), clean, dtype=torch.double), shifted + waves)
+
+
+def chosen(*shifted, before=0.5, clean=None, spreads=None):
+    clean, spreads = clean or [0.9] * len(shifted), spreads or [0.0] * len(shifted)
+    trials = [
+        (float(place), [reached(*each)]) for place, each in enumerate(zip(shifted, clean, spreads))
+    ]
+    return best(iter(trials), reached(before))
 
 
 def test_the_first_of_equal_values_is_the_best():
@@ -30,10 +40,21 @@ def test_the_highest_agreement_on_corrupted_images_is_the_best():
     assert chosen(0.55, 0.6, 0.7, 0.65) == 2
 
 
+def test_a_more_trustful_value_within_one_standard_error_is_as_good():
+    # A spread of 0.5 has a standard deviation of 0.29, and so a standard error of 0.029.
+    assert chosen(0.59, 0.6, spreads=[0.5, 0.0]) == 0
+    assert chosen(0.56, 0.6, spreads=[0.5, 0.0]) == 1
+    assert chosen(0.59, 0.6) == 1
+
+
 def test_no_value_is_good_that_does_not_improve():
     assert chosen(0.5, 0.5) is None
     assert chosen(0.4, 0.3, 0.45) is None
-    assert best(iter([]), Agreement(0.9, 0.5)) is None
+    assert best(iter([]), reached(0.5)) is None
+
+
+def test_a_value_below_the_frozen_one_is_not_chosen_for_being_near_the_best():
+    assert chosen(0.499, 0.51, spreads=[0.9, 0.0]) == 1
 
 
 def test_a_loss_on_clean_images_excludes_a_value():
@@ -42,9 +63,28 @@ def test_a_loss_on_clean_images_excludes_a_value():
     assert chosen(0.8, 0.7, clean=[0.5, 0.6]) is None
 
 
+def test_a_loss_on_clean_images_is_bounded_whatever_its_error():
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.3 * (torch.rand(200, generator=generator, dtype=torch.float64) - 0.5)
+    before = Agreement(torch.full_like(noise, 0.9), torch.full_like(noise, 0.5))
+    lossy, lossless = (
+        Agreement(before.of_clean - loss + noise - noise.mean(), before.of_shifted + gain)
+        for loss, gain in ((0.021, 0.2), (0.019, 0.1))
+    )
+    assert best(iter([(0.0, [lossy]), (1.0, [lossless])]), before) == 1
+
+
+def test_useful_values_are_better_and_cost_little():
+    reaches = ((0.6, 0.9), (0.7, 0.87), (0.65, 0.881), (0.5, 0.9), (0.64, 0.9), (0.9, 0.9))
+    trials = [(place, [reached(*each)]) for place, each in enumerate(reaches)]
+    found = useful(iter(trials), reached(0.5))
+    assert [value for value, _ in found] == [0, 2, 4]  # two in a row are worse: the search ends
+    assert [float(shifted.mean()) for _, shifted in found] == pytest.approx([0.6, 0.65, 0.64])
+
+
 def test_every_batch_size_must_keep_clean_images():
-    trial = [Agreement(0.9, 0.8), Agreement(0.5, 0.8)]
-    assert best(iter([(0.0, trial), (1.0, [Agreement(0.9, 0.6)])]), Agreement(0.9, 0.5)) == 1
+    trial = [reached(0.8), reached(0.8, clean=0.5)]
+    assert best(iter([(0.0, trial), (1.0, [reached(0.6)])]), reached(0.5)) == 1
 
 
 def test_the_search_ends_after_two_worse_values():
@@ -53,9 +93,9 @@ def test_the_search_ends_after_two_worse_values():
     def trials():
         for value, shifted in ((1.0, 0.6), (0.7, 0.58), (0.5, 0.55), (0.3, 0.9)):
             asked.append(value)
-            yield value, [Agreement(0.9, shifted)]
+            yield value, [reached(shifted)]
 
-    assert best(trials(), Agreement(0.9, 0.5)) == 1
+    assert best(trials(), reached(0.5)) == 1
     assert asked == [1.0, 0.7, 0.5]
 
 
@@ -149,7 +189,9 @@ def test_both_judge_of_clean_images_and_few_are_tried_in_small_batches(monkeypat
 
     def scripted(model, held, trust, *, batch=64):
         asked.append((held, trust, batch))
-        return Agreement(0.9, 0.5 if trust is None else 0.6 - abs(trust.limit - 0.5))
+        shifted = 0.5 if trust is None else 0.6 - abs(trust.limit - 0.5)
+        each = torch.ones(len(held.target), dtype=torch.double)
+        return Agreement(0.9 * each, shifted * each)
 
     monkeypatch.setattr(module, "agreement", scripted)
     assert measure_trust(model, held) == Trust(0, 0.5)
