@@ -1,17 +1,12 @@
 """How far a batch's statistics are trusted: measured on source images, without labels."""
 
 from collections.abc import Iterable
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from statistics import mean
 
 from acclimate.backbones import Classifier
 from acclimate.backbones.batch_norm import Trust, batch_norms
 from acclimate.runtime.progress import Progress, silent
 from acclimate.source.held_out import BATCH, FEW, Agreement, HeldOut, agreement, judged_by_both
-
-Images = Float[Tensor, " images"]
 
 LIMITS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05)
 """Weights of a large batch that are tried, in this order."""
@@ -23,6 +18,8 @@ SMALL = (1, 8)
 """Numbers of images in a small batch."""
 TOLERANCE = 0.02
 """Largest loss on clean images, as a difference of mean probabilities."""
+ALIKE = 0.01
+"""Differences on corrupted images that are of no account: the shifts to come are others."""
 
 
 def measure_trust(
@@ -34,7 +31,7 @@ def measure_trust(
     they are exact, because a corruption does more than to shift and scale features. The prior is
     chosen with small batches, whose statistics vary. Both are the most trustful values that agree
     as well as the best ones on corrupted images, of those that lose at most 0.02 on clean images:
-    where the corruptions here cannot tell, worse ones may come. About the clean images the model
+    where the corruptions here can hardly tell, worse ones may come. About the clean images the model
     judges, too, with a limit of `MIDDLE`; see `judged_by_both`.
 
     Args:
@@ -74,7 +71,7 @@ def measure_trust(
 def best(trials: Iterable[tuple[float, list[Agreement]]], before: Agreement) -> float | None:
     """The first useful value that agrees as well as the best one on corrupted images.
 
-    As well means: within one standard error of the mean difference over the images.
+    As well means: at most 0.01 less.
 
     Args:
         trials: As for `useful`, the most adaptive first.
@@ -84,15 +81,15 @@ def best(trials: Iterable[tuple[float, list[Agreement]]], before: Agreement) -> 
         None if no value is useful.
     """
     good = useful(trials, before)
-    top = max((shifted for _, shifted in good), key=lambda each: float(each.mean()), default=None)
+    top = max((shifted for _, shifted in good), default=None)
     if top is None:
         return None
-    return next(value for value, shifted in good if _behind(shifted, top) <= 0)
+    return next(value for value, shifted in good if top - shifted <= ALIKE)
 
 
 def useful(
     trials: Iterable[tuple[float, list[Agreement]]], before: Agreement
-) -> list[tuple[float, Images]]:
+) -> list[tuple[float, float]]:
     """The values that agree better on corrupted images and lose at most 0.02 on clean ones.
 
     They come in an order in which the agreement rises and then falls: the search ends after two in
@@ -103,28 +100,20 @@ def useful(
         before: What is reached without any.
 
     Returns:
-        Each with its agreement for each corrupted image, the mean over the sizes.
+        Each with its agreement on corrupted images, the mean over the sizes.
     """
-    good: list[tuple[float, Images]] = []
-    top, worse = before.of_shifted, 0
+    good: list[tuple[float, float]] = []
+    top, worse = before.shifted, 0
     for value, found in trials:
-        shifted = torch.stack([each.of_shifted for each in found]).mean(0)  # [images]
-        lossless = all(
-            float((before.of_clean - each.of_clean).mean()) <= TOLERANCE for each in found
-        )
-        better = lossless and bool(shifted.mean() > before.of_shifted.mean())
+        shifted = mean(each.shifted for each in found)
+        lossless = all(before.clean - each.clean <= TOLERANCE for each in found)
+        better = lossless and shifted > before.shifted
         if better:
             good.append((value, shifted))
-        if better and shifted.mean() > top.mean():
+        if better and shifted > top:
             top, worse = shifted, 0
         elif good:
             worse += 1
         if worse == 2:
             break
     return good
-
-
-def _behind(each: Images, others: Images) -> float:
-    """How far the mean lies below the others', less one standard error of the difference."""
-    lost = others - each
-    return float(lost.mean() - lost.std() / len(lost) ** 0.5)

@@ -143,7 +143,7 @@ class _Between:
         The frozen classifier judges alone. The loss is against it with batch statistics.
         """
         good = useful(self._tried(held, trust), agreement(self.classifier, held, trust))
-        return max(good, key=lambda each: float(each[1].mean()), default=(0.0, None))[0]
+        return max(good, key=lambda each: each[1], default=(0.0, 0.0))[0]
 
     def _tried(self, held: HeldOut, trust: Trust | None) -> Iterator[tuple[float, list[Agreement]]]:
         for number, share in enumerate(SHARES, start=1):

@@ -15,20 +15,17 @@ from acclimate.source import trust as module
 from acclimate.source.held_out import CLEAN, SHIFTS, Agreement, HeldOut, judged_by_both
 from acclimate.source.trust import LIMITS, MIDDLE, PRIORS, SMALL, best, measure_trust, useful
 
-MANY = 100
+
+def reached(shifted, clean=0.9):
+    return Agreement(
+        torch.tensor([clean - 0.1, clean + 0.1], dtype=torch.double),
+        torch.tensor([shifted, shifted], dtype=torch.double),
+    )
 
 
-def reached(shifted, clean=0.9, spread=0.0):
-    """An agreement with these means; its images differ by the spread."""
-    waves = torch.linspace(-1, 1, MANY, dtype=torch.double) * spread
-    return Agreement(torch.full((MANY,), clean, dtype=torch.double), shifted + waves)
-
-
-def chosen(*shifted, before=0.5, clean=None, spreads=None):
-    clean, spreads = clean or [0.9] * len(shifted), spreads or [0.0] * len(shifted)
-    trials = [
-        (float(place), [reached(*each)]) for place, each in enumerate(zip(shifted, clean, spreads))
-    ]
+def chosen(*shifted, before=0.5, clean=None):
+    clean = clean or [0.9] * len(shifted)
+    trials = [(float(place), [reached(*each)]) for place, each in enumerate(zip(shifted, clean))]
     return best(iter(trials), reached(before))
 
 
@@ -40,11 +37,10 @@ def test_the_highest_agreement_on_corrupted_images_is_the_best():
     assert chosen(0.55, 0.6, 0.7, 0.65) == 2
 
 
-def test_a_more_trustful_value_within_one_standard_error_is_as_good():
-    # A spread of 0.5 has a standard deviation of 0.29, and so a standard error of 0.029.
-    assert chosen(0.59, 0.6, spreads=[0.5, 0.0]) == 0
-    assert chosen(0.56, 0.6, spreads=[0.5, 0.0]) == 1
-    assert chosen(0.59, 0.6) == 1
+def test_a_more_trustful_value_that_is_little_worse_is_as_good():
+    assert chosen(0.591, 0.6) == 0
+    assert chosen(0.589, 0.6) == 1
+    assert chosen(0.58, 0.595, 0.6) == 1
 
 
 def test_no_value_is_good_that_does_not_improve():
@@ -54,7 +50,7 @@ def test_no_value_is_good_that_does_not_improve():
 
 
 def test_a_value_below_the_frozen_one_is_not_chosen_for_being_near_the_best():
-    assert chosen(0.499, 0.51, spreads=[0.9, 0.0]) == 1
+    assert chosen(0.499, 0.505) == 1
 
 
 def test_a_loss_on_clean_images_excludes_a_value():
@@ -63,23 +59,12 @@ def test_a_loss_on_clean_images_excludes_a_value():
     assert chosen(0.8, 0.7, clean=[0.5, 0.6]) is None
 
 
-def test_a_loss_on_clean_images_is_bounded_whatever_its_error():
-    generator = torch.Generator().manual_seed(0)
-    noise = 0.3 * (torch.rand(200, generator=generator, dtype=torch.float64) - 0.5)
-    before = Agreement(torch.full_like(noise, 0.9), torch.full_like(noise, 0.5))
-    lossy, lossless = (
-        Agreement(before.of_clean - loss + noise - noise.mean(), before.of_shifted + gain)
-        for loss, gain in ((0.021, 0.2), (0.019, 0.1))
-    )
-    assert best(iter([(0.0, [lossy]), (1.0, [lossless])]), before) == 1
-
-
 def test_useful_values_are_better_and_cost_little():
     reaches = ((0.6, 0.9), (0.7, 0.87), (0.65, 0.881), (0.5, 0.9), (0.64, 0.9), (0.9, 0.9))
     trials = [(place, [reached(*each)]) for place, each in enumerate(reaches)]
     found = useful(iter(trials), reached(0.5))
     assert [value for value, _ in found] == [0, 2, 4]  # two in a row are worse: the search ends
-    assert [float(shifted.mean()) for _, shifted in found] == pytest.approx([0.6, 0.65, 0.64])
+    assert [shifted for _, shifted in found] == pytest.approx([0.6, 0.65, 0.64])
 
 
 def test_every_batch_size_must_keep_clean_images():
