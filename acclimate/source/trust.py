@@ -31,8 +31,8 @@ def measure_trust(
     they are exact, because a corruption does more than to shift and scale features. The prior is
     chosen with small batches, whose statistics vary. Both are the most trustful values that agree
     as well as the best ones on corrupted images, of those that lose at most 0.02 on clean images:
-    where the corruptions here can hardly tell, worse ones may come. About the clean images the model
-    judges, too, with a limit of `MIDDLE`; see `judged_by_both`.
+    where the corruptions here can hardly tell, worse ones may come. About the clean images the
+    model judges, too, with a limit of `MIDDLE`; see `judged_by_both`.
 
     Args:
         model: In evaluation mode; as before on return.
